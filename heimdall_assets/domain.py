@@ -1,0 +1,384 @@
+"""Facts of the field: what stations, sources, sessions, measurements and recordings are.
+
+Belongs here: nouns shared by every floor and physical constants with their source.
+Does not belong here: a number somebody may choose (``specs``), anything that computes or stores.
+Latitude comes before longitude, angles are degrees of WGS-84, units stand in the names.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from heimdall_assets.errors import InvalidIdentifier
+
+SPEED_OF_LIGHT_M_S = 299_792_458.0
+"""Exact, by definition of the metre (BIPM, SI Brochure 9th edition, section 2.2)."""
+
+AIR_REFRACTIVITY = 315e-6
+"""Refractivity of air at sea level, mean of the world (ITU-R P.453-14, section 2.1)."""
+
+SIGNAL_SPEED_M_S = SPEED_OF_LIGHT_M_S / (1.0 + AIR_REFRACTIVITY)
+"""Speed of a radio wave near the ground: the one speed every delay here is turned into metres with."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+:-]{0,127}")
+
+
+def check_name(name: str, what: str) -> str:
+    """Return ``name`` unchanged if it can name a ``what``: letters, digits, blank and ``. _ + : -``, 1 to 128 of them.
+
+    Raises:
+        InvalidIdentifier: it is empty, too long, holds another character, or ``..``. Names become parts of object
+            names and addresses, so a name is never a path.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+        raise InvalidIdentifier(
+            f"{what} name {name!r:.140}: expected 1 to 128 letters, digits, blanks or . _ + : - without '..', "
+            "starting with a letter or digit"
+        )
+    return name
+
+
+class ClockClass(StrEnum):
+    """How a receiver's samples are timed. Sigmas of each class are choices and stand in ``specs.TimingSpec``."""
+
+    GNSS_CALIBRATED = "gnss_calibrated"  # GNSS-disciplined, receive-chain delay calibrated: tens of ns
+    GNSS = "gnss"  # GNSS-stamped, receive-chain group delay unknown: 1 to 30 us systematic
+    NTP = "ntp"  # network time: milliseconds
+    NONE = "none"  # free-running: no delay information
+
+
+class Origin(StrEnum):
+    """Where a session comes from. Simulated sessions stay labelled so for ever."""
+
+    MEASURED = "measured"
+    SIMULATED = "simulated"
+
+
+class ApprovalStatus(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class SessionStatus(StrEnum):
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class SignalType(StrEnum):
+    VOICE = "voice"
+    TONE = "tone"
+    DTMF = "dtmf"
+    UNKNOWN = "unknown"
+
+
+class IqFormat(StrEnum):
+    """Formats that ``stores.readers`` can decode."""
+
+    NPY = "npy"  # NumPy .npy: complex64, complex128, or int16 pairs (N, 2)
+    SIGMF = "sigmf"  # SigMF archive (.sigmf): metadata and data in one tar
+    KIWISDR_WAV = "kiwisdr-wav"  # GNSS-stamped KiwiSDR IQ recording
+
+
+class Word(BaseModel):
+    """Base of the nouns: immutable, no unknown fields, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Latitude = Annotated[float, Field(ge=-90.0, le=90.0)]
+Longitude = Annotated[float, Field(ge=-180.0, le=180.0)]
+Altitude = Annotated[float, Field(ge=-500.0, le=100_000.0)]
+Frequency = Annotated[float, Field(gt=0.0, le=300e9)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+:-]{0,127}$")]
+
+
+class Position(Word):
+    """A point on or above the WGS-84 ellipsoid; ``altitude_m`` is metres above sea level."""
+
+    latitude: Latitude
+    longitude: Longitude
+    altitude_m: Altitude = 0.0
+
+
+class Station(Word):
+    """A receiver. A moving one has no fixed ``position``: each of its measurements carries one."""
+
+    id: str
+    name: Name
+    position: Position | None = None
+    clock_class: ClockClass = ClockClass.NONE
+    url: str | None = None
+    frequency_min_hz: Frequency | None = None
+    frequency_max_hz: Frequency | None = None
+    is_active: bool = True
+
+
+class Source(Word):
+    """A known transmitter; ``error_margin_m`` is the one-sigma doubt about its position, in metres."""
+
+    id: str
+    name: Name
+    position: Position
+    frequency_hz: Frequency | None = None
+    power_dbm: float | None = None
+    source_type: str = "unknown"
+    is_validated: bool = True
+    error_margin_m: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
+
+
+class Session(Word):
+    """One transmission of one source, heard by any number of stations at the same time."""
+
+    id: str
+    name: Name
+    source_id: str
+    campaign: Name
+    origin: Origin
+    start: datetime
+    end: datetime | None = None
+    status: SessionStatus = SessionStatus.COMPLETED
+    approval_status: ApprovalStatus = ApprovalStatus.PENDING
+    attributes: dict[str, Any] = Field(default_factory=dict)
+    """Publisher's columns (split flags, season) and, for simulated sessions, every nuisance parameter as truth."""
+
+
+class Measurement(Word):
+    """What one station heard of one session: a level, an IQ recording, or both.
+
+    ``iq_data_location`` is ``sha256:<hex>`` for what our importers stored, or a relative object name such as
+    ``sessions/{session}/websdr_{station}.npy``. ``iq_start_unix_ns`` is the receiver's own time of the first sample.
+    """
+
+    id: str
+    session_id: str
+    station_id: str
+    timestamp: datetime
+    frequency_hz: Frequency
+    signal_strength_db: float | None = None
+    snr_db: float | None = None
+    frequency_offset_hz: float | None = None
+    iq_data_location: str | None = None
+    iq_data_format: IqFormat | None = None
+    iq_sample_rate_hz: Annotated[float, Field(gt=0.0, le=1e9)] | None = None
+    iq_samples_count: Annotated[int, Field(gt=0, le=10**10)] | None = None
+    iq_start_unix_ns: int | None = None
+    duration_s: Annotated[float, Field(gt=0.0)] | None = None
+    receiver_position: Position | None = None
+    attributes: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImportBatch:
+    """What one import adds to the database, in one transaction."""
+
+    stations: list[Station] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    sessions: list[Session] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Samples of one receiver, as decoded.
+
+    Attributes:
+        samples: complex64 (N,), full scale 1.0.
+        sample_rate_hz: the true rate where it could be measured, else the stated one.
+        start_unix_ns: receiver's time of sample 0 in ns since 1970-01-01 UTC; None: the file cannot say.
+        timing_sigma_s: one-sigma statistical error of the time axis in seconds; None: untimed.
+        centre_frequency_hz: radio frequency of 0 Hz baseband; None: the file does not say.
+    """
+
+    samples: NDArray[np.complex64]
+    sample_rate_hz: float
+    start_unix_ns: int | None = None
+    timing_sigma_s: float | None = None
+    centre_frequency_hz: float | None = None
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / self.sample_rate_hz
+
+
+@dataclass(frozen=True)
+class Ellipse:
+    """A confidence ellipse: half axes in metres, azimuth of the major axis in degrees from north over east."""
+
+    probability: float
+    semi_major_m: float
+    semi_minor_m: float
+    azimuth_deg: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A position with its 2x2 covariance in local east / north metres squared."""
+
+    latitude: float
+    longitude: float
+    variance_east_m2: float
+    variance_north_m2: float
+    covariance_en_m2: float
+    method: str
+
+    def ellipse(self, probability: float = 0.90) -> Ellipse:
+        """Return the ellipse that a Gaussian of this covariance fills with ``probability``.
+
+        Source: chi-square with 2 degrees of freedom has quantile -2 ln(1 - p).
+        """
+        scale = -2.0 * math.log1p(-probability)
+        mean = 0.5 * (self.variance_east_m2 + self.variance_north_m2)
+        half = math.hypot(0.5 * (self.variance_east_m2 - self.variance_north_m2), self.covariance_en_m2)
+        azimuth = 0.5 * math.atan2(2.0 * self.covariance_en_m2, self.variance_north_m2 - self.variance_east_m2)
+        return Ellipse(
+            probability=probability,
+            semi_major_m=math.sqrt(scale * (mean + half)),
+            semi_minor_m=math.sqrt(scale * max(mean - half, 0.0)),
+            azimuth_deg=math.degrees(azimuth) % 180.0,
+        )
+
+
+@dataclass(frozen=True)
+class SessionSet:
+    """Many sessions as flat columns: S sessions, M receivers in all; session s owns receivers offsets[s]:offsets[s+1].
+
+    What simulation and the assembled snapshot hand to estimators, models and evaluation. Missing values are NaN.
+
+    Attributes:
+        session_id: str (S,).
+        offsets: int64 (S + 1,), first 0, last M, never falling.
+        receiver_latitude, receiver_longitude, receiver_altitude_m: float64 (M,), degrees, degrees, m.
+        station_id: str (M,), identity of the receiver, for reports and for splits by receiver only.
+        frequency_hz: float64 (M,).
+        level_db: float64 (M,), received level, receiver's own dB scale; NaN: none.
+        snr_db: float64 (M,); NaN: unknown.
+        carrier_offset_hz: float64 (M,); NaN: unknown.
+        timing_sigma_s: float64 (M,), one-sigma clock and receive-chain error; inf: untimed.
+        arrival_s: float64 (M,), arrival time relative to the session's own arbitrary zero; NaN: no delay.
+        arrival_sigma_s: float64 (M,), statistical error of arrival_s alone, without timing_sigma_s; NaN: no delay.
+        coherence: float64 (M,), mean coherence of the receiver's pairs in [0, 1]; NaN: unknown.
+        feature_row: int64 (M,), row in ``features``; -1: no spectrogram.
+        features: float32 or float16 (F, 3, num_mels, num_frames) in dB of full scale, possibly memory-mapped; None: none.
+        source_latitude, source_longitude: float64 (S,), truth in degrees; NaN: unknown.
+        error_margin_m: float64 (S,), one-sigma error of the truth.
+        strata: name -> (S,) array, what evaluation groups by (signal_type, site, season, campaign, origin, ...).
+        blocked: bool (M,) or None, simulation's truth: the receiver has no line of sight. Never an input of a model.
+    """
+
+    session_id: NDArray[np.str_]
+    offsets: NDArray[np.int64]
+    receiver_latitude: NDArray[np.float64]
+    receiver_longitude: NDArray[np.float64]
+    receiver_altitude_m: NDArray[np.float64]
+    station_id: NDArray[np.str_]
+    frequency_hz: NDArray[np.float64]
+    level_db: NDArray[np.float64]
+    snr_db: NDArray[np.float64]
+    carrier_offset_hz: NDArray[np.float64]
+    timing_sigma_s: NDArray[np.float64]
+    arrival_s: NDArray[np.float64]
+    arrival_sigma_s: NDArray[np.float64]
+    coherence: NDArray[np.float64]
+    feature_row: NDArray[np.int64]
+    source_latitude: NDArray[np.float64]
+    source_longitude: NDArray[np.float64]
+    error_margin_m: NDArray[np.float64]
+    features: NDArray[Any] | None = None
+    strata: dict[str, NDArray[Any]] = field(default_factory=dict)
+    blocked: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.session_id)
+
+    @property
+    def num_receivers(self) -> NDArray[np.int64]:
+        """Receivers of each session, int64 (S,)."""
+        return np.diff(self.offsets)
+
+    def receivers(self, session: int) -> slice:
+        """Return where the receivers of ``session`` stand in the (M,) columns."""
+        return slice(int(self.offsets[session]), int(self.offsets[session + 1]))
+
+    def take(self, sessions: NDArray[np.int64]) -> "SessionSet":
+        """Return the given sessions, in that order; ``features`` is shared, not copied."""
+        sessions = np.asarray(sessions, dtype=np.int64)
+        counts = self.num_receivers[sessions]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.repeat(self.offsets[sessions] - offsets[:-1], counts) + np.arange(offsets[-1])
+        per_session = {"session_id", "source_latitude", "source_longitude", "error_margin_m"}
+        columns: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in per_session:
+                columns[item.name] = value[sessions]
+            elif isinstance(value, np.ndarray) and item.name not in {"offsets", "features"}:
+                columns[item.name] = value[rows]
+        strata = {name: values[sessions] for name, values in self.strata.items()}
+        return replace(self, **columns, offsets=offsets, strata=strata)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Positions of S sessions with full covariance, row by row with the ``SessionSet`` they were made from.
+
+    Attributes:
+        latitude, longitude: float64 (S,), degrees.
+        covariance_m2: float64 (S, 3), local variance east, variance north, covariance east-north, in m^2.
+        method: what made them.
+        refused: S booleans; True: no honest position follows (its numbers are NaN), or None for none refused.
+    """
+
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    covariance_m2: NDArray[np.float64]
+    method: str
+    refused: NDArray[np.bool_] | None = None
+
+
+APPROVED_COLUMNS: dict[str, str] = {
+    "measurement_id": "string",
+    "session_id": "string",
+    "session_name": "string",
+    "campaign": "string",
+    "origin": "string",
+    "session_start": "datetime64[us, UTC]",
+    "session_attributes": "string",  # canonical JSON
+    "source_id": "string",
+    "source_name": "string",
+    "source_latitude": "float64",
+    "source_longitude": "float64",
+    "source_altitude_m": "float64",
+    "source_error_margin_m": "float64",
+    "station_id": "string",
+    "station_name": "string",
+    "clock_class": "string",
+    "receiver_latitude": "float64",  # the measurement's own where the receiver moves, else the station's
+    "receiver_longitude": "float64",
+    "receiver_altitude_m": "float64",
+    "timestamp": "datetime64[us, UTC]",
+    "frequency_hz": "float64",
+    "signal_strength_db": "float64",  # NaN: no level
+    "snr_db": "float64",
+    "frequency_offset_hz": "float64",
+    "iq_data_location": "string",  # null: no IQ
+    "iq_data_format": "string",
+    "iq_sample_rate_hz": "float64",
+    "iq_samples_count": "Int64",
+    "iq_start_unix_ns": "Int64",
+    "duration_s": "float64",
+    "measurement_attributes": "string",  # canonical JSON
+    "approved_by": "string",
+    "approved_at": "datetime64[us, UTC]",
+    "approval_reason": "string",
+    "approval_event_id": "Int64",
+}
+"""Columns and pandas dtypes of the flattened snapshot of approved, trainable measurements; one row a measurement."""

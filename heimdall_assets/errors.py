@@ -1,0 +1,65 @@
+"""Every error the project raises on purpose, as one tree.
+
+    HeimdallError                      one clear line: the thing, what was found, what was expected
+    |-- InvalidInput                   what somebody handed in cannot be used
+    |   |-- InvalidRecording           an IQ file, or the row that describes it
+    |   |-- InvalidTable               an RSS table or a receiver list
+    |   |-- InvalidIdentifier          a name or id that is not one (paths and addresses never are)
+    |   `-- InvalidSetting             a spec, an environment variable, a command-line value
+    |-- NotFound                       a session, station, model, object or file that is not there
+    |-- CannotLocate                   data from which no honest position follows
+    |-- Refused                        a request that would break a promise (overwrite, judge on training data, ...)
+    |-- StorageError                   a store could not keep or give back what it was asked to
+    |   `-- CorruptObject              bytes at rest that no longer match their digest
+    `-- MissingDependency              an optional package, server or weight file that is not installed
+
+The command line turns any of them into one line and exit status 2.
+"""
+
+
+class HeimdallError(Exception):
+    """Base of the tree; its message is one line fit for a user."""
+
+
+class InvalidInput(HeimdallError):
+    """What somebody handed in cannot be used."""
+
+
+class InvalidRecording(InvalidInput):
+    """An IQ file, or the row that describes it, cannot be used."""
+
+
+class InvalidTable(InvalidInput):
+    """An RSS table or a receiver list cannot be used."""
+
+
+class InvalidIdentifier(InvalidInput):
+    """A name or id is not one; paths and addresses never are."""
+
+
+class InvalidSetting(InvalidInput):
+    """A spec, an environment variable or a command-line value is out of range."""
+
+
+class NotFound(HeimdallError):
+    """A session, station, model, object or file is not there."""
+
+
+class CannotLocate(HeimdallError):
+    """No honest position follows from the data at hand."""
+
+
+class Refused(HeimdallError):
+    """The request would break a promise the project makes."""
+
+
+class StorageError(HeimdallError):
+    """A store could not keep or give back what it was asked to."""
+
+
+class CorruptObject(StorageError):
+    """Bytes at rest no longer match their digest."""
+
+
+class MissingDependency(HeimdallError):
+    """An optional package, server or weight file is not installed."""

@@ -1,0 +1,1 @@
+"""Learning: splits, models, training, evaluation, export. torch lives here and nowhere before."""

@@ -1,0 +1,1 @@
+"""Simulation: sessions with known truth and known physics, from seeds."""

@@ -1,0 +1,252 @@
+"""Every number that somebody may choose and that changes a result, with its bounds and its reason.
+
+Belongs here: frozen pydantic specs; plain field types only (lists, no tuples, no nested models), so that each spec is
+Dagster run configuration as it stands. Does not belong here: facts (``domain``), places (``places``).
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from heimdall_assets.manifests import compute_json_digest
+
+
+class Spec(BaseModel):
+    """Base of the specs: frozen, closed, without NaN or infinity; two specs with equal numbers have equal digests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def pure_class(cls) -> "type[Spec]":
+        """Return the class of this module that ``cls`` is or extends (Dagster configuration extends specs)."""
+        return next(base for base in cls.__mro__ if base.__module__ == __name__ and issubclass(base, Spec))
+
+    def pure(self) -> Self:
+        """Return this spec as an instance of its pure class, without what a framework added."""
+        return self.pure_class().model_validate(self.dump())  # type: ignore[return-value]
+
+    def dump(self) -> dict[str, Any]:
+        """Return the fields as JSON values, without those that a framework added."""
+        fields = self.pure_class().model_fields
+        return {name: value for name, value in self.model_dump(mode="json").items() if name in fields}
+
+    def digest(self) -> str:
+        return compute_json_digest({self.pure_class().__name__: self.dump()})
+
+
+class DatasetSpec(Spec):
+    """Which approved sessions make a snapshot. Simulated and measured ones mix only when ``origin`` says ``both``."""
+
+    campaigns: list[str] = Field(default_factory=list, description="campaigns to take; empty: every campaign")
+    origin: Literal["measured", "simulated", "both"] = Field(
+        "both", description="'both' mixes measured and simulated sessions; the realised mix is recorded"
+    )
+
+
+class TimingSpec(Spec):
+    """One-sigma timing error of each clock class, in seconds. Source: science of TDOA networks; see README."""
+
+    gnss_calibrated_s: float = Field(76e-9, gt=0, description="30 ns station bias and 70 ns jitter, in quadrature")
+    gnss_s: float = Field(
+        30e-6, gt=0, description="uncalibrated receive filters and sky wave: 12 to 73 us seen on KiwiSDR at 77.5 kHz"
+    )
+    ntp_s: float = Field(10e-3, gt=0, description="network time over the internet")
+
+    def sigma_s(self, clock_class: str) -> float:
+        """Return the sigma of ``clock_class`` in seconds; infinity for a free-running clock."""
+        return {"gnss_calibrated": self.gnss_calibrated_s, "gnss": self.gnss_s, "ntp": self.ntp_s}.get(
+            clock_class, float("inf")
+        )
+
+
+class FeatureSpec(Spec):
+    """Spectrogram of one recording: (3, 128, 32) float32 in dB of full scale."""
+
+    n_fft: int = Field(2048, ge=64, le=65536, description="samples in one transform")
+    hop: int = Field(512, ge=1, description="samples between transforms")
+    num_mels: int = Field(128, ge=8, le=512)
+    num_frames: int = Field(32, ge=1, le=4096)
+    f_min_hz: float = Field(0.0, ge=0)
+    f_max_hz: float = Field(6000.0, gt=0, description="half a 12.5 kHz channel; needs a rate of at least twice this")
+    floor_db: float = Field(-100.0, lt=0)
+    frames: Literal["pooled", "strict"] = Field(
+        "pooled", description="pooled: mean power of the whole recording in num_frames parts; strict: first frames"
+    )
+    channels: Literal["signed", "iq"] = Field(
+        "signed", description="signed: f >= 0, f < 0, total; iq: |STFT(I)|^2, |STFT(Q)|^2, their sum"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.f_max_hz <= self.f_min_hz:
+            raise ValueError(f"f_max_hz {self.f_max_hz}: expected more than f_min_hz {self.f_min_hz}")
+        if self.hop > self.n_fft:
+            raise ValueError(f"hop {self.hop}: expected at most n_fft {self.n_fft}, else samples are skipped")
+        return self
+
+
+class RecordingSpec(Spec):
+    """What makes a recording unusable."""
+
+    max_clipped_fraction: float = Field(0.01, ge=0, le=1, description="share of samples at full scale")
+    max_rate_error: float = Field(1e-3, ge=0, description="relative difference between row's and file's rate")
+    min_duration_s: float = Field(0.1, gt=0)
+    max_samples: int = Field(200_000_000, gt=0, description="longest recording that is read at all")
+
+
+class DelaySpec(Spec):
+    """Delays between the receivers of a session from raw IQ."""
+
+    max_baseline_slack: float = Field(1.2, ge=1, description="lags searched, as multiple of the longest baseline")
+    min_coherence: float = Field(0.05, ge=0, le=1, description="a pair below it carries no delay")
+    num_lags: int = Field(33, ge=5, le=257, description="complex lags kept around a pair's peak")
+    bandwidth_hz: float = Field(12_500.0, gt=0, description="channel that holds the signal")
+
+
+class AugmentationSpec(Spec):
+    """Training-only disturbances that match what fails in the field; never cached."""
+
+    dropout: float = Field(0.1, ge=0, le=1, description="probability that a receiver (or a mel band) is dropped")
+    max_shift_frames: int = Field(4, ge=0)
+    max_gain_db: float = Field(6.0, ge=0, le=40, description="largest change of a receiver's gain, either sign")
+
+
+class SplitSpec(Spec):
+    """Which session serves what. Groups are transmitting sites; a keyed hash assigns each, so growth moves nobody."""
+
+    salt: str = Field("42", min_length=1)
+    val_fraction: float = Field(0.15, gt=0, lt=1)
+    test_fraction: float = Field(0.15, gt=0, lt=1)
+    site_size_m: float = Field(250.0, gt=0, description="sources closer than about this share a site")
+    group_by: Literal["site", "session"] = Field(
+        "site", description="site: sessions of one transmitting site stay together; session: unseen sites not promised"
+    )
+    column: str | None = Field(
+        None, description="session attribute that holds 1 on test sessions (a publisher's split); None: hash decides"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction + test_fraction: expected less than 1, or nothing is left to train on")
+        return self
+
+
+BACKBONES = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "medium", "large")
+
+
+class ModelSpec(Spec):
+    """Architecture. ``network`` locates from a whole session, ``single_receiver`` from one receiver's spectrogram."""
+
+    kind: Literal["network", "single_receiver"] = "network"
+    backbone_size: Literal["atto", "femto", "pico", "nano", "tiny", "small", "base", "medium", "large"] = Field(
+        "atto", description="timm ConvNeXt; 'medium' is 'base'"
+    )
+    pretrained: bool = False
+    weights_file: str | None = Field(
+        None, description="local file with the backbone's pretrained weights (safetensors)"
+    )
+    freeze_backbone: bool = False
+    dropout: float = Field(0.1, ge=0, lt=1)
+    uncertainty_min: float = Field(0.01, gt=0, description="single_receiver: smallest sigma in normalised target units")
+    uncertainty_max: float = Field(1.0, gt=0, description="single_receiver: largest sigma in normalised target units")
+    width: int = Field(64, ge=8, le=1024, description="network: token width")
+    num_layers: int = Field(2, ge=0, le=24, description="network: self-attention layers")
+    num_heads: int = Field(4, ge=1, le=32, description="network: attention heads")
+    use_spectrograms: bool = Field(True, description="network: receiver tokens see the spectrogram where there is one")
+    multi_target: bool = Field(False, description="network: add the signal heads (type, span, countdown, SNR)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.uncertainty_max <= self.uncertainty_min:
+            raise ValueError("uncertainty_max: expected more than uncertainty_min")
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width}: expected a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class TrainingSpec(Spec):
+    """How a model is fitted. CPU results are the same bytes for the same spec, data, thread count and processor."""
+
+    seed: int = Field(42, ge=0, lt=2**32)
+    max_epochs: int = Field(40, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_epochs: int = Field(5, ge=0)
+    early_stopping_patience: int = Field(10, ge=1)
+    early_stopping_min_delta: float = Field(1e-4, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    num_threads: int = Field(2, ge=1, description="part of the result: other counts give other bits")
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    num_simulated_sessions: int = Field(
+        0, ge=0, description="network: simulated sessions (delays and levels, no IQ) added to training; recorded as mix"
+    )
+
+
+class EvaluationSpec(Spec):
+    """How a model is judged."""
+
+    coverage_levels: list[float] = Field(default_factory=lambda: [0.50, 0.68, 0.90, 0.95])
+    accuracy_radii_m: list[float] = Field(default_factory=lambda: [30.0, 50.0, 100.0, 1000.0, 10_000.0])
+    num_bootstrap: int = Field(1000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    seed: int = Field(42, ge=0, lt=2**32)
+
+
+class ExportSpec(Spec):
+    """The ONNX file and what it must match."""
+
+    opset: int = Field(20, ge=18, le=23)
+    max_position_error_sigma: float = Field(0.02, gt=0, description="largest |ONNX - PyTorch| in units of sigma")
+    max_uncertainty_error: float = Field(0.01, gt=0, description="largest relative difference of a sigma")
+
+
+class RetrainPolicy(Spec):
+    """When approved data has changed enough to train again."""
+
+    min_changed_sessions: int = Field(10, ge=1)
+    min_changed_fraction: float = Field(0.05, gt=0, le=1)
+    max_wait_s: float = Field(7 * 86_400.0, gt=0, description="a smaller change is trained on after this long")
+    quiet_period_s: float = Field(60.0, ge=0, description="no retraining while approvals are still coming in")
+    max_attempts: int = Field(3, ge=1, description="runs asked for one approved set before giving up")
+
+
+class SimulationSpec(Spec):
+    """A simulated network and its traffic. Every nuisance parameter drawn is recorded as truth."""
+
+    seed: int = Field(42, ge=0, lt=2**32)
+    num_sessions: int = Field(140, ge=1, le=10**7)
+    min_receivers: int = Field(7, ge=1, le=64, description="each session is heard by this many receivers ...")
+    max_receivers: int = Field(7, ge=1, le=64, description="... to this many")
+    duration_s: float = Field(1.0, gt=0, le=600)
+    sample_rate_hz: float = Field(24_000.0, ge=12_500)
+    carrier_hz: float = Field(145_500_000.0, gt=0)
+    voice_fraction: float = Field(0.90, ge=0, le=1)
+    tone_fraction: float = Field(0.05, ge=0, le=1)
+    snr_min_db: float | None = Field(
+        None, description="with snr_max_db: SNR drawn uniformly; None: link budget decides"
+    )
+    snr_max_db: float | None = None
+    clock_class: Literal["gnss_calibrated", "gnss", "ntp", "none"] = "gnss_calibrated"
+    clock_bias_s: float = Field(30e-9, ge=0, description="one-sigma station bias")
+    clock_jitter_s: float = Field(70e-9, ge=0, description="one-sigma error of one session")
+    blocked_fraction: float = Field(0.0, ge=0, le=1, description="receivers without line of sight")
+    blocked_excess_s: float = Field(1e-6, ge=0, description="mean of their exponential excess delay")
+    rician_k_db: float | None = Field(None, description="multipath; None: line of sight alone")
+    delay_spread_s: float = Field(0.5e-6, ge=0)
+    path_loss_exponent: float = Field(3.0, ge=1.5, le=6)
+    shadowing_db: float = Field(6.6, ge=0)
+    source_power_dbm: float = Field(37.0, description="5 W")
+    area_margin_deg: float = Field(0.3, ge=0, description="sources lie within the network's box widened by this")
+    impairments: bool = Field(True, description="IQ imbalance, DC offset, AGC, ADC bits, frequency offsets")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.voice_fraction + self.tone_fraction > 1:
+            raise ValueError("voice_fraction + tone_fraction: expected at most 1; the rest is DTMF")
+        if (self.snr_min_db is None) != (self.snr_max_db is None):
+            raise ValueError("snr_min_db and snr_max_db: expected both or neither")
+        if self.max_receivers < self.min_receivers:
+            raise ValueError("max_receivers: expected at least min_receivers")
+        return self

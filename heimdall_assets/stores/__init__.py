@@ -1,0 +1,1 @@
+"""Stores: where bytes and rows rest; the only floor that touches disk, network or clock."""

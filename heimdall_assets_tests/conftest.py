@@ -1,0 +1,14 @@
+"""Fixtures that every room of tests may use."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real recordings, beside the checkout; the test skips where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real recordings here: expected a folder shared/data beside the checkout")
+    return folder
