@@ -62,18 +62,24 @@ class Origin(StrEnum):
 
 
 class ApprovalStatus(StrEnum):
+    """What people decided about a session, last decision."""
+
     PENDING = "pending"
     APPROVED = "approved"
     REJECTED = "rejected"
 
 
 class SessionStatus(StrEnum):
+    """How far the recording of a session got."""
+
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
     FAILED = "failed"
 
 
 class SignalType(StrEnum):
+    """What was transmitted."""
+
     VOICE = "voice"
     TONE = "tone"
     DTMF = "dtmf"
@@ -267,7 +273,7 @@ class SessionSet:
         arrival_sigma_s: float64 (M,), statistical error of arrival_s alone, without timing_sigma_s; NaN: no delay.
         coherence: float64 (M,), mean coherence of the receiver's pairs in [0, 1]; NaN: unknown.
         feature_row: int64 (M,), row in ``features``; -1: no spectrogram.
-        features: float32 or float16 (F, 3, num_mels, num_frames) in dB of full scale, possibly memory-mapped; None: none.
+        features: float32 or float16 (F, 3, num_mels, num_frames), dB of full scale, maybe memory-mapped; None: none.
         source_latitude, source_longitude: float64 (S,), truth in degrees; NaN: unknown.
         error_margin_m: float64 (S,), one-sigma error of the truth.
         strata: name -> (S,) array, what evaluation groups by (signal_type, site, season, campaign, origin, ...).
