@@ -1,0 +1,49 @@
+# One command each. `make demo` on a laptop with nothing but Python 3.11, make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.PHONY: help install demo ui test lint types check bench-localization clean
+
+help:
+	@echo "make demo   install, simulate a network, run the whole graph, show the results"
+	@echo "make ui     open the asset graph on http://127.0.0.1:3000"
+	@echo "make test   ruff, types and every test"
+	@echo "make bench-localization   the reference table (long)"
+
+# pip puts the installer into the environment, then the installer takes exactly the locked versions.
+$(VENV)/.installed: pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ".[test]"
+	@touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/heimdall demo
+
+ui: install
+	$(BIN)/heimdall ui
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+# One process per core, one thread per process: two would only wait for each other.
+test: lint types
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+bench-localization: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/localization.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
