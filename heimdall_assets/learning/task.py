@@ -1,0 +1,110 @@
+"""What one kind of model must offer so that fitting, encoding, exporting and judging are the same code for all kinds.
+
+Belongs here: the ``Task`` protocol, ``ExportGraph`` and the registry of kinds. Does not belong here: any model.
+A task holds no state: what it learns from data is ``statistics`` and ``calibration`` (JSON values, stored beside the
+weights) and the network's weights. "Examples" are the integers an epoch draws batches of: rows of the receiver columns
+for ``single_receiver``, sessions for ``network``.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heimdall_assets.domain import Predictions, SessionSet
+from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ExportGraph:
+    """What ``export_onnx`` traces, and how a session set is fed to the result.
+
+    Attributes:
+        module: in ``eval`` mode; ``forward`` takes the tensors of ``inputs`` in their order and returns the tensors of
+            ``outputs`` in theirs. Statistics, calibration, and the way back to degrees and metres are inside.
+        inputs: input name -> example tensor. Each dynamic axis needs a length of at least 2, no two axes the same
+            length, else the exporter bakes it in.
+        dynamic_axes: input name -> {axis: (name, longest)}; axes of one name have one length.
+        outputs: names of the outputs; ``positions`` (batch, 2) latitude and longitude in degrees, float64, and
+            ``uncertainties`` (batch, 2) north and east sigma in metres come first.
+        feed: session set, batch size -> (examples (B,), input name -> array) until every usable example was given.
+        collect: session set, examples (E,), output name -> array (E, ...) -> one prediction per session.
+        facts: facts of the graph for ``metadata_props`` (units, normalisation), values are strings.
+    """
+
+    module: "nn.Module"
+    inputs: "dict[str, Tensor]"
+    dynamic_axes: dict[str, dict[int, tuple[str, int]]]
+    outputs: list[str]
+    feed: Callable[[SessionSet, int], Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]]
+    collect: Callable[[SessionSet, NDArray[np.int64], dict[str, NDArray[Any]]], Predictions]
+    facts: dict[str, str]
+
+
+class Task(Protocol):
+    """One kind of model. ``statistics`` is what ``fit_statistics`` gave, ``calibration`` what ``calibrate`` gave."""
+
+    kind: str
+
+    def extend_training(self, train: SessionSet, training: TrainingSpec) -> SessionSet:
+        """Return the sessions to train on: ``train``, with simulated ones added where the spec asks for them."""
+
+    def fit_statistics(self, model: ModelSpec, train: SessionSet) -> dict[str, Any]:
+        """Return what normalisation needs, from the training split alone; JSON values."""
+
+    def build_network(self, model: ModelSpec, statistics: dict[str, Any]) -> "nn.Module":
+        """Return the network, its initial weights drawn from torch's global generator (seeded by the caller)."""
+
+    def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
+        """Return the examples that can be trained on: with data, and with known truth; ascending, maybe none."""
+
+    def make_batch(
+        self,
+        sessions: SessionSet,
+        examples: NDArray[np.int64],
+        statistics: dict[str, Any],
+        augmentation: AugmentationSpec | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> "dict[str, Tensor]":
+        """Return one batch, first axis ``len(examples)`` in each tensor; disturbed only where a spec is given."""
+
+    def compute_loss(self, network: "nn.Module", batch: "dict[str, Tensor]", epoch: int) -> "dict[str, Tensor]":
+        """Return scalars; ``loss`` is minimised and, on validation, watched; the others are logged beside it."""
+
+    def calibrate(self, network: "nn.Module", val: SessionSet, statistics: dict[str, Any]) -> dict[str, Any]:
+        """Return what makes sigmas honest, fitted on the validation split; JSON values, ``{}`` for none."""
+
+    def predict(
+        self, network: "nn.Module", sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
+    ) -> Predictions:
+        """Return one prediction per session; sessions without usable data are refused, never guessed."""
+
+    def make_export_graph(
+        self, network: "nn.Module", model: ModelSpec, statistics: dict[str, Any], calibration: dict[str, Any]
+    ) -> ExportGraph:
+        """Return what the exporter traces; it must compute what ``predict`` computes."""
+
+
+_TASKS = {
+    "single_receiver": "heimdall_assets.learning.single_receiver:SingleReceiverTask",
+    "network": "heimdall_assets.learning.network_task:NetworkTask",
+}
+
+
+def find_task(kind: str) -> Task:
+    """Return the task of a model kind; torch is imported with it.
+
+    Raises:
+        InvalidSetting: no such kind.
+    """
+    if kind not in _TASKS:
+        raise InvalidSetting(f"model kind {kind!r:.60}: expected one of {', '.join(_TASKS)}")
+    module, name = _TASKS[kind].split(":")
+    return getattr(import_module(module), name)()
