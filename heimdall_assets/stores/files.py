@@ -1,0 +1,195 @@
+"""Files that are whole or not there: the few operations that change a disk, and the one order in which they are safe.
+
+Belongs here: ``FileSystem`` (each state-changing call once, so that a test can make any of them fail) and
+``FileWriter``, which keeps the promise "returned means stored". Does not belong here: what the files mean.
+
+The order is: temporary file in the same folder, write, fsync, rename over the final name, fsync the folder. A failed
+fsync means not stored: the kernel may have dropped the pages, so the next attempt writes a new file.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from heimdall_assets.errors import StorageError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""No object, reference or release is named so: their names start with a letter or digit."""
+
+
+class FileSystem:
+    """Every call that changes a disk, one method each."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make the folder ``path``; one that exists is fine."""
+        with suppress(FileExistsError):
+            path.mkdir()
+
+    def create(self, path: Path) -> int:
+        """Return the descriptor of the new, empty file ``path``, locked: the lock tells others that its writer lives."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        """Return how many bytes of ``data`` were taken; the kernel may take fewer than offered."""
+        return os.write(descriptor, data)
+
+    def sync_file(self, descriptor: int) -> None:
+        """Return once the file's bytes survive a power loss."""
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close the file, which gives up its lock."""
+        os.close(descriptor)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give ``source`` the name ``target`` in one step, in place of what had it."""
+        os.replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        """Remove the file ``path``."""
+        path.unlink()
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove the empty folder ``path``."""
+        path.rmdir()
+
+    def sync_folder(self, path: Path) -> None:
+        """Return once the names in the folder survive a power loss."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class FileWriter:
+    """Writes files below ``root`` durably; remembers which folders it made durable itself."""
+
+    def __init__(self, root: Path, files: FileSystem | None = None):
+        self.root = root
+        self.files = files or FileSystem()
+        self._durable: set[Path] = set()
+
+    def prepare_folder(self, folder: Path) -> None:
+        """Make ``folder`` (``root`` or below it) and its name durable, and remove what dead writers left in it."""
+        if folder in self._durable:
+            return
+        if folder == self.root:
+            # What lies above the root is the user's: made if need be, and only the root's own name made durable.
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            self.prepare_folder(folder.parent)
+        self.files.make_folder(folder)
+        # A folder that another, killed process made may exist and still not be durable.
+        self.files.sync_folder(folder.parent)
+        self._remove_leftovers(folder)
+        self._durable.add(folder)
+
+    def write_file(self, path: Path, chunks: Iterable[bytes]) -> None:
+        """Store ``chunks`` as the file ``path``, whole or not at all, in place of what was there.
+
+        Raises:
+            StorageError: the disk refused; the previous file, if any, is untouched or already replaced by a whole one.
+        """
+        try:
+            self.prepare_folder(path.parent)
+            temporary, descriptor = self._create_temporary(path.parent)
+            try:
+                self._fill(descriptor, chunks)
+                self.files.replace(temporary, path)
+            except BaseException:
+                self._discard(temporary)
+                raise
+            self.files.sync_folder(path.parent)
+        except OSError as error:
+            raise StorageError(
+                f"{path}: could not be stored ({describe(error)}); what was stored before is kept"
+            ) from error
+
+    def settle(self, path: Path) -> None:
+        """Make the existing file ``path`` durable, whoever wrote it.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        try:
+            self.prepare_folder(path.parent)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                self.files.sync_file(descriptor)
+            finally:
+                os.close(descriptor)
+            self.files.sync_folder(path.parent)
+        except OSError as error:
+            raise StorageError(f"{path}: could not be made durable ({describe(error)})") from error
+
+    def _create_temporary(self, folder: Path) -> tuple[Path, int]:
+        while True:
+            temporary = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+            descriptor = self.files.create(temporary)
+            if os.fstat(descriptor).st_nlink:
+                return temporary, descriptor
+            os.close(descriptor)  # a cleaner took it between creation and lock
+
+    def _fill(self, descriptor: int, chunks: Iterable[bytes]) -> None:
+        try:
+            for chunk in chunks:
+                rest = memoryview(chunk)
+                while rest:
+                    taken = self.files.write(descriptor, rest)
+                    if taken <= 0:
+                        raise OSError(errno.EIO, "the disk takes no more bytes")
+                    rest = rest[taken:]
+            self.files.sync_file(descriptor)
+        except BaseException:
+            with suppress(OSError):
+                os.close(descriptor)
+            raise
+        self.files.close(descriptor)
+
+    def _discard(self, temporary: Path) -> None:
+        try:
+            self.files.remove(temporary)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            self._durable.discard(temporary.parent)  # harmless where it lies; the next attempt cleans the folder again
+
+    def _remove_leftovers(self, folder: Path) -> None:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]
+        for name in sorted(names):
+            self._remove_leftover(folder / name)
+
+    def _remove_leftover(self, path: Path) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.is_dir():
+                for part in sorted(path.iterdir()):
+                    self.files.remove(part)
+                self.files.remove_folder(path)
+            else:
+                self.files.remove(path)
+        except OSError:
+            pass  # its writer lives, or the disk refuses: it stays, and harms nobody
+        finally:
+            os.close(descriptor)
+
+
+def describe(error: OSError) -> str:
+    """Return the operating system's words for ``error``, without its path."""
+    return f"{errno.errorcode.get(error.errno or 0, 'error')}: {error.strerror or error}"

@@ -1,0 +1,272 @@
+"""Objects: bytes at rest under their SHA-256, never overwritten; references: small names that point at them.
+
+Belongs here: ``ObjectStore``, what every backend promises, and ``FolderObjectStore``. Does not belong here: what the
+bytes mean (``readers``, ``tables``), rows (``measurements``).
+
+Layout of a folder: ``objects/sha256/ab/abcd...`` and ``references/results/<key>@``.
+"""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+from heimdall_assets.errors import CorruptObject, InvalidInput, MissingDependency, NotFound, StorageError
+from heimdall_assets.manifests import Artifact, compute_digest
+from heimdall_assets.stores.files import FileSystem, FileWriter, describe
+from heimdall_assets.stores.locations import (
+    CHUNK_BYTES,
+    check_digest,
+    open_below,
+    parse_location,
+    read_descriptor,
+    split_reference_name,
+)
+
+REFERENCE_SUFFIX = "@"
+"""No part of a reference name ends so: a reference never stands where another needs a folder."""
+
+
+class ObjectStore(ABC):
+    """Content-addressed bytes. Returned means stored; read means verified. Nothing is ever deleted."""
+
+    @abstractmethod
+    def put_bytes(self, data: bytes, media_type: str) -> Artifact:
+        """Return the artifact that ``data`` rests as; an equal object is checked, and healed where it is damaged.
+
+        Raises:
+            StorageError: it could not be stored; what was stored before is untouched.
+        """
+
+    @abstractmethod
+    def put_file(self, path: Path, media_type: str) -> Artifact:
+        """Return the artifact that the file's bytes rest as; the file itself stays.
+
+        Raises:
+            NotFound: there is no such file.
+            StorageError: it could not be stored, or changed meanwhile.
+        """
+
+    @abstractmethod
+    def read_bytes(self, digest: str) -> bytes:
+        """Return the bytes of ``digest``, verified.
+
+        Raises:
+            NotFound: no such object.
+            CorruptObject: the bytes at rest have another digest.
+        """
+
+    @abstractmethod
+    def local_path(self, digest: str) -> Path:
+        """Return a local file with the verified bytes of ``digest``, for memory maps; never write to it.
+
+        Raises:
+            NotFound: no such object.
+            CorruptObject: the bytes at rest have another digest.
+        """
+
+    @abstractmethod
+    def exists(self, digest: str) -> bool:
+        """Return whether an object rests under ``digest``; its bytes are not checked."""
+
+    @abstractmethod
+    def list_digests(self) -> Iterator[str]:
+        """Return the digests of all objects, ascending."""
+
+    @abstractmethod
+    def write_reference(self, name: str, digest: str) -> None:
+        """Let ``name`` point at the stored object ``digest``, in one step, whatever it pointed at before.
+
+        Raises:
+            InvalidIdentifier: ``name`` is no reference name.
+            NotFound: no such object: references come after objects.
+        """
+
+    @abstractmethod
+    def read_reference(self, name: str) -> str | None:
+        """Return the digest that ``name`` points at, or None.
+
+        Raises:
+            CorruptObject: what rests under the name is damaged or belongs to another name.
+        """
+
+    @abstractmethod
+    def list_references(self, prefix: str = "") -> list[str]:
+        """Return the names of references that start with ``prefix``, ascending."""
+
+    @abstractmethod
+    def read_location(self, location: str, max_bytes: int) -> bytes:
+        """Return the bytes at ``sha256:<hex>`` or at a relative name below the recordings' root.
+
+        Raises:
+            InvalidIdentifier: the location climbs, is absolute, an address, or leads through a link.
+            NotFound: there is nothing.
+            InvalidInput: it is larger than ``max_bytes``; found before anything is read.
+            CorruptObject: the bytes at rest have another digest.
+        """
+
+
+class FolderObjectStore(ObjectStore):
+    """Objects in a folder; recordings that others wrote are read below ``recordings``."""
+
+    def __init__(self, root: Path, recordings: Path | None = None, files: FileSystem | None = None):
+        self.root = Path(root).absolute()
+        self.recordings = Path(recordings).absolute() if recordings is not None else self.root / "recordings"
+        self._writer = FileWriter(self.root, files)
+        self._objects = self.root / "objects" / "sha256"
+        self._references = self.root / "references"
+
+    def put_bytes(self, data: bytes, media_type: str) -> Artifact:
+        artifact = Artifact(digest=compute_digest(data), media_type=media_type, size=len(data))
+        if not self._settle_whole(artifact.digest):
+            self._writer.write_file(self._path(artifact.digest), [data])
+        return artifact
+
+    def put_file(self, path: Path, media_type: str) -> Artifact:
+        try:
+            digest, size = _hash_file(path)
+            artifact = Artifact(digest=digest, media_type=media_type, size=size)
+            if not self._settle_whole(digest):
+                self._writer.write_file(self._path(digest), _read_unchanged(path, digest))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise NotFound(f"{path}: found no file to store") from error
+        except OSError as error:
+            raise StorageError(f"{path}: could not be read ({describe(error)})") from error
+        return artifact
+
+    def read_bytes(self, digest: str) -> bytes:
+        return self._read(digest, None)
+
+    def local_path(self, digest: str) -> Path:
+        path = self._path(digest)
+        try:
+            found, _ = _hash_file(path)
+        except OSError as error:
+            raise self._cannot_read(digest, error) from error
+        if found != digest:
+            raise _corrupt(digest, found)
+        return path
+
+    def exists(self, digest: str) -> bool:
+        path = self._path(digest)
+        return path.is_file() and not path.is_symlink()
+
+    def list_digests(self) -> Iterator[str]:
+        for path in sorted(self._objects.glob("[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 64)):
+            if path.name.startswith(path.parent.name) and path.is_file() and not path.is_symlink():
+                yield path.name
+
+    def write_reference(self, name: str, digest: str) -> None:
+        path = self._reference_path(name)
+        if not self.exists(digest):
+            raise NotFound(f"reference {name}: found no object {digest}, expected it stored before its reference")
+        self._writer.settle(self._path(digest))
+        self._writer.write_file(path, [_encode_reference(name, digest)])
+
+    def read_reference(self, name: str) -> str | None:
+        try:
+            data = self._reference_path(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"reference {name}: could not be read ({describe(error)})") from error
+        digest = data[7:71].decode("ascii", "replace")
+        if data != _encode_reference(name, digest):
+            raise CorruptObject(
+                f"reference {name}: found {data[:80]!r}, expected a digest signed with this name; computing the result "
+                "again writes it anew"
+            )
+        return check_digest(digest)
+
+    def list_references(self, prefix: str = "") -> list[str]:
+        names = [
+            path.relative_to(self._references).as_posix().removesuffix(REFERENCE_SUFFIX)
+            for path in self._references.glob(f"**/*{REFERENCE_SUFFIX}")
+        ]
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def read_location(self, location: str, max_bytes: int) -> bytes:
+        digest, parts = parse_location(location)
+        if digest is not None:
+            return self._read(digest, max_bytes)
+        with open_below(self.recordings, parts) as descriptor:
+            return read_descriptor(descriptor, location, max_bytes)
+
+    def _path(self, digest: str) -> Path:
+        return self._objects / check_digest(digest)[:2] / digest
+
+    def _reference_path(self, name: str) -> Path:
+        *folders, leaf = split_reference_name(name)
+        return self._references.joinpath(*folders, leaf + REFERENCE_SUFFIX)
+
+    def _settle_whole(self, digest: str) -> bool:
+        """Return whether the object is there, undamaged and durable; one at its final name is checked, not trusted."""
+        path = self._path(digest)
+        try:
+            if path.is_symlink() or _hash_file(path)[0] != digest:
+                return False
+        except OSError:
+            return False
+        self._writer.settle(path)
+        return True
+
+    def _read(self, digest: str, max_bytes: int | None) -> bytes:
+        path = self._path(digest)
+        try:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if max_bytes is not None and size > max_bytes:
+                    raise InvalidInput(f"object {digest}: found {size} bytes, expected at most {max_bytes}")
+                data = file.read()
+        except OSError as error:
+            raise self._cannot_read(digest, error) from error
+        found = compute_digest(data)
+        if found != digest:
+            raise _corrupt(digest, found)
+        return data
+
+    def _cannot_read(self, digest: str, error: OSError) -> NotFound | StorageError:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return NotFound(f"object {digest}: found nothing in {self.root}, expected an object put there before")
+        return StorageError(f"object {digest}: could not be read ({describe(error)})")
+
+
+def open_object_store(url: str, recordings: str | None = None) -> ObjectStore:
+    """Return the object store at ``url``, a folder; recordings of others are read below the folder ``recordings``.
+
+    Raises:
+        MissingDependency: ``url`` is an address of a kind that no installed backend serves.
+    """
+    for place in (url, recordings or ""):
+        if "://" in place:
+            scheme = place.partition("://")[0]
+            raise MissingDependency(f"object store {scheme}://: found no backend for it, expected the path of a folder")
+    return FolderObjectStore(Path(url), Path(recordings) if recordings else None)
+
+
+def _hash_file(path: Path) -> tuple[str, int]:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def _read_unchanged(path: Path, digest: str) -> Iterator[bytes]:
+    """Return the file's bytes in pieces; fails after the last one where they no longer have ``digest``."""
+    seen = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            seen.update(chunk)
+            yield chunk
+    if seen.hexdigest() != digest:
+        raise StorageError(f"{path}: changed while it was being stored; put it again")
+
+
+def _encode_reference(name: str, digest: str) -> bytes:
+    # The check makes a flipped bit, and a file moved to another name, visible.
+    return f"sha256:{digest} {compute_digest(f'{name} {digest}'.encode())[:16]}\n".encode()
+
+
+def _corrupt(digest: str, found: str) -> CorruptObject:
+    return CorruptObject(
+        f"object {digest}: found bytes with SHA-256 {found}, expected {digest}; putting the same bytes again heals it"
+    )

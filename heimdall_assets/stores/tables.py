@@ -1,0 +1,75 @@
+"""Tables as bytes: Parquet whose bytes depend on the rows alone.
+
+Belongs here: the one way a data frame rests in the object store. Does not belong here: what its columns mean.
+"""
+
+import json
+
+import pandas as pd
+
+from heimdall_assets.errors import CorruptObject, InvalidTable
+
+_DTYPES_KEY = b"heimdall.dtypes"
+
+
+def encode_table(table: pd.DataFrame) -> bytes:
+    """Return ``table`` as Parquet: no index, fixed compression, no version, time or place of who made it.
+
+    Equal columns, dtypes and rows in equal order give equal bytes under one version of pyarrow.
+
+    Raises:
+        InvalidTable: a column's name is no string or its values have no common type.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns, dtypes = {}, {}
+    for name in table.columns:
+        if not isinstance(name, str) or name in columns:
+            raise InvalidTable(f"table column {name!r}: expected a name that is a string and used once")
+        dtypes[name] = str(table[name].dtype)
+        try:
+            columns[name] = pa.array(table[name], from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise InvalidTable(f"table column {name}: found values without a common type ({error})") from error
+    # Arrow's own note about pandas would hold library versions: only the dtypes are kept.
+    metadata = {_DTYPES_KEY: json.dumps(dtypes, sort_keys=True).encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table(columns).replace_schema_metadata(metadata),
+        sink,
+        compression="zstd",
+        compression_level=3,
+        version="2.6",
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def decode_table(data: bytes) -> pd.DataFrame:
+    """Return the data frame that ``encode_table`` gave ``data`` for, dtypes included.
+
+    Raises:
+        CorruptObject: the bytes are no such table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        arrow = pq.read_table(pa.BufferReader(data))
+        dtypes = json.loads((arrow.schema.metadata or {}).get(_DTYPES_KEY, b"{}"))
+        table = pd.DataFrame({name: arrow.column(name).to_pandas() for name in arrow.column_names})
+        for name, dtype in dtypes.items():
+            if str(table[name].dtype) != dtype:
+                table[name] = _restore(arrow.column(name), table[name], dtype)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptObject(
+            f"table: found {len(data)} bytes that are no table ({error!s:.200}), expected Parquet"
+        ) from error
+    return table
+
+
+def _restore(arrow, column: pd.Series, dtype: str) -> pd.Series:
+    if dtype[:1] in "IU" and dtype.lower().startswith(("int", "uint")):
+        # Through float64 a large integer beside a null would lose its last digits.
+        return pd.Series(arrow.to_pylist(), dtype=dtype)
+    return column.astype(dtype)
