@@ -1,0 +1,111 @@
+"""The registry of classical estimators, and the one answer about a single session.
+
+Belongs here: choosing among estimators, and refusing. Does not belong here: how any of them works (``tdoa``,
+``levels``, ``simple``).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from heimdall_assets.domain import Estimate, Predictions, SessionSet
+from heimdall_assets.errors import CannotLocate, InvalidInput, InvalidSetting
+from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
+from heimdall_assets.locating.levels import MIN_HEARD, locate_by_levels
+from heimdall_assets.locating.simple import locate_prior_centre, locate_strongest_receiver, locate_weighted_centroid
+from heimdall_assets.locating.tdoa import MIN_TIMED, locate_by_delays
+
+Estimator = Callable[[SessionSet, SessionSet | None], Predictions]
+
+ESTIMATORS: dict[str, Estimator] = {
+    "prior_centre": locate_prior_centre,
+    "strongest_receiver": locate_strongest_receiver,
+    "weighted_centroid": locate_weighted_centroid,
+    "log_distance": locate_by_levels,
+    "tdoa_least_squares": partial(locate_by_delays, robust=False),
+    "tdoa_robust": partial(locate_by_delays, robust=True),
+}
+"""Name -> estimator of (sessions, reference); the reference, if any, is the training split and never the judged one."""
+
+ORACLE: Estimator = partial(locate_by_delays, robust=False, drop_blocked=True)
+"""Least squares that knows which receivers have no line of sight; for tables about simulated sessions only."""
+
+
+def locate_session(
+    sessions: SessionSet, index: int, method: str = "auto", reference: SessionSet | None = None
+) -> Estimate:
+    """Return the position of one session with an honest covariance.
+
+    ``auto`` takes ``tdoa_robust`` with at least three timed receivers, else ``log_distance`` with at least three
+    levels, else ``strongest_receiver`` with any, each with the large ellipse that its data deserve.
+
+    Args:
+        sessions: holds the session.
+        index: which of its sessions.
+        method: a name in ``ESTIMATORS``, or ``auto``.
+        reference: sessions with known sources, to learn area and path loss from.
+
+    Raises:
+        InvalidInput: there is no session of that index.
+        InvalidSetting: there is no estimator of that name.
+        CannotLocate: the session has no receivers, all of them at one point, neither delays nor levels, or too little
+            for the method asked for; the message says which.
+    """
+    if not 0 <= index < len(sessions):
+        raise InvalidInput(f"session index {index}: expected 0 to {len(sessions) - 1}")
+    if method != "auto" and method not in ESTIMATORS:
+        raise InvalidSetting(f"method {method!r}: expected auto, {', '.join(ESTIMATORS)}")
+    one = sessions.take(np.array([index]))
+    name = str(one.session_id[0])
+    padded = pad_sessions(one)
+    _check_receivers(name, padded)
+    chosen = _choose_method(name, padded) if method == "auto" else method
+    found = ESTIMATORS[chosen](one, reference)
+    if found.refused is not None and found.refused[0]:
+        raise CannotLocate(f"session {name}: {chosen} cannot locate it from {_describe(one, padded)}")
+    values = (found.latitude[0], found.longitude[0], *found.covariance_m2[0])
+    if not np.isfinite(values).all():
+        raise CannotLocate(f"session {name}: {chosen} found no finite position from {_describe(one, padded)}")
+    latitude, longitude, variance_east, variance_north, covariance = (float(value) for value in values)
+    return Estimate(
+        latitude=latitude,
+        longitude=longitude,
+        variance_east_m2=variance_east,
+        variance_north_m2=variance_north,
+        covariance_en_m2=covariance,
+        method=chosen,
+    )
+
+
+def _check_receivers(name: str, padded: PaddedSessions) -> None:
+    num_present = int(padded.present.sum())
+    if num_present == 0:
+        raise CannotLocate(f"session {name}: found no receiver at a known position, expected at least 1")
+    extent = compute_extent_m(padded.east_m, padded.north_m, padded.present)[0, 0]
+    if num_present > 1 and extent <= SAME_POINT_M:
+        raise CannotLocate(
+            f"session {name}: all {num_present} receivers stand at one point, so nothing tells direction"
+        )
+
+
+def _choose_method(name: str, padded: PaddedSessions) -> str:
+    for method, usable, least in (
+        ("tdoa_robust", padded.timed, MIN_TIMED),
+        ("log_distance", padded.heard, MIN_HEARD),
+    ):
+        extent = compute_extent_m(padded.east_m, padded.north_m, usable)[0, 0]
+        if usable.sum() >= least and extent > SAME_POINT_M:
+            return method
+    if padded.heard.any():
+        return "strongest_receiver"
+    raise CannotLocate(
+        f"session {name}: {int(padded.present.sum())} receivers with {int(padded.timed.sum())} usable delays and no "
+        f"finite level; expected at least {MIN_TIMED} delays or 1 level"
+    )
+
+
+def _describe(one: SessionSet, padded: PaddedSessions) -> str:
+    text = f"{int(padded.timed.sum())} timed arrivals and {int(padded.heard.sum())} finite levels"
+    infinite = int(np.isinf(one.level_db).sum())
+    return text + (f" ({infinite} infinite levels ignored)" if infinite else "")

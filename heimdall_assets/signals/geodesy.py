@@ -1,0 +1,195 @@
+"""Distances, ranges and local metres on the WGS-84 ellipsoid.
+
+Belongs here: what turns degrees into metres and back. Does not belong here: anything that estimates a position.
+Latitude comes before longitude; arrays broadcast; every result is float64.
+"""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pyproj import Geod, Transformer
+
+from heimdall_assets.errors import InvalidInput
+
+FloatArray = NDArray[np.float64]
+
+GROUND_WAVE_MAX_HZ = 30e6
+"""Below it a wave follows the ground (ITU-R P.368-10 covers 10 kHz to 30 MHz); above it the path is a straight line."""
+
+
+@cache
+def _geod() -> Geod:
+    return Geod(ellps="WGS84")
+
+
+@cache
+def _cartesian() -> Transformer:
+    return Transformer.from_pipeline("+proj=cart +ellps=WGS84")
+
+
+def _broadcast(*values: ArrayLike) -> tuple[list[FloatArray], tuple[int, ...]]:
+    """Return ``values`` as flat arrays of one length, and the shape they share."""
+    arrays = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in values))
+    return [np.ascontiguousarray(array).ravel() for array in arrays], arrays[0].shape
+
+
+def check_degrees(latitude: ArrayLike, longitude: ArrayLike) -> None:
+    """Check that every coordinate that is known (not NaN) is one.
+
+    Raises:
+        InvalidInput: a latitude is outside [-90, 90] or a longitude outside [-180, 180] degrees.
+    """
+    for what, values, limit in (("latitude", latitude, 90.0), ("longitude", longitude, 180.0)):
+        array = np.asarray(values, dtype=np.float64)
+        wrong = np.abs(array) > limit
+        if wrong.any():
+            raise InvalidInput(f"{what} {array[wrong].flat[0]:g}: expected -{limit:g} to {limit:g} degrees")
+
+
+def compute_distance_m(
+    latitude: ArrayLike, longitude: ArrayLike, other_latitude: ArrayLike, other_longitude: ArrayLike
+) -> FloatArray:
+    """Return the length of the shortest path on the ellipsoid in m; NaN where a coordinate is NaN.
+
+    Raises:
+        InvalidInput: a coordinate is out of range.
+
+    Source: Karney, "Algorithms for geodesics", J. Geodesy 87 (2013), as in PROJ.
+    """
+    check_degrees(latitude, longitude)
+    check_degrees(other_latitude, other_longitude)
+    (lat1, lon1, lat2, lon2), shape = _broadcast(latitude, longitude, other_latitude, other_longitude)
+    distance = np.asarray(_geod().inv(lon1, lat1, lon2, lat2)[2], dtype=np.float64)
+    return distance.reshape(shape)
+
+
+def compute_straight_range_m(
+    latitude: ArrayLike,
+    longitude: ArrayLike,
+    altitude_m: ArrayLike,
+    other_latitude: ArrayLike,
+    other_longitude: ArrayLike,
+    other_altitude_m: ArrayLike,
+) -> FloatArray:
+    """Return the length of the straight line between two points in space, in m.
+
+    Raises:
+        InvalidInput: a coordinate is out of range.
+    """
+    check_degrees(latitude, longitude)
+    check_degrees(other_latitude, other_longitude)
+    (lat1, lon1, alt1, lat2, lon2, alt2), shape = _broadcast(
+        latitude, longitude, altitude_m, other_latitude, other_longitude, other_altitude_m
+    )
+    one = np.stack(_cartesian().transform(lon1, lat1, alt1))
+    other = np.stack(_cartesian().transform(lon2, lat2, alt2))
+    distance = np.sqrt(np.square(one - other).sum(axis=0))
+    return np.where(np.isfinite(distance), distance, np.nan).reshape(shape)
+
+
+def compute_range_m(
+    latitude: ArrayLike,
+    longitude: ArrayLike,
+    altitude_m: ArrayLike,
+    other_latitude: ArrayLike,
+    other_longitude: ArrayLike,
+    other_altitude_m: ArrayLike,
+    frequency_hz: ArrayLike = np.nan,
+) -> FloatArray:
+    """Return the length of the way a wave takes between two points, in m.
+
+    Along the ground below ``GROUND_WAVE_MAX_HZ``, else, or where the frequency is NaN, the straight line. The bending
+    of VHF rays in air lengthens them by d^3 / (24 * 16 R^2), 0.5 m in 200 km, and is left out.
+
+    Raises:
+        InvalidInput: a coordinate is out of range.
+    """
+    straight = compute_straight_range_m(
+        latitude, longitude, altitude_m, other_latitude, other_longitude, other_altitude_m
+    )
+    follows_ground = np.broadcast_to(np.asarray(frequency_hz) < GROUND_WAVE_MAX_HZ, straight.shape)
+    if not follows_ground.any():
+        return straight
+    along = compute_distance_m(latitude, longitude, other_latitude, other_longitude)
+    climb = np.asarray(altitude_m, dtype=np.float64) - np.asarray(other_altitude_m, dtype=np.float64)
+    return np.where(follows_ground, np.hypot(along, climb), straight)
+
+
+class LocalFrame:
+    """Local east, north and up around a centre: azimuthal equidistant, so distance and azimuth *from* it are exact.
+
+    Between two points at most r metres from the centre distances are stretched by at most r^2 / (6 R^2), 4e-5 at
+    100 km; up is the altitude as it stands. The centre may be an array: one frame for each of its elements, which
+    then broadcast against the points.
+
+    Args:
+        latitude, longitude: the centre in degrees.
+
+    Raises:
+        InvalidInput: the centre is not finite or out of range.
+
+    Source: Snyder, "Map Projections: A Working Manual", USGS 1395 (1987), chapter 25; scale at angular distance
+    c across the ray: c / sin c.
+    """
+
+    def __init__(self, latitude: ArrayLike, longitude: ArrayLike) -> None:
+        self.latitude = np.asarray(latitude, dtype=np.float64)
+        self.longitude = np.asarray(longitude, dtype=np.float64)
+        if not (np.isfinite(self.latitude).all() and np.isfinite(self.longitude).all()):
+            raise InvalidInput("centre of a local frame: found NaN or infinity, expected degrees")
+        check_degrees(self.latitude, self.longitude)
+
+    def to_local(
+        self, latitude: ArrayLike, longitude: ArrayLike, altitude_m: ArrayLike = 0.0
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return east, north and up of points in m, float64; NaN where a coordinate is NaN.
+
+        Raises:
+            InvalidInput: a coordinate is out of range.
+        """
+        check_degrees(latitude, longitude)
+        (lat0, lon0, lat, lon, up), shape = _broadcast(self.latitude, self.longitude, latitude, longitude, altitude_m)
+        azimuth_deg, _, distance_m = _geod().inv(lon0, lat0, lon, lat)
+        azimuth = np.radians(np.asarray(azimuth_deg, dtype=np.float64))
+        distance = np.asarray(distance_m, dtype=np.float64)
+        east, north = distance * np.sin(azimuth), distance * np.cos(azimuth)
+        return east.reshape(shape), north.reshape(shape), up.reshape(shape).copy()
+
+    def to_geodetic(
+        self, east_m: ArrayLike, north_m: ArrayLike, up_m: ArrayLike = 0.0
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return latitude and longitude in degrees and altitude in m of local points; the inverse of ``to_local``."""
+        (lat0, lon0, east, north, up), shape = _broadcast(self.latitude, self.longitude, east_m, north_m, up_m)
+        known = np.isfinite(east) & np.isfinite(north)
+        azimuth_deg = np.degrees(np.arctan2(np.where(known, east, 0.0), np.where(known, north, 0.0)))
+        distance_m = np.hypot(np.where(known, east, 0.0), np.where(known, north, 0.0))
+        lon, lat, _ = _geod().fwd(lon0, lat0, azimuth_deg, distance_m)
+        latitude = np.where(known, np.asarray(lat, dtype=np.float64), np.nan)
+        longitude = np.where(known, np.asarray(lon, dtype=np.float64), np.nan)
+        return latitude.reshape(shape), longitude.reshape(shape), up.reshape(shape).copy()
+
+
+def compute_centre(
+    latitude: FloatArray, longitude: FloatArray, group: NDArray[np.int64], num_groups: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the mean position of each group's points, right across the date line and at the poles too.
+
+    Args:
+        latitude, longitude: float64 (M,), degrees; NaN ones are left out.
+        group: int64 (M,), which group each belongs to.
+        num_groups: G.
+
+    Returns:
+        Latitude and longitude, float64 (G,), degrees; NaN for a group without points.
+    """
+    known = np.isfinite(latitude) & np.isfinite(longitude)
+    phi, lam = np.radians(latitude[known]), np.radians(longitude[known])
+    x, y, z = (
+        np.bincount(group[known], weights=part, minlength=num_groups)
+        for part in (np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi))
+    )
+    count = np.bincount(group[known], minlength=num_groups)
+    centre_latitude = np.degrees(np.arctan2(z, np.hypot(x, y)))
+    centre_longitude = np.degrees(np.arctan2(y, x))
+    return np.where(count > 0, centre_latitude, np.nan), np.where(count > 0, centre_longitude, np.nan)
