@@ -1,12 +1,12 @@
 """KiwiSDR IQ recordings (``.wav``) whose blocks carry GNSS time stamps.
 
-The file is RIFF/WAVE: ``fmt `` (PCM, 2 channels, 16 bit), then pairs of a ``kiwi`` chunk (age of the last fix, GPS second
-of week, nanosecond) and a ``data`` chunk (I, Q as int16). ``wave`` and scipy cannot hand out the ``kiwi`` chunks.
+The file is RIFF/WAVE: ``fmt `` (PCM, 2 channels, 16 bit), then pairs of a ``kiwi`` chunk (age of the last fix, GPS
+second of week, nanosecond) and a ``data`` chunk (I, Q as int16). ``wave`` and scipy cannot hand out ``kiwi`` chunks.
 
 What a reader must know (seen in real files): the stamp is the time of its block's first sample. The first blocks can
 carry a stamp, and samples, of minutes or days ago: they are left out and counted. Stamps are extrapolated between
-fixes; only where the age *falls* is a stamp fresh. Ages 254 and 255 mean that there is no fix. The rate in the header is
-a rounded one: the true rate is the slope of a line through the fresh stamps, its scatter the error of the time axis.
+fixes; only where the age *falls* is a stamp fresh. Ages 254 and 255 mean that there is no fix. The rate in the header
+is a rounded one: the true rate is the slope of a line through the fresh stamps, its scatter the error of the time axis.
 """
 
 import re
@@ -42,7 +42,7 @@ MAX_NAME_DIFFERENCE_NS = 3600 * 10**9  # the file's name is written by a compute
 
 _NAME = re.compile(r"(\d{8}T\d{6})Z_(\d{1,12})_(.+)_iq\.wav")
 _HEADER_BYTES = 36
-_NO_RATE = "expected a GNSS-stamped KiwiSDR recording of at least 15 s, with a fix"
+_WANTED = "expected a GNSS-stamped KiwiSDR recording of at least 15 s, with a fix"
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _parse_blocks(data: bytes, name: str, max_samples: int) -> tuple[NDArray[Any
             "channels (I, Q), 16 bit"
         )
     if data[36:44] != b"kiwi\x0a\0\0\0" or data[54:58] != b"data":
-        raise InvalidRecording(f"{name}: no GNSS stamps (chunks 'kiwi' before 'data'); {_NO_RATE}")
+        raise InvalidRecording(f"{name}: no GNSS stamps (chunks 'kiwi' before 'data'); {_WANTED}")
     data_bytes = int.from_bytes(data[58:62], "little")
     num_pairs, remainder = divmod(len(data) - _HEADER_BYTES, 26 + data_bytes)
     if data_bytes == 0 or data_bytes % 4 or remainder or num_pairs == 0:
@@ -209,13 +209,13 @@ def _fit_time_axis(blocks: NDArray[Any], hint_ns: int, name: str) -> TimeAxis:
     without_fix = int(np.count_nonzero(age_s >= NO_FIX_AGE))
     if without_fix and len(fresh) < MIN_FRESH_STAMPS:
         raise InvalidRecording(
-            f"{name}: the receiver had no GNSS fix (age {int(age_s.max())} in {without_fix} of {len(age_s)} blocks), so "
-            f"its samples cannot be timed; {_NO_RATE}"
+            f"{name}: the receiver had no GNSS fix (age {int(age_s.max())} in {without_fix} of {len(age_s)} blocks), "
+            f"so its samples cannot be timed; {_WANTED}"
         )
     if len(fresh) < MIN_FRESH_STAMPS:
         raise InvalidRecording(
-            f"{name}: {len(fresh)} fresh GNSS stamps in {len(age_s)} blocks, expected at least {MIN_FRESH_STAMPS} to time "
-            f"its samples; {_NO_RATE}"
+            f"{name}: {len(fresh)} fresh GNSS stamps in {len(age_s)} blocks, expected at least {MIN_FRESH_STAMPS} to "
+            f"time its samples; {_WANTED}"
         )
     block_samples = blocks["iq"].shape[1]
     index = np.arange(len(blocks), dtype=np.float64) * block_samples
@@ -250,9 +250,7 @@ def _resolve_week(blocks: NDArray[Any], hint_gps_ns: int) -> NDArray[np.int64]:
     return in_week_ns + week * WEEK_NS
 
 
-def _fit_line(
-    index: NDArray[np.float64], offset_ns: NDArray[np.float64], name: str
-) -> tuple[float, float, float, int]:
+def _fit_line(index: NDArray[np.float64], offset_ns: NDArray[np.float64], name: str) -> tuple[float, float, float, int]:
     """Return slope (ns a sample), intercept (ns), residual sigma (ns) and the number of stamps used.
 
     A Theil-Sen line (median of pairwise slopes, unharmed by up to 29 % outliers) says which stamps belong to it; least
@@ -266,8 +264,8 @@ def _fit_line(
     num_used = int(np.count_nonzero(used))
     if num_used < MIN_FRESH_STAMPS or 3 * num_used < 2 * len(index):
         raise InvalidRecording(
-            f"{name}: only {num_used} of {len(index)} fresh GNSS stamps lie on a line, expected two thirds and at least "
-            f"{MIN_FRESH_STAMPS} (samples are missing, or stamps are wrong)"
+            f"{name}: only {num_used} of {len(index)} fresh GNSS stamps lie on a line, expected two thirds and at "
+            f"least {MIN_FRESH_STAMPS} (samples are missing, or stamps are wrong)"
         )
     centre = float(index[used].mean())
     slope, middle = np.polynomial.polynomial.polyfit(index[used] - centre, offset_ns[used], 1)[::-1]
@@ -275,8 +273,8 @@ def _fit_line(
     sigma_ns = float(np.sqrt(np.sum(residual_ns**2) / (num_used - 2)))
     if not (slope > 0 and sigma_ns <= MAX_RESIDUAL_NS):
         raise InvalidRecording(
-            f"{name}: fresh GNSS stamps scatter by {sigma_ns:.4g} ns around a line of {slope:.6g} ns a sample, expected "
-            f"at most {MAX_RESIDUAL_NS:g} ns and a rising line"
+            f"{name}: fresh GNSS stamps scatter by {sigma_ns:.4g} ns around a line of {slope:.6g} ns a sample, "
+            f"expected at most {MAX_RESIDUAL_NS:g} ns and a rising line"
         )
     return float(slope), float(middle - slope * centre), sigma_ns, num_used
 

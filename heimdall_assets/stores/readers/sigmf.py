@@ -6,7 +6,6 @@ the archive, compressed or many-part archives. Source: SigMF specification 1.2.
 
 import hashlib
 import io
-import json
 import re
 import tarfile
 import warnings
@@ -19,14 +18,12 @@ from numpy.typing import NDArray
 
 from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
+from heimdall_assets.stores.readers.strict_json import parse_strict_json
 
 SAMPLE_BYTES = {"cf32_le": 8, "cf64_le": 16, "ci16_le": 4}
 """Supported ``core:datatype`` and the bytes of one complex sample."""
 
-_MAX_METADATA_BYTES = 4_000_000
-_MAX_DEPTH = 32
 _MAX_MEMBERS = 16
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _DATETIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,18}))?Z")
 
 
@@ -122,7 +119,12 @@ def _parse_metadata(raw: bytes, name: str) -> dict[str, Any]:
     """Return metadata of one single-channel capture, valid under the schema and without annotations."""
     from sigmf import SigMFFile  # slow to load, and only this format needs it
 
-    metadata = _parse_strict_json(raw, name)
+    try:
+        metadata = parse_strict_json(raw)
+    except ValueError as error:
+        raise InvalidRecording(
+            f"{name}: metadata are no strict JSON ({error!s:.120}), expected SigMF metadata"
+        ) from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("global"), dict):
         raise InvalidRecording(f"{name}: metadata without a 'global' object, expected SigMF metadata")
     metadata["annotations"] = []
@@ -147,45 +149,6 @@ def _parse_metadata(raw: bytes, name: str) -> dict[str, Any]:
     return metadata
 
 
-def _parse_strict_json(raw: bytes, name: str) -> Any:
-    if len(raw) > _MAX_METADATA_BYTES:
-        raise InvalidRecording(f"{name}: {len(raw)} bytes of metadata, expected at most {_MAX_METADATA_BYTES}")
-    depth = deepest = 0
-    for byte in _STRING.sub(b"", raw):
-        depth += (byte in b"[{") - (byte in b"]}")
-        deepest = max(deepest, depth)
-    if deepest > _MAX_DEPTH:
-        raise InvalidRecording(f"{name}: metadata nested {deepest} deep, expected at most {_MAX_DEPTH}")
-    try:
-        return json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_refuse_duplicates,
-            parse_constant=_refuse_constant,
-            parse_float=_parse_finite,
-        )
-    except (ValueError, RecursionError) as error:
-        raise InvalidRecording(f"{name}: metadata are not strict JSON ({error!s:.100})") from None
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {next(key for key in names if names.count(key) > 1)!r:.60}")
-    return found
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number")
-
-
-def _parse_finite(text: str) -> float:
-    value = float(text)
-    if not np.isfinite(value):
-        raise ValueError(f"{text:.40} is not finite")
-    return value
-
-
 def _count_samples(described: dict[str, Any], num_bytes: int, name: str) -> int:
     datatype = described.get("core:datatype")
     if datatype not in SAMPLE_BYTES:
@@ -193,7 +156,8 @@ def _count_samples(described: dict[str, Any], num_bytes: int, name: str) -> int:
     num_samples, remainder = divmod(num_bytes, SAMPLE_BYTES[datatype])
     if num_samples == 0 or remainder:
         raise InvalidRecording(
-            f"{name}: {num_bytes} bytes of samples, expected whole samples of {SAMPLE_BYTES[datatype]} bytes ({datatype})"
+            f"{name}: {num_bytes} bytes of samples, expected whole samples of {SAMPLE_BYTES[datatype]} bytes each "
+            f"({datatype})"
         )
     return num_samples
 
