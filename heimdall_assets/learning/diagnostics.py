@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Estimate, Predictions, SessionSet
+from heimdall_assets.domain import Ellipse, Estimate, Predictions, SessionSet
 from heimdall_assets.learning.residuals import Residuals, compute_residuals
 from heimdall_assets.signals.geodesy import LocalFrame
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from heimdall_assets.learning.judging import Judgement
 
 MAX_CURVE_POINTS = 150
-MAX_MAP_SESSIONS = 150
-MAX_MAP_ELLIPSES = 40  # some 900 bytes each
+MAX_MAP_SESSIONS = 100
+MAX_MAP_ELLIPSES = 30  # some 900 bytes each
 NUM_RELIABILITY_BINS = 10
 
 # Okabe & Ito, colours that every kind of colour vision tells apart.
@@ -130,10 +130,7 @@ def _draw_map(
     station_e, station_n, _ = frame.to_local(places[:, 0], places[:, 1])
     axes.add_collection(LineCollection(list(np.stack([truth, answer], 1)), colors=_COLOURS[1], linewidths=0.6))
     sure = _pick_evenly(np.flatnonzero(residuals.is_sure[drawn]), MAX_MAP_ELLIPSES)
-    ellipses = [
-        Estimate(0.0, 0.0, *map(float, residuals.stated_m2[row]), method=predictions.method).ellipse(0.9)
-        for row in drawn[sure]
-    ]
+    ellipses = [_compute_ellipse(residuals.stated_m2[row]) for row in drawn[sure]]
     axes.add_collection(
         EllipseCollection(
             [2e-3 * item.semi_major_m for item in ellipses],
@@ -152,6 +149,11 @@ def _draw_map(
     margin = 0.08 * max(*(high - low), 0.1)
     axes.set_xlim(low[0] - margin, high[0] + margin)
     axes.set_ylim(low[1] - margin, high[1] + margin)
+
+
+def _compute_ellipse(covariance_m2: NDArray[np.float64]) -> Ellipse:
+    east, north, both = (float(value) for value in covariance_m2)
+    return Estimate(0.0, 0.0, east, north, both, method="").ellipse(0.9)
 
 
 def _pick_evenly(rows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

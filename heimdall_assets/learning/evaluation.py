@@ -15,7 +15,7 @@ from heimdall_assets.errors import InvalidInput
 from heimdall_assets.learning.comparison import compare_paired
 from heimdall_assets.learning.model_card import render_metrics_table
 from heimdall_assets.learning.residuals import Residuals, compute_chi_square_quantile, compute_residuals
-from heimdall_assets.learning.strata import assign_strata
+from heimdall_assets.learning.strata import assign_strata, list_groups
 from heimdall_assets.specs import EvaluationSpec
 
 __all__ = ["compare_paired", "compute_metrics", "evaluate_predictions", "render_metrics_table", "summarise_bound"]
@@ -219,7 +219,7 @@ def _tabulate(
 ) -> dict[str, dict[str, Any]]:
     """Return group -> its count and its main figures."""
     table: dict[str, dict[str, Any]] = {}
-    for label in np.unique(labels[residuals.has_truth]):
+    for label in list_groups(labels[residuals.has_truth]):
         rows = residuals.has_truth & (labels == label)
         error = residuals.error_m[rows & residuals.answered]
         sure = rows & residuals.is_sure
@@ -239,7 +239,7 @@ def _tabulate(
             rms = bound if bound.ndim == 1 else np.sqrt(bound[:, 0] + bound[:, 1])
             known = rows & residuals.answered & np.isfinite(rms) & (rms > 0)
             row["session_ratio"] = _median(residuals.error_m[known] / rms[known])
-        table[str(label)] = row
+        table[label] = row
     return table
 
 

@@ -21,6 +21,13 @@ _GDOP_LABELS = ["below 2", "2 to 5", "5 to 10", "10 to 20", "20 and above"]
 _COUNT_EDGES = [2, 3, 4, 5, 6, 7, 8, 16]
 _COUNT_LABELS = ["1", "2", "3", "4", "5", "6", "7", "8 to 15", "16 and more"]
 
+_READING_ORDER = {label: index for index, label in enumerate([*_SNR_LABELS, *_GDOP_LABELS, *_COUNT_LABELS])}
+
+
+def list_groups(labels: NDArray[np.str_]) -> list[str]:
+    """Return the distinct labels, bins in the order of what they bin, names alphabetically."""
+    return sorted(set(labels.tolist()), key=lambda label: (_READING_ORDER.get(label, len(_READING_ORDER)), label))
+
 
 def assign_strata(sessions: SessionSet, train_sites: Collection[str] | None = None) -> dict[str, NDArray[np.str_]]:
     """Return group labels, name of the stratum -> str (S,): geometry and signal, then what ``sessions.strata`` holds.

@@ -46,7 +46,7 @@ def test_the_curves_are_named():
 
 def test_the_map_says_how_many_it_draws():
     sessions, judgement = judge(3000, 0)
-    assert "150 of 3000 sessions" in plot_error_map(sessions, judgement.predictions).decode()
+    assert "100 of 3000 sessions" in plot_error_map(sessions, judgement.predictions).decode()
 
 
 def test_nothing_answered_draws_empty_frames():
