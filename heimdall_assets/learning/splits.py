@@ -1,0 +1,132 @@
+"""Which session trains, validates and tests: a keyed hash of its transmitting site decides, alone and for ever.
+
+Belongs here: sites, and the one decision that makes the three splits. Does not belong here: reading sessions.
+A group's split follows from the salt and the group's own name, so sessions that come or go move nobody else.
+"""
+
+import hashlib
+import hmac
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from heimdall_assets.errors import InvalidInput, InvalidSetting
+from heimdall_assets.specs import SplitSpec
+
+SPLITS = ("train", "val", "test")
+
+MEAN_EARTH_RADIUS_M = 6_371_008.8
+"""Mean radius of the WGS-84 ellipsoid. Source: Moritz, Geodetic Reference System 1980, R1 = (2a + b) / 3."""
+
+
+def compute_sites(
+    latitude: NDArray[np.float64], longitude: NDArray[np.float64], site_size_m: float
+) -> NDArray[np.str_]:
+    """Return the name of the tile that holds each position, str (N,): ``row:column`` of a tiling fixed to the globe.
+
+    Rows are bands of latitude ``site_size_m`` high; a band is cut into whole columns about as wide at its middle. The
+    tiling depends on ``site_size_m`` alone. Two sources closer than ``site_size_m`` share a tile unless an edge runs
+    between them; then they are neighbours with two names: no tiling that data cannot move avoids that.
+
+    Raises:
+        InvalidInput: a position is missing or out of range.
+    """
+    latitude, longitude = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
+    usable = (np.abs(latitude) <= 90.0) & (np.abs(longitude) <= 180.0)
+    if not usable.all():
+        first = int(np.flatnonzero(~usable)[0])
+        raise InvalidInput(
+            f"source position {first}: latitude {latitude[first]}, longitude {longitude[first]}: expected -90 to 90 "
+            f"and -180 to 180 degrees ({int((~usable).sum())} of {len(usable)} cannot be placed)"
+        )
+    num_rows = max(1, math.ceil(math.pi * MEAN_EARTH_RADIUS_M / site_size_m))
+    rows = np.minimum(np.floor((latitude + 90.0) / 180.0 * num_rows), num_rows - 1)
+    middle = np.radians((rows + 0.5) * 180.0 / num_rows - 90.0)
+    num_columns = np.maximum(1.0, np.ceil(2.0 * math.pi * MEAN_EARTH_RADIUS_M * np.cos(middle) / site_size_m))
+    columns = np.floor((longitude + 180.0) / 360.0 * num_columns) % num_columns
+    return np.array([f"{int(row)}:{int(column)}" for row, column in zip(rows, columns, strict=True)], dtype=np.str_)
+
+
+def compute_hash_fraction(salt: str, group: str) -> float:
+    """Return the place of ``group`` in [0, 1), uniform over groups and unpredictable without ``salt``.
+
+    Source: HMAC-SHA256 (RFC 2104); its first 53 bits are what a float64 holds exactly.
+    """
+    digest = hmac.new(salt.encode(), group.encode(), hashlib.sha256).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53
+
+
+def assign_splits(approved: pd.DataFrame, spec: SplitSpec) -> pd.DataFrame:
+    """Return one row per session, sorted by it: ``session_id``, ``site`` and ``split`` (train, val or test).
+
+    With ``spec.column`` the publisher's flag decides what is test, even where that puts one site on both sides; of the
+    rest the hash of the site takes ``val_fraction`` for validation.
+
+    Args:
+        approved: snapshot with ``domain.APPROVED_COLUMNS``.
+        spec: salt, fractions, size of a site.
+
+    Raises:
+        InvalidInput: a session with two source positions, or a split without a session.
+        InvalidSetting: ``spec.column`` is missing from a session, or is neither 0 nor 1.
+    """
+    sessions = _list_sessions(approved)
+    sites = compute_sites(
+        sessions["source_latitude"].to_numpy(), sessions["source_longitude"].to_numpy(), spec.site_size_m
+    )
+    groups = sites if spec.group_by == "site" else sessions["session_id"].to_numpy()
+    places = {group: compute_hash_fraction(spec.salt, str(group)) for group in set(groups)}
+    place = np.array([places[group] for group in groups])
+    if spec.column is None:
+        is_test = place < spec.test_fraction
+        is_val = ~is_test & (place < spec.test_fraction + spec.val_fraction)
+    else:
+        is_test = _read_flags(sessions, spec.column)
+        is_val = ~is_test & (place < spec.val_fraction)
+    split = np.where(is_test, "test", np.where(is_val, "val", "train"))
+    _check_whole(split, sites)
+    return pd.DataFrame({"session_id": sessions["session_id"].astype("string"), "site": sites, "split": split}).astype(
+        "string"
+    )
+
+
+def _list_sessions(approved: pd.DataFrame) -> pd.DataFrame:
+    columns = ["session_id", "source_latitude", "source_longitude", "session_attributes"]
+    sessions = approved[columns].drop_duplicates().sort_values("session_id", ignore_index=True)
+    doubles = sessions["session_id"].duplicated()
+    if doubles.any():
+        name = sessions["session_id"][doubles].iloc[0]
+        raise InvalidInput(
+            f"session {name}: its measurements name several source positions or attributes: expected one of each"
+        )
+    return sessions
+
+
+def _read_flags(sessions: pd.DataFrame, column: str) -> NDArray[np.bool_]:
+    flags = np.zeros(len(sessions), dtype=bool)
+    for row, (session_id, text) in enumerate(zip(sessions["session_id"], sessions["session_attributes"], strict=True)):
+        attributes: dict[str, Any] = json.loads(text) if isinstance(text, str) else {}
+        if column not in attributes:
+            raise InvalidSetting(
+                f"split column {column!r}: session {session_id} has no such attribute; it has "
+                f"{', '.join(sorted(attributes)) or 'none'}"
+            )
+        value = attributes[column]
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            raise InvalidSetting(f"split column {column!r}: session {session_id} holds {value!r:.60}: expected 0 or 1")
+        flags[row] = value == 1
+    return flags
+
+
+def _check_whole(split: NDArray[np.str_], sites: NDArray[np.str_]) -> None:
+    counts = {name: int((split == name).sum()) for name in SPLITS}
+    if min(counts.values()) == 0:
+        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise InvalidInput(
+            f"splits: {len(split)} sessions at {len(set(sites))} sites gave {found}: expected at least 1 each; "
+            "approve sessions at more sites, or change the fractions, site_size_m or salt of SplitSpec"
+        )
