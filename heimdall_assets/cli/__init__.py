@@ -1,0 +1,24 @@
+"""``heimdall``: the command line. Thin: every command is one call, its result as a table or as JSON."""
+
+import click
+
+from heimdall_assets.cli.importing import importing
+from heimdall_assets.cli.judging import evaluate, locate, predict
+from heimdall_assets.cli.models import models
+from heimdall_assets.cli.output import HeimdallGroup
+from heimdall_assets.cli.running import demo, train, ui
+from heimdall_assets.cli.sessions import sessions
+
+
+@click.group(cls=HeimdallGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="heimdall-assets")
+def main(debug: bool) -> None:
+    """Locate transmitters from a network of receivers.
+
+    HEIMDALL_HOME (default .heimdall) holds everything: database, objects, models and the graph's history.
+    """
+
+
+for command in (demo, importing, sessions, train, models, locate, predict, evaluate, ui):
+    main.add_command(command)

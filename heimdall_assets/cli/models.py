@@ -1,0 +1,42 @@
+"""``heimdall models``: the released models."""
+
+import click
+
+from heimdall_assets.cli.output import json_option, write_json, write_table
+from heimdall_assets.places import read_places
+
+
+@click.group()
+def models() -> None:
+    """List and show released models."""
+
+
+@models.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """List released models, oldest first."""
+    rows = read_places().open_stores().releases.list_releases()
+    if as_json:
+        write_json(rows)
+        return
+    names = ["version", "aliases", "num_sessions", "median_m", "p90_m", "coverage_90", "created_at"]
+    write_table(f"{len(rows)} released models", names, [[_show(row.get(name)) for name in names] for row in rows])
+
+
+def _show(value: object) -> object:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else value
+
+
+@models.command()
+@click.argument("model")
+@json_option
+def show(model: str, as_json: bool) -> None:
+    """Show a released MODEL (version, latest or alias): figures, settings and card."""
+    releases = read_places().open_stores().releases
+    version = releases.resolve(model)
+    record = releases.find_record(version)
+    if as_json:
+        write_json({**record, "folder": str(releases.folder(version))})
+        return
+    click.echo(releases.read_file(version, "README.md").decode())
+    click.echo(f"Folder: {releases.folder(version)}")

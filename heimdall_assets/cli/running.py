@@ -1,0 +1,105 @@
+"""``heimdall demo``, ``train`` and ``ui``: the graph run from the command line, in this process or as a page."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from heimdall_assets.cli.output import json_option, show_progress, write_json, write_table
+from heimdall_assets.cli.settings import read_settings
+from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.places import prepare_dagster_home, read_places
+from heimdall_assets.specs import DatasetSpec, SimulationSpec
+
+
+def _summarize(summary: dict, as_json: bool) -> None:
+    if as_json:
+        write_json(summary)
+        return
+    rows = [[row["method"], row["median_m"], row["p90_m"], row["coverage_90"]] for row in summary["comparison"]]
+    write_table(
+        f"{summary['num_sessions']} test sessions: error in metres",
+        ["method", "median", "90 %", "90 % ellipse covers"],
+        rows,
+    )
+    if summary["worse_than"]:
+        click.echo(f"The model is worse than: {', '.join(summary['worse_than'])}.")
+    parity = summary["parity"]
+    click.echo(
+        f"ONNX {summary['onnx_bytes'] / 1e6:.2f} MB, parity with PyTorch "
+        f"{'holds' if parity['passed'] else 'FAILS'} (largest difference {parity['max_position_error_sigma']:.2g} sigma)"
+    )
+    computed = ", ".join(f"{name} {count}" for name, count in summary["computed"].items() if count) or "nothing"
+    click.echo(f"Computed now: {computed}.")
+    click.echo(f"Release {summary['version']}: {summary['folder']}")
+
+
+@click.command()
+@click.option("--sessions", "num_sessions", default=140, show_default=True, type=click.IntRange(20, 100_000))
+@click.option("--seed", default=42, show_default=True, type=click.IntRange(0))
+@json_option
+def demo(num_sessions: int, seed: int, as_json: bool) -> None:
+    """Simulate a network of seven stations, approve its sessions and run the whole graph."""
+    from heimdall_assets.defs.running import run_graph
+    from heimdall_assets.stores.simulated import import_simulated
+
+    places = read_places()
+    stores = places.open_stores()
+    spec = SimulationSpec(num_sessions=num_sessions, seed=seed)
+    with show_progress(f"A simulated network of seven Italian stations, below {places.home}") as listener:
+        made = import_simulated(
+            stores, spec, campaign="demo", progress=lambda what, done, total: listener("", what, done, total)
+        )
+        summary = run_graph(places, "release", [DatasetSpec(campaigns=["demo"])], listener)
+    _summarize({**summary, "simulated_now": made, "signals": stores.measurements.count_signals("demo")}, as_json)
+    if not as_json:
+        click.echo("Open the graph: make ui (or: heimdall ui), then http://127.0.0.1:3000")
+
+
+@click.command()
+@click.option("--campaign", "campaigns", multiple=True, help="Only sessions of this campaign; may be repeated.")
+@click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML: spec name -> fields, for example TrainingSpec: {max_epochs: 10}.",
+)
+@click.option("--set", "assignments", multiple=True, metavar="Spec.field=value", help="One field; may be repeated.")
+@json_option
+def train(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
+    """Materialize the graph on the approved sessions and release the model."""
+    from heimdall_assets.defs.running import run_graph
+
+    places = read_places()
+    chosen = read_settings(settings_file, assignments)
+    if campaigns:
+        if any(isinstance(spec, DatasetSpec) for spec in chosen):
+            raise InvalidSetting("--campaign and DatasetSpec: expected one of them")
+        chosen.append(DatasetSpec(campaigns=list(campaigns)))
+    with show_progress("Materializing the graph") as listener:
+        summary = run_graph(places, "release", chosen, listener)
+    _summarize(summary, as_json)
+
+
+@click.command()
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+def ui(port: int) -> None:
+    """Open Dagster's page on this home (127.0.0.1 only: it has no login)."""
+    places = read_places()
+    folder = prepare_dagster_home(places)
+    environment = {**os.environ, "DAGSTER_HOME": str(folder), "HEIMDALL_HOME": str(places.home)}
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "heimdall_assets.definitions"]
+    # A process group of its own, ended as a whole: dagster dev leaves children behind otherwise.
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)], env=environment, start_new_session=True
+    )
+
+    def stop(*_: object) -> None:
+        os.killpg(process.pid, signal.SIGINT)
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, stop)
+    sys.exit(process.wait())

@@ -1,0 +1,41 @@
+"""Definitions: the composition root. Everything that Dagster sees of this project is put together here.
+
+Loading it imports neither torch nor lightning nor mlflow nor onnx: assets import what they need when they run.
+"""
+
+import dagster as dg
+
+from heimdall_assets.defs.assets import ASSETS
+from heimdall_assets.defs.checks import CHECKS
+from heimdall_assets.defs.executor import choose_executor
+from heimdall_assets.defs.jobs import JOBS
+from heimdall_assets.defs.resources import ManifestIOResource, StoresResource
+from heimdall_assets.defs.sensors import build_approval_sensor, build_failure_sensor, post_webhook, weekly_retraining
+from heimdall_assets.places import Places, read_places
+
+
+def build_definitions(places: Places) -> dg.Definitions:
+    """Return the whole graph on the given places."""
+    stores = StoresResource(
+        database_url=places.database_url,
+        objects=places.objects,
+        recordings=places.recordings,
+        models=places.models,
+        scratch=places.scratch,
+    )
+    notify = post_webhook(places.webhook_url) if places.webhook_url else None
+    return dg.Definitions(
+        assets=ASSETS,
+        asset_checks=CHECKS,
+        jobs=JOBS,
+        schedules=[weekly_retraining],
+        sensors=[build_approval_sensor(places.retrain), build_failure_sensor(notify)],
+        executor=choose_executor(places.executor, places.ray_address),
+        resources={"stores": stores, "io_manager": ManifestIOResource(stores=stores)},
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return the graph on the places that the environment names."""
+    return build_definitions(read_places())

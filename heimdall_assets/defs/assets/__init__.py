@@ -1,0 +1,22 @@
+"""Assets: one file per asset, named for it, in the order in which they read: measurements to release."""
+
+from heimdall_assets.defs.assets.approved_measurements import approved_measurements, measurement_database
+from heimdall_assets.defs.assets.evaluation_metrics import evaluation_metrics
+from heimdall_assets.defs.assets.iq_files import iq_files
+from heimdall_assets.defs.assets.model_release import model_release
+from heimdall_assets.defs.assets.onnx_model import onnx_model
+from heimdall_assets.defs.assets.spectrogram_features import spectrogram_features
+from heimdall_assets.defs.assets.splits import splits
+from heimdall_assets.defs.assets.trained_checkpoint import trained_checkpoint
+
+ASSETS = [
+    measurement_database,
+    approved_measurements,
+    iq_files,
+    spectrogram_features,
+    splits,
+    trained_checkpoint,
+    evaluation_metrics,
+    onnx_model,
+    model_release,
+]

@@ -1,0 +1,29 @@
+"""``evaluation_metrics``: the checkpoint on the test split, beside every baseline and the bound."""
+
+import dagster as dg
+
+from heimdall_assets.defs.figures import show_figures, show_markdown
+from heimdall_assets.defs.progress import report_to
+from heimdall_assets.defs.results import materialize
+from heimdall_assets.defs.settings import EvaluationConfig
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.judgements import judge_checkpoint, load_metrics
+
+
+@dg.asset(group_name="training", kinds={"scipy"}, owners=["team:heimdall"], code_version="1")
+def evaluation_metrics(
+    context: dg.AssetExecutionContext,
+    config: EvaluationConfig,
+    trained_checkpoint: Manifest,
+    test_split: Manifest,
+    stores: dg.ResourceParam[Stores],
+) -> dg.MaterializeResult:
+    """How far off the model is on sessions no choice has seen, beside each classical estimator and the physical bound."""
+    report_to(context, "evaluation_metrics")("sessions judged", 0, test_split.summary["num_sessions"])
+    result = judge_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
+    metrics = load_metrics(stores.objects, result.manifest)
+    return materialize(
+        result,
+        {"comparison": show_markdown(metrics), **show_figures(stores.objects, result.manifest)},
+    )

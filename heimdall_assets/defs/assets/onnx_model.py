@@ -1,0 +1,24 @@
+"""``onnx_model``: the checkpoint as one ONNX file, with parity against PyTorch on the test split."""
+
+import dagster as dg
+
+from heimdall_assets.defs.progress import report_to
+from heimdall_assets.defs.results import materialize
+from heimdall_assets.defs.settings import ExportConfig
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.stores.exports import export_checkpoint
+from heimdall_assets.stores.home import Stores
+
+
+@dg.asset(group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version="1")
+def onnx_model(
+    context: dg.AssetExecutionContext,
+    config: ExportConfig,
+    trained_checkpoint: Manifest,
+    test_split: Manifest,
+    stores: dg.ResourceParam[Stores],
+) -> dg.MaterializeResult:
+    """One ONNX file with the statistics, units and specs inside, compared element by element with PyTorch."""
+    report_to(context, "onnx_model")("model exported", 0, 1)
+    result = export_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
+    return materialize(result, {"parity": result.manifest.summary["parity"]})

@@ -1,0 +1,50 @@
+"""``trained_checkpoint``: the one GPU-tagged step."""
+
+import dagster as dg
+
+from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
+from heimdall_assets.defs.progress import report_to
+from heimdall_assets.defs.results import materialize
+from heimdall_assets.defs.settings import CheckpointConfig
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.stores.checkpoints import train_checkpoint
+from heimdall_assets.stores.home import Stores
+
+
+@dg.asset(
+    group_name="training",
+    kinds={"pytorch", "lightning"},
+    owners=["team:heimdall"],
+    code_version="1",
+    pool=GPU_POOL,
+    op_tags=build_gpu_tags(),
+)
+def trained_checkpoint(
+    context: dg.AssetExecutionContext,
+    config: CheckpointConfig,
+    train_split: Manifest,
+    val_split: Manifest,
+    stores: dg.ResourceParam[Stores],
+) -> dg.MaterializeResult:
+    """The fitted model: weights as safetensors, settings as JSON. The test split is no input.
+
+    An interrupted training resumes from its last checkpoint.
+    """
+    progress = report_to(context, "trained_checkpoint")
+    total = config.training.max_epochs
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        progress("epochs trained", epoch + 1, total)
+        context.log_event(dg.AssetObservation(asset_key="trained_checkpoint", metadata={"epoch": epoch, **metrics}))
+
+    result = train_checkpoint(
+        stores.objects,
+        stores.scratch,
+        train_split,
+        val_split,
+        config.model.pure(),
+        config.training.pure(),
+        config.augmentation.pure(),
+        on_epoch,
+    )
+    return materialize(result)

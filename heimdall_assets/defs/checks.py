@@ -1,0 +1,200 @@
+"""Checks: what must hold of each asset. Those that stop a run are blocking; the others are told.
+
+Each reads the manifest that was just materialized (and what it points at), never the code that made it.
+"""
+
+import dagster as dg
+import numpy as np
+
+from heimdall_assets.defs.tables import preview
+from heimdall_assets.domain import APPROVED_COLUMNS
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.specs import FeatureSpec
+from heimdall_assets.stores.datasets import load_table
+from heimdall_assets.stores.drift import compare_with_release
+from heimdall_assets.stores.home import Stores
+
+StoresParam = dg.ResourceParam[Stores]
+
+FEWEST_SESSIONS = 3
+"""One each to train on, to choose the epoch with, and to test with."""
+LARGEST_REFUSED_SHARE = 0.5
+LARGEST_DRIFT = 0.3
+"""Kolmogorov-Smirnov distance: 0 for equal distributions, 1 for disjoint ones."""
+
+
+@dg.asset_check(asset="approved_measurements", blocking=True)
+def snapshot_follows_schema(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Every column of the contract is there with its type, and no measurement stands twice."""
+    table = load_table(stores.objects, approved_measurements.artifacts["table"])
+    missing = sorted(set(APPROVED_COLUMNS) - set(table.columns))
+    doubled = 0 if missing else int(table["measurement_id"].duplicated().sum())
+    return dg.AssetCheckResult(
+        passed=not missing and not doubled, metadata={"missing_columns": missing, "doubled_measurements": doubled}
+    )
+
+
+@dg.asset_check(asset="approved_measurements", blocking=True)
+def snapshot_has_sessions(approved_measurements: Manifest) -> dg.AssetCheckResult:
+    """There are sessions to learn from."""
+    found = approved_measurements.summary["num_sessions"]
+    return dg.AssetCheckResult(
+        passed=found >= FEWEST_SESSIONS,
+        description=f"found {found} approved, trainable sessions, expected at least {FEWEST_SESSIONS}",
+        metadata={"num_sessions": found},
+    )
+
+
+@dg.asset_check(asset="approved_measurements", blocking=True)
+def positions_are_possible(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Every latitude, longitude and frequency is finite and in range."""
+    table = load_table(stores.objects, approved_measurements.artifacts["table"])
+    limits = {
+        "source_latitude": (-90, 90),
+        "receiver_latitude": (-90, 90),
+        "source_longitude": (-180, 180),
+        "receiver_longitude": (-180, 180),
+        "frequency_hz": (1, 300e9),
+    }
+    bad = {name: int((~table[name].between(*limit)).sum()) for name, limit in limits.items()}
+    return dg.AssetCheckResult(passed=not any(bad.values()), metadata=bad)
+
+
+@dg.asset_check(asset="approved_measurements")
+def few_rows_left_out(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Most rows of approved sessions can be used; the others are listed with their reason."""
+    left_out = load_table(stores.objects, approved_measurements.artifacts["left_out"])
+    total = len(left_out) + approved_measurements.summary["num_measurements"]
+    share = len(left_out) / total if total else 0.0
+    reasons = {str(name): int(count) for name, count in left_out["reason"].value_counts().head(20).items()}
+    return dg.AssetCheckResult(
+        passed=share <= LARGEST_REFUSED_SHARE,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"share_left_out": share, "reasons": reasons},
+    )
+
+
+@dg.asset_check(asset="approved_measurements")
+def snapshot_resembles_release(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Volume, frequency, level and SNR are distributed as in the data of the latest release."""
+    table = load_table(stores.objects, approved_measurements.artifacts["table"])
+    distances = compare_with_release(stores, table)
+    return dg.AssetCheckResult(
+        passed=all(distance <= LARGEST_DRIFT for distance in distances.values()),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Kolmogorov-Smirnov distances, expected at most {LARGEST_DRIFT}; none: no release yet",
+        metadata={name: float(distance) for name, distance in distances.items()},
+    )
+
+
+@dg.asset_check(asset="iq_files", blocking=True)
+def recordings_rest_whole(iq_files: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Every recording that features are computed from is in the object store."""
+    table = load_table(stores.objects, iq_files.artifacts["table"])
+    good = table[table["status"] == "ok"]
+    gone = [digest for digest in good["digest"] if not stores.objects.exists(str(digest))]
+    return dg.AssetCheckResult(passed=not gone, metadata={"num_recordings": len(good), "missing": gone[:20]})
+
+
+@dg.asset_check(asset="iq_files")
+def recordings_are_usable(iq_files: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Recordings are present, whole, finite, not silent, not clipped and of the stated rate."""
+    table = load_table(stores.objects, iq_files.artifacts["table"])
+    refused = table[table["status"] != "ok"]
+    share = len(refused) / len(table) if len(table) else 0.0
+    return dg.AssetCheckResult(
+        passed=share <= LARGEST_REFUSED_SHARE,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "num_refused": len(refused),
+            "share_refused": share,
+            "refused": preview(refused[["measurement_id", "session_id", "reason"]], 50),
+        },
+    )
+
+
+@dg.asset_check(asset="spectrogram_features", blocking=True)
+def features_are_finite(spectrogram_features: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Every shard has the shape of its spec, and no value is missing or out of the dB range."""
+    spec = FeatureSpec(**spectrogram_features.specs["FeatureSpec"])
+    problems = []
+    for shard in spectrogram_features.summary["shards"]:
+        images = np.load(stores.objects.local_path(shard), mmap_mode="r", allow_pickle=False)
+        if images.shape[1:] != (3, spec.num_mels, spec.num_frames):
+            problems.append(f"{shard}: shape {images.shape}, expected (n, 3, {spec.num_mels}, {spec.num_frames})")
+        elif not np.isfinite(images).all() or images.min() < spec.floor_db or images.max() > 0.0:
+            problems.append(f"{shard}: found values outside [{spec.floor_db}, 0] dB or not finite")
+    return dg.AssetCheckResult(passed=not problems, metadata={"problems": problems})
+
+
+@dg.asset_check(
+    asset="train_split",
+    blocking=True,
+    additional_ins={"val_split": dg.AssetIn("val_split"), "test_split": dg.AssetIn("test_split")},
+)
+def splits_do_not_leak(
+    train_split: Manifest, val_split: Manifest, test_split: Manifest, stores: StoresParam
+) -> dg.AssetCheckResult:
+    """No session stands in two splits and, where sites decide, no transmitting site does."""
+    tables = [load_table(stores.objects, split.artifacts["table"]) for split in (train_split, val_split, test_split)]
+    spec = train_split.specs["SplitSpec"]
+    columns = ["session_id"] + (["site"] if spec["group_by"] == "site" and spec["column"] is None else [])
+    shared = {}
+    for column in columns:
+        sets = [set(table[column]) for table in tables]
+        shared[column] = len(sets[0] & sets[1]) + len(sets[0] & sets[2]) + len(sets[1] & sets[2])
+    sizes = {name: len(table) for name, table in zip(("train", "val", "test"), tables, strict=True)}
+    return dg.AssetCheckResult(
+        passed=not any(shared.values()) and all(sizes.values()),
+        metadata={**{f"shared_{name}": count for name, count in shared.items()}, **sizes},
+    )
+
+
+@dg.asset_check(asset="trained_checkpoint", blocking=True)
+def weights_are_finite(trained_checkpoint: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """No weight is NaN or infinite."""
+    from safetensors.numpy import load
+
+    weights = load(stores.objects.read_bytes(trained_checkpoint.artifacts["weights.safetensors"].digest))
+    bad = sorted(name for name, values in weights.items() if not np.isfinite(values).all())
+    return dg.AssetCheckResult(passed=not bad, metadata={"num_tensors": len(weights), "not_finite": bad[:20]})
+
+
+@dg.asset_check(asset="evaluation_metrics")
+def better_than_baselines(evaluation_metrics: Manifest) -> dg.AssetCheckResult:
+    """The model's median error is no worse than that of any classical estimator; if it is, this names them."""
+    worse = evaluation_metrics.summary["worse_than"]
+    return dg.AssetCheckResult(
+        passed=not worse, severity=dg.AssetCheckSeverity.WARN, metadata={"worse_than": list(worse)}
+    )
+
+
+@dg.asset_check(asset="onnx_model", blocking=True)
+def onnx_matches_pytorch(onnx_model: Manifest) -> dg.AssetCheckResult:
+    """Every output of the ONNX file on the test split agrees with PyTorch within the stated tolerance."""
+    parity = onnx_model.summary["parity"]
+    return dg.AssetCheckResult(passed=bool(parity["passed"]), metadata={"parity": parity})
+
+
+@dg.asset_check(asset="model_release", blocking=True)
+def release_is_whole(model_release: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Every file of the release is there, byte by byte as published."""
+    problems = stores.releases.find_problems(model_release.summary["version"])
+    return dg.AssetCheckResult(passed=not problems, metadata={"problems": problems})
+
+
+CHECKS = [
+    snapshot_follows_schema,
+    snapshot_has_sessions,
+    positions_are_possible,
+    few_rows_left_out,
+    snapshot_resembles_release,
+    recordings_rest_whole,
+    recordings_are_usable,
+    features_are_finite,
+    splits_do_not_leak,
+    weights_are_finite,
+    better_than_baselines,
+    onnx_matches_pytorch,
+    release_is_whole,
+]

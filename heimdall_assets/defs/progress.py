@@ -1,0 +1,42 @@
+"""Progress of long steps: to whoever listens in this process (the command line's bar), else to the step's log.
+
+A context variable, not a resource: the graph stays the same whether anybody watches.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import dagster as dg
+
+Listener = Callable[[str, str, int, int], None]
+"""Called with asset, what is being done, how many are done, how many there are."""
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("heimdall_progress", default=None)
+
+
+@contextmanager
+def listen(listener: Listener) -> Iterator[None]:
+    """Send progress of assets that run in this process to ``listener``."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def report_to(context: dg.AssetExecutionContext, asset: str) -> Callable[[str, int, int], None]:
+    """Return the progress callable that an asset hands to the stores: it logs each tenth, and tells the listener."""
+    logged = -1
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal logged
+        listener = _LISTENER.get()
+        if listener is not None:
+            listener(asset, what, done, total)
+        tenth = 10 * done // max(total, 1)
+        if tenth != logged:
+            logged = tenth
+            context.log.info(f"{what}: {done} of {total}")
+
+    return report

@@ -1,0 +1,36 @@
+"""Resources: the doors through which assets reach the stores."""
+
+from typing import cast
+
+import dagster as dg
+
+from heimdall_assets.defs.io_manager import ManifestIOManager
+from heimdall_assets.stores.home import Stores, open_stores
+
+
+class StoresResource(dg.ConfigurableResource[Stores]):
+    """The opened stores; assets receive the plain ``Stores``."""
+
+    database_url: str
+    objects: str
+    recordings: str
+    models: str
+    scratch: str
+
+    def create_resource(self, context: dg.InitResourceContext) -> Stores:
+        return open_stores(
+            database_url=self.database_url,
+            objects=self.objects,
+            recordings=self.recordings,
+            models=self.models,
+            scratch=self.scratch,
+        )
+
+
+class ManifestIOResource(dg.ConfigurableIOManagerFactory[ManifestIOManager]):
+    """Makes the IO manager on the same object store."""
+
+    stores: dg.ResourceDependency[Stores]
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> ManifestIOManager:
+        return ManifestIOManager(cast(Stores, self.stores).objects)

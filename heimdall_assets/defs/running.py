@@ -1,0 +1,119 @@
+"""Running the graph in this process, for the command line: one run on the home's own Dagster instance."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from heimdall_assets.definitions import build_definitions
+from heimdall_assets.defs.progress import Listener, listen
+from heimdall_assets.defs.settings import build_run_config
+from heimdall_assets.errors import HeimdallError
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.places import Places, prepare_dagster_home
+from heimdall_assets.specs import DatasetSpec, Spec
+from heimdall_assets.stores.judgements import load_metrics
+
+DATABASE_KEY = dg.AssetKey("measurement_database")
+
+
+class GraphFailed(HeimdallError):
+    """A step or a blocking check of a run failed."""
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Keep Dagster's own log lines off the terminal; they are in the run's event log."""
+    logger = logging.getLogger("dagster")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def report_database(instance: dg.DagsterInstance, fingerprint: str) -> bool:
+    """Tell Dagster the version of the approved set, if it changed; return whether it did."""
+    latest = instance.get_latest_materialization_event(DATABASE_KEY)
+    tags = {} if latest is None or latest.asset_materialization is None else latest.asset_materialization.tags or {}
+    if tags.get("dagster/data_version") == fingerprint:
+        return False
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(DATABASE_KEY, tags={"dagster/data_version": fingerprint})
+    )
+    return True
+
+
+def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) -> dict[str, Any]:
+    """Run ``job`` with the chosen specs and return what it made, as the command line shows it.
+
+    Raises:
+        GraphFailed: a step or a blocking check failed; its message is the first cause.
+    """
+    folder = prepare_dagster_home(places)
+    definitions = build_definitions(places)
+    stores = places.open_stores()
+    with dg.DagsterInstance.from_config(str(folder)) as instance, _quiet_logs(), listen(listener):
+        report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
+        result = definitions.resolve_job_def(job).execute_in_process(
+            instance=instance, run_config=build_run_config(chosen), raise_on_error=False
+        )
+        if not result.success:
+            raise GraphFailed(_first_cause(result))
+        made = {
+            event.materialization.asset_key.to_user_string(): event.materialization
+            for event in result.get_asset_materialization_events()
+            for event in [event.step_materialization_data]
+        }
+    metadata = {name: {key: value.value for key, value in event.metadata.items()} for name, event in made.items()}
+    manifests = {
+        name: Manifest.decode(stores.objects.read_bytes(str(values["manifest"]))) for name, values in metadata.items()
+    }
+    metrics = load_metrics(stores.objects, manifests["evaluation_metrics"])
+    version = manifests["model_release"].summary["version"]
+    return {
+        "run_id": result.run_id,
+        "version": version,
+        "folder": str(stores.releases.folder(version)),
+        "num_sessions": metrics["num_sessions"],
+        "comparison": compare_methods(metrics),
+        "worse_than": metrics["worse_than"],
+        "onnx_bytes": manifests["onnx_model"].summary["size_bytes"],
+        "parity": manifests["onnx_model"].summary["parity"],
+        "computed": {name: values.get("num_computed", int(not values["reused"])) for name, values in metadata.items()},
+        "digests": {
+            name: {part: artifact.digest for part, artifact in manifest.artifacts.items()}
+            for name, manifest in manifests.items()
+        },
+        "manifests": {name: manifest.digest for name, manifest in manifests.items()},
+    }
+
+
+def compare_methods(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per method: the model, each baseline, and the bound where it is known."""
+    names = ("median_m", "p90_m", "coverage_90")
+    rows = [{"method": "model", **{name: metrics.get(name) for name in names}}]
+    rows += [
+        {"method": method, **{name: figures.get(name) for name in names}}
+        for method, figures in metrics["baselines"].items()
+    ]
+    if metrics.get("bound") is not None:
+        rows.append({"method": "physical bound", **{name: metrics["bound"].get(name) for name in names}})
+    return rows
+
+
+def _first_cause(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            message = "" if error is None else error.message.strip().splitlines()[0]
+            return f"{event.step_key}: {message}"
+    for event in result.get_asset_check_evaluations():
+        if not event.passed:
+            return f"{event.asset_key.to_user_string()}: check {event.check_name} failed: {event.description or ''}"
+    return f"run {result.run_id} failed"

@@ -1,0 +1,44 @@
+"""Judging: a model beside every classical estimator and the physical bound, on the same sessions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heimdall_assets.domain import Predictions, SessionSet
+from heimdall_assets.learning.evaluation import evaluate_predictions
+from heimdall_assets.locating.bounds import compute_session_bounds
+from heimdall_assets.locating.classical import ESTIMATORS
+from heimdall_assets.specs import EvaluationSpec
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a model said of S sessions, what the baselines said, what physics allows, and the figures."""
+
+    metrics: dict[str, Any]
+    predictions: Predictions
+    baselines: dict[str, Predictions]
+    bound_m: NDArray[np.float64]
+
+
+def judge_model(
+    predict: Callable[[SessionSet], Predictions],
+    sessions: SessionSet,
+    reference: SessionSet | None,
+    spec: EvaluationSpec,
+) -> Judgement:
+    """Return the judgement of ``predict`` on ``sessions``.
+
+    Args:
+        reference: the sessions the model was fitted on, from which the baselines take their area, path loss and
+            station offsets; None: they take the stations' geometry and stated defaults.
+    """
+    predictions = predict(sessions)
+    baselines = {name: estimate(sessions, reference) for name, estimate in ESTIMATORS.items() if name != "oracle"}
+    bound_covariance, bound_m = compute_session_bounds(sessions)
+    train_sites = None if reference is None else set(reference.strata.get("site", np.array([], dtype=str)).tolist())
+    metrics = evaluate_predictions(sessions, predictions, baselines, bound_covariance, spec, train_sites)
+    return Judgement(metrics, predictions, baselines, bound_m)

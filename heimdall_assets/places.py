@@ -1,0 +1,123 @@
+"""Places: where rows, bytes, releases and histories rest, read from the environment when asked and not before.
+
+Belongs here: the names of the environment variables, their embedded defaults, and opening the stores they point at.
+Everything embedded lies below ``HEIMDALL_HOME``, so two homes never meet.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.specs import RetrainPolicy
+from heimdall_assets.stores.home import Stores, open_stores
+
+DAGSTER_YAML = """\
+# The embedded instance: everything below one folder, no server. Written by `heimdall`; deploy/ has the others.
+storage:
+  sqlite:
+    base_dir: {storage}
+compute_logs:
+  module: dagster._core.storage.local_compute_log_manager
+  class: LocalComputeLogManager
+  config:
+    base_dir: {logs}
+local_artifact_storage:
+  module: dagster._core.storage.root
+  class: LocalArtifactStorage
+  config:
+    base_dir: {artifacts}
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1
+run_monitoring:
+  enabled: true
+  free_slots_after_run_end_seconds: 30
+run_retries:
+  enabled: true
+  max_retries: 1
+  retry_on_asset_or_op_failure: false
+"""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Addresses of every store."""
+
+    home: Path
+    database_url: str
+    objects: str
+    recordings: str
+    models: str
+    scratch: str
+    mlflow_uri: str
+    dagster_home: Path
+    executor: str
+    ray_address: str
+    webhook_url: str | None
+    retrain: RetrainPolicy
+
+    def open_stores(self) -> Stores:
+        """Return the opened stores; the embedded database is created and upgraded on first use."""
+        return open_stores(
+            database_url=self.database_url,
+            objects=self.objects,
+            recordings=self.recordings,
+            models=self.models,
+            scratch=self.scratch,
+        )
+
+
+def read_places(environ: Mapping[str, str] | None = None) -> Places:
+    """Return the places that the environment names, each with its embedded default below ``HEIMDALL_HOME``.
+
+    Raises:
+        InvalidSetting: ``HEIMDALL_HOME`` exists and is not a folder.
+    """
+    env = os.environ if environ is None else environ
+    home = Path(env.get("HEIMDALL_HOME") or ".heimdall").absolute()
+    if home.exists() and not home.is_dir():
+        raise InvalidSetting(f"HEIMDALL_HOME {home}: found a file, expected a folder")
+    return Places(
+        home=home,
+        database_url=env.get("HEIMDALL_DATABASE_URL") or f"sqlite:///{home / 'heimdall.db'}",
+        objects=env.get("HEIMDALL_OBJECTS") or str(home / "objects"),
+        recordings=env.get("HEIMDALL_RECORDINGS") or str(home / "recordings"),
+        models=env.get("HEIMDALL_MODELS") or str(home / "heimdall-models"),
+        scratch=env.get("HEIMDALL_SCRATCH") or str(home / "scratch"),
+        mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+        dagster_home=Path(env.get("DAGSTER_HOME") or home / "dagster").absolute(),
+        executor=env.get("HEIMDALL_EXECUTOR") or "in_process",
+        ray_address=env.get("HEIMDALL_RAY_ADDRESS") or "http://127.0.0.1:8265",
+        webhook_url=env.get("HEIMDALL_WEBHOOK_URL"),
+        retrain=_read_policy(env.get("HEIMDALL_RETRAIN")),
+    )
+
+
+def _read_policy(text: str | None) -> RetrainPolicy:
+    try:
+        return RetrainPolicy.model_validate_json(text or "{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidSetting(f"HEIMDALL_RETRAIN {where}: {first['msg']}; expected JSON of RetrainPolicy") from None
+
+
+def prepare_dagster_home(places: Places) -> Path:
+    """Return the folder of the Dagster instance, with an embedded ``dagster.yaml`` if it had none."""
+    folder = places.dagster_home
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "dagster.yaml"
+    if not settings.exists():
+        text = DAGSTER_YAML.format(storage=folder / "storage", logs=folder / "logs", artifacts=folder / "artifacts")
+        partial = settings.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(text)
+        partial.replace(settings)
+    return folder

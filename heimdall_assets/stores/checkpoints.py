@@ -1,0 +1,80 @@
+"""Checkpoints: a model fitted on stored splits, kept as objects, and read back for judging and export."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_assets.domain import SessionSet
+from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest, compute_result_key
+from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+from heimdall_assets.stores.datasets import load_sessions
+from heimdall_assets.stores.objects import ObjectStore
+from heimdall_assets.stores.results import Computed, Result, find_or_compute
+
+if TYPE_CHECKING:
+    from heimdall_assets.learning.training import FittedModel
+
+CODE_VERSION = "1"
+"""Raised when the same data, specs and environment give other weights."""
+
+MEDIA_TYPES = {"weights.safetensors": SAFETENSORS_MEDIA_TYPE, "settings.json": JSON_MEDIA_TYPE}
+
+
+def train_checkpoint(
+    objects: ObjectStore,
+    scratch: Path,
+    train_split: Manifest,
+    val_split: Manifest,
+    model: ModelSpec,
+    training: TrainingSpec,
+    augmentation: AugmentationSpec,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Result:
+    """Return the checkpoint of these splits and specs: found, resumed from where it was interrupted, or trained.
+
+    Raises:
+        InvalidSetting: a split is empty.
+    """
+    parents = {"train_split": train_split.digest, "val_split": val_split.digest}
+
+    def compute() -> Computed:
+        from heimdall_assets.learning.training import fit_model
+
+        train, val = load_sessions(objects, train_split), load_sessions(objects, val_split)
+        for name, sessions in (("train_split", train), ("val_split", val)):
+            if not len(sessions):
+                raise InvalidSetting(f"{name}: found 0 sessions, expected at least 1; approve more sites")
+        specs = {type(spec).__name__: spec.dump() for spec in (model, training, augmentation)}
+        folder = scratch / compute_result_key("trained_checkpoint", CODE_VERSION, parents, specs)
+        last = folder / "last.ckpt"
+        folder.mkdir(parents=True, exist_ok=True)
+        fitted = fit_model(model, training, augmentation, train, val, folder, on_epoch, last if last.exists() else None)
+        artifacts = {name: objects.put_bytes(data, MEDIA_TYPES[name]) for name, data in fitted.encode().items()}
+        shutil.rmtree(folder)
+        return artifacts, {
+            **fitted.settings["facts"],
+            "val_loss": min(float(row["val_loss"]) for row in fitted.history),
+            "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},
+            "environment": fitted.settings["environment"],
+        }
+
+    return find_or_compute(
+        objects, "trained_checkpoint", CODE_VERSION, parents, [model, training, augmentation], compute
+    )
+
+
+def describe_mix(sessions: SessionSet) -> dict[str, int]:
+    """Return the number of sessions of each origin."""
+    origins, counts = np.unique(sessions.strata["origin"].astype(str), return_counts=True)
+    return {str(origin): int(count) for origin, count in zip(origins, counts, strict=True)}
+
+
+def load_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> "FittedModel":
+    """Return the fitted model at rest behind a checkpoint's manifest."""
+    from heimdall_assets.learning.training import decode_model
+
+    return decode_model({name: objects.read_bytes(artifact.digest) for name, artifact in checkpoint.artifacts.items()})

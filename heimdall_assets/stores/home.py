@@ -1,0 +1,31 @@
+"""Home: the opened stores of one installation, together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from heimdall_assets.stores.measurements import MeasurementStore
+from heimdall_assets.stores.objects import ObjectStore, open_object_store
+from heimdall_assets.stores.releases import ReleaseStore
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The opened stores of one home."""
+
+    measurements: MeasurementStore
+    objects: ObjectStore
+    releases: ReleaseStore
+    scratch: Path
+    """Local folder for work in progress: checkpoints of a training that may be resumed."""
+
+
+def open_stores(*, database_url: str, objects: str, recordings: str, models: str, scratch: str) -> Stores:
+    """Return the stores at these addresses; an embedded database is created and upgraded on first use."""
+    measurements = MeasurementStore(database_url)
+    measurements.upgrade()
+    return Stores(
+        measurements=measurements,
+        objects=open_object_store(objects, recordings=recordings),
+        releases=ReleaseStore(Path(models), measurements),
+        scratch=Path(scratch),
+    )

@@ -1,0 +1,94 @@
+"""Results at rest, found again: nothing is computed that was computed before from the same inputs, code and numbers.
+
+Belongs here: the lookup by ``compute_result_key`` and walking to a result's parents. Not what is computed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from heimdall_assets.errors import NotFound, StorageError
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest, compute_result_key
+from heimdall_assets.specs import Spec
+from heimdall_assets.stores.objects import ObjectStore
+
+OUTSIDE = frozenset({"measurement_database"})
+"""Parents whose version is a fingerprint of something outside, not the digest of a manifest."""
+
+Computed = tuple[dict[str, Artifact], dict[str, Any]]
+"""What a computation gives: artifacts by name, and the manifest's summary."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A manifest at rest, and whether it was found rather than computed."""
+
+    manifest: Manifest
+    reused: bool
+
+
+def find_or_compute(
+    objects: ObjectStore,
+    kind: str,
+    code_version: str,
+    parents: Mapping[str, str],
+    specs: list[Spec],
+    compute: Callable[[], Computed],
+    environment: Mapping[str, Any] | None = None,
+) -> Result:
+    """Return the stored result of the same inputs, code and numbers, or compute and store it.
+
+    Args:
+        parents: name -> digest of the manifest it is computed from.
+        specs: every number that decides the result.
+        environment: what else decides its bits (threads, processor), where anything does.
+    """
+    dumped = {spec.pure_class().__name__: spec.dump() for spec in specs}
+    name = "results/" + compute_result_key(kind, code_version, dict(parents), dumped, dict(environment or {}))
+    found = read_result(objects, name)
+    if found is not None:
+        return Result(found, reused=True)
+    artifacts, summary = compute()
+    manifest = Manifest(
+        kind=kind,
+        code_version=code_version,
+        parents=dict(parents),
+        specs=dumped,
+        artifacts=artifacts,
+        summary=summary,
+    )
+    objects.write_reference(name, objects.put_bytes(manifest.encode(), JSON_MEDIA_TYPE).digest)
+    return Result(manifest, reused=False)
+
+
+def read_result(objects: ObjectStore, name: str) -> Manifest | None:
+    """Return the manifest behind reference ``name`` if it and all its artifacts are still there, else None."""
+    digest = objects.read_reference(name)
+    if digest is None:
+        return None
+    try:
+        manifest = Manifest.decode(objects.read_bytes(digest))
+    except (StorageError, ValueError):
+        return None  # damaged at rest: computing it again heals it
+    if all(objects.exists(artifact.digest) for artifact in manifest.artifacts.values()):
+        return manifest
+    return None
+
+
+def read_parent(objects: ObjectStore, manifest: Manifest, kind: str) -> Manifest:
+    """Return the ``kind`` that ``manifest`` was computed from, however many steps back and on whichever branch.
+
+    Raises:
+        NotFound: no ancestor is of this kind.
+    """
+    pending, seen = [manifest], set()
+    while pending:
+        current = pending.pop(0)
+        if kind in current.parents:
+            return Manifest.decode(objects.read_bytes(current.parents[kind]))
+        for name, digest in current.parents.items():
+            # Outside assets have a fingerprint for a version, not a manifest.
+            if digest not in seen and name not in OUTSIDE:
+                seen.add(digest)
+                pending.append(Manifest.decode(objects.read_bytes(digest)))
+    raise NotFound(f"{manifest.kind} {manifest.digest}: found no ancestor {kind}")
