@@ -275,7 +275,7 @@ def _parse_value(text: str) -> int | float | str | None:
     number = _parse_number(text)
     if not math.isfinite(number):
         return text
-    return int(number) if number.is_integer() else number
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 def _parse_number(text: str) -> float:
