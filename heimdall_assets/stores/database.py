@@ -63,6 +63,11 @@ class Database:
         return self._shape
 
     @property
+    def is_ours(self) -> bool:
+        """Whether our migrations made it."""
+        return self.shape.kind is Kind.OURS
+
+    @property
     def is_writable(self) -> bool:
         """Whether rows can be added: neither opened read-only nor the field's own."""
         return not self._read_only and self.shape.kind is Kind.OURS

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class FileSystem:
             path.mkdir()
 
     def create(self, path: Path) -> int:
-        """Return the descriptor of the new, empty file ``path``, locked: the lock tells others that its writer lives."""
+        """Return the descriptor of the new, empty file ``path``; its lock tells others that its writer lives."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -112,9 +112,32 @@ class FileWriter:
                 raise
             self.files.sync_folder(path.parent)
         except OSError as error:
-            raise StorageError(
-                f"{path}: could not be stored ({describe(error)}); what was stored before is kept"
-            ) from error
+            self._durable.clear()
+            raise StorageError(f"{path}: could not be stored ({describe(error)}); nothing before is lost") from error
+
+    def write_folder(self, path: Path, files: Mapping[str, bytes]) -> None:
+        """Store a new folder ``path`` with ``files``, all of it or nothing.
+
+        Raises:
+            StorageError: the disk refused, or there is such a folder already; nothing of the new one shows.
+        """
+        try:
+            self.prepare_folder(path.parent)
+            temporary, lock = self._create_temporary_folder(path.parent)
+            try:
+                for name, data in files.items():
+                    self._fill(self.files.create(temporary / name), [data])
+                self.files.sync_folder(temporary)
+                self.files.replace(temporary, path)
+            except BaseException:
+                self._discard_folder(temporary)
+                raise
+            finally:
+                os.close(lock)
+            self.files.sync_folder(path.parent)
+        except OSError as error:
+            self._durable.clear()  # whatever happened to the folders, the next attempt looks again
+            raise StorageError(f"{path}: could not be stored ({describe(error)}); nothing before is lost") from error
 
     def settle(self, path: Path) -> None:
         """Make the existing file ``path`` durable, whoever wrote it.
@@ -131,6 +154,7 @@ class FileWriter:
                 os.close(descriptor)
             self.files.sync_folder(path.parent)
         except OSError as error:
+            self._durable.clear()  # whatever happened to the folders, the next attempt looks again
             raise StorageError(f"{path}: could not be made durable ({describe(error)})") from error
 
     def _create_temporary(self, folder: Path) -> tuple[Path, int]:
@@ -140,6 +164,17 @@ class FileWriter:
             if os.fstat(descriptor).st_nlink:
                 return temporary, descriptor
             os.close(descriptor)  # a cleaner took it between creation and lock
+
+    def _create_temporary_folder(self, folder: Path) -> tuple[Path, int]:
+        while True:
+            temporary = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+            self.files.make_folder(temporary)
+            with suppress(FileNotFoundError):  # else: a cleaner took it before the lock
+                lock = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if os.fstat(lock).st_nlink:
+                    return temporary, lock
+                os.close(lock)
 
     def _fill(self, descriptor: int, chunks: Iterable[bytes]) -> None:
         try:
@@ -165,6 +200,19 @@ class FileWriter:
         except OSError:
             self._durable.discard(temporary.parent)  # harmless where it lies; the next attempt cleans the folder again
 
+    def _discard_folder(self, temporary: Path) -> None:
+        try:
+            self._remove_tree(temporary)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            self._durable.discard(temporary.parent)
+
+    def _remove_tree(self, folder: Path) -> None:
+        for part in sorted(folder.iterdir()):
+            self.files.remove(part)
+        self.files.remove_folder(folder)
+
     def _remove_leftovers(self, folder: Path) -> None:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]
@@ -179,9 +227,7 @@ class FileWriter:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.is_dir():
-                for part in sorted(path.iterdir()):
-                    self.files.remove(part)
-                self.files.remove_folder(path)
+                self._remove_tree(path)
             else:
                 self.files.remove(path)
         except OSError:

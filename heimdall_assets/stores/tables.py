@@ -4,6 +4,7 @@ Belongs here: the one way a data frame rests in the object store. Does not belon
 """
 
 import json
+from typing import Any
 
 import pandas as pd
 
@@ -61,15 +62,15 @@ def decode_table(data: bytes) -> pd.DataFrame:
         for name, dtype in dtypes.items():
             if str(table[name].dtype) != dtype:
                 table[name] = _restore(arrow.column(name), table[name], dtype)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptObject(
             f"table: found {len(data)} bytes that are no table ({error!s:.200}), expected Parquet"
         ) from error
     return table
 
 
-def _restore(arrow, column: pd.Series, dtype: str) -> pd.Series:
-    if dtype[:1] in "IU" and dtype.lower().startswith(("int", "uint")):
+def _restore(arrow: Any, column: pd.Series, dtype: Any) -> pd.Series:
+    if dtype[:1] in "IU":
         # Through float64 a large integer beside a null would lose its last digits.
         return pd.Series(arrow.to_pylist(), dtype=dtype)
     return column.astype(dtype)
