@@ -12,8 +12,9 @@ RADIO_HORIZON_M = 50e3
 """Area's sigma when receivers stand at one point: VHF horizon of two antennas at 36 m, 4.12 (sqrt h1 + sqrt h2) km
 (ITU-R P.310, 4/3 earth radius)."""
 
-NETWORK_MARGIN = 2.0
-"""Area's sigma per axis as a multiple of the receivers' root mean square distance from their centre."""
+NETWORK_MARGIN = 5.0
+"""A network hears sources out to its horizon, but one of campus size, low and among houses, hardly beyond this many
+times its own root mean square size."""
 
 MIN_AREA_SIGMA_M = 100.0
 """Known sources closer together than this do not promise that the next one is as close."""
@@ -43,8 +44,8 @@ def compute_area(padded: PaddedSessions, reference: SessionSet | None) -> Area:
     """Return where sources may be, for each session.
 
     With a reference that knows at least two sources: their mean and covariance. Without: the centre of the session's
-    receivers and a round area of ``NETWORK_MARGIN`` times their spread, or ``RADIO_HORIZON_M`` where they stand at one
-    point.
+    receivers and a round area as wide as their spread, at least the horizon or ``NETWORK_MARGIN`` times the spread,
+    whichever is smaller; the horizon where they stand at one point.
     """
     if reference is not None:
         known = np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude)
@@ -53,7 +54,9 @@ def compute_area(padded: PaddedSessions, reference: SessionSet | None) -> Area:
                 reference.source_latitude[known], reference.source_longitude[known], len(padded)
             )
     extent = np.hypot(*compute_extent_m(padded.east_m, padded.north_m, padded.present).T)
-    sigma = np.where(extent > SAME_POINT_M, np.maximum(NETWORK_MARGIN * extent, MIN_AREA_SIGMA_M), RADIO_HORIZON_M)
+    sigma = np.where(
+        extent > SAME_POINT_M, np.maximum(extent, np.minimum(NETWORK_MARGIN * extent, RADIO_HORIZON_M)), RADIO_HORIZON_M
+    )
     return Area(
         latitude=padded.frame.latitude[:, 0],
         longitude=padded.frame.longitude[:, 0],

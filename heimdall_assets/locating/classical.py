@@ -12,9 +12,10 @@ import numpy as np
 from heimdall_assets.domain import Estimate, Predictions, SessionSet
 from heimdall_assets.errors import CannotLocate, InvalidInput, InvalidSetting
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
+from heimdall_assets.locating.least_squares import MIN_TIMED
 from heimdall_assets.locating.levels import MIN_HEARD, locate_by_levels
 from heimdall_assets.locating.simple import locate_prior_centre, locate_strongest_receiver, locate_weighted_centroid
-from heimdall_assets.locating.tdoa import MIN_TIMED, locate_by_delays
+from heimdall_assets.locating.tdoa import locate_by_delays
 
 Estimator = Callable[[SessionSet, SessionSet | None], Predictions]
 
@@ -28,8 +29,11 @@ ESTIMATORS: dict[str, Estimator] = {
 }
 """Name -> estimator of (sessions, reference); the reference, if any, is the training split and never the judged one."""
 
-ORACLE: Estimator = partial(locate_by_delays, robust=False, drop_blocked=True)
-"""Least squares that knows which receivers have no line of sight; for tables about simulated sessions only."""
+ORACLES: dict[str, Estimator] = {
+    "oracle": partial(locate_by_delays, robust=False, blocked="dropped"),
+    "oracle_weighted": partial(locate_by_delays, robust=False, blocked="weighted"),
+}
+"""Least squares that know which receivers have no line of sight, for tables about simulated sessions only."""
 
 
 def locate_session(

@@ -16,6 +16,7 @@ from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.locating.area import compute_area
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
 from heimdall_assets.locating.bounds import PathLoss
+from heimdall_assets.locating.ellipses import compute_mahalanobis_square, learn_scale
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_distance_m
 
 MIN_DISTANCE_M = 10.0
@@ -174,28 +175,13 @@ def locate_by_levels(
 def calibrate_level_model(model: LevelModel, reference: SessionSet) -> LevelModel:
     """Return ``model`` with the scale that makes its covariances as large as its errors on ``reference``.
 
-    The median squared Mahalanobis distance is brought to that of a two-dimensional Gaussian, 2 ln 2. A thousand
-    sessions spread evenly over the reference decide; the scale never falls below 1.
+    A thousand sessions spread evenly over the reference decide; the scale never falls below 1.
     """
     known = np.flatnonzero(np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude))
     chosen = known[np.unique(np.linspace(0, len(known) - 1, 1000).astype(np.int64))] if len(known) else known
     sessions = reference.take(chosen)
     found = locate_by_levels(sessions, reference, model)
-    square = compute_mahalanobis_square(sessions, found)
-    square = square[np.isfinite(square)]
-    if len(square) < MIN_STATION_LEVELS:
-        return model
-    return replace(model, scale=max(float(np.median(square)) / (2.0 * np.log(2.0)), 1.0))
-
-
-def compute_mahalanobis_square(sessions: SessionSet, predictions: Predictions) -> FloatArray:
-    """Return each session's squared error in units of its own covariance, float64 (S,); NaN where either is missing."""
-    known = np.isfinite(predictions.latitude) & np.isfinite(predictions.longitude)
-    frame = LocalFrame(np.where(known, predictions.latitude, 0.0), np.where(known, predictions.longitude, 0.0))
-    east, north, _ = frame.to_local(sessions.source_latitude, sessions.source_longitude)
-    see, snn, sen = predictions.covariance_m2.T
-    square = (snn * east**2 - 2.0 * sen * east * north + see * north**2) / (see * snn - sen**2)
-    return np.where(known, square, np.nan)
+    return replace(model, scale=learn_scale(compute_mahalanobis_square(sessions, found)))
 
 
 def _locate(padded: PaddedSessions, reference: SessionSet | None, model: LevelModel) -> Predictions:

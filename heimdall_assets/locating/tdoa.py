@@ -8,25 +8,33 @@ Legend of shapes: S sessions, K starts or modes, R receiver slots.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.locating.area import Area, compute_area
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
 from heimdall_assets.locating.bounds import PathLoss, invert_information
+from heimdall_assets.locating.ellipses import compute_mahalanobis_square, learn_scale
+from heimdall_assets.locating.least_squares import (
+    MIN_TIMED,
+    DelayProblem,
+    choose_starts,
+    compute_residuals,
+    descend,
+    linearise,
+)
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_distance_m, compute_range_m
 
-CAUCHY_SCALE = 2.385
-"""Residual in sigmas where Cauchy's loss turns: 95 % efficient on Gaussian errors (Holland and Welsch,
-Communications in Statistics 6 (1977) 813)."""
+CAUCHY_SCALE = 1.5
+"""Residual in sigmas where Cauchy's loss turns: 87 % efficient on Gaussian errors, and with few receivers clearly more
+robust than the 95 % of 2.385 (Holland and Welsch, Communications in Statistics 6 (1977) 813)."""
 
-MIN_TIMED = 3
-"""Receivers with arrival times that a position needs: two unknowns and the emission time."""
+BLOCKED_EXCESS_M = 600.0
+"""Sigma that an oracle gives to a receiver without line of sight: 2 us, the long end of what is seen in cities."""
 
-NUM_STARTS = 8
 NUM_ITERATIONS = 15
 NUM_RECENTRINGS = 2
 CHUNK_SESSIONS = 1024
@@ -38,82 +46,93 @@ UNCALIBRATED_LEVEL_DB = 8.0
 """Scatter of one level when choosing between two solutions: 6.6 dB shadowing and 4.5 dB unknown receiver gain."""
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """Arrival times in one local frame a session; float64, metres.
-
-    ``correction_m`` (S, R) is what the wave's true way is longer than the frame's straight line.
-    """
-
-    east_m: FloatArray
-    north_m: FloatArray
-    up_m: FloatArray
-    correction_m: FloatArray
-    arrival_m: FloatArray
-    sigma_m: FloatArray
-    timed: NDArray[np.bool_]
-    prior_en_m: FloatArray  # (S, 2)
-    prior_information: FloatArray  # (S, 2, 2)
-    scale: float  # Cauchy's, inf for plain least squares
-
-
 def locate_by_delays(
     sessions: SessionSet,
     reference: SessionSet | None = None,
     *,
     robust: bool,
-    drop_blocked: bool = False,
+    blocked: Literal["unknown", "dropped", "weighted"] = "unknown",
     source_altitude_m: float = 0.0,
 ) -> Predictions:
     """Return positions from arrival times by weighted least squares.
 
-    Three receivers can leave two positions that explain the delays alike: the one that the area and the levels favour
+    Three receivers can leave two positions that explain the delays alike: the more probable one, by area and levels,
     is taken, and the covariance reaches to the other in proportion to its probability. Where residuals are larger
     than the stated sigmas allow, the covariance grows with them.
 
     Args:
         sessions: S sessions.
-        reference: sessions with known sources, to learn the area from; None: the receivers' own surroundings.
+        reference: sessions with known sources: the area is learned from them, and the covariance grows until 90 % of
+            their errors are within the 90 % ellipse. None: the receivers' own surroundings, sigmas as stated.
         robust: Cauchy's loss instead of squares.
-        drop_blocked: leave out receivers that ``sessions.blocked`` marks while at least three others remain (what
-            only a simulation knows); where fewer remain they stay, with the excess that most of them have as sigma.
+        blocked: what to do with receivers that ``sessions.blocked`` marks (only a simulation knows): ``dropped``
+            leaves them out while at least three others remain; kept ones, and all of them with ``weighted``, get
+            ``BLOCKED_EXCESS_M`` as additional sigma.
         source_altitude_m: height of the sources above the ellipsoid.
 
     Returns:
         Positions with covariance; sessions with fewer than three timed receivers, or with all of them at one point,
         are refused.
     """
-    method = "oracle" if drop_blocked else "tdoa_robust" if robust else "tdoa_least_squares"
+    settings = _Settings(robust, blocked, source_altitude_m)
+    found = _locate_all(sessions, reference, settings)
+    if reference is None:
+        return found
+    return replace(found, covariance_m2=found.covariance_m2 * _learn_scale(reference, settings))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    robust: bool
+    blocked: str
+    source_altitude_m: float
+
+
+def _locate_all(sessions: SessionSet, reference: SessionSet | None, settings: _Settings) -> Predictions:
+    """Return the sessions' positions, chunk by chunk so that memory stays flat."""
     parts = []
     for start in range(0, max(len(sessions), 1), CHUNK_SESSIONS):
-        chosen = np.arange(start, min(start + CHUNK_SESSIONS, len(sessions)))
-        padded = pad_sessions(sessions.take(chosen))
-        if drop_blocked:
-            padded = _set_blocked_aside(padded)
-        parts.append(_locate(padded, compute_area(padded, reference), robust, source_altitude_m, method))
+        padded = pad_sessions(sessions.take(np.arange(start, min(start + CHUNK_SESSIONS, len(sessions)))))
+        if settings.blocked != "unknown":
+            padded = _doubt_blocked(padded, drop=settings.blocked == "dropped")
+        parts.append(_locate(padded, compute_area(padded, reference), settings))
     return Predictions(
         latitude=np.concatenate([part.latitude for part in parts]),
         longitude=np.concatenate([part.longitude for part in parts]),
         covariance_m2=np.concatenate([part.covariance_m2 for part in parts]),
-        method=method,
-        refused=np.concatenate([part.refused for part in parts]),
+        method="oracle"
+        if settings.blocked != "unknown"
+        else "tdoa_robust"
+        if settings.robust
+        else "tdoa_least_squares",
+        refused=np.concatenate([part.refused for part in parts]),  # type: ignore[arg-type]
     )
 
 
-def _set_blocked_aside(padded: PaddedSessions) -> PaddedSessions:
-    """Return the sessions without the arrivals of blocked receivers, where at least three arrivals remain."""
+def _learn_scale(reference: SessionSet, settings: _Settings) -> float:
+    """Return what covariances must be multiplied by so that 90 % of the reference's ellipses hold, at least 1."""
+    known = np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude)
+    sessions = reference.take(np.flatnonzero(known))
+    return learn_scale(compute_mahalanobis_square(sessions, _locate_all(sessions, reference, settings)))
+
+
+def _doubt_blocked(padded: PaddedSessions, drop: bool) -> PaddedSessions:
+    """Return the sessions with blocked receivers down-weighted or, where at least three others remain, left out."""
     clear = padded.timed & ~padded.blocked
     enough = clear.sum(axis=1, keepdims=True) >= MIN_TIMED
-    timed = np.where(enough, clear, padded.timed)
-    sigma = np.where(timed, padded.sigma_m, np.inf)
-    return replace(padded, timed=timed, sigma_m=np.where(timed & padded.blocked, np.hypot(sigma, 1000.0), sigma))
+    timed = np.where(enough & drop, clear, padded.timed)
+    sigma = np.where(padded.blocked, np.hypot(padded.sigma_m, BLOCKED_EXCESS_M), padded.sigma_m)
+    return replace(padded, timed=timed, sigma_m=np.where(timed, sigma, np.inf))
 
 
-def _locate(padded: PaddedSessions, area: Area, robust: bool, altitude_m: float, method: str) -> Predictions:
-    problem = _state_problem(padded, area, padded.frame, altitude_m, robust)
-    starts = _choose_starts(problem)
-    modes, cost, information = _descend(problem, starts, NUM_ITERATIONS)
+def _locate(padded: PaddedSessions, area: Area, settings: _Settings) -> Predictions:
+    problem = _state_problem(padded, area, padded.frame, settings)
+    starts = choose_starts(problem)
+    modes, cost, _ = descend(problem, starts, NUM_ITERATIONS)
     spread = _compute_residual_scale(problem, cost)
+    # Robust weights would call a place that contradicts the arrivals uncertain, and so probable.
+    gaussian = replace(problem, scale=np.inf)
+    information, _, _ = linearise(gaussian, modes, *compute_residuals(gaussian, modes))
     weight = _weigh_modes(modes, cost + _compute_level_cost(problem, padded, modes), information, spread)
     best = weight.argmax(axis=1)
     rows = np.arange(len(best))
@@ -124,13 +143,14 @@ def _locate(padded: PaddedSessions, area: Area, robust: bool, altitude_m: float,
     emission = modes[rows, best, 2]
     for _ in range(NUM_RECENTRINGS):
         frame = LocalFrame(latitude, longitude)
-        problem = _state_problem(padded, area, frame, altitude_m, robust)
+        problem = _state_problem(padded, area, frame, settings)
         state = np.stack([np.zeros_like(emission), np.zeros_like(emission), emission], axis=-1)[:, None]
-        state, cost, information = _descend(problem, state, 4)
+        state, cost, information = descend(problem, state, 4)
         latitude, longitude, _ = frame.to_geodetic(state[:, :, 0], state[:, :, 1])
         emission = state[:, 0, 2]
     spread = _compute_residual_scale(problem, cost)[:, None, None]
-    covariance = spread * invert_information(information[:, 0]) + between
+    local = spread * invert_information(information[:, 0])
+    covariance = local + _compute_bend(problem, state, local) + between
     refused = (padded.timed.sum(axis=1) < MIN_TIMED) | (
         compute_extent_m(padded.east_m, padded.north_m, padded.timed)[:, 0] <= SAME_POINT_M
     )
@@ -140,14 +160,15 @@ def _locate(padded: PaddedSessions, area: Area, robust: bool, altitude_m: float,
         latitude=np.where(refused, np.nan, latitude[:, 0]),
         longitude=np.where(refused, np.nan, longitude[:, 0]),
         covariance_m2=np.where(refused[:, None], np.nan, columns),
-        method=method,
+        method="",
         refused=refused,
     )
 
 
-def _state_problem(padded: PaddedSessions, area: Area, frame: LocalFrame, altitude_m: float, robust: bool) -> _Problem:
+def _state_problem(padded: PaddedSessions, area: Area, frame: LocalFrame, settings: _Settings) -> DelayProblem:
     """Return the arrival times in ``frame``, whose straight lines are corrected to the wave's ways at its centre."""
     east, north, _ = frame.to_local(padded.latitude, padded.longitude)
+    altitude_m = settings.source_altitude_m
     up = padded.altitude_m - altitude_m
     plane = np.hypot(compute_distance_m(frame.latitude, frame.longitude, padded.latitude, padded.longitude), up)
     frequency = np.where(padded.follows_ground, 0.0, np.inf)
@@ -155,7 +176,7 @@ def _state_problem(padded: PaddedSessions, area: Area, frame: LocalFrame, altitu
         frame.latitude, frame.longitude, altitude_m, padded.latitude, padded.longitude, padded.altitude_m, frequency
     )
     prior = frame.to_local(area.latitude[:, None], area.longitude[:, None])
-    return _Problem(
+    return DelayProblem(
         east_m=east,
         north_m=north,
         up_m=up,
@@ -165,120 +186,11 @@ def _state_problem(padded: PaddedSessions, area: Area, frame: LocalFrame, altitu
         timed=padded.timed,
         prior_en_m=np.concatenate(prior[:2], axis=1),
         prior_information=area.information(),
-        scale=CAUCHY_SCALE if robust else np.inf,
+        scale=CAUCHY_SCALE if settings.robust else np.inf,
     )
 
 
-def _compute_residuals(problem: _Problem, state: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return residuals (S, K, R) in m at states (S, K, 3), and east and north parts of the unit vectors."""
-    de = state[..., 0, None] - problem.east_m[:, None]
-    dn = state[..., 1, None] - problem.north_m[:, None]
-    distance = np.maximum(np.sqrt(de * de + dn * dn + np.square(problem.up_m)[:, None]), 1.0)
-    residual = problem.arrival_m[:, None] - distance - problem.correction_m[:, None] - state[..., 2, None]
-    return residual, de / distance, dn / distance
-
-
-def _compute_cost(problem: _Problem, state: FloatArray, residual: FloatArray) -> FloatArray:
-    """Return twice the negative log likelihood with the area's prior, (S, K)."""
-    z2 = np.square(residual / problem.sigma_m[:, None])
-    loss = z2 if np.isinf(problem.scale) else problem.scale**2 * np.log1p(z2 / problem.scale**2)
-    off = state[..., :2] - problem.prior_en_m[:, None]
-    return loss.sum(axis=-1) + np.einsum("ski,sij,skj->sk", off, problem.prior_information, off)
-
-
-def _choose_starts(problem: _Problem) -> FloatArray:
-    """Return the best starts (S, NUM_STARTS, 3) of a polar grid around the receivers, sigmas blunted to its spacing."""
-    count = np.maximum(problem.timed.sum(axis=1), 1)
-    centre_e = np.where(problem.timed, problem.east_m, 0.0).sum(axis=1) / count
-    centre_n = np.where(problem.timed, problem.north_m, 0.0).sum(axis=1) / count
-    square = np.square(problem.east_m - centre_e[:, None]) + np.square(problem.north_m - centre_n[:, None])
-    radius = np.maximum(np.sqrt(np.where(problem.timed, square, 0.0).sum(axis=1) / count), 1.0)
-    rings = np.geomspace(0.15, 6.0, 9)
-    angle = (2 * np.arange(24) + np.arange(9)[:, None] % 2) * (np.pi / 24)
-    grid = np.stack([rings[:, None] * np.cos(angle), rings[:, None] * np.sin(angle)], axis=-1).reshape(-1, 2)
-    grid = np.concatenate([[[0.01, 0.01]], grid])
-    points = np.stack([centre_e, centre_n], axis=1)[:, None] + radius[:, None, None] * grid
-    blunt = np.hypot(problem.sigma_m, 0.15 * radius[:, None])
-    state = _solve_emission(problem, points, blunt)
-    residual, _, _ = _compute_residuals(problem, state)
-    cost = _compute_cost(replace(problem, sigma_m=np.where(problem.timed, blunt, np.inf)), state, residual)
-    order = np.argpartition(cost, NUM_STARTS, axis=1)[:, :NUM_STARTS]
-    return _solve_emission(problem, np.take_along_axis(points, order[..., None], axis=1), problem.sigma_m)
-
-
-def _solve_emission(problem: _Problem, points: FloatArray, sigma_m: FloatArray) -> FloatArray:
-    """Return ``points`` (S, K, 2) with the lower median of the timed residuals as emission range, (S, K, 3)."""
-    state = np.concatenate([points, np.zeros((*points.shape[:2], 1))], axis=-1)
-    residual, _, _ = _compute_residuals(problem, state)
-    ordered = np.sort(np.where(problem.timed[:, None], residual, np.inf), axis=-1)
-    middle = np.maximum(problem.timed.sum(axis=1) - 1, 0) // 2
-    median = np.take_along_axis(ordered, np.broadcast_to(middle[:, None, None], (*points.shape[:2], 1)), axis=-1)
-    state[..., 2:] = np.where(np.isfinite(median), median, 0.0)
-    return state
-
-
-def _descend(problem: _Problem, state: FloatArray, num_iterations: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return states after damped reweighted Gauss-Newton steps, their cost (S, K) and information (S, K, 2, 2).
-
-    A step is taken where it lowers the cost, else the damping grows (Levenberg and Marquardt).
-    """
-    damping = np.full(state.shape[:2], 1e-2)
-    residual, unit_e, unit_n = _compute_residuals(problem, state)
-    cost = _compute_cost(problem, state, residual)
-    for _ in range(num_iterations):
-        information, gradient, shift = _linearise(problem, state, residual, unit_e, unit_n)
-        trace = 0.5 * damping * (information[..., 0, 0] + information[..., 1, 1])
-        damped = information + trace[..., None, None] * np.eye(2)
-        move = np.einsum("skij,skj->ski", _invert(damped), gradient)
-        tried = state.copy()
-        tried[..., :2] += move
-        tried[..., 2] += shift[..., 0] - shift[..., 1] * move[..., 0] - shift[..., 2] * move[..., 1]
-        new_residual, new_e, new_n = _compute_residuals(problem, tried)
-        new_cost = _compute_cost(problem, tried, new_residual)
-        better = new_cost <= cost
-        state = np.where(better[..., None], tried, state)
-        cost = np.where(better, new_cost, cost)
-        residual, unit_e, unit_n = (
-            np.where(better[..., None], new, old)
-            for new, old in ((new_residual, residual), (new_e, unit_e), (new_n, unit_n))
-        )
-        damping = np.clip(np.where(better, damping * 0.2, damping * 8.0), 1e-9, 1e6)
-    information, _, _ = _linearise(problem, state, residual, unit_e, unit_n)
-    return state, cost, information
-
-
-def _linearise(
-    problem: _Problem, state: FloatArray, residual: FloatArray, unit_e: FloatArray, unit_n: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return information (S, K, 2, 2), gradient (S, K, 2) with the emission time eliminated, and what gives it back.
-
-    The last, (S, K, 3): weighted means of residual and unit vectors; the emission range moves by the first less the
-    others times the step.
-    """
-    weight = 1.0 / np.square(problem.sigma_m)[:, None]
-    if np.isfinite(problem.scale):
-        weight = weight / (1.0 + np.square(residual / problem.sigma_m[:, None]) / problem.scale**2)
-    weight = np.broadcast_to(weight, residual.shape)
-    total = np.maximum(weight.sum(axis=-1), np.finfo(np.float64).tiny)
-    means = [(weight * values).sum(axis=-1) / total for values in (residual, unit_e, unit_n)]
-    r, e, n = (values - mean[..., None] for values, mean in zip((residual, unit_e, unit_n), means, strict=True))
-    see, snn, sen = (weight * e * e).sum(-1), (weight * n * n).sum(-1), (weight * e * n).sum(-1)
-    information = (
-        np.stack([np.stack([see, sen], -1), np.stack([sen, snn], -1)], -2) + problem.prior_information[:, None]
-    )
-    pull = np.einsum("sij,skj->ski", problem.prior_information, problem.prior_en_m[:, None] - state[..., :2])
-    gradient = np.stack([(weight * e * r).sum(-1), (weight * n * r).sum(-1)], axis=-1) + pull
-    return information, gradient, np.stack(means, axis=-1)
-
-
-def _invert(matrix: FloatArray) -> FloatArray:
-    """Return the inverse of positive definite 2x2 matrices (..., 2, 2)."""
-    a, b, c = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
-    determinant = np.maximum(a * c - b * b, np.finfo(np.float64).tiny)
-    return np.stack([np.stack([c, -b], -1), np.stack([-b, a], -1)], -2) / determinant[..., None, None]
-
-
-def _compute_residual_scale(problem: _Problem, cost: FloatArray) -> FloatArray:
+def _compute_residual_scale(problem: DelayProblem, cost: FloatArray) -> FloatArray:
     """Return by how much residuals show variances to be too small, (S,), at least 1.
 
     Chi-square per degree of freedom of the best state (the area's two rows count as measured), where it is above its
@@ -289,7 +201,25 @@ def _compute_residual_scale(problem: _Problem, cost: FloatArray) -> FloatArray:
     return np.where(least > chi2.ppf(RESIDUAL_QUANTILE, freedom), np.maximum(least / freedom, 1.0), 1.0)
 
 
-def _compute_level_cost(problem: _Problem, padded: PaddedSessions, modes: FloatArray) -> FloatArray:
+def _compute_bend(problem: DelayProblem, state: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Return what the bend of a long ridge adds to the covariance across it, (S, 2, 2).
+
+    One sigma along the major axis, to either side, a Gauss-Newton step across it leads back onto the ridge, by delta.
+    A parabola with delta at one sigma of a Gaussian has a second moment of 3 delta^2.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    across, along = vectors[..., 0], vectors[..., 1]
+    length = np.sqrt(values[:, 1])
+    sides = np.repeat(state, 2, axis=1)
+    sides[..., :2] += length[:, None, None] * along[:, None] * np.array([-1.0, 1.0])[:, None]
+    gaussian = replace(problem, scale=np.inf)
+    information, gradient, _ = linearise(gaussian, sides, *compute_residuals(gaussian, sides))
+    stiffness = np.einsum("si,skij,sj->sk", across, information, across)
+    delta = np.clip(np.einsum("si,ski->sk", across, gradient) / stiffness, -length[:, None], length[:, None])
+    return (3.0 * np.square(delta).mean(axis=1))[:, None, None] * across[:, :, None] * across[:, None, :]
+
+
+def _compute_level_cost(problem: DelayProblem, padded: PaddedSessions, modes: FloatArray) -> FloatArray:
     """Return twice the negative log likelihood of the levels at each mode, (S, K); 0 with fewer than three of them."""
     distance = np.sqrt(
         np.square(modes[..., 0, None] - problem.east_m[:, None])
