@@ -6,7 +6,10 @@ where the things come from (``imports``).
 
 import uuid
 
+from pydantic import ValidationError
+
 from heimdall_assets.domain import ClockClass, Position, Source, Station, check_name
+from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.manifests import encode_canonical_json
 
 _NAMESPACE = uuid.UUID("6f1d6f2e-58a0-5a39-9e0f-0d7c2f6f4c11")
@@ -42,15 +45,23 @@ def make_source(
 
     Raises:
         InvalidIdentifier: ``name`` is no name.
-        pydantic.ValidationError: a number is out of range.
+        InvalidSetting: a number is out of range.
     """
     check_name(name, "source")
+    try:
+        source = Source(
+            id="",
+            name=name,
+            position=position,
+            frequency_hz=frequency_hz,
+            source_type=source_type,
+            error_margin_m=error_margin_m,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidSetting(f"source {name}, {field}: found {first['input']!r:.60}, {first['msg']}") from None
+    # from the checked fields, in which 10 is 10.0
     place = (position.latitude, position.longitude, position.altitude_m)
-    return Source(
-        id=compute_id("source", name, *place, error_margin_m, frequency_hz, source_type),
-        name=name,
-        position=position,
-        frequency_hz=frequency_hz,
-        source_type=source_type,
-        error_margin_m=error_margin_m,
-    )
+    identity = compute_id("source", name, *place, source.error_margin_m, source.frequency_hz, source_type)
+    return source.model_copy(update={"id": identity})

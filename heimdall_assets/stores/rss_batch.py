@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from heimdall_assets.domain import (
     ClockClass,
@@ -21,7 +20,6 @@ from heimdall_assets.domain import (
     Station,
     check_name,
 )
-from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.stores.identities import compute_id, make_source, make_station
 from heimdall_assets.stores.readers.rss_table import RssTable
 
@@ -67,20 +65,16 @@ def build_rss_batch(
 
 
 def _build_sources(table: RssTable, frequency_hz: float, error_margin_m: float, source_type: str) -> list[Source]:
-    try:
-        return [
-            make_source(
-                f"{source_type} {latitude:.7f} {longitude:.7f}",
-                Position(latitude=latitude, longitude=longitude),
-                error_margin_m,
-                frequency_hz=frequency_hz,
-                source_type=source_type,
-            )
-            for latitude, longitude in zip(table.source_latitude.tolist(), table.source_longitude.tolist(), strict=True)
-        ]
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidSetting(f"{first['loc'][0]} {first['input']}: {first['msg']}") from None
+    return [
+        make_source(
+            f"{source_type} {latitude:.7f} {longitude:.7f}",
+            Position(latitude=latitude, longitude=longitude),
+            error_margin_m,
+            frequency_hz=frequency_hz,
+            source_type=source_type,
+        )
+        for latitude, longitude in zip(table.source_latitude.tolist(), table.source_longitude.tolist(), strict=True)
+    ]
 
 
 def _build_sessions(

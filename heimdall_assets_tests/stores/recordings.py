@@ -69,9 +69,9 @@ def make_kiwisdr(
             age_s = 0.0
         elif index:
             age_s += block / rate_hz
-        stamp = start_ns + true_ns + error_ns + drift * (true_ns - max(last_fix, 0.0))
-        stamp += (stamp_errors_ns or {}).get(index, 0.0) - (300e9 if index < num_stale else 0.0)
-        week_ns = round(stamp) % (604_800 * 10**9)
+        offset_ns = true_ns + error_ns + drift * (true_ns - max(last_fix, 0.0))
+        offset_ns += (stamp_errors_ns or {}).get(index, 0.0) - (300e9 if index < num_stale else 0.0)
+        week_ns = (start_ns + round(offset_ns)) % (604_800 * 10**9)
         age = (ages or {}).get(index, min(int(age_s), 253))
         out.append(b"kiwi" + struct.pack("<IBBII", 10, age, 0, *divmod(week_ns, 10**9)))
         content = pairs[index * block : (index + 1) * block].tobytes()

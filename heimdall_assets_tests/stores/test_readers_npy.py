@@ -40,9 +40,7 @@ def test_int16_full_scale_is_one():
 
 def test_version_two_headers_are_read():
     header = "{'descr': '<c8', 'fortran_order': False, 'shape': (300,), }\n"
-    np.testing.assert_array_equal(
-        decode(make_npy_with_header(header, NOISE.tobytes(), b"\x02\x00")).samples, NOISE
-    )
+    np.testing.assert_array_equal(decode(make_npy_with_header(header, NOISE.tobytes(), b"\x02\x00")).samples, NOISE)
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def _fit_line(index: NDArray[np.float64], offset_ns: NDArray[np.float64], name: 
     if not (slope > 0 and sigma_ns <= MAX_RESIDUAL_NS):
         raise InvalidRecording(
             f"{name}: fresh GNSS stamps scatter by {sigma_ns:.4g} ns around a line of {slope:.6g} ns a sample, "
-            f"expected at most {MAX_RESIDUAL_NS:g} ns and a rising line"
+            f"expected at most {MAX_RESIDUAL_NS:g} ns and a rising line (samples are missing, or stamps are wrong)"
         )
     return float(slope), float(middle - slope * centre), sigma_ns, num_used
 
@@ -285,7 +285,8 @@ def _count_stale_blocks(error_ns: NDArray[np.float64], name: str) -> int:
     num_stale = int(on_line[0]) if len(on_line) else len(error_ns)
     if num_stale > MAX_STALE_BLOCKS:
         raise InvalidRecording(
-            f"{name}: the first {num_stale} blocks carry stamps of another time, expected at most {MAX_STALE_BLOCKS}"
+            f"{name}: the first {num_stale} blocks carry stamps of another time, expected at most {MAX_STALE_BLOCKS} "
+            "(stale, or samples are missing after them)"
         )
     gaps = np.flatnonzero(np.diff(np.append(on_line, len(error_ns) + 1)) > 2)
     if len(gaps):

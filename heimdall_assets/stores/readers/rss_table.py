@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -188,11 +189,10 @@ class _Cells:
         return latitude, longitude
 
     def times(self, column: str) -> NDArray[np.datetime64]:
-        text = pd.Series(self.columns[column], dtype=object)
-        times = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-        wrong = (times.isna() | (times.dt.year < _FIRST_YEAR) | (times.dt.year > _LAST_YEAR)).to_numpy()
-        self.refuse(wrong, column, "a time such as 2022-11-23 13:24:40 (UTC)")
-        return times.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+        # one by one: pandas.to_datetime gives a time without a zone the zone of the row before it
+        times = np.array([_parse_time(cell) for cell in self.columns[column]], dtype="datetime64[us]")
+        self.refuse(np.isnat(times), column, "a time such as 2022-11-23 13:24:40 (UTC)")
+        return times
 
 
 def _read_columns(data: bytes, name: str) -> tuple[dict[str, Sequence[str]], int]:
@@ -276,6 +276,16 @@ def _parse_value(text: str) -> int | float | str | None:
     if not math.isfinite(number):
         return text
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+def _parse_time(text: str) -> datetime | None:
+    """Return the UTC time that ``text`` writes, without its zone; None where it is none."""
+    try:
+        time = datetime.fromisoformat(text)
+        time = time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
+    return time if _FIRST_YEAR <= time.year <= _LAST_YEAR else None
 
 
 def _parse_number(text: str) -> float:

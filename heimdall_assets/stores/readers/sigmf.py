@@ -127,6 +127,11 @@ def _parse_metadata(raw: bytes, name: str) -> dict[str, Any]:
         ) from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("global"), dict):
         raise InvalidRecording(f"{name}: metadata without a 'global' object, expected SigMF metadata")
+    described = metadata["global"]
+    if "core:dataset" in described or described.get("core:metadata_only"):
+        raise InvalidRecording(
+            f"{name}: core:dataset {described.get('core:dataset')!r:.80}, expected the samples inside the archive"
+        )
     metadata["annotations"] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an undeclared extension is no reason to refuse samples
@@ -135,11 +140,7 @@ def _parse_metadata(raw: bytes, name: str) -> dict[str, Any]:
         except Exception as error:  # jsonschema, KeyError, TypeError: whatever hostile metadata provoke
             reason = str(getattr(error, "message", error))
             raise InvalidRecording(f"{name}: metadata break the SigMF schema: {reason:.160}") from None
-    described, captures = metadata["global"], metadata["captures"]
-    if "core:dataset" in described or described.get("core:metadata_only"):
-        raise InvalidRecording(
-            f"{name}: core:dataset {described.get('core:dataset')!r:.80}, expected the samples inside the archive"
-        )
+    captures = metadata["captures"]
     if described.get("core:num_channels", 1) != 1:
         raise InvalidRecording(f"{name}: {described['core:num_channels']} channels, expected 1")
     if len(captures) != 1 or captures[0].get("core:sample_start") != 0:
