@@ -30,7 +30,8 @@ def _summarize(summary: dict, as_json: bool) -> None:
     parity = summary["parity"]
     click.echo(
         f"ONNX {summary['onnx_bytes'] / 1e6:.2f} MB, parity with PyTorch "
-        f"{'holds' if parity['passed'] else 'FAILS'} (largest difference {parity['max_position_error_sigma']:.2g} sigma)"
+        f"{'holds' if parity['passed'] else 'FAILS'} "
+        f"(largest difference {parity['max_position_error_sigma']:.2g} sigma)"
     )
     computed = ", ".join(f"{name} {count}" for name, count in summary["computed"].items() if count) or "nothing"
     click.echo(f"Computed now: {computed}.")
@@ -54,7 +55,7 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
             stores, spec, campaign="demo", progress=lambda what, done, total: listener("", what, done, total)
         )
         summary = run_graph(places, "release", [DatasetSpec(campaigns=["demo"])], listener)
-    _summarize({**summary, "simulated_now": made, "signals": stores.measurements.count_signals("demo")}, as_json)
+    _summarize({**summary, "signals": made}, as_json)
     if not as_json:
         click.echo("Open the graph: make ui (or: heimdall ui), then http://127.0.0.1:3000")
 

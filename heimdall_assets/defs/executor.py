@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 from dagster import Field, Noneable, Selector, executor, multiple_process_executor_requirements
@@ -140,12 +141,12 @@ def _build_ray_handler(address: str) -> StepHandler:
 )
 def router_executor(init_context: dg.InitExecutorContext) -> StepDelegatingExecutor:
     """CPU steps as processes of this machine, GPU-tagged steps where ``gpu`` says."""
-    config = init_context.executor_config
+    config: dict[str, Any] = dict(init_context.executor_config)
     cpu = LocalProcessHandler()
     gpu = _build_ray_handler(config["gpu"]["ray"]["address"]) if "ray" in config["gpu"] else cpu
     return StepDelegatingExecutor(
         RouterHandler(cpu, gpu),
-        retries=RetryMode.from_config(config["retries"]),
+        retries=RetryMode.from_config(config["retries"]) or RetryMode.DISABLED,
         max_concurrent=config["max_concurrent"],
         sleep_seconds=0.2,
         check_step_health_interval_seconds=5,

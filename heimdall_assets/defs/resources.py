@@ -1,7 +1,5 @@
 """Resources: the doors through which assets reach the stores."""
 
-from typing import cast
-
 import dagster as dg
 
 from heimdall_assets.defs.io_manager import ManifestIOManager
@@ -33,4 +31,4 @@ class ManifestIOResource(dg.ConfigurableIOManagerFactory[ManifestIOManager]):
     stores: dg.ResourceDependency[Stores]
 
     def create_io_manager(self, context: dg.InitResourceContext) -> ManifestIOManager:
-        return ManifestIOManager(cast(Stores, self.stores).objects)
+        return ManifestIOManager(self.stores.objects)

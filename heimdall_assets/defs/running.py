@@ -63,12 +63,10 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
         )
         if not result.success:
             raise GraphFailed(_first_cause(result))
-        made = {
-            event.materialization.asset_key.to_user_string(): event.materialization
-            for event in result.get_asset_materialization_events()
-            for event in [event.step_materialization_data]
-        }
-    metadata = {name: {key: value.value for key, value in event.metadata.items()} for name, event in made.items()}
+        made = [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
+    metadata = {
+        event.asset_key.to_user_string(): {key: value.value for key, value in event.metadata.items()} for event in made
+    }
     manifests = {
         name: Manifest.decode(stores.objects.read_bytes(str(values["manifest"]))) for name, values in metadata.items()
     }
@@ -113,7 +111,7 @@ def _first_cause(result: dg.ExecuteInProcessResult) -> str:
                 error = error.cause
             message = "" if error is None else error.message.strip().splitlines()[0]
             return f"{event.step_key}: {message}"
-    for event in result.get_asset_check_evaluations():
-        if not event.passed:
-            return f"{event.asset_key.to_user_string()}: check {event.check_name} failed: {event.description or ''}"
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            return f"{check.asset_key.to_user_string()}: check {check.check_name} failed: {check.description or ''}"
     return f"run {result.run_id} failed"

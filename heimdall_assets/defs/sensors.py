@@ -45,7 +45,7 @@ def _list_decisions(rows: Any) -> dict[str, int]:
 
 
 def _find_runs(instance: dg.DagsterInstance, fingerprint: str) -> tuple[RunState, int, bool]:
-    """Return state and number of the runs asked for this approved set, and whether any other run of the job is active."""
+    """Return state and number of the runs asked for this approved set, and whether any run of the job is active."""
     mine = instance.get_runs(dg.RunsFilter(tags={FINGERPRINT_TAG: fingerprint}))
     active = instance.get_runs(dg.RunsFilter(job_name=RETRAIN_JOB, statuses=UNFINISHED))
     if not mine:

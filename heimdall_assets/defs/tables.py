@@ -8,7 +8,12 @@ def preview(table: pd.DataFrame, num_rows: int = 20) -> dg.TableMetadataValue:
     """Return the first rows of ``table``, every cell a string, a number or empty."""
     head = table.head(num_rows)
     records = [
-        dg.TableRecord({name: "" if pd.isna(value) else _plain(value) for name, value in row.items()})
+        dg.TableRecord(
+            {
+                name: "" if pd.isna(value) else _plain(value)
+                for name, value in zip(map(str, row), row.values(), strict=True)
+            }
+        )
         for row in head.to_dict("records")
     ]
     columns = [dg.TableColumn(name=str(name), type=str(dtype)) for name, dtype in table.dtypes.items()]

@@ -1,25 +1,39 @@
 """Releasing: an exported, judged model becomes a numbered folder that says where it comes from."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from heimdall_assets.learning.model_card import render_model_card
 from heimdall_assets.learning.stamp import stamp_onnx
+from heimdall_assets.lineage.provenance import build_provenance
 from heimdall_assets.lineage.versions import plan_version
+from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Manifest, compute_digest, encode_canonical_json
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.installation import describe_installation
 from heimdall_assets.stores.judgements import load_metrics
 from heimdall_assets.stores.objects import ObjectStore
-from heimdall_assets.stores.results import OUTSIDE, Computed, Result, find_or_compute, read_parent
-
-CODE_VERSION = "1"
+from heimdall_assets.stores.results import Computed, Result, find_or_compute, read_parent
+from heimdall_assets.stores.tables import decode_table
 
 RECORDED = ("num_sessions", "median_m", "p90_m", "coverage_90")
 
 
-def release_model(stores: Stores, onnx: Manifest, evaluation: Manifest) -> Result:
-    """Return the release of this model: the one it already has, or a new version, published whole."""
+def release_model(
+    stores: Stores,
+    onnx: Manifest,
+    evaluation: Manifest,
+    checks: Sequence[Mapping[str, Any]] = (),
+    dagster_events: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Result:
+    """Return the release of this model: the one it already has, or a new version, published whole.
+
+    Args:
+        checks: asset checks that were evaluated on the way (see ``lineage.provenance``).
+        dagster_events: manifest digest -> the materialization that Dagster recorded.
+    """
 
     def compute() -> Computed:
         objects = stores.objects
@@ -28,7 +42,18 @@ def release_model(stores: Stores, onnx: Manifest, evaluation: Manifest) -> Resul
         released = stores.releases.list_releases()
         previous = released[-1]["specs"] if released else None
         version = stores.releases.allocate_version(plan_version(previous, specs))
-        provenance = encode_canonical_json(describe_provenance(stores, onnx, evaluation, version))
+        provenance = encode_canonical_json(
+            build_provenance(
+                version=version,
+                roots={"onnx_model": onnx.digest, "evaluation_metrics": evaluation.digest},
+                read_bytes=objects.read_bytes,
+                decode_table=decode_table,
+                approval_events=stores.measurements.list_approval_events(),
+                environment=describe_installation(),
+                checks=checks,
+                dagster_events=dagster_events,
+            )
+        )
         digest = compute_digest(provenance)
         exported = objects.read_bytes(onnx.artifacts["model.onnx"].digest)
         files = {
@@ -53,21 +78,14 @@ def release_model(stores: Stores, onnx: Manifest, evaluation: Manifest) -> Resul
         return artifacts, {"version": version}
 
     parents = {"onnx_model": onnx.digest, "evaluation_metrics": evaluation.digest}
-    return find_or_compute(stores.objects, "model_release", CODE_VERSION, parents, [], compute)
+    return find_or_compute(stores.objects, "model_release", parents, [], compute)
 
 
 def collect_specs(objects: ObjectStore, *manifests: Manifest) -> dict[str, Any]:
     """Return spec name -> fields over the manifests and all they were computed from."""
     specs: dict[str, Any] = {}
-    pending = list(manifests)
-    seen: set[str] = set()
-    while pending:
-        manifest = pending.pop()
-        specs.update(manifest.specs)
-        for name, digest in manifest.parents.items():
-            if digest not in seen and name not in OUTSIDE:
-                seen.add(digest)
-                pending.append(Manifest.decode(objects.read_bytes(digest)))
+    for node in walk_manifests([manifest.digest for manifest in manifests], objects.read_bytes):
+        specs.update(node.manifest.specs)
     return specs
 
 
@@ -96,8 +114,3 @@ def render_card(
         environment=checkpoint.summary["environment"],
         provenance_digest=provenance,
     )
-
-
-def describe_provenance(stores: Stores, onnx: Manifest, evaluation: Manifest, version: str) -> dict[str, Any]:
-    """Return where a release comes from, frozen and self-contained."""
-    raise NotImplementedError

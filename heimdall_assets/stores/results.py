@@ -3,17 +3,16 @@
 Belongs here: the lookup by ``compute_result_key`` and walking to a result's parents. Not what is computed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from heimdall_assets.errors import NotFound, StorageError
+from heimdall_assets.errors import NotFound, Refused, StorageError
+from heimdall_assets.lineage.walk import OUTSIDE
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest, compute_result_key
 from heimdall_assets.specs import Spec
 from heimdall_assets.stores.objects import ObjectStore
-
-OUTSIDE = frozenset({"measurement_database"})
-"""Parents whose version is a fingerprint of something outside, not the digest of a manifest."""
+from heimdall_assets.stores.stages import STAGES
 
 Computed = tuple[dict[str, Artifact], dict[str, Any]]
 """What a computation gives: artifacts by name, and the manifest's summary."""
@@ -27,33 +26,50 @@ class Result:
     reused: bool
 
 
+def name_result(
+    kind: str, parents: Mapping[str, str], specs: Sequence[Spec], content: Mapping[str, str] | None = None
+) -> str:
+    """Return the reference under which the result of these parents, today's code and these specs is found."""
+    dumped = {spec.pure_class().__name__: spec.dump() for spec in specs}
+    return "results/" + compute_result_key(kind, STAGES[kind].code_version, dict(parents), dumped, dict(content or {}))
+
+
 def find_or_compute(
     objects: ObjectStore,
     kind: str,
-    code_version: str,
     parents: Mapping[str, str],
-    specs: list[Spec],
+    specs: Sequence[Spec],
     compute: Callable[[], Computed],
-    environment: Mapping[str, Any] | None = None,
+    content: Mapping[str, str] | None = None,
 ) -> Result:
     """Return the stored result of the same inputs, code and numbers, or compute and store it.
 
     Args:
-        parents: name -> digest of the manifest it is computed from.
+        kind: one of ``STAGES``.
+        parents: kind -> digest of the manifest it is computed from.
         specs: every number that decides the result.
-        environment: what else decides its bits (threads, processor), where anything does.
+        content: digests of inputs that are no manifests.
+
+    Raises:
+        Refused: parents or specs are not those that ``STAGES`` declares: a result would be found for the wrong reason.
     """
-    dumped = {spec.pure_class().__name__: spec.dump() for spec in specs}
-    name = "results/" + compute_result_key(kind, code_version, dict(parents), dumped, dict(environment or {}))
+    stage = STAGES[kind]
+    found_specs = {spec.pure_class() for spec in specs}
+    if set(parents) != set(stage.parents) or found_specs != set(stage.specs):
+        raise Refused(
+            f"{kind}: found parents {sorted(parents)} and specs {sorted(spec.__name__ for spec in found_specs)}, "
+            f"expected {sorted(stage.parents)} and {sorted(spec.__name__ for spec in stage.specs)}"
+        )
+    name = name_result(kind, parents, specs, content)
     found = read_result(objects, name)
     if found is not None:
         return Result(found, reused=True)
     artifacts, summary = compute()
     manifest = Manifest(
         kind=kind,
-        code_version=code_version,
+        code_version=stage.code_version,
         parents=dict(parents),
-        specs=dumped,
+        specs={spec.pure_class().__name__: spec.dump() for spec in specs},
         artifacts=artifacts,
         summary=summary,
     )

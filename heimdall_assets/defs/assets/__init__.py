@@ -1,5 +1,7 @@
 """Assets: one file per asset, named for it, in the order in which they read: measurements to release."""
 
+import dagster as dg
+
 from heimdall_assets.defs.assets.approved_measurements import approved_measurements, measurement_database
 from heimdall_assets.defs.assets.evaluation_metrics import evaluation_metrics
 from heimdall_assets.defs.assets.iq_files import iq_files
@@ -9,7 +11,7 @@ from heimdall_assets.defs.assets.spectrogram_features import spectrogram_feature
 from heimdall_assets.defs.assets.splits import splits
 from heimdall_assets.defs.assets.trained_checkpoint import trained_checkpoint
 
-ASSETS = [
+ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     measurement_database,
     approved_measurements,
     iq_files,

@@ -10,6 +10,7 @@ from heimdall_assets.defs.tables import preview
 from heimdall_assets.stores.datasets import artifact_of_table
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.results import Computed, find_or_compute
+from heimdall_assets.stores.stages import STAGES
 
 measurement_database = dg.AssetSpec(
     "measurement_database",
@@ -26,7 +27,7 @@ measurement_database = dg.AssetSpec(
     group_name="measurements",
     kinds={"pandas", "parquet"},
     owners=["team:heimdall"],
-    code_version="1",
+    code_version=STAGES["approved_measurements"].code_version,
 )
 def approved_measurements(
     context: dg.AssetExecutionContext, config: DatasetConfig, stores: dg.ResourceParam[Stores]
@@ -58,7 +59,7 @@ def approved_measurements(
     # The database is outside: what was read is the input, by content.
     parents = {"measurement_database": stores.measurements.compute_fingerprint(dataset)}
     content = {"rows": artifact_of_table(stores.objects, rows).digest}
-    result = find_or_compute(stores.objects, "approved_measurements", "1", parents, [dataset], compute, content)
+    result = find_or_compute(stores.objects, "approved_measurements", parents, [dataset], compute, content)
     return materialize(
         result,
         {

@@ -9,9 +9,15 @@ from heimdall_assets.defs.settings import EvaluationConfig
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.judgements import judge_checkpoint, load_metrics
+from heimdall_assets.stores.stages import STAGES
 
 
-@dg.asset(group_name="training", kinds={"scipy"}, owners=["team:heimdall"], code_version="1")
+@dg.asset(
+    group_name="training",
+    kinds={"scipy"},
+    owners=["team:heimdall"],
+    code_version=STAGES["evaluation_metrics"].code_version,
+)
 def evaluation_metrics(
     context: dg.AssetExecutionContext,
     config: EvaluationConfig,
@@ -19,7 +25,7 @@ def evaluation_metrics(
     test_split: Manifest,
     stores: dg.ResourceParam[Stores],
 ) -> dg.MaterializeResult:
-    """How far off the model is on sessions no choice has seen, beside each classical estimator and the physical bound."""
+    """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""
     report_to(context, "evaluation_metrics")("sessions judged", 0, test_split.summary["num_sessions"])
     result = judge_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
     metrics = load_metrics(stores.objects, result.manifest)

@@ -10,9 +10,12 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.datasets import artifact_of_table, ingest_recordings, load_table
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.results import Computed, find_or_compute
+from heimdall_assets.stores.stages import STAGES
 
 
-@dg.asset(group_name="measurements", kinds={"numpy"}, owners=["team:heimdall"], code_version="1")
+@dg.asset(
+    group_name="measurements", kinds={"numpy"}, owners=["team:heimdall"], code_version=STAGES["iq_files"].code_version
+)
 def iq_files(
     context: dg.AssetExecutionContext,
     config: RecordingConfig,
@@ -38,7 +41,7 @@ def iq_files(
         }
 
     parents = {"approved_measurements": approved_measurements.digest}
-    result = find_or_compute(stores.objects, "iq_files", "1", parents, [spec], compute)
+    result = find_or_compute(stores.objects, "iq_files", parents, [spec], compute)
     table = load_table(stores.objects, result.manifest.artifacts["table"])
     refused = table.loc[table["status"] != "ok", ["measurement_id", "session_id", "reason"]]
     return materialize(result, {**counts, "refused": preview(refused, 200), "first_rows": preview(table)})

@@ -2,14 +2,22 @@
 
 import dagster as dg
 
+from heimdall_assets.defs.events import find_checks, find_events
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
+from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.releasing import release_model
+from heimdall_assets.stores.stages import STAGES
 
 
-@dg.asset(group_name="release", kinds={"onnx", "markdown"}, owners=["team:heimdall"], code_version="1")
+@dg.asset(
+    group_name="release",
+    kinds={"onnx", "markdown"},
+    owners=["team:heimdall"],
+    code_version=STAGES["model_release"].code_version,
+)
 def model_release(
     context: dg.AssetExecutionContext,
     onnx_model: Manifest,
@@ -21,7 +29,14 @@ def model_release(
     The same model is released once: releasing it again finds the version it has.
     """
     report_to(context, "model_release")("model released", 0, 1)
-    result = release_model(stores, onnx_model, evaluation_metrics)
+    nodes = walk_manifests([onnx_model.digest, evaluation_metrics.digest], stores.objects.read_bytes)
+    result = release_model(
+        stores,
+        onnx_model,
+        evaluation_metrics,
+        checks=find_checks(context.instance, context.run_id),
+        dagster_events=find_events(context.instance, [node.manifest for node in nodes]),
+    )
     version = result.manifest.summary["version"]
     return materialize(
         result,

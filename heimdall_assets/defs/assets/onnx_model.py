@@ -8,9 +8,12 @@ from heimdall_assets.defs.settings import ExportConfig
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.exports import export_checkpoint
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.stages import STAGES
 
 
-@dg.asset(group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version="1")
+@dg.asset(
+    group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version=STAGES["onnx_model"].code_version
+)
 def onnx_model(
     context: dg.AssetExecutionContext,
     config: ExportConfig,

@@ -10,9 +10,15 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.datasets import artifact_of_table, compute_features, load_table
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.results import Computed, find_or_compute, read_parent
+from heimdall_assets.stores.stages import STAGES
 
 
-@dg.asset(group_name="features", kinds={"numpy", "scipy"}, owners=["team:heimdall"], code_version="1")
+@dg.asset(
+    group_name="features",
+    kinds={"numpy", "scipy"},
+    owners=["team:heimdall"],
+    code_version=STAGES["spectrogram_features"].code_version,
+)
 def spectrogram_features(
     context: dg.AssetExecutionContext,
     config: FeaturesConfig,
@@ -48,7 +54,7 @@ def spectrogram_features(
         }
 
     parents = {"iq_files": iq_files.digest}
-    result = find_or_compute(stores.objects, "spectrogram_features", "1", parents, [features, delays], compute)
+    result = find_or_compute(stores.objects, "spectrogram_features", parents, [features, delays], compute)
     arrivals = load_table(stores.objects, result.manifest.artifacts["arrivals"])
     refused = load_table(stores.objects, result.manifest.artifacts["refused"])
     return materialize(result, {**counts, "arrivals": preview(arrivals), "refused": preview(refused)})

@@ -12,6 +12,7 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.datasets import artifact_of_table, load_table
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.results import Computed, find_or_compute, read_parent
+from heimdall_assets.stores.stages import STAGES
 
 SPLITS = ("train", "val", "test")
 
@@ -24,7 +25,7 @@ SPLITS = ("train", "val", "test")
             description=description,
             kinds={"parquet"},
             owners=["team:heimdall"],
-            code_version="1",
+            code_version=STAGES["train_split"].code_version,
         )
         for name, description in {
             "train": "Sessions that the model is fitted on. Sites, not rows, are assigned, by a keyed hash.",
@@ -52,5 +53,5 @@ def splits(
                 "num_sites": int(table["site"].nunique()),
             }
 
-        result = find_or_compute(stores.objects, f"{name}_split", "1", parents, [split, timing], compute)
+        result = find_or_compute(stores.objects, f"{name}_split", parents, [split, timing], compute)
         yield materialize(result, {"sessions": preview(table)}, asset_key=f"{name}_split")

@@ -9,13 +9,14 @@ from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.checkpoints import train_checkpoint
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.stages import STAGES
 
 
 @dg.asset(
     group_name="training",
     kinds={"pytorch", "lightning"},
     owners=["team:heimdall"],
-    code_version="1",
+    code_version=STAGES["trained_checkpoint"].code_version,
     pool=GPU_POOL,
     op_tags=build_gpu_tags(),
 )
