@@ -15,7 +15,7 @@ from heimdall_assets.learning.backbone import build_backbone, list_backbone_laye
 HEAD_WIDTHS = (512, 128, 64, 2)
 
 INITIAL_SIGMA_LOGIT = 2.0
-"""Untrained, sigma stands at 0.88 of the way between the logarithms of its bounds: near what a prior alone would say."""
+"""Untrained, sigma stands 0.88 of the way between the logarithms of its bounds: near what a prior alone would say."""
 
 
 class LocalizationNet(nn.Module):

@@ -77,7 +77,9 @@ class TaskBatches(Dataset[dict[str, Tensor]]):
 
 def build_loader(dataset: TaskBatches, batches: EpochBatches) -> DataLoader[Any]:
     """Return a loader that takes each batch as ``dataset`` gives it, in this process."""
-    return DataLoader(dataset, sampler=batches, batch_size=None, collate_fn=_keep, num_workers=0)
+    # a generator of its own: else each pass over it would draw from the one that dropout is reproduced with
+    generator = torch.Generator()
+    return DataLoader(dataset, sampler=batches, batch_size=None, collate_fn=_keep, num_workers=0, generator=generator)
 
 
 def _keep(batch: Any) -> Any:

@@ -1,0 +1,145 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from heimdall_assets.errors import CannotLocate, CorruptObject, InvalidInput
+from heimdall_assets.learning.export import (
+    check_onnx,
+    compute_parity,
+    export_onnx,
+    open_onnx_session,
+    predict_onnx,
+    read_onnx_metadata,
+)
+from heimdall_assets.specs import ExportSpec
+from heimdall_assets_tests.learning.learning_cases import get_lively, make_sessions
+
+SPEC = ExportSpec()
+
+
+@pytest.fixture(scope="module")
+def data() -> bytes:
+    return export_onnx(get_lively(), SPEC, {"version": "1.2.3", "spec_digest": "ab"})
+
+
+def test_parity_on_all_elements(data: bytes) -> None:
+    parity = compute_parity(get_lively(), data, make_sessions(40, seed=11, first=900))
+    assert parity["num_examples"] == 80
+    assert parity["max_position_error_sigma"] < 1e-3
+    assert parity["max_uncertainty_error"] < 1e-3
+    assert parity["max_session_error_sigma"] < 1e-3
+    # else a constant answer would pass too
+    assert parity["position_spread_deg"] > 1e-3
+    assert parity["uncertainty_spread_m"] > 1.0
+
+
+def test_parity_sees_another_model(data: bytes) -> None:
+    from dataclasses import replace
+
+    fitted = get_lively()
+    name = "position_head.9.bias"
+    other = replace(fitted, weights={**fitted.weights, name: fitted.weights[name] + np.float32(0.1)})
+    parity = compute_parity(other, data, make_sessions(4, seed=11, first=900))
+    assert parity["max_position_error_sigma"] > SPEC.max_position_error_sigma
+
+
+def test_predictions_are_those_of_pytorch(data: bytes) -> None:
+    from dataclasses import replace
+
+    sessions = make_sessions(6, seed=12, first=900)
+    rows = sessions.feature_row.copy()
+    rows[:2] = -1
+    sessions = replace(sessions, feature_row=rows)
+    expected, found = get_lively().predict(sessions), predict_onnx(get_lively(), data, sessions)
+    assert found.refused.tolist() == expected.refused.tolist()
+    assert found.latitude == pytest.approx(expected.latitude, abs=1e-5, nan_ok=True)
+    assert found.longitude == pytest.approx(expected.longitude, abs=1e-5, nan_ok=True)
+    assert found.covariance_m2[1:, :2] == pytest.approx(expected.covariance_m2[1:, :2], rel=1e-3)
+
+
+def test_any_batch_and_the_stated_names(data: bytes) -> None:
+    session = open_onnx_session(data)
+    assert [item.name for item in session.get_inputs()] == ["features"]
+    assert [item.name for item in session.get_outputs()] == ["positions", "uncertainties"]
+    features = make_sessions(20, seed=13).features
+    whole = session.run(None, {"features": features})
+    assert whole[0].shape == (40, 2)
+    assert whole[0].dtype == np.float64
+    assert (whole[1] > 0).all()
+    for size in (1, 7):
+        part = session.run(None, {"features": features[:size]})
+        assert part[0] == pytest.approx(whole[0][:size], abs=1e-5)
+
+
+def test_file_holds_its_facts_and_no_path(data: bytes) -> None:
+    metadata = read_onnx_metadata(data)
+    assert metadata["version"] == "1.2.3"
+    assert metadata["opset"] == "20"
+    assert "degrees" in metadata["output.positions"]
+    assert "metres" in metadata["output.uncertainties"]
+    proto = onnx.load_model_from_string(data)
+    assert {item.domain: item.version for item in proto.opset_import}[""] == 20
+    assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
+    for trace in (b".py", b"/home", b"/usr", b"/work", b"site-packages", b"stack_trace"):
+        assert trace not in data
+
+
+def test_same_model_same_bytes(data: bytes) -> None:
+    assert export_onnx(get_lively(), SPEC, {"spec_digest": "ab", "version": "1.2.3"}) == data
+
+
+def test_metadata_cannot_contradict_the_graph() -> None:
+    with pytest.raises(InvalidInput, match="metadata opset"):
+        export_onnx(get_lively(), SPEC, {"opset": "17"})
+    with pytest.raises(InvalidInput, match="metadata size: 3: expected a string"):
+        export_onnx(get_lively(), SPEC, {"size": 3})  # type: ignore[dict-item]
+
+
+def test_nothing_to_locate_from_is_an_error(data: bytes) -> None:
+    from dataclasses import replace
+
+    sessions = make_sessions(2, seed=1)
+    with pytest.raises(CannotLocate, match="2 sessions"):
+        predict_onnx(get_lively(), data, replace(sessions, feature_row=np.full(4, -1)))
+
+
+def make_hostile(kind: str) -> bytes:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
+    if kind == "external":
+        weight.ClearField("float_data")
+        weight.data_location = TensorProto.EXTERNAL
+        entry = weight.external_data.add()
+        entry.key, entry.value = "location", "../secret"
+    nodes = [helper.make_node("Add" if kind != "operator" else "Nonsense", ["x", "w"], ["y"])]
+    if kind == "huge":
+        shape = helper.make_tensor("s", TensorProto.INT64, [1], [2**31])
+        nodes = [helper.make_node("ConstantOfShape", ["s"], ["y"])]
+        return helper.make_model(helper.make_graph(nodes, "g", [], [out], [shape])).SerializeToString()
+    if kind == "hidden":
+        hidden = helper.make_tensor("h", TensorProto.FLOAT, [1], [1.0])
+        hidden.ClearField("float_data")
+        hidden.data_location = TensorProto.EXTERNAL
+        entry = hidden.external_data.add()
+        entry.key, entry.value = "location", "/etc/passwd"
+        nodes.insert(0, helper.make_node("Constant", [], ["c"], value=hidden))
+    return helper.make_model(helper.make_graph(nodes, "g", [value], [out], [weight])).SerializeToString()
+
+
+@pytest.mark.parametrize("kind", ["external", "hidden", "operator"])
+def test_hostile_model_is_refused(kind: str) -> None:
+    with pytest.raises(CorruptObject, match="ONNX model of"):
+        check_onnx(make_hostile(kind))
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\x00" * 100, b"PK\x03\x04", b"\x80\x04pickle"])
+def test_bytes_that_are_no_model_are_refused(garbage: bytes) -> None:
+    with pytest.raises(CorruptObject):
+        open_onnx_session(garbage)
+
+
+def test_truncated_model_is_refused(data: bytes) -> None:
+    with pytest.raises(CorruptObject):
+        open_onnx_session(data[: len(data) // 2])
