@@ -87,8 +87,8 @@ def _compare(table: Table, known: dict[str, Any], row: dict[str, Any]) -> None:
         # The status is what people decided since; an import never takes a decision back.
         if name != "approval_status" and known[name] != value:
             raise Refused(
-                f"{table.name} {row['id']}: found {name} {value!r:.80}, expected {known[name]!r:.80} as stored: a row never "
-                "changes; give another id to what is another thing"
+                f"{table.name} {row['id']}: found {name} {value!r:.80}, expected {known[name]!r:.80} as stored: a row "
+                "never changes; give another id to what is another thing"
             )
 
 

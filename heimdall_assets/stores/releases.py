@@ -166,7 +166,7 @@ class ReleaseStore:
         return data
 
     def find_problems(self, version: str) -> list[str]:
-        """Return what is wrong with the files of a published release, one line a problem; empty: all is as published."""
+        """Return what is wrong with the files of a published release, one line each; empty: all is as published."""
         record = self.find_record(version)
         problems = []
         for name in sorted(record["files"]):
@@ -210,7 +210,7 @@ class ReleaseStore:
         return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
 
     def _database(self) -> Database:
-        """Return the database of versions: that of the approvals or, where the field's own is only read, one of ours."""
+        """Return the database of versions: that of the approvals, or one beside the releases where that is not ours."""
         if self._store.database.is_ours:
             return self._store.database
         if self._own_database is None:

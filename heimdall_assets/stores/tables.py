@@ -26,7 +26,7 @@ def encode_table(table: pd.DataFrame) -> bytes:
 
     columns, dtypes = {}, {}
     for name in table.columns:
-        if not isinstance(name, str) or name in columns:
+        if not isinstance(name, str) or not table.columns.is_unique:
             raise InvalidTable(f"table column {name!r}: expected a name that is a string and used once")
         dtypes[name] = str(table[name].dtype)
         try:
