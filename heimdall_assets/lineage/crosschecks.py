@@ -1,0 +1,144 @@
+"""Cross-checks: the frozen provenance beside what may have changed since: ledger, release record, events, database.
+
+Belongs here: one comparison a function, each yielding findings. Does not belong here: bytes at rest (``audit``).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
+from heimdall_assets.lineage.frozen import freeze_table, index_rows, iterate_rows
+from heimdall_assets.lineage.provenance import APPROVAL_COLUMNS
+
+DATABASE_COLUMNS = (
+    "session_name", "campaign", "origin", "session_start", "source_id", "source_name", "source_latitude",
+    "source_longitude", "source_altitude_m", "source_error_margin_m", "station_name", "clock_class",
+    "receiver_latitude", "receiver_longitude", "receiver_altitude_m", "timestamp", "frequency_hz",
+    "signal_strength_db", "snr_db", "frequency_offset_hz", "iq_data_location", "iq_data_format",
+)  # fmt: skip
+"""What of a measurement must not have changed in the database since."""
+
+
+def verify_chain(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what the ledger's own signatures show."""
+    for problem in evidence.ledger_problems:
+        yield Finding(
+            "ledger_row", problem.split(":")[0], problem.partition(": ")[2] or problem, "the row as it was signed",
+            (evidence.version,), f"restore the database from its backup, then heimdall verify {evidence.version}",
+        )  # fmt: skip
+
+
+def verify_approvals(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield approvals that the ledger no longer holds as they were, and sessions withdrawn since."""
+    own = (evidence.version,)
+    restore = f"restore the database from its backup, then heimdall verify {evidence.version}"
+    ledger = {
+        row["id"]: {name: _comparable(row.get(name)) for name in APPROVAL_COLUMNS} for row in evidence.approval_events
+    }
+    for number, frozen in index_rows(provenance["approvals"], "id").items():
+        label = f"approval_events {number} of session {frozen['recording_session_id']}"
+        current = ledger.get(number)
+        if current is None:
+            yield Finding("ledger_row", label, "no such row", "the row as it was frozen", own, restore)
+            continue
+        wrong = [name for name in APPROVAL_COLUMNS if current[name] != _comparable(frozen[name])]
+        if wrong:
+            found = ", ".join(f"{name} {current[name]!r:.80}" for name in wrong)
+            expected = ", ".join(f"{name} {frozen[name]!r:.80}" for name in wrong)
+            yield Finding("ledger_row", label, found, expected, own, restore)
+    last: dict[str, Mapping[str, Any]] = {}
+    for row in sorted(evidence.approval_events, key=lambda row: row["id"]):
+        last[row["recording_session_id"]] = row
+    for row in iterate_rows(provenance["sessions"]):
+        decision = last.get(row["session_id"], {}).get("decision", "approved")
+        if decision != "approved":
+            event = last[row["session_id"]]
+            yield Finding(
+                "ledger_row", f"session {row['session_id']}",
+                f"{decision} by {event['decided_by']} at {event['decided_at']} ({event['reason']})",
+                "approved, as when the model was released", own, "heimdall train (releases a model without it)",
+                severity="notice",
+            )  # fmt: skip
+
+
+def verify_record(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what the ledger's row of the release says otherwise than its provenance."""
+    manifests = provenance["model"]["manifests"]
+    expected = {
+        "manifest": manifests.get("onnx_model"),
+        "evaluation": manifests.get("evaluation_metrics"),
+        "provenance": evidence.release["files"].get(PROVENANCE_FILE, {}).get("sha256"),
+        "specs": provenance["specs"],
+        **{name: value for name, value in provenance["metrics"].items() if isinstance(value, int | float)},
+    }
+    for name, value in sorted(evidence.release.items()):
+        if expected.get(name) is not None and value != expected[name]:
+            yield Finding(
+                "ledger_row",
+                f"model_releases {evidence.version} {name}",
+                f"{value!r:.120}",
+                f"{expected[name]!r:.120}",
+                (evidence.version,),
+                f"restore the database from its backup, then heimdall verify {evidence.version}",
+            )
+
+
+def verify_events(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield Dagster events that say otherwise than the frozen file; deleted ones are a notice."""
+    if evidence.dagster_events is None:
+        return
+    own = (evidence.version,)
+    for node in provenance["nodes"]:
+        frozen = node["event"]
+        if frozen is None:
+            continue
+        label = f"{frozen['asset']} event {frozen['storage_id']}"
+        event = evidence.dagster_events.get(frozen["storage_id"])
+        look = f"heimdall lineage {evidence.version} (the frozen file holds what the event said)"
+        if event is None:
+            yield Finding(
+                "dagster_event", label, "no such event", f"data version {node['digest']}", own, look, "notice"
+            )
+            continue
+        expected = {"asset": frozen["asset"], "run_id": frozen["run_id"], "data_version": node["digest"]}
+        wrong = {name: event.get(name) for name, value in expected.items() if event.get(name) != value}
+        for asset, version in (event.get("inputs") or {}).items():
+            if asset in node["parents"] and version is not None and version != node["parents"][asset]:
+                wrong[f"input {asset}"], expected[f"input {asset}"] = version, node["parents"][asset]
+        if wrong:
+            yield Finding(
+                "dagster_event", label, _list_pairs(wrong), _list_pairs({name: expected[name] for name in wrong}), own,
+                look,
+            )  # fmt: skip
+
+
+def verify_database(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield measurements whose rows in the database say something else than when they were frozen."""
+    if evidence.database_rows is None or evidence.database_rows.empty:
+        return
+    today = freeze_table(evidence.database_rows, ("measurement_id", *DATABASE_COLUMNS))
+    sessions = index_rows(provenance["sessions"], "session_id")
+    sources = index_rows(provenance["sources"], "source_id")
+    stations = index_rows(provenance["stations"], "station_id")
+    current = index_rows(today, "measurement_id")
+    for row in iterate_rows(provenance["measurements"]):
+        now = current.get(row["measurement_id"])
+        if now is None:
+            continue  # withdrawn since: the approvals say so
+        session = sessions[row["session_id"]]
+        then = {**sources[session["source_id"]], **stations[row["station_id"]], **session, **row}
+        wrong = [name for name in DATABASE_COLUMNS if now[name] != then[name]]
+        if wrong:
+            yield Finding(
+                "database_row", f"measurement {row['measurement_id']} of session {row['session_id']}",
+                _list_pairs({name: now[name] for name in wrong}), _list_pairs({name: then[name] for name in wrong}),
+                (evidence.version,), "heimdall train (releases a model of today's rows)",
+            )  # fmt: skip
+
+
+def _list_pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value!r:.80}" for name, value in values.items())
+
+
+def _comparable(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value

@@ -1,0 +1,78 @@
+"""Findings: what an audit is given about a release, and what it says about it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import pandas as pd
+
+PROVENANCE_FILE = "provenance.json"
+
+
+class ObjectReader(Protocol):
+    """What the audit needs of an object store."""
+
+    def read_bytes(self, digest: str) -> bytes:
+        """Return the bytes at rest under ``digest``; a ``HeimdallError`` where there are none or they are damaged."""
+
+    def exists(self, digest: str) -> bool:
+        """Return whether something rests under ``digest``."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One disagreement.
+
+    Attributes:
+        kind: object | recording | manifest | provenance | release_file | ledger_row | database_row | dagster_event.
+        name: the thing itself: digest, file, row.
+        found, expected: in words.
+        releases: versions that hang on the thing.
+        next_command: what to do now.
+        severity: error: bytes or rows disagree; notice: nothing is wrong, but somebody should know.
+    """
+
+    kind: str
+    name: str
+    found: str
+    expected: str
+    releases: tuple[str, ...]
+    next_command: str
+    severity: str = "error"
+
+    def describe(self) -> str:
+        """Return one line."""
+        touched = f"; touches {', '.join(self.releases)}" if self.releases else ""
+        return (
+            f"{self.severity}: {self.kind} {self.name}: found {self.found}, expected {self.expected}{touched}; "
+            f"next: {self.next_command}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {**asdict(self), "releases": list(self.releases)}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What lies at rest about one release, as it lies.
+
+    Attributes:
+        version: of the release.
+        files: name -> bytes in the release's folder now.
+        release: the ledger's record of the release: ``files`` (name -> {sha256, size}), ``provenance``, ``manifest``,
+            ``evaluation``, ``specs`` and figures.
+        approval_events: the ledger's rows of the release's sessions, or all.
+        ledger_problems: what is wrong with the chains of the ledgers.
+        dagster_events: storage id -> asset, run_id, data_version (and inputs: asset -> data version); None: no
+            Dagster instance at hand, which is not compared.
+        database_rows: today's flattened rows (``domain.APPROVED_COLUMNS``); None: not compared.
+    """
+
+    version: str
+    files: Mapping[str, bytes]
+    release: Mapping[str, Any]
+    approval_events: Sequence[Mapping[str, Any]] = ()
+    ledger_problems: Sequence[str] = ()
+    dagster_events: Mapping[int, Mapping[str, Any]] | None = None
+    database_rows: pd.DataFrame | None = field(default=None, compare=False)

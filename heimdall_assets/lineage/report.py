@@ -1,0 +1,182 @@
+"""Report: a provenance as a tree of text, or as one page that opens offline.
+
+Belongs here: wording and drawing. The page is one file: styles inside, the map as inline SVG, no script, no address.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heimdall_assets.lineage.frozen import index_rows, iterate_rows
+from heimdall_assets.lineage.walk import OUTSIDE
+from heimdall_assets.signals.geodesy import LocalFrame
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+MAX_TABLE_ROWS = 5000
+MAX_MAP_POINTS = 2000
+MAP_WIDTH, MAP_HEIGHT = 760.0, 460.0
+SPLIT_COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#D55E00", None: "#666666"}
+FIGURES = ("num_sessions", "median_m", "p90_m", "coverage_90", "median_error_over_bound")
+
+
+def render_tree(provenance: Mapping[str, Any]) -> str:
+    """Return the way from the release back to the database as indented text, each manifest told once."""
+    nodes = {node["digest"]: node for node in provenance["nodes"]}
+    model = provenance["model"]
+    lines = [f"{model['version']}  {_describe_data(provenance)}"]
+    told: set[str] = set()
+    roots = sorted(model["manifests"].items(), reverse=True)
+    for place, (_, digest) in enumerate(roots):
+        _draw_branch(lines, nodes, digest, told, "", place == len(roots) - 1)
+    return "\n".join(lines) + "\n"
+
+
+def render_html(provenance: Mapping[str, Any], provenance_digest: str | None = None) -> str:
+    """Return one self-contained page: tree, map, sessions with their approvals, settings, environment, figures.
+
+    Everything that comes from outside is escaped. At most ``MAX_TABLE_ROWS`` rows of a table are shown; the page says
+    of how many.
+    """
+    heard = Counter(row["session_id"] for row in iterate_rows(provenance["measurements"]))
+    recorded = Counter(row["session_id"] for row in iterate_rows(provenance["measurements"]) if row["iq_digest"])
+    sources = index_rows(provenance["sources"], "source_id")
+    sessions = [
+        {
+            **row,
+            "source": sources.get(row["source_id"], {}).get("source_name"),
+            "num_measurements": heard[row["session_id"]],
+            "num_recordings": recorded[row["session_id"]],
+        }
+        for row in iterate_rows(provenance["sessions"])
+    ]
+    return _load_template().render(
+        provenance=provenance,
+        digest=provenance_digest,
+        summary=_describe_data(provenance),
+        tree=render_tree(provenance),
+        map=_draw_map(provenance),
+        sessions=sessions[:MAX_TABLE_ROWS],
+        num_sessions=len(sessions),
+        stations=list(iterate_rows(provenance["stations"])),
+        left_out=list(iterate_rows(provenance["left_out"]))[:MAX_TABLE_ROWS],
+        num_left_out=len(provenance["left_out"]["rows"]),
+        recordings=[row for row in iterate_rows(provenance["measurements"]) if row["iq_digest"]][:MAX_TABLE_ROWS],
+        num_recordings=sum(recorded.values()),
+        figures={name: provenance["metrics"].get(name) for name in FIGURES},
+        baselines=provenance["metrics"].get("baselines", {}),
+    )
+
+
+def _draw_branch(
+    lines: list[str], nodes: Mapping[str, Mapping[str, Any]], digest: str, told: set[str], indent: str, is_last: bool
+) -> None:
+    node = nodes[digest]
+    text = f"{indent}{'`-- ' if is_last else '|-- '}{node['kind']} {digest[:12]}"
+    if digest in told:
+        lines.append(f"{text} (above)")
+        return
+    told.add(digest)
+    facts = [f"code {node['code_version']}", *_pick_counts(node["summary"])]
+    if node["event"] is not None:
+        facts.append(f"Dagster event {node['event']['storage_id']}, run {node['event']['run_id'][:8]}")
+    lines.append(f"{text}  ({', '.join(facts)})")
+    deeper = indent + ("    " if is_last else "|   ")
+    parents = sorted(node["parents"].items())
+    for place, (name, parent) in enumerate(parents):
+        last = place == len(parents) - 1
+        if name in OUTSIDE:
+            lines.append(f"{deeper}{'`-- ' if last else '|-- '}{name} {parent[:12]}  (fingerprint of the approved set)")
+        else:
+            _draw_branch(lines, nodes, parent, told, deeper, last)
+
+
+def _pick_counts(summary: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{value} {name.removeprefix('num_').replace('_', ' ')}"
+        for name, value in sorted(summary.items())
+        if name.startswith("num_") and isinstance(value, int)
+    ]
+
+
+def _describe_data(provenance: Mapping[str, Any]) -> str:
+    splits = Counter(row["split"] or "unused" for row in iterate_rows(provenance["sessions"]))
+    origins = Counter(row["origin"] for row in iterate_rows(provenance["sessions"]))
+    people = sorted({str(row["approved_by"]) for row in iterate_rows(provenance["sessions"]) if row["approved_by"]})
+    parts = [
+        f"{len(provenance['sessions']['rows'])} sessions ("
+        + ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
+        + ")",
+        ", ".join(f"{count} {name}" for name, count in sorted(origins.items())),
+        f"{len(provenance['measurements']['rows'])} measurements of {len(provenance['stations']['rows'])} stations",
+    ]
+    return "; ".join([*parts, f"approved by {', '.join(people)}"] if people else parts)
+
+
+def _draw_map(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return marks in pixels of the page's map: sources by split, receivers, a scale bar."""
+    sources = index_rows(provenance["sources"], "source_id")
+    places: dict[tuple[float, float], str | None] = {}
+    for row in iterate_rows(provenance["sessions"]):
+        source = sources.get(row["source_id"], {})
+        if source.get("source_latitude") is not None and source.get("source_longitude") is not None:
+            places.setdefault((source["source_latitude"], source["source_longitude"]), row["split"])
+    receivers = sorted(
+        {
+            (row["receiver_latitude"], row["receiver_longitude"])
+            for row in iterate_rows(provenance["measurements"])
+            if row["receiver_latitude"] is not None and row["receiver_longitude"] is not None
+        }
+    )
+    shown, stations = list(places.items())[:MAX_MAP_POINTS], receivers[:MAX_MAP_POINTS]
+    degrees = np.array([place for place, _ in shown] + stations)
+    if not len(degrees):
+        return {"sources": [], "receivers": [], "width": MAP_WIDTH, "height": MAP_HEIGHT, "total": 0}
+    frame = LocalFrame(*(0.5 * (degrees.min(axis=0) + degrees.max(axis=0))))
+    east, north, _ = frame.to_local(degrees[:, 0], degrees[:, 1])
+    span = max(float(np.ptp(east)) / (MAP_WIDTH - 60), float(np.ptp(north)) / (MAP_HEIGHT - 60), 1e-3)
+    x = MAP_WIDTH / 2 + (east - 0.5 * (east.min() + east.max())) / span
+    y = MAP_HEIGHT / 2 - (north - 0.5 * (north.min() + north.max())) / span
+    step = 10.0 ** np.floor(np.log10(span * 200.0))
+    count = len(shown)
+    return {
+        "sources": [
+            {"x": round(float(x[i]), 1), "y": round(float(y[i]), 1), "colour": SPLIT_COLOURS.get(split, "#666666")}
+            for i, (_, split) in enumerate(shown)
+        ],
+        "receivers": [
+            {"x": round(float(a), 1), "y": round(float(b), 1)} for a, b in zip(x[count:], y[count:], strict=True)
+        ],
+        "width": MAP_WIDTH,
+        "height": MAP_HEIGHT,
+        "total": len(places),
+        "bar": round(step / span, 1),
+        "bar_label": f"{step / 1000:g} km" if step >= 1000 else f"{step:g} m",
+        "colours": {name or "unused": colour for name, colour in SPLIT_COLOURS.items()},
+    }
+
+
+@cache
+def _load_template() -> "Template":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("heimdall_assets.lineage", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["show"] = _show
+    return environment.get_template("report.html.jinja")
+
+
+def _show(value: Any) -> str:
+    """Return a value fit for a cell."""
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,247 @@
+"""Provenance: complete, self-contained, checked by its schema and by itself; uses and differences read from it alone."""
+
+import copy
+import json
+
+import pytest
+
+from heimdall_assets.errors import CorruptObject, InvalidInput, NotFound, Refused
+from heimdall_assets.lineage.difference import diff_models, render_difference
+from heimdall_assets.lineage.frozen import index_rows, iterate_rows
+from heimdall_assets.lineage.provenance import (
+    build_provenance,
+    compute_facts_digest,
+    decode_provenance,
+    find_contradictions,
+)
+from heimdall_assets.lineage.uses import find_uses, index_digests, list_digests
+from heimdall_assets.lineage.walk import walk_manifests
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, encode_canonical_json
+from heimdall_assets.specs import DatasetSpec, TrainingSpec
+from heimdall_assets.stores.tables import decode_table
+from heimdall_assets_tests.lineage.world import REASON, list_nodes, make_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def roots(world):
+    return world.make_chain()
+
+
+@pytest.fixture(scope="module")
+def provenance(world, roots):
+    return world.freeze(roots)
+
+
+def test_the_walk_finds_every_manifest_once_parents_first(world, roots):
+    nodes = walk_manifests(roots.values(), world.objects.read_bytes)
+    kinds = [node.manifest.kind for node in nodes]
+    assert kinds[:3] == ["approved_measurements", "iq_files", "spectrogram_features"]
+    assert len(kinds) == len(set(kinds)) == 9
+    placed = set()
+    for node in nodes:
+        assert {digest for name, digest in node.manifest.parents.items() if name != "measurement_database"} <= placed
+        placed.add(node.digest)
+    assert walk_manifests(roots["onnx_model"], world.objects.read_bytes)[-1].manifest.kind == "onnx_model"
+
+
+def test_what_is_no_manifest_is_named(world):
+    digest = world.objects.put_bytes(b"{}", JSON_MEDIA_TYPE).digest
+    with pytest.raises(CorruptObject, match=f"manifest {digest}: found bytes that are no manifest"):
+        walk_manifests(digest, world.objects.read_bytes)
+    manifest = Manifest(kind="a", code_version="1")
+    loose = world.objects.put_bytes(manifest.encode() + b" ", JSON_MEDIA_TYPE).digest
+    with pytest.raises(CorruptObject, match="another encoding"):
+        walk_manifests(loose, world.objects.read_bytes)
+    child = Manifest(kind="b", code_version="1", parents={"a": "0" * 64})
+    orphan = world.objects.put_bytes(child.encode(), JSON_MEDIA_TYPE).digest
+    with pytest.raises(NotFound):
+        walk_manifests(orphan, world.objects.read_bytes)
+
+
+def test_a_manifest_that_is_its_own_ancestor_is_refused():
+    looped = Manifest(kind="a", code_version="1", parents={"a": "0" * 64}).encode()
+    with pytest.raises(CorruptObject, match="its own ancestors"):
+        walk_manifests("0" * 64, lambda digest: looped)
+
+
+def test_everything_is_there_as_it_was(world, provenance):
+    sessions = index_rows(provenance["sessions"], "session_id")
+    assert len(sessions) == 10
+    row = sessions["session-0003"]
+    assert (row["session_name"], row["campaign"], row["origin"]) == ("night 3", "north", "measured")
+    assert (row["approved_by"], row["approval_reason"]) == ("Ada", REASON)
+    assert {row["split"] for row in sessions.values()} == {"train", "val", "test"}
+    heard = index_rows(provenance["measurements"], "measurement_id")
+    assert len(heard) == 30
+    with_iq = heard["session-0003-station-a"]
+    assert with_iq["iq_data_location"] == f"sha256:{with_iq['iq_digest']}"
+    assert with_iq["iq_status"] == "ok"
+    assert heard["session-0003-station-c"]["iq_digest"] is None
+    assert heard["session-0003-station-c"]["signal_strength_db"] == -83.0
+    assert index_rows(provenance["sources"], "source_id")["source-3"]["source_error_margin_m"] == 30.0
+    approvals = index_rows(provenance["approvals"], "id")
+    assert approvals[row["approval_event_id"]]["recording_session_id"] == "session-0003"
+    assert provenance["seeds"] == {"SplitSpec.salt": "42", "TrainingSpec.seed": 42}
+    assert provenance["environment"]["cpu_capability"] == "AVX2"
+    assert provenance["environment"]["git_dirty"] is False
+    assert provenance["metrics"]["median_m"] == 120.0
+    assert all(node["event"]["storage_id"] > 0 for node in provenance["nodes"])
+    assert provenance["database"]["fingerprint"] == world.measurements.compute_fingerprint(DatasetSpec())
+
+
+def test_it_survives_its_own_encoding_and_agrees_with_itself(provenance):
+    data = encode_canonical_json(provenance)
+    assert decode_provenance(data) == provenance
+    assert find_contradictions(provenance) == []
+    assert encode_canonical_json(decode_provenance(data)) == data
+
+
+def test_the_same_model_has_the_same_facts_whatever_dagster_did(world, roots, provenance):
+    bare = world.freeze(roots, "v9.9.9", dagster_events=None, environment={})
+    assert all(node["event"] is None for node in bare["nodes"])
+    assert compute_facts_digest(bare) == compute_facts_digest(provenance)
+
+
+def test_two_snapshots_behind_one_model_are_refused(tmp_path):
+    world = make_world(tmp_path, 5)
+    old = world.make_chain()
+    world.approve(world.add_sessions(5, 5))
+    new = world.make_chain()
+    with pytest.raises(Refused, match="approved_measurements: found 2"):
+        world.freeze({"onnx_model": new["onnx_model"], "evaluation_metrics": old["evaluation_metrics"]})
+
+
+def test_no_snapshot_is_refused(world):
+    lone = world.objects.put_bytes(Manifest(kind="onnx_model", code_version="1").encode(), JSON_MEDIA_TYPE).digest
+    with pytest.raises(Refused, match="found none behind the model"):
+        world.freeze({"onnx_model": lone})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "place"),
+    [
+        (lambda p: p.pop("seeds"), "seeds"),
+        (lambda p: p.update(format="heimdall-provenance/2"), "format"),
+        (lambda p: p.update(note="more"), "note"),
+        (lambda p: p["sessions"]["rows"][0].pop(), "sessions"),
+        (lambda p: p["sessions"]["columns"].reverse(), "sessions"),
+        (lambda p: p["nodes"][0].update(digest="zz"), "nodes"),
+        (lambda p: p["nodes"].clear(), "nodes"),
+        (lambda p: p["checks"][0].pop("passed"), "checks"),
+    ],
+)
+def test_a_file_that_breaks_the_schema_is_refused(provenance, spoil, place):
+    broken = copy.deepcopy(provenance)
+    spoil(broken)
+    with pytest.raises(CorruptObject, match=place):
+        decode_provenance(encode_canonical_json(broken))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"[]", b'"heimdall-provenance/1"'])
+def test_bytes_that_are_no_provenance_are_refused(data):
+    with pytest.raises(CorruptObject, match="provenance: found"):
+        decode_provenance(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "where"),
+    [
+        (lambda p: p["nodes"][2]["specs"]["FeatureSpec"].update(hop=256), "node spectrogram_features"),
+        (lambda p: p["nodes"].pop(1), "its parent iq_files"),
+        (lambda p: p["model"]["manifests"].update(onnx_model="0" * 64), "model onnx_model"),
+        (lambda p: p["sessions"]["rows"].pop(0), "measurements session-0000"),
+        (lambda p: p["approvals"]["rows"].pop(0), "sessions session-0000"),
+        (lambda p: p["sources"]["rows"].pop(0), "sessions session-0000"),
+        (lambda p: p["stations"]["rows"].pop(0), "measurements session-0000-station-a"),
+        (lambda p: p["nodes"][0]["event"].update(asset="iq_files"), "its Dagster event is of iq_files"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_told_where(provenance, spoil, where):
+    broken = copy.deepcopy(provenance)
+    spoil(broken)
+    assert any(where in f"{place} {what}" for place, what in find_contradictions(broken))
+
+
+def test_where_used_names_models_splits_and_approvals(tmp_path):
+    world = make_world(tmp_path, 5)
+    first = world.read_provenance(world.release(world.make_chain()))
+    world.withdraw(["session-0001"])
+    world.approve(world.add_sessions(5, 2))
+    second = world.read_provenance(world.release(world.make_chain()))
+    both = [first, second]
+
+    withdrawn = find_uses(both, session="session-0001")
+    assert [use["version"] for use in withdrawn] == [first["model"]["version"]]
+    assert withdrawn[0]["sessions"][0]["split"] == "val"
+    assert withdrawn[0]["sessions"][0]["approved_by"] == "Ada"
+    assert len(withdrawn[0]["measurements"]) == 3
+    assert [use["version"] for use in find_uses(both, session="night 5")] == [second["model"]["version"]]
+    assert len(find_uses(both, source="Source 0")) == 2
+    assert find_uses(both, measurement="session-0000-station-b")[0]["measurements"] == ["session-0000-station-b"]
+    assert len(find_uses(both, station="station-c")[1]["measurements"]) == 6
+    assert find_uses(both, session="nobody") == []
+
+    row = next(row for row in iterate_rows(first["measurements"]) if row["iq_digest"])
+    assert len(find_uses(both, digest=row["iq_digest"])) == 2
+    table = first["nodes"][0]["artifacts"]["table"]["digest"]
+    assert find_uses(both, digest=table)[0]["nodes"] == [f"approved_measurements {first['nodes'][0]['digest']}"]
+    assert index_digests(both)[row["iq_digest"]] == [first["model"]["version"], second["model"]["version"]]
+    assert list_digests(first) >= {node["digest"] for node in first["nodes"]}
+
+
+@pytest.mark.parametrize("asked", [{}, {"session": "a", "source": "b"}])
+def test_where_used_wants_one_thing(asked):
+    with pytest.raises(InvalidInput, match="where used"):
+        find_uses([], **asked)
+
+
+def test_differences_tell_data_settings_and_figures(tmp_path):
+    world = make_world(tmp_path, 5)
+    first = world.read_provenance(world.release(world.make_chain()))
+    world.withdraw(["session-0001"])
+    world.approve(world.add_sessions(5, 1))
+    second = world.read_provenance(world.release(world.make_chain(TrainingSpec(seed=7), median_m=100.0), "minor"))
+    found = diff_models(first, second)
+    assert found["data"]["sessions"] == {"added": ["session-0005"], "removed": ["session-0001"], "changed": []}
+    assert len(found["data"]["measurements"]["added"]) == 3
+    assert found["data"]["moved"]["session-0002"] == ["test", "val"]
+    assert found["settings"] == {"TrainingSpec.seed": [42, 7]}
+    assert found["code"] == {}
+    assert found["metrics"]["median_m"] == {"first": 120.0, "second": 100.0, "difference": -20.0}
+    text = render_difference(found)
+    for part in ("sessions: 1 added, 1 removed", "TrainingSpec.seed: 42 -> 7", "median_m: 120 -> 100 (-20)"):
+        assert part in text
+    json.dumps(found, allow_nan=False)
+    same = diff_models(first, first)
+    assert same["settings"] == same["data"]["moved"] == {}
+    assert not any(same["data"]["sessions"].values())
+
+
+def test_approving_again_is_told_apart_from_a_changed_row(tmp_path):
+    world = make_world(tmp_path, 5)
+    first = world.freeze(world.make_chain())
+    world.withdraw(["session-0000"])
+    world.approve(["session-0000"], "looked again")
+    second = world.freeze(world.make_chain())
+    found = diff_models(first, second)
+    assert list(found["data"]["approved_anew"]) == ["session-0000"]
+    assert found["data"]["sessions"]["changed"] == []
+
+
+def test_a_model_made_without_checks_events_or_iq_table_is_still_told(world, roots):
+    nodes = list_nodes(world, roots)
+    provenance = build_provenance(
+        version="v1.0.0",
+        roots={"approved_measurements": nodes["approved_measurements"].digest},
+        read_bytes=world.objects.read_bytes,
+        decode_table=decode_table,
+        approval_events=[],
+        environment={},
+    )
+    assert provenance["metrics"] == {}
+    assert provenance["measurements"]["rows"][0][-1] is None

@@ -1,0 +1,266 @@
+"""A small real world: database, object folder and releases with a whole chain of manifests, without training."""
+
+import io
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from heimdall_assets.domain import (
+    ApprovalStatus,
+    ImportBatch,
+    IqFormat,
+    Measurement,
+    Origin,
+    Position,
+    Session,
+    Source,
+    Station,
+)
+from heimdall_assets.lineage.findings import Evidence
+from heimdall_assets.lineage.provenance import build_provenance
+from heimdall_assets.lineage.walk import walk_manifests
+from heimdall_assets.manifests import (
+    BINARY_MEDIA_TYPE,
+    JSON_MEDIA_TYPE,
+    NPY_MEDIA_TYPE,
+    ONNX_MEDIA_TYPE,
+    PARQUET_MEDIA_TYPE,
+    Manifest,
+    compute_digest,
+    encode_canonical_json,
+)
+from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec, TrainingSpec
+from heimdall_assets.stores.measurements import MeasurementStore
+from heimdall_assets.stores.objects import FolderObjectStore
+from heimdall_assets.stores.releases import ReleaseStore
+from heimdall_assets.stores.tables import decode_table, encode_table
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+STATIONS = [("station-a", 45.02, 7.29), ("station-b", 45.234, 7.857), ("station-c", 45.478, 9.123)]
+REASON = "heard <script>alert('x')</script> & checked"
+
+
+@dataclass
+class World:
+    measurements: MeasurementStore
+    objects: FolderObjectStore
+    releases: ReleaseStore
+    events: dict
+
+    def add_sessions(self, first, count):
+        """Import and return the ids of ``count`` new sessions; station-c hears levels only."""
+        sessions, sources, heard = [], [], []
+        for index in range(first, first + count):
+            source = f"source-{index}"
+            sources.append(
+                Source(
+                    id=source,
+                    name=f"Source {index}",
+                    position=Position(latitude=44.5 + 0.01 * index, longitude=8.0 + 0.02 * index),
+                    error_margin_m=30.0,
+                )
+            )
+            session = f"session-{index:04d}"
+            start = START + timedelta(minutes=index)
+            sessions.append(
+                Session(
+                    id=session,
+                    name=f"night {index}",
+                    source_id=source,
+                    campaign="north",
+                    origin=Origin.MEASURED,
+                    start=start,
+                )
+            )
+            heard += [self._hear(session, index, station, place, start) for station, place in enumerate(STATIONS)]
+        stations = [
+            Station(id=name, name=name.title(), position=Position(latitude=latitude, longitude=longitude))
+            for name, latitude, longitude in STATIONS
+        ]
+        self.measurements.add(ImportBatch(stations=stations, sources=sources, sessions=sessions, measurements=heard))
+        return [session.id for session in sessions]
+
+    def _hear(self, session, index, station, place, start):
+        iq = {}
+        if station < 2:
+            buffer = io.BytesIO()
+            samples = np.random.default_rng([index, station]).standard_normal((64, 2)).astype(np.float32)
+            np.save(buffer, samples.view(np.complex64)[:, 0], allow_pickle=False)
+            digest = self.objects.put_bytes(buffer.getvalue(), NPY_MEDIA_TYPE).digest
+            iq = {"iq_data_location": f"sha256:{digest}", "iq_data_format": IqFormat.NPY, "iq_sample_rate_hz": 24000.0}
+        return Measurement(
+            id=f"{session}-{place[0]}",
+            session_id=session,
+            station_id=place[0],
+            timestamp=start,
+            frequency_hz=145.5e6,
+            signal_strength_db=-80.0 - index,
+            **iq,
+        )
+
+    def approve(self, sessions, reason=REASON):
+        self.measurements.decide(sessions, ApprovalStatus.APPROVED, "Ada", reason)
+
+    def withdraw(self, sessions):
+        self.measurements.decide(sessions, ApprovalStatus.REJECTED, "Bob", "wrong place")
+
+    def put_table(self, table):
+        return self.objects.put_bytes(encode_table(table), PARQUET_MEDIA_TYPE)
+
+    def put_manifest(self, kind, parents, artifacts, specs=(), code_version="1", **summary):
+        manifest = Manifest(
+            kind=kind,
+            code_version=code_version,
+            parents=parents,
+            artifacts=artifacts,
+            specs={type(spec).__name__: spec.dump() for spec in specs},
+            summary=summary,
+        )
+        number = len(self.events) + 1
+        self.objects.put_bytes(manifest.encode(), JSON_MEDIA_TYPE)
+        self.events.setdefault(
+            manifest.digest, {"asset": kind, "storage_id": number, "run_id": f"run-{number // 9}", "inputs": parents}
+        )
+        return manifest.digest
+
+    def make_chain(self, training=None, median_m=120.0):
+        """Put every manifest of a model on the approved set and return its roots."""
+        snapshot = self.measurements.read_approved(DatasetSpec())
+        rows = snapshot.rows
+        fingerprint = self.measurements.compute_fingerprint(DatasetSpec())
+        approved = self.put_manifest(
+            "approved_measurements",
+            {"measurement_database": fingerprint},
+            {"table": self.put_table(rows), "left_out": self.put_table(snapshot.left_out)},
+            [DatasetSpec()],
+            num_sessions=int(rows["session_id"].nunique()),
+        )
+        with_iq = rows[rows["iq_data_location"].notna()]
+        recordings = pd.DataFrame(
+            {
+                "measurement_id": with_iq["measurement_id"],
+                "status": "ok",
+                "reason": pd.Series(pd.NA, index=with_iq.index),
+                "digest": with_iq["iq_data_location"].str.removeprefix("sha256:"),
+            }
+        ).astype("string")
+        iq = self.put_manifest(
+            "iq_files", {"approved_measurements": approved}, {"table": self.put_table(recordings)},
+            num_recordings=len(recordings),
+        )  # fmt: skip
+        shard = self.objects.put_bytes(b"shard of " + approved.encode(), NPY_MEDIA_TYPE).digest
+        features = self.put_manifest(
+            "spectrogram_features", {"iq_files": iq}, {}, [FeatureSpec()], num_features=len(recordings), shards=[shard]
+        )
+        names = sorted(rows["session_id"].unique())
+        splits = {}
+        for place, split in enumerate(("train", "val", "test")):
+            part = [name for index, name in enumerate(names) if min(index % 5, 2) == place]
+            table = pd.DataFrame({"session_id": part, "site": part, "split": split}).astype("string")
+            splits[split] = self.put_manifest(
+                f"{split}_split", {"spectrogram_features": features}, {"table": self.put_table(table)}, [SplitSpec()],
+                num_sessions=len(part),
+            )  # fmt: skip
+        weights = self.objects.put_bytes(b"weights " + splits["train"].encode(), BINARY_MEDIA_TYPE)
+        checkpoint = self.put_manifest(
+            "trained_checkpoint",
+            {"train_split": splits["train"], "val_split": splits["val"]},
+            {"weights.safetensors": weights},
+            [ModelSpec(), training or TrainingSpec()],
+            environment={"num_threads": 2, "cpu_capability": "AVX2"},
+        )
+        metrics = {"num_sessions": len(names) // 5, "median_m": median_m, "p90_m": 300.0, "coverage_90": 0.9,
+                   "baselines": {"<b>centre</b>": {"num_sessions": 3, "median_m": 900.0}}, "worse_than": []}  # fmt: skip
+        judged = {"trained_checkpoint": checkpoint, "test_split": splits["test"]}
+        evaluation = self.put_manifest(
+            "evaluation_metrics",
+            judged,
+            {"metrics.json": self.objects.put_bytes(encode_canonical_json(metrics), JSON_MEDIA_TYPE)},
+        )
+        onnx = self.put_manifest(
+            "onnx_model",
+            judged,
+            {"model.onnx": self.objects.put_bytes(b"graph of " + checkpoint.encode(), ONNX_MEDIA_TYPE)},
+        )
+        return {"onnx_model": onnx, "evaluation_metrics": evaluation}
+
+    def release(self, roots, change="patch"):
+        """Publish a release of these roots and return its version."""
+        version = self.releases.allocate_version(change)
+        provenance = self.freeze(roots, version)
+        data = encode_canonical_json(provenance)
+        digest = compute_digest(data)
+        model = self.objects.read_bytes(provenance["model"]["artifacts"]["model.onnx"])
+        files = {
+            "model.onnx": model + b" heimdall.provenance " + digest.encode(),
+            "metrics.json": encode_canonical_json(provenance["metrics"]),
+            "README.md": b"# a model\n",
+            "provenance.json": data,
+        }
+        record = {
+            "manifest": roots["onnx_model"],
+            "evaluation": roots["evaluation_metrics"],
+            "provenance": digest,
+            "specs": provenance["specs"],
+            "median_m": provenance["metrics"]["median_m"],
+        }
+        self.releases.publish(version, files, record)
+        for file in files.values():
+            self.objects.put_bytes(file, BINARY_MEDIA_TYPE)
+        return version
+
+    def freeze(self, roots, version="v1.0.0", **changes):
+        given = {
+            "version": version,
+            "roots": roots,
+            "read_bytes": self.objects.read_bytes,
+            "decode_table": decode_table,
+            "approval_events": self.measurements.list_approval_events(),
+            "environment": {"git_sha": "0" * 40, "git_dirty": False},
+            "checks": [{"asset": "train_split", "name": "splits_do_not_leak", "passed": True}],
+            "dagster_events": self.events,
+        }
+        return build_provenance(**{**given, **changes})
+
+    def read_provenance(self, version):
+        return json.loads(self.releases.read_file(version, "provenance.json"))
+
+    def gather(self, version):
+        """Return the evidence as it lies now."""
+        folder = self.releases.folder(version)
+        return Evidence(
+            version=version,
+            files={path.name: path.read_bytes() for path in folder.iterdir()},
+            release=self.releases.find_record(version),
+            approval_events=self.measurements.list_approval_events(),
+            ledger_problems=self.measurements.check_ledger(),
+            dagster_events={
+                event["storage_id"]: {**event, "data_version": digest} for digest, event in self.events.items()
+            },
+            database_rows=self.measurements.read_approved(DatasetSpec()).rows,
+        )
+
+
+def make_world(folder, num_sessions=10):
+    """Return a world with ``num_sessions`` approved sessions."""
+    measurements = MeasurementStore(f"sqlite:///{folder / 'heimdall.db'}")
+    measurements.upgrade()
+    world = World(
+        measurements, FolderObjectStore(folder / "objects"), ReleaseStore(folder / "models", measurements), {}
+    )
+    if num_sessions:
+        world.approve(world.add_sessions(0, num_sessions))
+    return world
+
+
+def find_object_path(world, digest):
+    """Return the file of an object."""
+    return world.objects.local_path(digest)
+
+
+def list_nodes(world, roots):
+    """Return kind -> node."""
+    return {node.manifest.kind: node for node in walk_manifests(roots.values(), world.objects.read_bytes)}
