@@ -210,7 +210,14 @@ def test_the_longest_recording_is_a_choice():
         decode(GOOD, max_samples=255_999)
 
 
-SMALL = make_kiwisdr(make_noise(8 * 60), rate_hz=100.0, block=8, fix_every_s=1.0)
+SMALL = make_kiwisdr(make_noise(8 * 120), rate_hz=100.0, block=8, fix_every_s=2.0)
+
+
+def test_what_is_damaged_below_is_whole():
+    recording, axis = decode(SMALL)
+    assert axis.num_fresh == 5
+    # without any scatter there remains the rounding of the stamps to 1 ns
+    assert recording.timing_sigma_s == pytest.approx(1e-9 / 12**0.5)
 
 
 @settings(max_examples=300, deadline=None)

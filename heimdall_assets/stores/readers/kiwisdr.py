@@ -38,6 +38,7 @@ MAX_STALE_BLOCKS = 8  # one is usual; more would hide missing samples
 MAX_STAMP_ERROR_NS = 1e6  # missing samples come in blocks of 42 ms; extrapolated stamps stray by less than 1 us
 MAX_RESIDUAL_NS = 10e3  # 10 to 80 ns in good recordings; beyond this the clock did not run evenly
 MAX_RATE_ERROR = 1e-3
+STAMP_STEP_NS = 1.0  # stamps are whole nanoseconds: an error of 1 / sqrt(12) at least
 MAX_NAME_DIFFERENCE_NS = 3600 * 10**9  # the file's name is written by a computer with its own clock
 
 _NAME = re.compile(r"(\d{8}T\d{6})Z_(\d{1,12})_(.+)_iq\.wav")
@@ -276,7 +277,7 @@ def _fit_line(index: NDArray[np.float64], offset_ns: NDArray[np.float64], name: 
             f"{name}: fresh GNSS stamps scatter by {sigma_ns:.4g} ns around a line of {slope:.6g} ns a sample, "
             f"expected at most {MAX_RESIDUAL_NS:g} ns and a rising line (samples are missing, or stamps are wrong)"
         )
-    return float(slope), float(middle - slope * centre), sigma_ns, num_used
+    return float(slope), float(middle - slope * centre), max(sigma_ns, STAMP_STEP_NS / 12**0.5), num_used
 
 
 def _count_stale_blocks(error_ns: NDArray[np.float64], name: str) -> int:
