@@ -101,6 +101,11 @@ class SingleReceiverTask:
             weights_file=model.weights_file,
         )
 
+    def start_network(
+        self, network: nn.Module, model: ModelSpec, train: SessionSet, statistics: dict[str, Any]
+    ) -> None:
+        """Leave the network as it was built: all of it is trained."""
+
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
         rows = list_receivers(sessions)
         known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)

@@ -1,9 +1,9 @@
 """What one kind of model must offer so that fitting, encoding, exporting and judging are the same code for all kinds.
 
 Belongs here: the ``Task`` protocol, ``ExportGraph`` and the registry of kinds. Does not belong here: any model.
-A task holds no state: what it learns from data is ``statistics`` and ``calibration`` (JSON values, stored beside the
-weights) and the network's weights. "Examples" are the integers an epoch draws batches of: rows of the receiver columns
-for ``single_receiver``, sessions for ``network``.
+What a task learns from data is ``statistics`` and ``calibration`` (JSON values, stored beside the weights) and the
+network's weights; nothing else outlives a fit (each fit and each decoded model has a task of its own). "Examples" are
+the integers an epoch draws batches of: rows of the receiver columns for ``single_receiver``, sessions for ``network``.
 """
 
 from collections.abc import Callable, Iterator
@@ -61,6 +61,11 @@ class Task(Protocol):
 
     def build_network(self, model: ModelSpec, statistics: dict[str, Any]) -> "nn.Module":
         """Return the network, its initial weights drawn from torch's global generator (seeded by the caller)."""
+
+    def start_network(
+        self, network: "nn.Module", model: ModelSpec, train: SessionSet, statistics: dict[str, Any]
+    ) -> None:
+        """Set weights that are computed from the training split instead of trained; once, before training."""
 
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
         """Return the examples that can be trained on: with data, and with known truth; ascending, maybe none."""

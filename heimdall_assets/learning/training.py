@@ -79,23 +79,28 @@ def fit_model(
                 raise InvalidInput(f"{name} split: 0 examples for a {model.kind} model: expected at least 1")
         torch.manual_seed(training.seed)
         network = task.build_network(model, statistics)
-        loader = build_loader(
-            TaskBatches(task, sessions, statistics, augmentation, training.seed),
-            EpochBatches(examples, training.batch_size, training.seed, shuffle=True),
-        )
-        val_loader = build_loader(
-            TaskBatches(task, val, statistics),
-            EpochBatches(val_examples, training.batch_size, training.seed, shuffle=False),
-        )
-        module = TaskModule(task, network, training, len(loader), on_epoch)
-        trainer = _run(module, loader, val_loader, training, folder, resume_from)
-        best_epoch = min(module.history, key=lambda record: record["val_loss"])["epoch"]
-        _load_epoch(module, int(best_epoch), [folder] + ([resume_from.parent] if resume_from else []))
-        network = module.network.cpu().eval()
+        task.start_network(network, model, sessions, statistics)
+        accelerator, history = "cpu", list[dict[str, float]]()
+        if any(weight.requires_grad for weight in network.parameters()):
+            loaders = (
+                build_loader(
+                    TaskBatches(task, sessions, statistics, augmentation, training.seed),
+                    EpochBatches(examples, training.batch_size, training.seed, shuffle=True),
+                ),
+                build_loader(
+                    TaskBatches(task, val, statistics),
+                    EpochBatches(val_examples, training.batch_size, training.seed, shuffle=False),
+                ),
+            )
+            module = TaskModule(task, network, training, len(loaders[0]), on_epoch)
+            accelerator = _run(module, loaders, training, folder, resume_from)
+            history = module.history
+            _load_best(module, [folder] + ([resume_from.parent] if resume_from else []))
+        network = network.cpu().eval()
         calibration = task.calibrate(network, val, statistics)
     facts = {
-        "best_epoch": int(best_epoch),
-        "num_epochs": len(module.history),
+        "best_epoch": _find_best_epoch(history) if history else None,
+        "num_epochs": len(history),
         "num_train_sessions": len(train),
         "num_added_sessions": len(sessions) - len(train),
         "num_val_sessions": len(val),
@@ -109,11 +114,11 @@ def fit_model(
         "augmentation": augmentation.dump(),
         "statistics": statistics,
         "calibration": calibration,
-        "environment": read_environment(training, trainer.strategy.root_device.type),
+        "environment": read_environment(training, accelerator),
         "facts": facts,
     }
-    weights = {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}
-    return FittedModel(weights=weights, settings=settings, history=module.history)
+    weights = {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
+    return FittedModel(weights=weights, settings=settings, history=history)
 
 
 def read_environment(training: TrainingSpec, accelerator: str = "cpu") -> dict[str, Any]:
@@ -139,8 +144,9 @@ def _check_apart(train: SessionSet, val: SessionSet) -> None:
 
 
 def _run(
-    module: TaskModule, loader: Any, val_loader: Any, training: TrainingSpec, folder: Path, resume_from: Path | None
-) -> lightning.Trainer:
+    module: TaskModule, loaders: tuple[Any, Any], training: TrainingSpec, folder: Path, resume_from: Path | None
+) -> str:
+    """Train ``module`` in place and return the kind of device it ran on."""
     interrupted = _BreakOffKeeper(folder)
     with _quiet_lightning():
         trainer = lightning.Trainer(
@@ -160,13 +166,13 @@ def _run(
         )
         with _keep_interrupt_handler():
             try:
-                trainer.fit(module, loader, val_loader, ckpt_path=resume_from, weights_only=True)
+                trainer.fit(module, *loaders, ckpt_path=resume_from, weights_only=True)
             except SystemExit:
                 if interrupted.seen is None:
                     raise
         if interrupted.seen is not None:
             raise KeyboardInterrupt("training was cancelled; its checkpoints stay") from interrupted.seen
-    return trainer
+    return trainer.strategy.root_device.type
 
 
 def _build_keepers(training: TrainingSpec, folder: Path) -> list[Callback]:
@@ -190,14 +196,19 @@ def _build_keepers(training: TrainingSpec, folder: Path) -> list[Callback]:
     ]
 
 
-def _load_epoch(module: TaskModule, epoch: int, folders: list[Path]) -> None:
-    """Load the weights of one epoch; a resumed run may have left its best one in the earlier run's folder."""
+def _find_best_epoch(history: list[dict[str, float]]) -> int:
+    """Return the epoch with the lowest validation loss, the first of equals."""
+    return int(min(history, key=lambda record: record["val_loss"])["epoch"])
+
+
+def _load_best(module: TaskModule, folders: list[Path]) -> None:
+    """Load the weights of the best epoch; a resumed run may have left them in the earlier run's folder."""
+    name = f"epoch-{_find_best_epoch(module.history):03d}.ckpt"
     for folder in folders:
-        path = folder / f"epoch-{epoch:03d}.ckpt"
-        if path.is_file():
-            module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+        if (folder / name).is_file():
+            module.load_state_dict(torch.load(folder / name, map_location="cpu", weights_only=True)["state_dict"])
             return
-    raise NotFound(f"checkpoint epoch-{epoch:03d}.ckpt of the best epoch: in none of {[str(item) for item in folders]}")
+    raise NotFound(f"checkpoint {name} of the best epoch: in none of {[str(folder) for folder in folders]}")
 
 
 class _BreakOffKeeper(Callback):
