@@ -1,4 +1,4 @@
-"""Provenance: complete, self-contained, checked by its schema and by itself; uses and differences read from it alone."""
+"""Provenance: complete, checked by its schema and by itself; uses and differences are read from it alone."""
 
 import copy
 import json

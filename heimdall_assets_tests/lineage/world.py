@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,7 @@ class World:
     objects: FolderObjectStore
     releases: ReleaseStore
     events: dict
+    database: Path
 
     def add_sessions(self, first, count):
         """Import and return the ids of ``count`` new sessions; station-c hears levels only."""
@@ -172,8 +174,14 @@ class World:
             [ModelSpec(), training or TrainingSpec()],
             environment={"num_threads": 2, "cpu_capability": "AVX2"},
         )
-        metrics = {"num_sessions": len(names) // 5, "median_m": median_m, "p90_m": 300.0, "coverage_90": 0.9,
-                   "baselines": {"<b>centre</b>": {"num_sessions": 3, "median_m": 900.0}}, "worse_than": []}  # fmt: skip
+        metrics = {
+            "num_sessions": len(names) // 5,
+            "median_m": median_m,
+            "p90_m": 300.0,
+            "coverage_90": 0.9,
+            "baselines": {"<b>centre</b>": {"num_sessions": 3, "median_m": 900.0}},
+            "worse_than": [],
+        }
         judged = {"trained_checkpoint": checkpoint, "test_split": splits["test"]}
         evaluation = self.put_manifest(
             "evaluation_metrics",
@@ -249,7 +257,11 @@ def make_world(folder, num_sessions=10):
     measurements = MeasurementStore(f"sqlite:///{folder / 'heimdall.db'}")
     measurements.upgrade()
     world = World(
-        measurements, FolderObjectStore(folder / "objects"), ReleaseStore(folder / "models", measurements), {}
+        measurements,
+        FolderObjectStore(folder / "objects"),
+        ReleaseStore(folder / "models", measurements),
+        {},
+        folder / "heimdall.db",
     )
     if num_sessions:
         world.approve(world.add_sessions(0, num_sessions))

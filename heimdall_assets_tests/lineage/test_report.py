@@ -1,0 +1,98 @@
+"""Reports: the tree tells every manifest, the page is one file, opens without a network, and escapes what it shows."""
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+
+from heimdall_assets.lineage.report import MAX_TABLE_ROWS, render_html, render_tree
+from heimdall_assets_tests.lineage.world import make_world
+
+
+@pytest.fixture(scope="module")
+def provenance(tmp_path_factory):
+    world = make_world(tmp_path_factory.mktemp("world"), 5)
+    return world.freeze(world.make_chain())
+
+
+def test_the_tree_tells_every_manifest_once_in_full(provenance):
+    text = render_tree(provenance)
+    for node in provenance["nodes"]:
+        assert text.count(f"{node['kind']} {node['digest'][:12]}  (") == 1
+    assert "measurement_database" in text
+    assert "5 sessions (3 test, 1 train, 1 val)" in text
+    assert "approved by Ada" in text
+    assert "(above)" in text
+    assert text.splitlines()[0].startswith("v1.0.0")
+
+
+class Checker(HTMLParser):
+    """Collects tags that are left open and addresses that a browser would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.loaded += [value for name, value in attrs if name in {"src", "href", "xlink:href"}]
+        if tag not in {"meta", "link", "img", "br", "circle", "path"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_is_whole_and_loads_nothing(provenance):
+    page = render_html(provenance, "ab" * 32)
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert checker.loaded == []
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "ab" * 32 in page
+    for word in ("night 4", "Station-A", "TrainingSpec", "splits_do_not_leak", "AVX2", "Sessions (5 of 5)"):
+        assert word in page
+
+
+def test_what_comes_from_outside_is_escaped(provenance):
+    page = render_html(provenance)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "<b>centre</b>" not in page
+
+
+def test_the_map_is_svg_with_every_place(provenance):
+    page = render_html(provenance)
+    svg = ET.fromstring(re.search(r"<svg.*?</svg>", page, re.S).group())
+    marks = [(float(mark.get("cx")), float(mark.get("cy"))) for mark in svg.iter("circle") if mark.get("fill-opacity")]
+    assert len(marks) == 5
+    assert all(0 <= x <= 760 and 0 <= y <= 460 for x, y in marks)
+    # Sources move north-east with their number: right and up on the page.
+    assert marks == sorted(marks)
+    assert [y for _, y in marks] == sorted((y for _, y in marks), reverse=True)
+    assert len([mark for mark in svg.iter("path") if mark.get("fill") == "#111"]) == 3
+
+
+def test_long_tables_say_that_they_are_cut(provenance):
+    long = {**provenance, "sessions": {**provenance["sessions"], "rows": provenance["sessions"]["rows"] * 1500}}
+    page = render_html(long)
+    assert f"Sessions ({MAX_TABLE_ROWS} of 7500)" in page
+
+
+def test_a_model_without_positions_draws_an_empty_map(provenance):
+    bare = {**provenance, "measurements": {**provenance["measurements"], "rows": []}}
+    bare["sources"] = {**provenance["sources"], "rows": []}
+    assert "0 of 0 transmitting places" in render_html(bare)
+
+
+def test_one_place_alone_is_drawn(provenance):
+    one = {**provenance, "sessions": {**provenance["sessions"], "rows": provenance["sessions"]["rows"][:1]}}
+    one["measurements"] = {**provenance["measurements"], "rows": []}
+    assert "1 of 1 transmitting places" in render_html(one)
