@@ -106,12 +106,22 @@ def compare_methods(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 def _first_cause(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            message = "" if error is None else error.message.strip().splitlines()[0]
-            return f"{event.step_key}: {message}"
+            return f"{event.step_key}: {_describe_error(event.step_failure_data.error)}"
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             return f"{check.asset_key.to_user_string()}: check {check.check_name} failed: {check.description or ''}"
     return f"run {result.run_id} failed"
+
+
+_WRAPPERS = ("DagsterExecutionStepExecutionError", "_RemoteTraceback")
+
+
+def _describe_error(error: Any) -> str:
+    """Return the innermost error of a chain that is not a wrapper around another, in one line."""
+    found = ""
+    while error is not None:
+        if error.cls_name not in _WRAPPERS:
+            found = " ".join(error.message.split())
+        error = error.cause
+    # Dagster puts the class in front, with its module: the user needs the message.
+    return found.partition(": ")[2] if found.startswith("heimdall_assets.errors.") else found

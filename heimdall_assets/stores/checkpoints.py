@@ -9,17 +9,15 @@ import numpy as np
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest, compute_result_key
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.datasets import load_sessions
 from heimdall_assets.stores.objects import ObjectStore
-from heimdall_assets.stores.results import Computed, Result, find_or_compute
+from heimdall_assets.stores.results import Computed, Result, find_or_compute, name_result
 
 if TYPE_CHECKING:
     from heimdall_assets.learning.training import FittedModel
 
-CODE_VERSION = "1"
-"""Raised when the same data, specs and environment give other weights."""
 
 MEDIA_TYPES = {"weights.safetensors": SAFETENSORS_MEDIA_TYPE, "settings.json": JSON_MEDIA_TYPE}
 
@@ -48,8 +46,9 @@ def train_checkpoint(
         for name, sessions in (("train_split", train), ("val_split", val)):
             if not len(sessions):
                 raise InvalidSetting(f"{name}: found 0 sessions, expected at least 1; approve more sites")
-        specs = {type(spec).__name__: spec.dump() for spec in (model, training, augmentation)}
-        folder = scratch / compute_result_key("trained_checkpoint", CODE_VERSION, parents, specs)
+        folder = scratch / name_result("trained_checkpoint", parents, [model, training, augmentation]).removeprefix(
+            "results/"
+        )
         last = folder / "last.ckpt"
         folder.mkdir(parents=True, exist_ok=True)
         fitted = fit_model(model, training, augmentation, train, val, folder, on_epoch, last if last.exists() else None)
@@ -62,9 +61,7 @@ def train_checkpoint(
             "environment": fitted.settings["environment"],
         }
 
-    return find_or_compute(
-        objects, "trained_checkpoint", CODE_VERSION, parents, [model, training, augmentation], compute
-    )
+    return find_or_compute(objects, "trained_checkpoint", parents, [model, training, augmentation], compute)
 
 
 def describe_mix(sessions: SessionSet) -> dict[str, int]:

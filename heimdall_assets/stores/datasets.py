@@ -88,6 +88,10 @@ def write_index(objects: ObjectStore, name: str, table: pd.DataFrame) -> None:
     objects.write_reference(name, objects.put_bytes(encode_table(table), PARQUET_MEDIA_TYPE).digest)
 
 
+def _list_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in record.items()} for record in table.to_dict("records")]
+
+
 def _nullable(value: Any) -> Any:
     return None if pd.isna(value) else value
 
@@ -189,13 +193,13 @@ def ingest_recordings(
     One bad recording never stops the others. Objects named by content are not read twice; objects named by path may
     have changed and are always read.
     """
-    rows = approved.loc[approved["iq_data_location"].notna(), _ROW_FIELDS].to_dict("records")
+    rows = _list_records(approved.loc[approved["iq_data_location"].notna(), _ROW_FIELDS])
     keys = [_key_of_row(row) for row in rows]
     name = f"recordings/{spec.digest()}-{CODE_VERSION}"
     index = read_index(objects, name)
     known: dict[str, dict[str, Any]] = {}
     if index is not None:
-        known = {record.pop("key"): record for record in index.to_dict("records")}
+        known = {record.pop("key"): record for record in _list_records(index)}
     found: list[dict[str, Any] | None] = []
     for key, row in zip(keys, rows, strict=True):
         record = known.get(key) if str(row["iq_data_location"]).startswith("sha256:") else None
@@ -237,13 +241,18 @@ class _Task:
     needs_delays: bool
 
 
+def _decode_checked(data: bytes, row: dict[str, Any]) -> Recording:
+    return decode_row(data, row, max_samples=len(data))  # checked before: its own size bounds it
+
+
 def _work_session(
     task: _Task, objects: ObjectStore, features: FeatureSpec, delays: DelaySpec
 ) -> tuple[list[NDArray[np.float32] | str | None], list[tuple[float, float, float]]]:
     """Return each row's spectrogram (a reason where there is none, None where none is needed), and its arrivals."""
-    recordings = [decode_row(objects.read_bytes(row["digest"]), row, row["num_samples"]) for row in task.rows]
+    recordings = [_decode_checked(objects.read_bytes(row["digest"]), row) for row in task.rows]
     images: list[NDArray[np.float32] | str | None] = []
     for row, recording, needed in zip(task.rows, recordings, task.needs_feature, strict=True):
+        image: NDArray[np.float32] | str | None
         try:
             image = (
                 compute_spectrogram(
@@ -322,7 +331,7 @@ def compute_features(
     pending_keys: list[str] = []
     columns = ["measurement_id", "session_id"]
     for _, group in rows.groupby("session_id", sort=True):
-        records = group.to_dict("records")
+        records = _list_records(group)
         keys = [_key_of_recording(record) for record in records]
         needs = [key not in known_features for key in keys]
         session_key = _key_of_session(records, keys)

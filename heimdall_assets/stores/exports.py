@@ -9,8 +9,6 @@ from heimdall_assets.stores.datasets import load_sessions
 from heimdall_assets.stores.objects import ObjectStore
 from heimdall_assets.stores.results import Computed, Result, find_or_compute, read_parent
 
-CODE_VERSION = "1"
-
 
 def export_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Manifest, spec: ExportSpec) -> Result:
     """Return the ONNX file of a checkpoint with its parity on the test split, found or exported."""
@@ -36,7 +34,7 @@ def export_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Ma
         }
 
     parents = {"trained_checkpoint": checkpoint.digest, "test_split": test_split.digest}
-    return find_or_compute(objects, "onnx_model", CODE_VERSION, parents, [spec], compute)
+    return find_or_compute(objects, "onnx_model", parents, [spec], compute)
 
 
 def check_parity(measured: dict[str, float], spec: ExportSpec) -> dict[str, Any]:

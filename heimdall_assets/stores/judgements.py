@@ -16,8 +16,6 @@ from heimdall_assets.stores.datasets import artifact_of_table, load_sessions
 from heimdall_assets.stores.objects import ObjectStore
 from heimdall_assets.stores.results import Computed, Result, find_or_compute, read_parent
 
-CODE_VERSION = "1"
-
 
 def judge_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Manifest, spec: EvaluationSpec) -> Result:
     """Return the checkpoint's figures on the test split, found or computed."""
@@ -36,7 +34,7 @@ def judge_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Man
         return artifacts, summarize_metrics(judgement.metrics)
 
     parents = {"trained_checkpoint": checkpoint.digest, "test_split": test_split.digest}
-    return find_or_compute(objects, "evaluation_metrics", CODE_VERSION, parents, [spec], compute)
+    return find_or_compute(objects, "evaluation_metrics", parents, [spec], compute)
 
 
 def summarize_metrics(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from heimdall_assets.learning.judging import judge_model
 from heimdall_assets.locating.classical import locate_session
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.signals.geodesy import LocalFrame, compute_distance_m
-from heimdall_assets.specs import DatasetSpec, DelaySpec, EvaluationSpec, FeatureSpec, RecordingSpec, TimingSpec
+from heimdall_assets.specs import DatasetSpec, DelaySpec, EvaluationSpec, FeatureSpec, RecordingSpec, Spec, TimingSpec
 from heimdall_assets.stores.checkpoints import load_checkpoint
 from heimdall_assets.stores.datasets import Progress, load_sessions, load_table, observe_sessions
 from heimdall_assets.stores.home import Stores
@@ -92,17 +92,17 @@ def observe_stored(
     Args:
         model: manifest of an exported model whose specs are to be used; None: the defaults.
     """
-    chosen = {
-        spec.__name__: spec(**({} if model is None else _find_spec(stores, model, spec.__name__)))
-        for spec in (RecordingSpec, FeatureSpec, DelaySpec, TimingSpec)
-    }
+
+    def fields(spec: type[Spec]) -> dict[str, Any]:
+        return {} if model is None else _find_spec(stores, model, spec.__name__)
+
     sessions, refused = observe_sessions(
         stores.objects,
         rows,
-        chosen["RecordingSpec"],
-        chosen["FeatureSpec"],
-        chosen["DelaySpec"],
-        chosen["TimingSpec"],
+        RecordingSpec(**fields(RecordingSpec)),
+        FeatureSpec(**fields(FeatureSpec)),
+        DelaySpec(**fields(DelaySpec)),
+        TimingSpec(**fields(TimingSpec)),
         progress,
     )
     return sessions, [str(reason) for reason in refused["reason"]]
@@ -221,7 +221,8 @@ def evaluate_stored(
     num_trained_on = int(rows["session_id"].nunique() - fresh["session_id"].nunique())
     if not len(fresh):
         raise Refused(
-            f"model {released.version} on {where}: all {num_trained_on} sessions were trained on, expected at least 1 that was not"
+            f"model {released.version} on {where}: all {num_trained_on} sessions were trained on, "
+            "expected at least 1 that was not"
         )
     sessions, refused = observe_stored(stores, fresh, progress, released.manifest)
     reference = load_sessions(stores.objects, read_parent(stores.objects, released.manifest, "train_split"))

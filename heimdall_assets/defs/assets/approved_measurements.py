@@ -36,7 +36,8 @@ def approved_measurements(
 
     Rows that cannot be used are left out, counted and listed with their reason.
     """
-    report_to(context, "approved_measurements")("rows read", 0, 1)
+    progress = report_to(context, "approved_measurements")
+    progress("snapshot taken", 0, 1)
     dataset = config.pure()
     snapshot = stores.measurements.read_approved(dataset)
     rows, left_out = snapshot.rows, snapshot.left_out
@@ -60,6 +61,7 @@ def approved_measurements(
     parents = {"measurement_database": stores.measurements.compute_fingerprint(dataset)}
     content = {"rows": artifact_of_table(stores.objects, rows).digest}
     result = find_or_compute(stores.objects, "approved_measurements", parents, [dataset], compute, content)
+    progress("snapshot taken", 1, 1)
     return materialize(
         result,
         {

@@ -26,8 +26,10 @@ def evaluation_metrics(
     stores: dg.ResourceParam[Stores],
 ) -> dg.MaterializeResult:
     """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""
-    report_to(context, "evaluation_metrics")("sessions judged", 0, test_split.summary["num_sessions"])
+    progress, count = report_to(context, "evaluation_metrics"), test_split.summary["num_sessions"]
+    progress("sessions judged", 0, count)
     result = judge_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
+    progress("sessions judged", count, count)
     metrics = load_metrics(stores.objects, result.manifest)
     return materialize(
         result,

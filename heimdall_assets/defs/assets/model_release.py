@@ -28,7 +28,8 @@ def model_release(
 
     The same model is released once: releasing it again finds the version it has.
     """
-    report_to(context, "model_release")("model released", 0, 1)
+    progress = report_to(context, "model_release")
+    progress("model released", 0, 1)
     nodes = walk_manifests([onnx_model.digest, evaluation_metrics.digest], stores.objects.read_bytes)
     result = release_model(
         stores,
@@ -37,6 +38,7 @@ def model_release(
         checks=find_checks(context.instance, context.run_id),
         dagster_events=find_events(context.instance, [node.manifest for node in nodes]),
     )
+    progress("model released", 1, 1)
     version = result.manifest.summary["version"]
     return materialize(
         result,

@@ -22,6 +22,8 @@ def onnx_model(
     stores: dg.ResourceParam[Stores],
 ) -> dg.MaterializeResult:
     """One ONNX file with the statistics, units and specs inside, compared element by element with PyTorch."""
-    report_to(context, "onnx_model")("model exported", 0, 1)
+    progress = report_to(context, "onnx_model")
+    progress("model exported", 0, 1)
     result = export_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
+    progress("model exported", 1, 1)
     return materialize(result, {"parity": result.manifest.summary["parity"]})

@@ -1,0 +1,173 @@
+"""Each check passes on what the graph makes, and fails on what it is there to catch."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save
+
+from heimdall_assets.defs import checks
+from heimdall_assets.domain import APPROVED_COLUMNS
+from heimdall_assets.manifests import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Artifact, Manifest
+from heimdall_assets.specs import FeatureSpec, SplitSpec
+from heimdall_assets.stores.datasets import artifact_of_table
+from heimdall_assets_tests.homes import make_places
+
+
+@pytest.fixture
+def stores(tmp_path):
+    return make_places(tmp_path).open_stores()
+
+
+def make(kind, artifacts=None, summary=None, specs=None) -> Manifest:
+    return Manifest(kind=kind, code_version="1", artifacts=artifacts or {}, summary=summary or {}, specs=specs or {})
+
+
+def approved_table(**changes) -> pd.DataFrame:
+    filled = {"string": "x", "float64": 1.0, "Int64": 1, "datetime64[us, UTC]": pd.Timestamp("2026-01-01", tz="UTC")}
+    row = {name: filled[dtype] for name, dtype in APPROVED_COLUMNS.items()}
+    rows = [{**row, "measurement_id": f"m{index}"} for index in range(3)]
+    table = pd.DataFrame(rows).astype(APPROVED_COLUMNS)
+    return table.assign(**changes)
+
+
+def approved(stores, table, left_out=0, **summary) -> Manifest:
+    gone = pd.DataFrame({"measurement_id": ["g"] * left_out, "session_id": "s", "reason": "no position"}).astype("string")
+    return make(
+        "approved_measurements",
+        {"table": artifact_of_table(stores.objects, table), "left_out": artifact_of_table(stores.objects, gone)},
+        {"num_sessions": 3, "num_measurements": len(table), **summary},
+    )
+
+
+def test_snapshot_schema(stores):
+    assert checks.snapshot_follows_schema(approved(stores, approved_table()), stores).passed
+    assert not checks.snapshot_follows_schema(approved(stores, approved_table().drop(columns="snr_db")), stores).passed
+    doubled = approved_table(measurement_id="m0")
+    assert not checks.snapshot_follows_schema(approved(stores, doubled), stores).passed
+
+
+def test_snapshot_has_sessions(stores):
+    assert checks.snapshot_has_sessions(approved(stores, approved_table())).passed
+    assert not checks.snapshot_has_sessions(approved(stores, approved_table(), num_sessions=2)).passed
+
+
+@pytest.mark.parametrize("change", [{"source_latitude": 91.0}, {"receiver_longitude": np.nan}, {"frequency_hz": -1.0}])
+def test_positions_are_possible(stores, change):
+    assert checks.positions_are_possible(approved(stores, approved_table()), stores).passed
+    assert not checks.positions_are_possible(approved(stores, approved_table(**change)), stores).passed
+
+
+def test_few_rows_left_out(stores):
+    assert checks.few_rows_left_out(approved(stores, approved_table(), left_out=1), stores).passed
+    assert not checks.few_rows_left_out(approved(stores, approved_table(), left_out=9), stores).passed
+
+
+def recordings(stores, status) -> Manifest:
+    digest = stores.objects.put_bytes(b"samples", NPY_MEDIA_TYPE).digest
+    table = pd.DataFrame(
+        {"measurement_id": ["a", "b"], "session_id": "s", "status": status, "reason": "clipped", "digest": digest}
+    ).astype("string")
+    return make("iq_files", {"table": artifact_of_table(stores.objects, table)})
+
+
+def test_recordings_are_usable(stores):
+    assert checks.recordings_are_usable(recordings(stores, ["ok", "refused"]), stores).passed
+    assert not checks.recordings_are_usable(recordings(stores, ["refused", "refused"]), stores).passed
+
+
+def test_recordings_rest_whole(stores):
+    manifest = recordings(stores, ["ok", "ok"])
+    assert checks.recordings_rest_whole(manifest, stores).passed
+    stores.objects.local_path(stores.objects.put_bytes(b"samples", NPY_MEDIA_TYPE).digest).unlink()
+    assert not checks.recordings_rest_whole(manifest, stores).passed
+
+
+def features(stores, images) -> Manifest:
+    buffer = io.BytesIO()
+    np.save(buffer, images.astype(np.float32), allow_pickle=False)
+    shard = stores.objects.put_bytes(buffer.getvalue(), NPY_MEDIA_TYPE).digest
+    return make("spectrogram_features", summary={"shards": [shard]}, specs={"FeatureSpec": FeatureSpec().dump()})
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1.0, -100.5])
+def test_features_are_finite(stores, bad):
+    images = np.full((2, 3, 128, 32), -50.0)
+    assert checks.features_are_finite(features(stores, images), stores).passed
+    images[1, 2, 3, 4] = bad
+    assert not checks.features_are_finite(features(stores, images), stores).passed
+
+
+def test_features_have_the_shape_of_their_spec(stores):
+    assert not checks.features_are_finite(features(stores, np.full((2, 3, 64, 32), -50.0)), stores).passed
+
+
+def split(stores, sessions, sites) -> Manifest:
+    table = pd.DataFrame({"session_id": sessions, "site": sites}).astype("string")
+    return make(
+        "train_split", {"table": artifact_of_table(stores.objects, table)}, specs={"SplitSpec": SplitSpec().dump()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("test", "passed"), [((["c"], ["z"]), True), ((["a"], ["z"]), False), ((["c"], ["x"]), False), (([], []), False)]
+)
+def test_splits_do_not_leak(stores, test, passed):
+    parts = split(stores, ["a"], ["x"]), split(stores, ["b"], ["y"]), split(stores, *test)
+    assert checks.splits_do_not_leak(*parts, stores).passed is passed
+
+
+def test_weights_are_finite(stores):
+    def checkpoint(value):
+        data = save({"w": np.array([1.0, value], np.float32)})
+        return make("trained_checkpoint", {"weights.safetensors": stores.objects.put_bytes(data, SAFETENSORS_MEDIA_TYPE)})
+
+    assert checks.weights_are_finite(checkpoint(2.0), stores).passed
+    assert not checks.weights_are_finite(checkpoint(np.inf), stores).passed
+
+
+def test_better_than_baselines():
+    assert checks.better_than_baselines(make("evaluation_metrics", summary={"worse_than": []})).passed
+    assert not checks.better_than_baselines(make("evaluation_metrics", summary={"worse_than": ["tdoa_robust"]})).passed
+
+
+def test_onnx_matches_pytorch():
+    assert checks.onnx_matches_pytorch(make("onnx_model", summary={"parity": {"passed": True}})).passed
+    assert not checks.onnx_matches_pytorch(make("onnx_model", summary={"parity": {"passed": False}})).passed
+
+
+def test_release_is_whole(stores):
+    version = stores.releases.allocate_version("major")
+    folder = stores.releases.publish(version, {"model.onnx": b"model"}, {"manifest": "0" * 64})
+    manifest = make("model_release", summary={"version": version})
+    assert checks.release_is_whole(manifest, stores).passed
+    (folder / "model.onnx").chmod(0o600)
+    (folder / "model.onnx").write_bytes(b"other")
+    assert not checks.release_is_whole(manifest, stores).passed
+
+
+def test_snapshot_resembles_release(stores):
+    before = approved_table()
+    snapshot = approved(stores, before)
+    stored = stores.objects.put_bytes(snapshot.encode(), "application/json")
+    onnx = Manifest(kind="onnx_model", code_version="1", parents={"approved_measurements": stored.digest})
+    digest = stores.objects.put_bytes(onnx.encode(), "application/json").digest
+    assert checks.snapshot_resembles_release(snapshot, stores).passed  # no release yet
+    stores.releases.publish(stores.releases.allocate_version("major"), {"model.onnx": b"m"}, {"manifest": digest})
+    assert checks.snapshot_resembles_release(snapshot, stores).passed
+    drifted = approved(stores, approved_table(signal_strength_db=-90.0))
+    result = checks.snapshot_resembles_release(drifted, stores)
+    assert not result.passed
+    assert result.metadata["signal_strength_db"].value == pytest.approx(1.0)
+
+
+def test_every_check_is_registered_and_described():
+    names = [check.name for definition in checks.CHECKS for check in definition.check_specs]
+    assert len(names) == len(set(names)) == 13
+    assert all(spec.description for definition in checks.CHECKS for spec in definition.check_specs)
+
+
+def test_an_artifact_needs_a_digest():
+    with pytest.raises(ValueError, match="digest"):
+        Artifact(digest="short", media_type="x", size=1)

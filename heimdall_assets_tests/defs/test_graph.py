@@ -1,0 +1,167 @@
+"""The whole graph on a small simulated network: what it makes, what it finds again, what a fault does to it."""
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from heimdall_assets.defs.running import GraphFailed
+from heimdall_assets.definitions import build_definitions
+from heimdall_assets.manifests import Manifest, compute_digest
+from heimdall_assets.places import prepare_dagster_home
+from heimdall_assets.specs import SplitSpec, TrainingSpec
+from heimdall_assets.stores.datasets import load_sessions, load_table
+from heimdall_assets.stores.results import read_parent
+from heimdall_assets.stores.simulated import import_simulated
+from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, make_places, release
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home whose graph ran once: places, and what the run made."""
+    places = fill_home(tmp_path_factory.mktemp("home"))
+    return places, release(places)
+
+
+def read_manifest(places, summary, name) -> Manifest:
+    return Manifest.decode(places.open_stores().objects.read_bytes(summary["manifests"][name]))
+
+
+def test_every_asset_rests_under_its_digest_and_names_its_parents(home):
+    places, summary = home
+    objects = places.open_stores().objects
+    manifest = read_manifest(places, summary, "onnx_model")
+    for kind in ("trained_checkpoint", "train_split", "spectrogram_features", "iq_files", "approved_measurements"):
+        parent = read_parent(objects, manifest, kind)
+        assert parent.digest == summary["manifests"][kind]
+        for artifact in parent.artifacts.values():
+            assert compute_digest(objects.read_bytes(artifact.digest)) == artifact.digest
+
+
+def test_features_and_arrivals_are_those_of_the_simulated_physics(home):
+    places, summary = home
+    objects = places.open_stores().objects
+    sessions = load_sessions(objects, read_manifest(places, summary, "train_split"))
+    assert sessions.features is not None
+    assert sessions.features.shape[1:] == (3, 128, 32)
+    assert (sessions.feature_row >= 0).all()
+    assert set(sessions.strata["origin"]) == {"simulated"}
+    # Arrival differences follow the true ranges where the delay estimator is sure of itself.
+    from heimdall_assets.domain import SIGNAL_SPEED_M_S
+    from heimdall_assets.signals.geodesy import compute_straight_range_m
+
+    z = []
+    for index in range(len(sessions)):
+        rows = sessions.receivers(index)
+        ranges = compute_straight_range_m(
+            sessions.source_latitude[index],
+            sessions.source_longitude[index],
+            0.0,
+            sessions.receiver_latitude[rows],
+            sessions.receiver_longitude[rows],
+            sessions.receiver_altitude_m[rows],
+        )
+        offset = sessions.arrival_s[rows] - ranges / SIGNAL_SPEED_M_S
+        sigma = np.hypot(sessions.arrival_sigma_s[rows], sessions.timing_sigma_s[rows])
+        known = np.isfinite(offset) & (sigma < 20e-6)
+        if known.sum() >= 2:
+            weight = sigma[known] ** -2
+            z += list((offset[known] - np.average(offset[known], weights=weight)) / sigma[known])
+    assert len(z) > 20
+    # Each session's own zero takes one degree of freedom of about four; group delays of receivers are not in sigma.
+    assert np.median(np.abs(z)) < 3.0
+
+
+def test_a_second_run_computes_nothing_and_finds_the_same_release(home):
+    places, summary = home
+    again = release(places)
+    assert again["manifests"] == summary["manifests"]
+    assert again["version"] == summary["version"]
+    assert not any(again["computed"].values()), again["computed"]
+
+
+def test_the_release_holds_what_the_contract_names(home):
+    places, summary = home
+    releases = places.open_stores().releases
+    assert {path.name for path in releases.folder(summary["version"]).iterdir()} == {
+        "model.onnx",
+        "config.yaml",
+        "metrics.json",
+        "README.md",
+        "provenance.json",
+    }
+    assert str(places.home) not in releases.read_file(summary["version"], "model.onnx").decode("latin-1")
+    assert summary["parity"]["passed"]
+    assert {row["method"] for row in summary["comparison"]} >= {"model", "tdoa_robust", "physical bound"}
+
+
+def test_another_home_gives_the_same_split_checkpoint_and_onnx_bytes(home, tmp_path):
+    _, summary = home
+    other = release(fill_home(tmp_path))
+    for asset in ("train_split", "val_split", "test_split", "trained_checkpoint", "onnx_model"):
+        if asset != "onnx_model":
+            assert other["digests"][asset] == summary["digests"][asset], asset
+
+
+def test_new_sessions_compute_their_own_features_alone(tmp_path):
+    places = fill_home(tmp_path)
+    first = release(places)
+    more = SIMULATION.model_copy(update={"num_sessions": SIMULATION.num_sessions + 2})
+    import_simulated(places.open_stores(), more, "demo", ignore)
+    second = release(places)
+    assert first["computed"]["spectrogram_features"] == 4 * SIMULATION.num_sessions
+    assert second["computed"]["spectrogram_features"] == 4 * 2
+    assert second["computed"]["iq_files"] == 4 * 2
+    assert second["version"] == "v1.0.1"  # new data alone: a patch
+    before = load_table(
+        places.open_stores().objects, read_manifest(places, first, "test_split").artifacts["table"]
+    )
+    after = load_table(
+        places.open_stores().objects, read_manifest(places, second, "test_split").artifacts["table"]
+    )
+    assert set(before["session_id"]) <= set(after["session_id"])  # growth moves nobody
+
+
+def test_other_settings_make_another_minor_version(home):
+    places, _ = home
+    assert release(places, TrainingSpec(max_epochs=1, num_threads=1))["version"] == "v1.1.0"
+
+
+def test_a_failure_names_asset_cause_and_expectation(tmp_path):
+    places = make_places(tmp_path)
+    places.open_stores()
+    with pytest.raises(GraphFailed, match=r"snapshot_has_sessions.*found 0 approved.*expected at least 3"):
+        release(places)
+
+
+def test_a_split_that_cannot_be_made_is_told_in_one_line(home):
+    places, _ = home
+    with pytest.raises(GraphFailed, match="no_such_column"):
+        release(places, SplitSpec(column="no_such_column"))
+
+
+def test_a_lost_artifact_is_computed_again(tmp_path):
+    places = fill_home(tmp_path)
+    summary = release(places)
+    digest = summary["digests"]["trained_checkpoint"]["weights.safetensors"]
+    places.open_stores().objects.local_path(digest).unlink()
+    again = release(places)
+    assert again["computed"]["trained_checkpoint"] == 1
+    assert again["digests"]["trained_checkpoint"]["weights.safetensors"] == digest
+
+
+def test_steps_load_the_version_their_run_recorded(home):
+    """Dagster's event log, not "the latest", decides what a step reads."""
+    places, summary = home
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(places))) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("onnx_model"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        tags = event.asset_materialization.tags or {}
+        assert tags["dagster/input_data_version/trained_checkpoint"] in {
+            summary["manifests"]["trained_checkpoint"],
+            instance.get_latest_materialization_event(
+                dg.AssetKey("trained_checkpoint")
+            ).asset_materialization.metadata["manifest"].value,
+        }
+        lonely = build_definitions(places).resolve_job_def("train")
+        assert lonely.name == "train"

@@ -1,0 +1,38 @@
+"""Small homes with simulated sessions, for tests of the graph and the command line."""
+
+from pathlib import Path
+from typing import Any
+
+from heimdall_assets.defs.running import run_graph
+from heimdall_assets.places import Places, read_places
+from heimdall_assets.specs import EvaluationSpec, ModelSpec, SimulationSpec, Spec, TrainingSpec
+from heimdall_assets.stores.simulated import import_simulated
+
+SIMULATION = SimulationSpec(num_sessions=20, min_receivers=4, max_receivers=4, duration_s=0.6)
+TINY: list[Spec] = [
+    ModelSpec(use_spectrograms=False, width=16, num_layers=1, num_heads=2),
+    TrainingSpec(max_epochs=2, num_threads=1),
+    EvaluationSpec(num_bootstrap=100),
+]
+
+
+def ignore(*_: Any) -> None:
+    """Hear of progress and do nothing."""
+
+
+def make_places(folder: Path) -> Places:
+    """Return the embedded places below ``folder``, whatever the environment says."""
+    return read_places({"HEIMDALL_HOME": str(folder)})
+
+
+def fill_home(folder: Path, simulation: SimulationSpec = SIMULATION) -> Places:
+    """Return the places of a home with approved simulated sessions."""
+    places = make_places(folder)
+    import_simulated(places.open_stores(), simulation, "demo", ignore)
+    return places
+
+
+def release(places: Places, *specs: Spec) -> dict[str, Any]:
+    """Return what the whole graph made with tiny settings; ``specs`` win over them."""
+    chosen = {type(spec): spec for spec in [*TINY, *specs]}
+    return run_graph(places, "release", list(chosen.values()), ignore)
