@@ -1,33 +1,17 @@
 """Files of strangers to pending sessions: everything is decoded and checked first, then stored, then one transaction.
 
-Belongs here: one function for each kind of import, and what they share. Does not belong here: formats (``readers``),
-rows at rest (``measurements``), decisions about sessions. One bad file refuses its whole import: nothing is half added.
+Belongs here: one function for each kind of import. Does not belong here: formats (``readers``), what the files of a
+session must have in common (``iq_session``), rows at rest (``measurements``), decisions about sessions. One bad file
+refuses its whole import: nothing is half added.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from heimdall_assets.domain import (
-    ClockClass,
-    ImportBatch,
-    IqFormat,
-    Measurement,
-    Origin,
-    Position,
-    Recording,
-    Session,
-    Source,
-    Station,
-    check_name,
-)
-from heimdall_assets.errors import InvalidInput, InvalidRecording, InvalidTable, NotFound
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE, NPY_MEDIA_TYPE, compute_digest
-from heimdall_assets.signals.iq import check_recording
+from heimdall_assets.domain import ClockClass, IqFormat, Position, Source
+from heimdall_assets.errors import InvalidRecording, InvalidTable
 from heimdall_assets.specs import RecordingSpec
-from heimdall_assets.stores.identities import compute_id, make_station
+from heimdall_assets.stores.iq_session import Decoded, SessionClaim, add_iq_session, read_bounded, read_recording
 from heimdall_assets.stores.measurements import ImportReport, MeasurementStore
 from heimdall_assets.stores.objects import ObjectStore
 from heimdall_assets.stores.readers.kiwisdr import parse_kiwisdr, parse_kiwisdr_name
@@ -40,38 +24,6 @@ from heimdall_assets.stores.rss_batch import (
     DEFAULT_SOURCE_TYPE,
     build_rss_batch,
 )
-
-WAV_MEDIA_TYPE = "audio/vnd.wave"
-_BYTES_A_SAMPLE = 32  # of the most spacious format, with its headers: bounds a file's size by the longest recording
-_HEAD_BYTES = 8_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One receiver's file of a session, decoded and checked; its bytes are read again when they are stored."""
-
-    path: Path
-    station: str
-    digest: str
-    iq_format: IqFormat
-    sample_rate_hz: float
-    num_samples: int
-    start_unix_ns: int
-    frequency_hz: float
-    attributes: dict[str, Any]
-
-    @property
-    def end_unix_ns(self) -> int:
-        return self.start_unix_ns + round(self.num_samples / self.sample_rate_hz * 1e9)
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    station: str
-    recording: Recording
-    frequency_hz: float
-    attributes: dict[str, Any]
 
 
 def import_kiwisdr(
@@ -103,21 +55,19 @@ def import_kiwisdr(
     """
     spec = recording_spec or RecordingSpec()  # type: ignore[call-arg]
 
-    def decode(data: bytes, path: Path) -> _Decoded:
+    def decode(data: bytes, path: Path) -> Decoded:
         named = parse_kiwisdr_name(path.name)
         recording, axis = parse_kiwisdr(data, name=path.name, max_samples=spec.max_samples)
         attributes = {
             "num_fresh_stamps": axis.num_fresh,
             "num_stale_blocks_left_out": axis.num_stale_blocks,
         }
-        return _Decoded(named.station, recording, named.centre_frequency_hz, attributes)
+        return Decoded(named.station, recording, named.centre_frequency_hz, attributes)
 
     for path in files:  # all names before the first of many megabytes is read
         _check_station(parse_kiwisdr_name(Path(path).name).station, receivers, Path(path).name)
-    parts = [_examine(Path(path), IqFormat.KIWISDR_WAV, decode, _read_file, spec) for path in files]
-    return _add_session(
-        measurements, objects, session_name, source, receivers, parts, campaign, ClockClass.GNSS, spec, _read_file
-    )
+    claim = SessionClaim(session_name, source, campaign, receivers, ClockClass.GNSS)
+    return add_iq_session(measurements, objects, claim, IqFormat.KIWISDR_WAV, files, decode, spec)
 
 
 def import_npy(
@@ -159,7 +109,7 @@ def import_npy(
     """
     spec = recording_spec or RecordingSpec()  # type: ignore[call-arg]
 
-    def decode(data: bytes, path: Path) -> _Decoded:
+    def decode(data: bytes, path: Path) -> Decoded:
         recording = decode_npy(
             data,
             name=path.name,
@@ -167,14 +117,12 @@ def import_npy(
             start_unix_ns=start_unix_ns,
             max_samples=spec.max_samples,
         )
-        return _Decoded(_find_station(path, receivers), recording, frequency_hz, {})
+        return Decoded(_find_station(path, receivers), recording, frequency_hz, {})
 
     for path in files:
         _find_station(Path(path), receivers)
-    parts = [_examine(Path(path), IqFormat.NPY, decode, _read_file, spec) for path in files]
-    return _add_session(
-        measurements, objects, session_name, source, receivers, parts, campaign, clock_class, spec, _read_file
-    )
+    claim = SessionClaim(session_name, source, campaign, receivers, clock_class)
+    return add_iq_session(measurements, objects, claim, IqFormat.NPY, files, decode, spec)
 
 
 def import_sigmf(
@@ -213,20 +161,18 @@ def import_sigmf(
     """
     spec = recording_spec or RecordingSpec()  # type: ignore[call-arg]
 
-    def decode(data: bytes, path: Path) -> _Decoded:
+    def decode(data: bytes, path: Path) -> Decoded:
         recording = decode_sigmf(data, name=path.name, max_samples=spec.max_samples)
         frequency = recording.centre_frequency_hz if recording.centre_frequency_hz is not None else frequency_hz
         if frequency is None:
             raise InvalidRecording(f"{path.name}: no core:frequency, expected one, or a frequency given for the import")
-        return _Decoded(_find_station(path, receivers), recording, frequency, {})
+        return Decoded(_find_station(path, receivers), recording, frequency, {})
 
     paths = _select_sigmf(files)
     for path in paths:
         _find_station(path, receivers)
-    parts = [_examine(path, IqFormat.SIGMF, decode, _read_sigmf, spec) for path in paths]
-    return _add_session(
-        measurements, objects, session_name, source, receivers, parts, campaign, clock_class, spec, _read_sigmf
-    )
+    claim = SessionClaim(session_name, source, campaign, receivers, clock_class)
+    return add_iq_session(measurements, objects, claim, IqFormat.SIGMF, paths, decode, spec, read=_read_sigmf)
 
 
 def import_rss_table(
@@ -268,128 +214,6 @@ def import_rss_table(
     return measurements.add(batch)
 
 
-_Reader = Callable[[Path, RecordingSpec], bytes]
-
-
-def _examine(
-    path: Path,
-    iq_format: IqFormat,
-    decode: Callable[[bytes, Path], _Decoded],
-    read: _Reader,
-    spec: RecordingSpec,
-) -> _Part:
-    data = read(path, spec)
-    decoded = decode(data, path)
-    recording = decoded.recording
-    facts = check_recording(recording, spec, name=path.name)
-    if recording.start_unix_ns is None:
-        raise InvalidRecording(f"{path.name}: does not say when it starts, expected a time (core:datetime)")
-    facts = {name: facts[name] for name in ("rms_dbfs", "peak_dbfs", "dc_dbfs", "clipped_fraction", "zero_fraction")}
-    return _Part(
-        path=path,
-        station=decoded.station,
-        digest=compute_digest(data),
-        iq_format=iq_format,
-        sample_rate_hz=recording.sample_rate_hz,
-        num_samples=len(recording.samples),
-        start_unix_ns=recording.start_unix_ns,
-        frequency_hz=decoded.frequency_hz,
-        attributes={
-            "file_name": path.name,
-            "timing_sigma_s": recording.timing_sigma_s,
-            **facts,
-            **decoded.attributes,
-        },
-    )
-
-
-def _add_session(
-    measurements: MeasurementStore,
-    objects: ObjectStore,
-    session_name: str,
-    source: Source,
-    receivers: Mapping[str, Position],
-    parts: Sequence[_Part],
-    campaign: str,
-    clock_class: ClockClass,
-    spec: RecordingSpec,
-    read: _Reader,
-) -> ImportReport:
-    check_name(session_name, "session")
-    check_name(campaign, "campaign")
-    _check_parts(parts, spec, session_name)
-    session = Session(
-        id=compute_id("session", campaign, session_name),
-        name=session_name,
-        source_id=source.id,
-        campaign=campaign,
-        origin=Origin.MEASURED,
-        start=_to_datetime(min(part.start_unix_ns for part in parts)),
-        end=_to_datetime(max(part.end_unix_ns for part in parts)),
-    )
-    stations = [make_station(part.station, receivers[part.station], clock_class) for part in parts]
-    batch = ImportBatch(
-        stations=stations,
-        sources=[source],
-        sessions=[session],
-        measurements=[
-            _build_measurement(part, station, session) for part, station in zip(parts, stations, strict=True)
-        ],
-    )
-    for part in parts:
-        _store(part, objects, read(part.path, spec))
-    return measurements.add(batch)
-
-
-def _check_parts(parts: Sequence[_Part], spec: RecordingSpec, session_name: str) -> None:
-    if not parts:
-        raise InvalidRecording(f"session {session_name}: no files, expected at least one")
-    seen: dict[str, _Part] = {}
-    for part in parts:
-        if part.station in seen:
-            raise InvalidRecording(
-                f"{part.path.name}: station {part.station} already has {seen[part.station].path.name}, expected one "
-                "file a station"
-            )
-        seen[part.station] = part
-    first = parts[0]
-    for part in parts[1:]:
-        common_s = (min(first.end_unix_ns, part.end_unix_ns) - max(first.start_unix_ns, part.start_unix_ns)) * 1e-9
-        if common_s < spec.min_duration_s:
-            raise InvalidRecording(
-                f"{part.path.name}: overlaps {first.path.name} by {common_s:.3f} s, expected at least "
-                f"{spec.min_duration_s:g} s of the same transmission"
-            )
-
-
-def _build_measurement(part: _Part, station: Station, session: Session) -> Measurement:
-    return Measurement(
-        id=compute_id("measurement", session.id, station.id),
-        session_id=session.id,
-        station_id=station.id,
-        timestamp=_to_datetime(part.start_unix_ns),
-        frequency_hz=part.frequency_hz,
-        iq_data_location=f"sha256:{part.digest}",
-        iq_data_format=part.iq_format,
-        iq_sample_rate_hz=part.sample_rate_hz,
-        iq_samples_count=part.num_samples,
-        iq_start_unix_ns=part.start_unix_ns,
-        duration_s=part.num_samples / part.sample_rate_hz,
-        attributes=part.attributes,
-    )
-
-
-def _store(part: _Part, objects: ObjectStore, data: bytes) -> None:
-    if compute_digest(data) != part.digest:
-        raise InvalidRecording(f"{part.path.name}: changed while it was imported, expected the bytes that were checked")
-    media_type = {IqFormat.NPY: NPY_MEDIA_TYPE, IqFormat.KIWISDR_WAV: WAV_MEDIA_TYPE}
-    objects.put_bytes(data, media_type.get(part.iq_format, BINARY_MEDIA_TYPE))
-
-
-def _to_datetime(unix_ns: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=unix_ns // 1000)
-
-
 def _check_station(station: str, receivers: Mapping[str, Position], name: str) -> None:
     if station not in receivers:
         raise InvalidRecording(f"{name}: no position for station {station}, expected one of {_list_names(receivers)}")
@@ -422,26 +246,10 @@ def _select_sigmf(files: Sequence[Path]) -> list[Path]:
 
 def _read_sigmf(path: Path, spec: RecordingSpec) -> bytes:
     if path.suffix == ".sigmf":
-        return _read_file(path, spec)
-    samples = _read_file(path.with_suffix(".sigmf-data"), spec)
-    return pack_sigmf(_read_file(path, spec), samples, stem=path.stem)
-
-
-def _read_file(path: Path, spec: RecordingSpec) -> bytes:
-    return _read_bounded(path, spec.max_samples * _BYTES_A_SAMPLE + _HEAD_BYTES, InvalidRecording)
+        return read_recording(path, spec)
+    samples = read_recording(path.with_suffix(".sigmf-data"), spec)
+    return pack_sigmf(read_recording(path, spec), samples, stem=path.stem)
 
 
 def _read_table(path: Path) -> bytes:
-    return _read_bounded(path, 1_000_000_000, InvalidTable)
-
-
-def _read_bounded(path: Path, max_bytes: int, error: type[InvalidInput]) -> bytes:
-    """Return the bytes of a plain file of at most ``max_bytes``; a device or pipe would never end."""
-    try:
-        if not path.is_file():
-            raise NotFound(f"{path}: no such file")
-        if path.stat().st_size > max_bytes:
-            raise error(f"{path.name}: {path.stat().st_size} bytes, expected at most {max_bytes}")
-        return path.read_bytes()
-    except OSError as cause:
-        raise error(f"{path}: cannot be read ({cause.strerror})") from None
+    return read_bounded(path, 1_000_000_000, InvalidTable)

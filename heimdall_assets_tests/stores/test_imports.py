@@ -242,6 +242,23 @@ def test_bad_npy_imports_are_refused(store, objects, tmp_path, files, found):
         run_npy(store, objects, write(tmp_path, files))
 
 
+@pytest.mark.usefixtures("expect_nothing_added")
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"frequency_hz": 0.0}, "AA1.npy: frequency_hz 0.0"),
+        ({"frequency_hz": float("nan")}, "AA1.npy: frequency_hz nan"),
+        ({"sample_rate_hz": float("nan")}, "AA1.npy: sample rate nan"),
+        ({"sample_rate_hz": -1.0}, "AA1.npy: sample rate -1"),
+        ({"sample_rate_hz": 1e5, "start_unix_ns": 2**63}, "AA1.npy: starts 9223372036854775808 ns after 1970"),
+        ({"start_unix_ns": -1}, "AA1.npy: starts -1 ns after 1970"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(store, objects, tmp_path, changes, found):
+    with pytest.raises(InvalidRecording, match=found):
+        run_npy(store, objects, write(tmp_path, {"AA1.npy": make_npy(SHORT)}), **changes)
+
+
 def test_sigmf_archives_and_pairs_become_a_session(store, objects, tmp_path):
     pair = {"BB2.sigmf-meta": json.dumps(make_sigmf_metadata()).encode(), "BB2.sigmf-data": SHORT.tobytes()}
     files = write(tmp_path, {"AA1.sigmf": make_sigmf(SHORT)} | pair)
@@ -268,7 +285,7 @@ def without(field: str) -> dict:
         ({"AA1.sigmf": make_sigmf(SHORT, without("core:datetime"))}, InvalidRecording, "does not say when it starts"),
         ({"AA1.sigmf": make_sigmf(SHORT, without("core:frequency"))}, InvalidRecording, "no core:frequency"),
         ({"AA1.sigmf-data": SHORT.tobytes()}, InvalidRecording, "without its .sigmf-meta"),
-        ({"AA1.sigmf-meta": b"{}"}, NotFound, r"AA1\.sigmf-data: no such file"),
+        ({"AA1.sigmf-meta": b"{}"}, NotFound, r"AA1\.sigmf-data: found no file"),
         ({"AA1.zip": b"{}"}, InvalidRecording, "expected a .sigmf archive"),
     ],
 )
