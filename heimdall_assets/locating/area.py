@@ -12,7 +12,7 @@ RADIO_HORIZON_M = 50e3
 """Area's sigma when receivers stand at one point: VHF horizon of two antennas at 36 m, 4.12 (sqrt h1 + sqrt h2) km
 (ITU-R P.310, 4/3 earth radius)."""
 
-NETWORK_MARGIN = 5.0
+NETWORK_MARGIN = 2.0
 """A network hears sources out to its horizon, but one of campus size, low and among houses, hardly beyond this many
 times its own root mean square size."""
 

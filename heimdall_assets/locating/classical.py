@@ -13,7 +13,8 @@ from heimdall_assets.domain import Estimate, Predictions, SessionSet
 from heimdall_assets.errors import CannotLocate, InvalidInput, InvalidSetting
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
 from heimdall_assets.locating.least_squares import MIN_TIMED
-from heimdall_assets.locating.levels import MIN_HEARD, locate_by_levels
+from heimdall_assets.locating.level_model import MIN_HEARD
+from heimdall_assets.locating.levels import locate_by_levels
 from heimdall_assets.locating.simple import locate_prior_centre, locate_strongest_receiver, locate_weighted_centroid
 from heimdall_assets.locating.tdoa import locate_by_delays
 

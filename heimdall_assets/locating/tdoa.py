@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.locating.area import Area, compute_area
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
-from heimdall_assets.locating.bounds import PathLoss, invert_information
+from heimdall_assets.locating.bounds import invert_information
 from heimdall_assets.locating.ellipses import compute_mahalanobis_square, learn_scale
 from heimdall_assets.locating.least_squares import (
     MIN_TIMED,
@@ -26,6 +26,7 @@ from heimdall_assets.locating.least_squares import (
     descend,
     linearise,
 )
+from heimdall_assets.locating.level_model import MIN_HEARD, LevelModel, fit_level_model
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_distance_m, compute_range_m
 
 CAUCHY_SCALE = 1.5
@@ -41,9 +42,6 @@ CHUNK_SESSIONS = 1024
 
 RESIDUAL_QUANTILE = 0.90
 """Residuals above this quantile of chi-square say that the stated sigmas are too small; the covariance then grows."""
-
-UNCALIBRATED_LEVEL_DB = 8.0
-"""Scatter of one level when choosing between two solutions: 6.6 dB shadowing and 4.5 dB unknown receiver gain."""
 
 
 def locate_by_delays(
@@ -74,7 +72,8 @@ def locate_by_delays(
         Positions with covariance; sessions with fewer than three timed receivers, or with all of them at one point,
         are refused.
     """
-    settings = _Settings(robust, blocked, source_altitude_m)
+    levels = LevelModel() if reference is None else fit_level_model(reference)
+    settings = _Settings(robust, blocked, source_altitude_m, levels)
     found = _locate_all(sessions, reference, settings)
     if reference is None:
         return found
@@ -86,6 +85,7 @@ class _Settings:
     robust: bool
     blocked: str
     source_altitude_m: float
+    levels: LevelModel
 
 
 def _locate_all(sessions: SessionSet, reference: SessionSet | None, settings: _Settings) -> Predictions:
@@ -133,7 +133,9 @@ def _locate(padded: PaddedSessions, area: Area, settings: _Settings) -> Predicti
     # Robust weights would call a place that contradicts the arrivals uncertain, and so probable.
     gaussian = replace(problem, scale=np.inf)
     information, _, _ = linearise(gaussian, modes, *compute_residuals(gaussian, modes))
-    weight = _weigh_modes(modes, cost + _compute_level_cost(problem, padded, modes), information, spread)
+    weight = _weigh_modes(
+        modes, cost + _compute_level_cost(problem, padded, modes, settings.levels), information, spread
+    )
     best = weight.argmax(axis=1)
     rows = np.arange(len(best))
     away = modes[..., :2] - modes[rows, best, None, :2]
@@ -219,19 +221,17 @@ def _compute_bend(problem: DelayProblem, state: FloatArray, covariance: FloatArr
     return (3.0 * np.square(delta).mean(axis=1))[:, None, None] * across[:, :, None] * across[:, None, :]
 
 
-def _compute_level_cost(problem: DelayProblem, padded: PaddedSessions, modes: FloatArray) -> FloatArray:
+def _compute_level_cost(
+    problem: DelayProblem, padded: PaddedSessions, modes: FloatArray, model: LevelModel
+) -> FloatArray:
     """Return twice the negative log likelihood of the levels at each mode, (S, K); 0 with fewer than three of them."""
-    distance = np.sqrt(
+    square = (
         np.square(modes[..., 0, None] - problem.east_m[:, None])
         + np.square(modes[..., 1, None] - problem.north_m[:, None])
         + np.square(problem.up_m)[:, None]
     )
-    heard = padded.heard[:, None]
-    error = padded.level_db[:, None] + 10.0 * PathLoss().exponent * np.log10(np.maximum(distance, 1.0))
-    count = np.maximum(heard.sum(axis=-1), 1)
-    mean = np.where(heard, error, 0.0).sum(axis=-1) / count
-    square = np.where(heard, np.square(error - mean[..., None]), 0.0).sum(axis=-1)
-    return np.where(heard.sum(axis=-1) >= MIN_TIMED, square / UNCALIBRATED_LEVEL_DB**2, 0.0)
+    cost = model.compute_cost(model.correct(padded)[:, None], padded.heard[:, None], square)
+    return np.where(padded.heard.sum(axis=1)[:, None] >= MIN_HEARD, cost, 0.0)
 
 
 def _weigh_modes(modes: FloatArray, cost: FloatArray, information: FloatArray, spread: FloatArray) -> FloatArray:

@@ -1,0 +1,152 @@
+"""How levels fall with distance: exponent, shadowing, power and what each station adds, stated or fitted.
+
+Legend of shapes: S sessions, R receiver slots.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from heimdall_assets.domain import SessionSet
+from heimdall_assets.locating.arrays import PaddedSessions
+from heimdall_assets.locating.bounds import PathLoss
+from heimdall_assets.signals.geodesy import FloatArray, compute_distance_m
+
+MIN_DISTANCE_M = 10.0
+"""Distances below it count as this: no path-loss law holds within the antennas' surroundings."""
+
+MIN_HEARD = 3
+"""Levels that a position needs: two unknowns and the transmitted power."""
+
+EXPONENT_RANGE = (1.5, 6.0)
+"""Path-loss exponents between a waveguide and dense indoor (ITU-R P.1238-11, table 2)."""
+
+UNKNOWN_POWER_DB = 100.0
+"""Sigma of the transmitted power when nothing is known about it: from microwatts to megawatts."""
+
+MIN_STATION_LEVELS = 20
+"""Levels that a station's offset is fitted from; fewer say more about where the sources stood than about it."""
+
+UNCALIBRATED_LEVEL_DB = 12.0
+"""Scatter of one level when no station's gain is known: 6.6 dB of shadowing and 10 dB between receivers of a campus."""
+
+MIN_POWER_SIGMA_DB = 6.0
+"""The next source may stand in a house or a car, whatever those of the reference did (entry loss, ITU-R P.2109)."""
+
+
+@dataclass(frozen=True)
+class LevelModel:
+    """Everything levels are read with.
+
+    Attributes:
+        path_loss: exponent and shadowing.
+        power_db: mean level at 1 m, in the receivers' dB scale.
+        power_sigma_db: how much it differs between sources.
+        offset_db: station -> its gain relative to the others, for stations heard often enough.
+        scale: what the covariance is multiplied by, because the shadowing of neighbouring receivers is alike.
+    """
+
+    path_loss: PathLoss = field(default_factory=lambda: PathLoss(shadowing_db=UNCALIBRATED_LEVEL_DB))
+    power_db: float = 0.0
+    power_sigma_db: float = UNKNOWN_POWER_DB
+    offset_db: dict[str, float] = field(default_factory=dict)
+    scale: float = 1.0
+
+    def correct(self, padded: PaddedSessions) -> FloatArray:
+        """Return levels without station offsets and mean power, float64 (S, R)."""
+        names, inverse = np.unique(padded.station, return_inverse=True)
+        offsets = np.array([self.offset_db.get(str(name), 0.0) for name in names])
+        return padded.level_db - offsets[inverse.reshape(padded.station.shape)] - self.power_db
+
+    def compute_cost(self, level_db: FloatArray, heard: NDArray[np.bool_], square_m2: FloatArray) -> FloatArray:
+        """Return twice the negative log likelihood of corrected levels, (...), the unknown power summed out.
+
+        Args:
+            level_db: float64 (..., R), as ``correct`` gives them.
+            heard: bool (..., R), which of them there are.
+            square_m2: float64 (..., R), squared distances to the place in question.
+
+        Source: Gaussian with covariance s^2 I + p^2 1 1', inverted by Sherman and Morrison (1950).
+        """
+        predicted = -5.0 * self.path_loss.exponent * np.log10(np.maximum(square_m2, MIN_DISTANCE_M**2))
+        residual = np.where(heard, level_db - predicted, 0.0)
+        noise, power = self.path_loss.shadowing_db**2, self.power_sigma_db**2
+        shared = np.square(residual.sum(axis=-1)) * power / (noise + heard.sum(axis=-1) * power)
+        return (np.square(residual).sum(axis=-1) - shared) / noise
+
+
+def fit_level_model(reference: SessionSet) -> LevelModel:
+    """Return exponent, shadowing, power and station offsets fitted on sessions with known sources.
+
+    Least squares over all levels, one constant a station and one a session, the latter then summed up as mean and
+    sigma of the power. Falls back to the defaults where fewer than ``MIN_STATION_LEVELS`` levels have a known source.
+    """
+    known = np.flatnonzero(np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude))
+    sessions = reference.take(known)
+    row = np.repeat(np.arange(len(sessions)), sessions.num_receivers)
+    heard = (
+        np.isfinite(sessions.level_db)
+        & np.isfinite(sessions.receiver_latitude)
+        & np.isfinite(sessions.receiver_longitude)
+    )
+    if heard.sum() < MIN_STATION_LEVELS:
+        return LevelModel()
+    row, level = row[heard], sessions.level_db[heard]
+    distance = compute_distance_m(
+        sessions.source_latitude[row],
+        sessions.source_longitude[row],
+        sessions.receiver_latitude[heard],
+        sessions.receiver_longitude[heard],
+    )
+    decades = -10.0 * np.log10(np.maximum(distance, MIN_DISTANCE_M))
+    names, station = np.unique(sessions.station_id[heard], return_inverse=True)
+    often = np.bincount(station) >= MIN_STATION_LEVELS
+    exponent, offset = _fit_slope(level, decades, row, station, often, len(sessions))
+    counts = np.bincount(row, minlength=len(sessions))
+    power = np.bincount(row, level - exponent * decades - offset[station], len(sessions)) / np.maximum(counts, 1)
+    residual = level - exponent * decades - power[row] - offset[station]
+    freedom = max(len(level) - len(sessions) - int(often.sum()) - 1, 1)
+    shadowing = float(np.sqrt(np.square(residual).sum() / freedom))
+    spoken = power[counts > 0]
+    between = max(float(spoken.var()) - shadowing**2 * float(np.mean(1.0 / counts[counts > 0])), 0.0)
+    return LevelModel(
+        path_loss=PathLoss(exponent=exponent, shadowing_db=max(shadowing, 0.5)),
+        power_db=float(spoken.mean()),
+        power_sigma_db=max(float(np.sqrt(between)), MIN_POWER_SIGMA_DB),
+        offset_db={str(name): float(offset[i]) for i, name in enumerate(names) if often[i]},
+    )
+
+
+def _fit_slope(
+    level: FloatArray,
+    decades: FloatArray,
+    row: NDArray[np.int64],
+    station: NDArray[np.int64],
+    often: NDArray[np.bool_],
+    num_sessions: int,
+) -> tuple[float, FloatArray]:
+    """Return the exponent and each station's offset by least squares, each session's mean taken out.
+
+    Offsets sum to zero: what they share is part of the power. Rarely heard stations have none.
+    """
+    use = np.flatnonzero(often[station])
+    columns = np.cumsum(often)[station[use]]
+    count = len(level)
+    design = csr_array(
+        (
+            np.concatenate([decades, np.ones(len(use))]),
+            (np.concatenate([np.arange(count), use]), np.concatenate([np.zeros(count, dtype=np.int64), columns])),
+        ),
+        shape=(count, 1 + int(often.sum())),
+    )
+    share = csr_array((np.ones(count), (row, np.arange(count))), shape=(num_sessions, count))
+    per_session = np.maximum(np.bincount(row, minlength=num_sessions), 1)
+    sums, level_sums = (share @ design).toarray(), share @ level
+    normal = (design.T @ design).toarray() - sums.T @ (sums / per_session[:, None])
+    right = design.T @ level - sums.T @ (level_sums / per_session)
+    solution = np.linalg.lstsq(normal, right, rcond=1e-9)[0]
+    offset = np.zeros(len(often))
+    offset[often] = solution[1:] - (solution[1:].mean() if often.any() else 0.0)
+    return float(np.clip(solution[0], *EXPONENT_RANGE)), offset
