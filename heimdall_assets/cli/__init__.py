@@ -4,6 +4,7 @@ import click
 
 from heimdall_assets.cli.importing import importing
 from heimdall_assets.cli.judging import evaluate, locate, predict
+from heimdall_assets.cli.lineage import diff, lineage, verify
 from heimdall_assets.cli.models import models
 from heimdall_assets.cli.output import HeimdallGroup
 from heimdall_assets.cli.running import demo, train, ui
@@ -20,5 +21,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (demo, importing, sessions, train, models, locate, predict, evaluate, ui):
+for command in (demo, importing, sessions, train, models, locate, predict, evaluate, lineage, verify, diff, ui):
     main.add_command(command)

@@ -101,7 +101,7 @@ def verify_events(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator
             )
             continue
         expected = {"asset": frozen["asset"], "run_id": frozen["run_id"], "data_version": node["digest"]}
-        wrong = {name: event.get(name) for name, value in expected.items() if event.get(name) != value}
+        wrong = {name: event[name] for name, value in expected.items() if name in event and event[name] != value}
         for asset, version in (event.get("inputs") or {}).items():
             if asset in node["parents"] and version is not None and version != node["parents"][asset]:
                 wrong[f"input {asset}"], expected[f"input {asset}"] = version, node["parents"][asset]

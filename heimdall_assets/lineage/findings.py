@@ -64,7 +64,8 @@ class Evidence:
             ``evaluation``, ``specs`` and figures.
         approval_events: the ledger's rows of the release's sessions, or all.
         ledger_problems: what is wrong with the chains of the ledgers.
-        dagster_events: storage id -> asset, run_id, data_version (and inputs: asset -> data version); None: no
+        dagster_events: storage id -> asset, run_id, data_version, inputs (asset -> data version), or some of them;
+            an id that is not there: the event is gone; None: no
             Dagster instance at hand, which is not compared.
         database_rows: today's flattened rows (``domain.APPROVED_COLUMNS``); None: not compared.
     """

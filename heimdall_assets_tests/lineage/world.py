@@ -259,7 +259,7 @@ def make_world(folder, num_sessions=10):
     world = World(
         measurements,
         FolderObjectStore(folder / "objects"),
-        ReleaseStore(folder / "models", measurements),
+        ReleaseStore(folder / "heimdall-models", measurements),
         {},
         folder / "heimdall.db",
     )

@@ -1,0 +1,138 @@
+"""``heimdall lineage``, ``verify`` and ``diff``: where a model comes from, whether that still holds, what changed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from heimdall_assets.cli.output import json_option, show_progress, write_json, write_table
+from heimdall_assets.errors import InvalidInput
+from heimdall_assets.places import Places, read_places
+from heimdall_assets.stores.home import Stores
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--session", help="Which models used this session (id or name)?")
+@click.option("--measurement", help="Which models used this measurement (id)?")
+@click.option("--source", help="Which models used this source (id or name)?")
+@click.option("--station", help="Which models used this station (id or name)?")
+@click.option("--object", "digest", help="Which models hang on this stored object (SHA-256)?")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one page that opens offline.")
+@json_option
+def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | None) -> None:
+    """Show where MODEL (version, latest or alias) comes from, or which models used something."""
+    from heimdall_assets.lineage.report import render_html, render_tree
+    from heimdall_assets.stores.auditing import read_provenance
+
+    if (model is None) == (not any(asked.values())):
+        raise InvalidInput(
+            "lineage: expected either a MODEL or one of --session, --measurement, --source, --station, --object"
+        )
+    stores = read_places().open_stores()
+    if model is None:
+        _show_uses(stores, asked, as_json)
+        return
+    version = stores.releases.resolve(model)
+    provenance = read_provenance(stores, version)
+    digest = stores.releases.find_record(version).get("provenance")
+    if html is not None:
+        html.write_text(render_html(provenance, digest), encoding="utf-8")
+        click.echo(f"wrote {html}", err=as_json)
+    if as_json:
+        write_json(provenance)
+    elif html is None:
+        click.echo(render_tree(provenance), nl=False)
+
+
+def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -> None:
+    from heimdall_assets.lineage.uses import find_uses
+    from heimdall_assets.stores.auditing import read_provenances
+
+    uses = find_uses(read_provenances(stores), **asked)
+    if as_json:
+        write_json(uses)
+        return
+    rows = [
+        [
+            use["version"],
+            row["session_name"],
+            row["split"],
+            row["approved_by"],
+            row["approved_at"],
+            row["approval_reason"],
+        ]
+        for use in uses
+        for row in use["sessions"]
+    ] + [[use["version"], node, None, None, None, None] for use in uses for node in use["nodes"]]
+    if not rows:
+        click.echo("no released model used it")
+        return
+    write_table(f"used by {len(uses)} released models", ["model", "what", "split", "approved by", "when", "why"], rows)
+
+
+@click.command()
+@click.argument("model")
+@json_option
+def verify(model: str, as_json: bool) -> None:
+    """Hash everything behind MODEL again and compare it with ledger and events; exit 1 where anything disagrees."""
+    from heimdall_assets.stores.auditing import audit_release
+
+    places = read_places()
+    stores = places.open_stores()
+    version = stores.releases.resolve(model)
+    with show_progress(f"Verifying model {version}") as listener:
+        findings = audit_release(
+            stores,
+            version,
+            _read_events(places, stores, version),
+            lambda what, done, total: listener("", what, done, total),
+        )
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if as_json:
+        write_json({"version": version, "ok": not errors, "findings": [finding.to_json() for finding in findings]})
+    else:
+        for finding in findings:
+            click.echo(finding.describe())
+        notices = f", {len(findings) - len(errors)} notices" if len(findings) > len(errors) else ""
+        click.echo(f"model {version}: {f'{len(errors)} errors' if errors else 'all is as it was released'}{notices}")
+    if errors:
+        raise SystemExit(1)
+
+
+def _read_events(places: Places, stores: Stores, version: str) -> dict[int, dict[str, Any]] | None:
+    """Return what Dagster says today of the events that a release names; None: there is no Dagster instance."""
+    from heimdall_assets.errors import CorruptObject
+    from heimdall_assets.stores.auditing import list_recorded_events, read_provenance
+
+    if not (places.dagster_home / "dagster.yaml").is_file():
+        return None
+    try:
+        recorded = list_recorded_events(read_provenance(stores, version))
+    except CorruptObject:
+        return None
+    import dagster as dg
+
+    from heimdall_assets.defs.events import read_data_versions
+
+    with dg.DagsterInstance.from_config(str(places.dagster_home)) as instance:
+        versions = read_data_versions(instance, recorded)
+    return {number: {"data_version": found} for number, found in versions.items() if found is not None}
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@json_option
+def diff(first: str, second: str, as_json: bool) -> None:
+    """Show what changed from model FIRST to model SECOND: data, settings, code, environment, figures."""
+    from heimdall_assets.lineage.difference import diff_models, render_difference
+    from heimdall_assets.stores.auditing import read_provenance
+
+    stores = read_places().open_stores()
+    found = diff_models(*(read_provenance(stores, stores.releases.resolve(model)) for model in (first, second)))
+    if as_json:
+        write_json(found)
+    else:
+        click.echo(render_difference(found), nl=False)

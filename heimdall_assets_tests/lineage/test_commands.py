@@ -1,0 +1,99 @@
+"""``heimdall lineage``, ``verify`` and ``diff`` on a real home: answers for people and programs, exit status."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from heimdall_assets.cli import main
+from heimdall_assets.errors import CorruptObject
+from heimdall_assets.places import read_places
+from heimdall_assets.stores.auditing import read_provenance, read_provenances
+from heimdall_assets_tests.lineage.world import make_world
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home with two releases; the first one used a session that was withdrawn before the second."""
+    monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path))
+    for name in ("HEIMDALL_DATABASE_URL", "HEIMDALL_OBJECTS", "HEIMDALL_MODELS", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    world = make_world(tmp_path, 5)
+    world.release(world.make_chain())
+    world.withdraw(["session-0001"])
+    world.approve(world.add_sessions(5, 1))
+    world.release(world.make_chain(median_m=90.0))
+    return world
+
+
+def run(*arguments, status=0):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == status, result.output
+    return result.stdout
+
+
+def test_lineage_of_a_model_as_tree_json_and_page(home, tmp_path):
+    assert "measurement_database" in run("lineage", "v1.0.0")
+    told = json.loads(run("lineage", "latest", "--json"))
+    assert told["model"]["version"] == "v1.0.1"
+    assert "session-0001" not in {row[0] for row in told["sessions"]["rows"]}
+    page = tmp_path / "lineage.html"
+    run("lineage", "v1.0.0", "--html", str(page))
+    assert "Where v1.0.0 comes from" in page.read_text()
+
+
+def test_a_withdrawn_session_names_the_release_that_used_it(home):
+    uses = json.loads(run("lineage", "--session", "session-0001", "--json"))
+    assert [use["version"] for use in uses] == ["v1.0.0"]
+    assert "v1.0.0" in run("lineage", "--session", "night 1")
+    assert len(json.loads(run("lineage", "--measurement", "session-0000-station-a", "--json"))) == 2
+    assert len(json.loads(run("lineage", "--source", "Source 5", "--json"))) == 1
+    assert "no released model" in run("lineage", "--session", "nobody")
+
+
+@pytest.mark.parametrize("arguments", [("lineage",), ("lineage", "latest", "--session", "a")])
+def test_lineage_wants_one_thing(home, arguments):
+    run(*arguments, status=2)
+
+
+def test_verify_is_silent_or_names_and_exits_1(home):
+    assert "all is as it was released" in run("verify", "latest")
+    told = json.loads(run("verify", "v1.0.0", "--json"))
+    assert told["ok"]
+    assert [finding["severity"] for finding in told["findings"]] == ["notice"]
+    digest = home.read_provenance("v1.0.1")["nodes"][0]["digest"]
+    path = home.objects.local_path(digest)
+    path.chmod(0o644)
+    path.write_bytes(b"other")
+    told = json.loads(run("verify", "latest", "--json", status=1))
+    assert not told["ok"]
+    assert told["findings"][0]["kind"] == "manifest"
+    assert digest in run("verify", "latest", status=1)
+
+
+def test_diff_tells_what_changed(home):
+    told = json.loads(run("diff", "v1.0.0", "v1.0.1", "--json"))
+    assert told["data"]["sessions"]["removed"] == ["session-0001"]
+    assert told["metrics"]["median_m"]["difference"] == -30.0
+    assert "median_m: 120 -> 90" in run("diff", "v1.0.0", "latest")
+
+
+def test_unknown_models_are_one_line_and_exit_2(home):
+    for command in (("lineage", "v9.9.9"), ("verify", "nobody"), ("diff", "v1.0.0", "v7.0.0")):
+        run(*command, status=2)
+
+
+def test_a_damaged_provenance_is_read_from_its_twin_and_refused_without_one(home):
+    stores = read_places().open_stores()
+    path = stores.releases.folder("v1.0.0") / "provenance.json"
+    whole = read_provenance(stores, "v1.0.0")
+    path.chmod(0o644)
+    path.write_bytes(b"{}")
+    assert read_provenance(stores, "v1.0.0") == whole
+    assert len(read_provenances(stores)) == 2
+    twin = stores.objects.local_path(stores.releases.find_record("v1.0.0")["provenance"])
+    twin.unlink()
+    with pytest.raises(CorruptObject, match=r"run heimdall verify v1\.0\.0"):
+        read_provenance(stores, "v1.0.0")
+    run("lineage", "--session", "session-0001", status=2)
+    assert "provenance" in run("verify", "v1.0.0", status=1)
