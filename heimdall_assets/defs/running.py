@@ -1,8 +1,5 @@
 """Running the graph in this process, for the command line: one run on the home's own Dagster instance."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -23,16 +20,8 @@ class GraphFailed(HeimdallError):
     """A step or a blocking check of a run failed."""
 
 
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """Keep Dagster's own log lines off the terminal; they are in the run's event log."""
-    logger = logging.getLogger("dagster")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+# Dagster's own log lines stay off the terminal; they are in the run's event log.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def report_database(instance: dg.DagsterInstance, fingerprint: str) -> bool:
@@ -56,10 +45,10 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
     folder = prepare_dagster_home(places)
     definitions = build_definitions(places)
     stores = places.open_stores()
-    with dg.DagsterInstance.from_config(str(folder)) as instance, _quiet_logs(), listen(listener):
+    with dg.DagsterInstance.from_config(str(folder)) as instance, listen(listener):
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
         result = definitions.resolve_job_def(job).execute_in_process(
-            instance=instance, run_config=build_run_config(chosen), raise_on_error=False
+            instance=instance, run_config={**build_run_config(chosen), **QUIET}, raise_on_error=False
         )
         if not result.success:
             raise GraphFailed(_first_cause(result))
