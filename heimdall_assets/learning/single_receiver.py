@@ -35,6 +35,7 @@ from heimdall_assets.learning.receiver_frame import (
     to_predictions,
 )
 from heimdall_assets.learning.task import ExportGraph
+from heimdall_assets.signals.augment import augment_spectrograms
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 
 MIN_SPREAD_M = 1.0
@@ -123,8 +124,6 @@ class SingleReceiverTask:
         if augmentation is not None:
             if rng is None:
                 raise InvalidInput("augmentation without a random generator: expected both")
-            from heimdall_assets.signals.augment import augment_spectrograms
-
             features = augment_spectrograms(features, augmentation, rng)
         owners = find_sessions(sessions, examples)
         target = to_normalised(sessions.source_latitude[owners], sessions.source_longitude[owners], statistics)

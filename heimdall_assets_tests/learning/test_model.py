@@ -116,6 +116,16 @@ def test_weights_file_that_is_none_says_what_it_is(tmp_path: Path) -> None:
         build_backbone("atto", False, str(other))
 
 
+def test_without_network_the_error_names_the_local_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(MissingDependency, match=r"convnext_atto: .* set ModelSpec\.weights_file to a local") as caught:
+        build_backbone("atto", pretrained=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_loss_is_the_density_of_a_gaussian() -> None:
     rng = np.random.default_rng(0)
     position, target = rng.normal(size=(2, 5, 2)).astype(np.float32)

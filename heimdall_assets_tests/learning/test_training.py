@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from heimdall_assets.errors import CorruptObject, InvalidInput, InvalidSetting, NotFound, Refused
+from heimdall_assets.learning.backbone import build_backbone
 from heimdall_assets.learning.fitted import SETTINGS_FILE, WEIGHTS_FILE, FittedModel, decode_model
+from heimdall_assets.learning.keeping import WholeCheckpoints, load_checkpoint
 from heimdall_assets.learning.module import EpochBatches, TaskModule
 from heimdall_assets.learning.task import find_task
 from heimdall_assets.learning.training import fit_model
@@ -99,6 +102,54 @@ def test_cancelled_run_stays_cancelled_and_resumes_to_the_same_bytes(tmp_path: P
         assert digest(resumed) == digest(get_fitted())
 
 
+def test_run_that_had_ended_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    done = fit_quick(tmp_path)
+    assert fit_quick(tmp_path, resume_from=tmp_path / "last.ckpt").encode() == done.encode()
+
+
+def test_run_that_had_stopped_early_stays_stopped(tmp_path: Path) -> None:
+    spec = QUICK.model_copy(
+        update={"max_epochs": 6, "early_stopping_patience": 1, "early_stopping_min_delta": 1e6, "warmup_epochs": 0}
+    )
+    done = fit_quick(tmp_path, training=spec)
+    assert len(done.history) == 2
+    assert fit_quick(tmp_path, training=spec, resume_from=tmp_path / "last.ckpt").encode() == done.encode()
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04pickle", b"PK\x03\x04 cut off"])
+def test_damaged_checkpoint_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "last.ckpt").write_bytes(data)
+    with pytest.raises(CorruptObject, match=r"last\.ckpt.*delete it to start that fit afresh"):
+        fit_quick(tmp_path, resume_from=tmp_path / "last.ckpt")
+
+
+def test_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"state_dict": Evil(), "history": []}, tmp_path / "last.ckpt")
+    with pytest.raises(CorruptObject):
+        fit_quick(tmp_path, resume_from=tmp_path / "last.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    fit_quick(tmp_path, training=QUICK.model_copy(update={"max_epochs": 1}))
+    with pytest.raises(InvalidInput, match="belongs to a fit of another model"):
+        fit_quick(
+            tmp_path, model=SINGLE.model_copy(update={"backbone_size": "femto"}), resume_from=tmp_path / "last.ckpt"
+        )
+
+
+def test_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
+    keeper, path = WholeCheckpoints(), tmp_path / "last.ckpt"
+    keeper.save_checkpoint({"state_dict": {}, "history": [1]}, path)
+    with pytest.raises(Exception, match="pickle"):
+        keeper.save_checkpoint({"state_dict": lambda: None, "history": [2]}, path)
+    assert load_checkpoint(path)["history"] == [1]
+
+
 def test_emergency_checkpoint_can_be_resumed_from(tmp_path: Path) -> None:
     class Broken(Exception):
         pass
@@ -122,17 +173,14 @@ def test_global_state_is_given_back(tmp_path: Path) -> None:
     expected = torch.rand(1)
     torch.manual_seed(5)
     threads = torch.get_num_threads()
-    fit_quick(tmp_path, training=QUICK.model_copy(update={"max_epochs": 1, "num_threads": 2}))
+    try:
+        torch.set_num_threads(3)
+        fit_quick(tmp_path, training=QUICK.model_copy(update={"max_epochs": 1}))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
     assert torch.rand(1) == expected
-    assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_early_stopping_stops(tmp_path: Path) -> None:
-    spec = QUICK.model_copy(
-        update={"max_epochs": 6, "early_stopping_patience": 1, "early_stopping_min_delta": 1e6, "warmup_epochs": 0}
-    )
-    assert len(fit_quick(tmp_path, training=spec).history) == 2
 
 
 def test_bf16_keeps_the_answer_in_float32(tmp_path: Path) -> None:
@@ -150,6 +198,19 @@ def test_frozen_backbone_stays_and_heads_move(tmp_path: Path) -> None:
     moved = {name for name in one.weights if not np.array_equal(one.weights[name], two.weights[name])}
     assert moved
     assert not any(name.startswith("backbone.") for name in moved)
+
+
+def test_pretrained_weights_come_from_a_local_file(tmp_path: Path) -> None:
+    backbone = build_backbone("atto")
+    path = tmp_path / "backbone.safetensors"
+    save_file(backbone.state_dict(), path)
+    model = SINGLE.model_copy(update={"pretrained": True, "weights_file": str(path), "freeze_backbone": True})
+    fitted = fit_quick(tmp_path / "run", model=model, training=QUICK.model_copy(update={"max_epochs": 1}))
+    for name, value in backbone.state_dict().items():
+        assert np.array_equal(fitted.weights[f"backbone.{name}"], value.numpy())
+    assert fitted.settings["facts"]["weights_file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.unlink()
+    assert not decode_model(fitted.encode()).predict(make_sessions(2, seed=1)).refused.any()
 
 
 def test_shared_session_is_refused(tmp_path: Path) -> None:
