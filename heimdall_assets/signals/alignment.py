@@ -62,7 +62,7 @@ class Grid:
     @property
     def frequency_hz(self) -> Floats:
         """Frequencies, float64 (M,), rising."""
-        return (np.arange(self.num) - self.num // 2) * self.step_hz
+        return self.step_hz * (np.arange(self.num, dtype=np.float64) - self.num // 2)
 
     @classmethod
     def build(cls, start_s: float, end_s: float, bandwidth_hz: float) -> "Grid":
@@ -105,7 +105,7 @@ def compute_start_times_s(recordings: Sequence[Recording]) -> Floats:
 
 
 def find_overlap(start_s: Floats, end_s: Floats) -> tuple[NDArray[np.bool_], float, float]:
-    """Return which recordings to use and the interval they share: those that spoil the overlap are left out, one by one.
+    """Return which recordings to use and the interval they share; those that spoil the overlap most are left out.
 
     Raises:
         CannotLocate: no two recordings share ``MIN_OVERLAP_S``.
@@ -125,7 +125,7 @@ def find_overlap(start_s: Floats, end_s: Floats) -> tuple[NDArray[np.bool_], flo
 
 
 def compute_lag_limits_s(receivers: Sequence[Position], slack: float) -> Floats:
-    """Return the largest possible delay of each pair in s, float64 (R, R): distance times ``slack``, and clock errors."""
+    """Return the largest possible delay of each pair in s, float64 (R, R): ``slack`` times the way, and clock errors."""
     latitude, longitude, altitude_m = (
         np.array([getattr(place, name) for place in receivers]) for name in ("latitude", "longitude", "altitude_m")
     )
@@ -156,8 +156,12 @@ def compute_spectrum(
     time_s = np.arange(first, last) / rate_hz - begin_s
     edge = np.minimum(time_s, grid.duration_s - time_s) / min(RAMP_S, 0.1 * grid.duration_s)
     ramp = np.square(np.sin(0.5 * np.pi * np.clip(edge, 0.0, 1.0))).astype(np.float32)
+    inside = recording.samples[first:last]
+    # A converter's offset is a line of its own in each recording. A carrier at exactly 0 Hz goes with it, which tells
+    # nothing about delay.
+    level = np.complex64(inside.mean(dtype=np.complex128)) if len(inside) else np.complex64(0)
     return compute_chirp_transform(
-        recording.samples[first:last] * ramp,
+        (inside - level) * ramp,
         grid.num,
         float(time_s[0]) if len(time_s) else 0.0,
         1.0 / rate_hz,
@@ -189,7 +193,7 @@ def align_recordings(
     """
     end_s = start_s + np.array([recording.duration_s for recording in recordings])
     used, first_s, last_s = find_overlap(start_s, end_s)
-    places = np.flatnonzero(used)
+    places: list[int] = np.flatnonzero(used).tolist()
     bandwidth_hz = min(bandwidth_hz, *(recordings[place].sample_rate_hz for place in places))
     grid = Grid.build(first_s, last_s, bandwidth_hz)
     spectra = np.stack([compute_spectrum(recordings[place], start_s[place], grid) for place in places])
@@ -247,9 +251,7 @@ def _estimate_centre_hz(spectrum: NDArray[np.complex64], grid: Grid) -> float:
     return float((power * centres).sum() / power.sum()) if power.sum() > 0 else 0.0
 
 
-def _find_peak(
-    samples: NDArray[np.complex64], reference: NDArray[np.complex64], grid: Grid, limit_s: float
-) -> _Peak:
+def _find_peak(samples: NDArray[np.complex64], reference: NDArray[np.complex64], grid: Grid, limit_s: float) -> _Peak:
     """Return the peak of the ambiguity function: every second sample's lag, every carrier offset within the channel."""
     num = grid.num
     reach = int(limit_s * grid.bandwidth_hz)
@@ -297,7 +299,7 @@ def _segment(grid: Grid) -> int:
 
 
 def _find_span(product: Floats, grid: Grid) -> tuple[float, float]:
-    """Return when the common signal begins and ends: the run of segments whose shared power exceeds half its level most.
+    """Return when the common signal begins and ends: the run of segments that exceeds half its level most.
 
     Source: maximum-sum run, Bentley 1984, Communications of the ACM 27 (9).
     """

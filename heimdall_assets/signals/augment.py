@@ -1,4 +1,6 @@
-"""Augmentation: disturbances of training pictures that match what fails in the field. Never cached, never on other splits.
+"""Augmentation: disturbances of training pictures that match what fails in the field.
+
+Never cached, never on other splits.
 
 Shapes: B pictures, C channels, M mel bands, F frames.
 """

@@ -17,6 +17,7 @@ from scipy import fft
 from heimdall_assets.domain import Position, Recording
 from heimdall_assets.errors import CannotLocate, InvalidInput
 from heimdall_assets.signals.alignment import (
+    RAMP_S,
     Alignment,
     Grid,
     align_recordings,
@@ -44,6 +45,9 @@ DETECTION_MARGIN = 7.0
 
 AMBIGUITY_MARGIN = 10.0
 """Natural logarithm of likelihood by which the peak must exceed the next one within the physical lags."""
+
+AMBIGUITY_SHARE = 1e-2
+"""Or by this share of it: a periodic signal repeats itself but for what its ends, echoes and converters change."""
 
 NUM_REFERENCES = 3  # receivers tried as the one others are compared with, until most of them share its signal
 NUM_STEPS = 3  # of Fisher scoring; the last one moves nothing by a hundredth of a sigma
@@ -94,9 +98,7 @@ class SessionDelays:
     lag_step_s: float
 
 
-def compute_delays(
-    recordings: Sequence[Recording], receivers: Sequence[Position], spec: DelaySpec
-) -> SessionDelays:
+def compute_delays(recordings: Sequence[Recording], receivers: Sequence[Position], spec: DelaySpec) -> SessionDelays:
     """Return when a transmission arrived at each receiver: joint maximum likelihood over all of them.
 
     Recordings may differ in rate and start; each is read on its own clock at its own true rate. Carrier phase and
@@ -189,7 +191,7 @@ def _choose_smoothing(grid: Grid) -> int:
 
 def _load(recordings: Sequence[Recording], start_s: Floats, rough: Alignment, bandwidth_hz: float) -> _Aligned:
     """Return the spectra of the transmission, roughly aligned."""
-    places = np.flatnonzero(rough.used)
+    places: list[int] = np.flatnonzero(rough.used).tolist()
     bandwidth_hz = min(bandwidth_hz, *(recordings[place].sample_rate_hz for place in places))
     grid = Grid.build(rough.start_s, rough.end_s, bandwidth_hz)
     spectra = np.stack(
@@ -203,7 +205,7 @@ def _load(recordings: Sequence[Recording], start_s: Floats, rough: Alignment, ba
     return _Aligned(
         rough=rough,
         grid=grid,
-        places=places,
+        places=np.array(places),
         spectra=spectra,
         delay_s=rough.delay_s[places],
         offset_hz=rough.offset_hz[places],
@@ -220,7 +222,8 @@ def _refine(aligned: _Aligned, limits_s: Floats, min_coherence: float) -> _Align
         delay_s, phase = compute_step(aligned.spectra, aligned.model, aligned.grid.frequency_hz)
         aligned = aligned.shift(np.clip(delay_s, -MAX_STEP_S, MAX_STEP_S))
         gain = aligned.model.gain * np.exp(1j * phase)
-        aligned = replace(aligned, model=fit_model(aligned.spectra, aligned.smoothing, replace(aligned.model, gain=gain)))
+        model = replace(aligned.model, gain=gain)
+        aligned = replace(aligned, model=fit_model(aligned.spectra, aligned.smoothing, model))
     return replace(aligned, detected=_detect(aligned, min_coherence))
 
 
@@ -305,9 +308,17 @@ def _detect(aligned: _Aligned, min_coherence: float) -> NDArray[np.bool_]:
 
 
 def _find_ambiguous(aligned: _Aligned, limits_s: Floats) -> NDArray[np.bool_]:
-    """Return whose next best delay within the physical lags is nearly as likely as the best."""
+    """Return whose next best delay within the physical lags is nearly as likely as the best.
+
+    A recording's interval was moved along with its delay, so its tapered ends fit that delay alone. The others are
+    therefore cut shorter here, by the longest lag: within it every delay is compared on the same samples.
+    """
     parts = combine(aligned.spectra, aligned.model)
-    product = parts * (parts.sum(axis=0) - parts).conj() * aligned.model.wiener.astype(np.float32)
+    others = to_time((parts.sum(axis=0) - parts) * aligned.model.wiener.astype(np.float32))
+    reach_s = float(limits_s[aligned.places, aligned.rough.reference].max()) + RAMP_S
+    time_s = np.arange(aligned.grid.num) / aligned.grid.bandwidth_hz
+    others *= np.minimum(time_s, aligned.grid.duration_s - time_s) > 2.0 * reach_s
+    product = parts * fft.fftshift(fft.fft(others, axis=1), axes=1).conj()
     out = np.zeros(len(parts), dtype=np.bool_)
     anchor = aligned.reference
     for row, place in enumerate(aligned.places):
@@ -316,8 +327,8 @@ def _find_ambiguous(aligned: _Aligned, limits_s: Floats) -> NDArray[np.bool_]:
         limit_s = float(limits_s[place, aligned.rough.reference])
         delay_s = aligned.delay_s[row] - aligned.delay_s[anchor]
         values, lags_s = _correlate(product[row], aligned.grid, limit_s + abs(delay_s))
-        # The likelihood as a function of one delay, at the best phase.
-        likelihood = 2.0 * np.abs(values)
+        # Half the likelihood as a function of one delay, at the best phase.
+        likelihood = np.abs(values)
         zero = len(lags_s) // 2
         rising = np.diff(likelihood) > 0
         right = zero + int(np.argmax(np.append(rising[zero:], True)))
@@ -325,8 +336,24 @@ def _find_ambiguous(aligned: _Aligned, limits_s: Floats) -> NDArray[np.bool_]:
         outside = np.abs(lags_s + delay_s) <= limit_s
         outside[left : right + 1] = False
         if outside.any():
-            out[row] = likelihood[zero] - likelihood[outside].max() < AMBIGUITY_MARGIN
+            other = int(np.where(outside, likelihood, 0.0).argmax())
+            step_s = lags_s[1] - lags_s[0]
+            best, second = (_climb(product[row], aligned.grid, lags_s[at], step_s) for at in (zero, other))
+            out[row] = best - second < max(0.5 * AMBIGUITY_MARGIN, AMBIGUITY_SHARE * best)
     return out
+
+
+def _climb(product: NDArray[np.complex64], grid: Grid, lag_s: float, step_s: float) -> float:
+    """Return the height of the correlation's peak next to a lag: parabolas on ever finer steps."""
+    omega = 2.0 * np.pi * grid.frequency_hz
+    height = 0.0
+    for width_s in (step_s, 0.1 * step_s):
+        lags_s = lag_s + width_s * np.array([-1.0, 0.0, 1.0])
+        values = np.abs(np.exp(1j * np.outer(lags_s, omega)) @ product.astype(np.complex128))
+        vertex = float(np.clip(fit_vertex(values), -1.0, 1.0))
+        height = float(values.max())
+        lag_s = lags_s[1] + vertex * width_s
+    return max(height, float(abs(np.exp(1j * lag_s * omega) @ product.astype(np.complex128))))
 
 
 def _report(aligned: _Aligned, start_s: Floats, limits_s: Floats, spec: DelaySpec) -> SessionDelays:

@@ -3,8 +3,8 @@
 Belongs here: the Gaussian signal model, its fit, its gradient and its information. Does not belong here: recordings,
 clocks, geometry (``alignment``, ``delays``).
 
-Model, frequency by frequency: X_i = g_i S exp(-2 pi j f tau_i) + noise_i, S Gaussian with a spectrum P that is smooth in
-f, noise of power N_i. Then the best use of all receivers is U = sum of conj(g_i) / N_i X_i exp(2 pi j f tau_i) with the
+Model, frequency by frequency: X_i = g_i S exp(-2 pi j f tau_i) + noise_i, S Gaussian with a spectrum P that is smooth
+in f, noise of power N_i. Then the best use of all receivers is U = sum of conj(g_i) / N_i X_i exp(2 pi j f tau_i) with the
 Wiener weight W = P / (1 + sum of rho), rho_i = P |g_i|^2 / N_i, and the information of a pair about phase at one
 frequency is 2 rho_i rho_j / (1 + sum of rho). With two receivers this is the weight of Hannan and Thomson.
 
@@ -76,9 +76,7 @@ def combine(spectra: NDArray[np.complex64], model: SignalModel) -> NDArray[np.co
     return spectra * (model.gain.conj() / model.noise).astype(np.complex64)[:, None]
 
 
-def compute_step(
-    spectra: NDArray[np.complex64], model: SignalModel, frequency_hz: Floats
-) -> tuple[Floats, Floats]:
+def compute_step(spectra: NDArray[np.complex64], model: SignalModel, frequency_hz: Floats) -> tuple[Floats, Floats]:
     """Return by how much each arrival is later (s) and each phase is ahead (rad) of what ``spectra`` assume, (R,) each.
 
     One step of Fisher scoring on the likelihood; the mean over receivers, which nothing determines, is zero.

@@ -137,7 +137,7 @@ def convert_mel_to_hz(mel: Any) -> Any:
 def compute_mel_bank(
     sample_rate_hz: float, n_fft: int, num_mels: int, f_min_hz: float, f_max_hz: float
 ) -> NDArray[np.float64]:
-    """Return triangular mel weights, float64 (num_mels, n_fft / 2 + 1), peak 1; neighbours add up to 1 between peaks."""
+    """Return triangular mel weights, float64 (num_mels, n_fft / 2 + 1), peak 1; neighbours add up to 1."""
     edges_hz = convert_mel_to_hz(np.linspace(convert_hz_to_mel(f_min_hz), convert_hz_to_mel(f_max_hz), num_mels + 2))
     bin_hz = np.arange(n_fft // 2 + 1) * (sample_rate_hz / n_fft)
     left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]

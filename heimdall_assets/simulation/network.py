@@ -1,7 +1,8 @@
 """Simulated sessions: one transmission, its way to every station of the Italian network, and what each records.
 
 Belongs here: stations, and the order in which a session is put together. Does not belong here: modulation
-(``waveforms``), the way (``propagation``), receiver hardware (``receivers``), delays without samples (``observations``).
+(``waveforms``), the way (``propagation``), receivers' hardware (``receivers``), delays without samples
+(``observations``).
 Session i depends on (seed, i) and on nothing else. Sources stand at sea level.
 """
 
@@ -191,12 +192,11 @@ def _choose_waveform_rate_hz(spec: SimulationSpec) -> float:
 
 @lru_cache(maxsize=8)
 def _draw_shadowing(seed: int, sigma_db: float) -> propagation.ShadowingField:
-    return propagation.ShadowingField.draw(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,))), sigma_db)
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,)))
+    return propagation.ShadowingField.draw(generator, sigma_db)
 
 
-def _draw_paths(
-    generator: np.random.Generator, spec: SimulationSpec, source: Position, heard_by: list[int]
-) -> _Paths:
+def _draw_paths(generator: np.random.Generator, spec: SimulationSpec, source: Position, heard_by: list[int]) -> _Paths:
     places = [ITALIAN_STATIONS[place].position for place in heard_by]
     latitude = np.array([place.latitude for place in places if place is not None])
     longitude = np.array([place.longitude for place in places if place is not None])
@@ -350,9 +350,7 @@ def _receive(
     step_hz = wave.sample_rate_hz / num_bins
     frequency_hz = fft.fftshift(fft.fftfreq(num_bins, 1.0 / wave.sample_rate_hz))
     sorted_spectrum = fft.fftshift(spectrum)
-    inside = slice(
-        *np.searchsorted(frequency_hz + offset_hz, [-0.5 * rate_hz, 0.5 * rate_hz])
-    )  # the receiver's filter
+    inside = slice(*np.searchsorted(frequency_hz + offset_hz, [-0.5 * rate_hz, 0.5 * rate_hz]))  # the receiver's filter
     band = sorted_spectrum[inside]
     if echoes is not None:
         band = band * echoes.compute_response(frequency_hz[inside])

@@ -72,7 +72,7 @@ class RecordingTraits:
 def draw_station_traits(spec: SimulationSpec, station: int) -> StationTraits:
     """Return the traits of station number ``station``, from the seed and that number alone."""
     generator = np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(1, station)))
-    bias, group, noise_figure, man_made, gain, iq_gain, iq_phase = generator.standard_normal(7)
+    bias, noise_figure, man_made, gain, iq_gain, iq_phase = generator.standard_normal(6)
     jumps = np.where(generator.random(NUM_SEASONS) < 0.1, 1.0, 0.0)
     jump_db = jumps * generator.choice([-1.0, 1.0], NUM_SEASONS) * generator.uniform(10.0, 20.0, NUM_SEASONS)
     group_delay_s = generator.uniform(*GNSS_GROUP_DELAY_S) if spec.clock_class != ClockClass.GNSS_CALIBRATED else 0.0
