@@ -202,6 +202,18 @@ class ExportSpec(Spec):
     max_uncertainty_error: float = Field(0.01, gt=0, description="largest relative difference of a sigma")
 
 
+class PromotionSpec(Spec):
+    """When a challenger becomes champion."""
+
+    max_median_ratio: float = Field(
+        1.05, ge=1, description="upper end of the interval of challenger / champion median error on the same sessions"
+    )
+    min_sessions: int = Field(10, ge=1, description="fewer common test sessions prove nothing: the champion stays")
+    num_bootstrap: int = Field(2000, ge=100)
+    confidence: float = Field(0.90, gt=0, lt=1)
+    seed: int = Field(42, ge=0, lt=2**32)
+
+
 class RetrainPolicy(Spec):
     """When approved data has changed enough to train again."""
 

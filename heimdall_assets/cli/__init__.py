@@ -7,6 +7,7 @@ from heimdall_assets.cli.judging import evaluate, locate, predict
 from heimdall_assets.cli.lineage import diff, lineage, verify
 from heimdall_assets.cli.models import models
 from heimdall_assets.cli.output import HeimdallGroup
+from heimdall_assets.cli.planning import plan
 from heimdall_assets.cli.running import demo, train, ui
 from heimdall_assets.cli.sessions import sessions
 
@@ -21,5 +22,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (demo, importing, sessions, train, models, locate, predict, evaluate, lineage, verify, diff, ui):
+for command in (demo, importing, sessions, train, models, locate, predict, evaluate, plan, lineage, verify, diff, ui):
     main.add_command(command)

@@ -40,3 +40,33 @@ def show(model: str, as_json: bool) -> None:
         return
     click.echo(releases.read_file(version, "README.md").decode())
     click.echo(f"Folder: {releases.folder(version)}")
+
+
+@models.command()
+@click.argument("model")
+@click.option("--by", required=True, help="Who decides.")
+@click.option("--reason", required=True, help="Why.")
+@json_option
+def promote(model: str, by: str, reason: str, as_json: bool) -> None:
+    """Make MODEL the champion; refused where its files or checks do not hold."""
+    from heimdall_assets.stores.promotion import promote_release
+
+    _say_champion(promote_release(read_places().open_stores(), model, by, reason), as_json)
+
+
+@models.command()
+@click.option("--by", required=True, help="Who decides.")
+@click.option("--reason", required=True, help="Why.")
+@json_option
+def rollback(by: str, reason: str, as_json: bool) -> None:
+    """Make the champion before this one champion again."""
+    from heimdall_assets.stores.promotion import roll_back
+
+    _say_champion(roll_back(read_places().open_stores(), by, reason), as_json)
+
+
+def _say_champion(version: str, as_json: bool) -> None:
+    if as_json:
+        write_json({"champion": version})
+    else:
+        click.echo(f"champion: {version}")

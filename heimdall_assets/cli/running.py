@@ -36,6 +36,8 @@ def _summarize(summary: dict, as_json: bool) -> None:
     computed = ", ".join(f"{name} {count}" for name, count in summary["computed"].items() if count) or "nothing"
     click.echo(f"Computed now: {computed}.")
     click.echo(f"Release {summary['version']}: {summary['folder']}")
+    promotion = summary["promotion"]
+    click.echo(f"{'Champion' if promotion['promoted'] else 'Challenger'}: {promotion['reason']}")
 
 
 @click.command()

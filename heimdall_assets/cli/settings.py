@@ -23,6 +23,7 @@ SETTABLE: dict[str, type[specs.Spec]] = {
         specs.AugmentationSpec,
         specs.EvaluationSpec,
         specs.ExportSpec,
+        specs.PromotionSpec,
     )
 }
 

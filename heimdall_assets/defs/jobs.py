@@ -4,7 +4,7 @@ import dagster as dg
 
 INGESTED = ("approved_measurements", "iq_files", "spectrogram_features")
 TRAINED = (*INGESTED, "train_split", "val_split", "test_split", "trained_checkpoint", "evaluation_metrics")
-RELEASED = (*TRAINED, "onnx_model", "model_release")
+RELEASED = (*TRAINED, "onnx_model", "model_release", "champion_model")
 
 JOBS = [
     dg.define_asset_job(

@@ -57,7 +57,10 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
         event.asset_key.to_user_string(): {key: value.value for key, value in event.metadata.items()} for event in made
     }
     manifests = {
-        name: Manifest.decode(stores.objects.read_bytes(str(values["manifest"]))) for name, values in metadata.items()
+        event.asset_key.to_user_string(): Manifest.decode(
+            stores.objects.read_bytes((event.tags or {})["dagster/data_version"])
+        )
+        for event in made
     }
     metrics = load_metrics(stores.objects, manifests["evaluation_metrics"])
     version = manifests["model_release"].summary["version"]
@@ -65,12 +68,18 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
         "run_id": result.run_id,
         "version": version,
         "folder": str(stores.releases.folder(version)),
+        "promotion": manifests["champion_model"].summary["decision"],
         "num_sessions": metrics["num_sessions"],
         "comparison": compare_methods(metrics),
         "worse_than": metrics["worse_than"],
         "onnx_bytes": manifests["onnx_model"].summary["size_bytes"],
         "parity": manifests["onnx_model"].summary["parity"],
-        "computed": {name: values.get("num_computed", int(not values["reused"])) for name, values in metadata.items()},
+        # A promotion is no result that could be found again: it is decided anew each time.
+        "computed": {
+            name: values.get("num_computed", int(not values["reused"]))
+            for name, values in metadata.items()
+            if "reused" in values
+        },
         "digests": {
             name: {part: artifact.digest for part, artifact in manifest.artifacts.items()}
             for name, manifest in manifests.items()

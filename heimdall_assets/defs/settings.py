@@ -73,6 +73,10 @@ class ExportConfig(specs.ExportSpec, dg.Config):
     """The ONNX file."""
 
 
+class PromotionConfig(specs.PromotionSpec, dg.Config):
+    """When a challenger becomes champion."""
+
+
 def build_run_config(chosen: list[specs.Spec]) -> dict[str, Any]:
     """Return Dagster run configuration that sets the given specs; every other keeps its defaults."""
     places = {
@@ -87,6 +91,7 @@ def build_run_config(chosen: list[specs.Spec]) -> dict[str, Any]:
         "AugmentationSpec": ("trained_checkpoint", "augmentation"),
         "EvaluationSpec": ("evaluation_metrics", None),
         "ExportSpec": ("onnx_model", None),
+        "PromotionSpec": ("champion_model", None),
     }
     ops: dict[str, Any] = {}
     for spec in chosen:

@@ -33,7 +33,9 @@ def approved_table(**changes) -> pd.DataFrame:
 
 
 def approved(stores, table, left_out=0, **summary) -> Manifest:
-    gone = pd.DataFrame({"measurement_id": ["g"] * left_out, "session_id": "s", "reason": "no position"}).astype("string")
+    gone = pd.DataFrame({"measurement_id": ["g"] * left_out, "session_id": "s", "reason": "no position"}).astype(
+        "string"
+    )
     return make(
         "approved_measurements",
         {"table": artifact_of_table(stores.objects, table), "left_out": artifact_of_table(stores.objects, gone)},
@@ -121,7 +123,9 @@ def test_splits_do_not_leak(stores, test, passed):
 def test_weights_are_finite(stores):
     def checkpoint(value):
         data = save({"w": np.array([1.0, value], np.float32)})
-        return make("trained_checkpoint", {"weights.safetensors": stores.objects.put_bytes(data, SAFETENSORS_MEDIA_TYPE)})
+        return make(
+            "trained_checkpoint", {"weights.safetensors": stores.objects.put_bytes(data, SAFETENSORS_MEDIA_TYPE)}
+        )
 
     assert checks.weights_are_finite(checkpoint(2.0), stores).passed
     assert not checks.weights_are_finite(checkpoint(np.inf), stores).passed

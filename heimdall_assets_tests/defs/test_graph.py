@@ -112,12 +112,8 @@ def test_new_sessions_compute_their_own_features_alone(tmp_path):
     assert second["computed"]["spectrogram_features"] == 4 * 2
     assert second["computed"]["iq_files"] == 4 * 2
     assert second["version"] == "v1.0.1"  # new data alone: a patch
-    before = load_table(
-        places.open_stores().objects, read_manifest(places, first, "test_split").artifacts["table"]
-    )
-    after = load_table(
-        places.open_stores().objects, read_manifest(places, second, "test_split").artifacts["table"]
-    )
+    before = load_table(places.open_stores().objects, read_manifest(places, first, "test_split").artifacts["table"])
+    after = load_table(places.open_stores().objects, read_manifest(places, second, "test_split").artifacts["table"])
     assert set(before["session_id"]) <= set(after["session_id"])  # growth moves nobody
 
 
@@ -159,9 +155,9 @@ def test_steps_load_the_version_their_run_recorded(home):
         tags = event.asset_materialization.tags or {}
         assert tags["dagster/input_data_version/trained_checkpoint"] in {
             summary["manifests"]["trained_checkpoint"],
-            instance.get_latest_materialization_event(
-                dg.AssetKey("trained_checkpoint")
-            ).asset_materialization.metadata["manifest"].value,
+            instance.get_latest_materialization_event(dg.AssetKey("trained_checkpoint"))
+            .asset_materialization.metadata["manifest"]
+            .value,
         }
         lonely = build_definitions(places).resolve_job_def("train")
         assert lonely.name == "train"

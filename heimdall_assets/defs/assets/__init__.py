@@ -3,6 +3,7 @@
 import dagster as dg
 
 from heimdall_assets.defs.assets.approved_measurements import approved_measurements, measurement_database
+from heimdall_assets.defs.assets.champion_model import champion_model
 from heimdall_assets.defs.assets.evaluation_metrics import evaluation_metrics
 from heimdall_assets.defs.assets.iq_files import iq_files
 from heimdall_assets.defs.assets.model_release import model_release
@@ -21,4 +22,5 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     evaluation_metrics,
     onnx_model,
     model_release,
+    champion_model,
 ]

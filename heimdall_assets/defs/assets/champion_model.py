@@ -1,0 +1,38 @@
+"""``champion_model``: which release users get, decided anew after each release."""
+
+import dagster as dg
+
+from heimdall_assets.defs.settings import PromotionConfig
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.promotion import CHAMPION, find_alias, settle_release
+
+
+@dg.asset(group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version="1")
+def champion_model(
+    config: PromotionConfig, model_release: Manifest, stores: dg.ResourceParam[Stores]
+) -> dg.MaterializeResult:
+    """The release that ``champion`` means: the newest that is whole and not worse than the one before.
+
+    Decided at this moment, on the same frozen test sessions; who decided and why stands in the ledger.
+    """
+    decision = settle_release(stores, model_release.summary["version"], config.pure())
+    champion = find_alias(stores, CHAMPION)
+    manifest = Manifest(
+        kind="champion_model",
+        code_version="1",
+        parents={"model_release": model_release.digest},
+        specs={"PromotionSpec": config.dump()},
+        summary={"champion": champion, "decision": decision.dump()},
+    )
+    return dg.MaterializeResult(
+        value=manifest,
+        data_version=dg.DataVersion(manifest.digest),
+        metadata={
+            "champion": champion or "none",
+            "challenger": decision.version,
+            "promoted": decision.promoted,
+            "reason": decision.reason,
+            "comparison": decision.comparison,
+        },
+    )
