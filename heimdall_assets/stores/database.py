@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -171,7 +172,7 @@ class Database:
             connection.execute("PRAGMA synchronous=FULL")  # a decision that was reported survives a power loss
         connection.isolation_level = None  # transactions begin where ``_begin_sqlite`` says
         # One damaged text must not hide all other rows.
-        connection.text_factory = lambda data: data.decode("utf-8", "replace")
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         return connection
 
     def _use_write_ahead_log(self) -> None:

@@ -26,6 +26,7 @@ class RawRows:
     def __init__(self, columns: dict[str, list[Any]], num_rows: int):
         self._columns = columns
         self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._texts: dict[str, NDArray[np.object_]] = {}
         self.num_rows = num_rows
 
     def values(self, name: str) -> list[Any]:
@@ -39,8 +40,12 @@ class RawRows:
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return the column as float64 (N,); NaN where it is NULL or no number."""
         if name not in self._numbers:
-            column = pd.Series(self._columns[name], dtype=object)
-            self._numbers[name] = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+            column = self._columns[name]
+            try:
+                numbers = np.array(column, dtype=np.float64)
+            except (TypeError, ValueError, ArithmeticError):  # one of them is no number: one by one
+                numbers = np.array([_to_float(value) for value in column], dtype=np.float64)
+            self._numbers[name] = numbers
         return self._numbers[name]
 
     def integers(self, name: str) -> "pd.api.extensions.ExtensionArray":
@@ -50,9 +55,10 @@ class RawRows:
 
     def texts(self, name: str) -> NDArray[np.object_]:
         """Return the column as objects (N,): str, or None where it is NULL or no text."""
-        texts = np.empty(self.num_rows, dtype=object)
-        texts[:] = [value if isinstance(value, str) else None for value in self._columns[name]]
-        return texts
+        if name not in self._texts:
+            texts = self._texts[name] = np.empty(self.num_rows, dtype=object)
+            texts[:] = [value if isinstance(value, str) else None for value in self._columns[name]]
+        return self._texts[name]
 
     def times(self, name: str) -> "pd.Series[Any]":
         """Return the column as datetime64[us, UTC] (N,); NaT where it is NULL or no time."""
@@ -83,6 +89,13 @@ def find_reasons(raw: RawRows, needs_truth: bool, needs_decision: bool) -> NDArr
     judge.expect_measurement()
     judge.expect_one_row_a_station()
     return judge.reasons
+
+
+def _to_float(value: Any) -> float:
+    try:
+        return float("nan") if value is None or isinstance(value, bytes) else float(value)
+    except (TypeError, ValueError, ArithmeticError):
+        return float("nan")
 
 
 def _to_integer(value: Any) -> int | None:
@@ -138,12 +151,9 @@ class _Judge:
 
     def expect_object(self, name: str) -> None:
         """Refuse rows whose attributes are no JSON object."""
-        known: dict[Any, bool] = {}
-        values = self.raw.values(name)
-        for value in values:
-            if value not in known:
-                known[value] = _is_json_object(value)
-        good = np.fromiter((known[value] for value in values), dtype=bool, count=self.raw.num_rows)
+        texts = self.raw.texts(name)
+        known = {text: _is_json_object(text) for text in set(texts)}  # many rows share one session's
+        good = np.fromiter((known[text] for text in texts), dtype=bool, count=self.raw.num_rows)
         self.expect(name, good, "a JSON object", optional=False)
 
     def expect_decision(self) -> None:
