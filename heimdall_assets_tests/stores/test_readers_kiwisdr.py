@@ -77,6 +77,7 @@ def test_the_date_comes_from_the_name_or_the_row():
     told = decode_recording(data, IqFormat.KIWISDR_WAV, name="sha256:00", start_unix_ns=named.start_unix_ns)
     assert told.start_unix_ns == named.start_unix_ns
     assert told.centre_frequency_hz is None
+    assert decode_kiwisdr(data, name=f"sessions/a/{NAME}").start_unix_ns == named.start_unix_ns
     with pytest.raises(InvalidRecording, match="neither a start nor a file name with the date"):
         decode_kiwisdr(data, name="sha256:00")
     with pytest.raises(InvalidRecording, match="ms after the time that its row states"):

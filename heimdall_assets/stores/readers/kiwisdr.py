@@ -61,7 +61,7 @@ def decode_kiwisdr(
 
     Args:
         data: the whole file.
-        name: the file's name, or any name where ``start_unix_ns`` is given.
+        name: the file's name, with or without folders, or any name where ``start_unix_ns`` is given.
         start_unix_ns: rough time of the start (within days), which says in which GPS week the stamps count; None: the
             name says it.
         max_samples: longer recordings are refused before anything is allocated.
@@ -110,7 +110,7 @@ def parse_kiwisdr(
 
 
 def _parse_name(name: str) -> KiwiName | None:
-    match = _NAME.fullmatch(name)
+    match = _NAME.fullmatch(name.rpartition("/")[2])  # an object's name has folders before the file's
     if match is None or float(match[2]) <= 0:
         return None
     try:
