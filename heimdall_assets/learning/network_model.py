@@ -1,0 +1,180 @@
+"""A model of the whole session: receivers as tokens, physics as the last layer.
+
+Belongs here: ``NetworkLocalizationNet``. Does not belong here: the solver (``physics``), tables (``network_data``),
+features (``network_tokens``), losses (``network_loss``). All that is learned are corrections, zero at the start:
+untrained, the model is the multi-started weighted least-squares solution with a wide prior.
+
+Legend of shapes: B sessions, R receiver slots, K ``RECEIVER_COLUMNS``, D token width, S starts. Lengths are km.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from heimdall_assets.learning.network_tokens import (
+    LATE_SCALE_KM,
+    MIN_SPREAD_KM,
+    NUM_RECEIVER_COLUMNS,
+    NUM_RECEIVER_PAIRS,
+    NUM_SOLUTION_COLUMNS,
+    NUM_SOLUTION_PAIRS,
+    Attention,
+    Session,
+    describe_receivers,
+    describe_solutions,
+    mask_out,
+    take_apart,
+)
+from heimdall_assets.learning.physics import Delays, GaussNewton, compute_cost
+
+SAME_POINT_KM = 1e-3
+PRIOR_SPREADS, HORIZON_KM = 2.0, 50.0
+"""Prior's sigma per axis: a multiple of the receivers' spread, or the radio horizon of receivers at one point."""
+
+MISFIT = 9.0
+"""Mean squared residual in sigmas above which the data contradict themselves, and the covariance grows with it."""
+
+LARGEST_LOG = 4.0
+"""Largest logarithm of a learned factor."""
+
+
+class Located(NamedTuple):
+    """What the model gives: position (B, 2), upper factor (B, 3) of its information, tokens (B, R, D)."""
+
+    position: Tensor
+    factor: Tensor
+    tokens: Tensor
+
+
+class NetworkLocalizationNet(nn.Module):
+    """Locates a session of any number of receivers in any order.
+
+    Args:
+        width: of a token.
+        num_layers: self-attention layers after the first solution; one more comes before it.
+        num_heads: attention heads.
+        dropout: of tokens, in training.
+        backbone: (N, 3, mels, frames) standardised spectrograms to (N, num_features); None: they are not seen.
+        level_prior: receivers (B, R, 2) km, levels (B, R) dB and their mask (B, R) to a mean (B, 2) and an upper
+            factor (B, 3) 1/km; None: a wide round prior around the receivers.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        dropout: float = 0.0,
+        backbone: nn.Module | None = None,
+        level_prior: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.level_prior = backbone, level_prior
+        self.solver = GaussNewton()
+        self.embed_receiver = nn.Linear(NUM_RECEIVER_COLUMNS, width)
+        self.embed_solution = nn.Linear(NUM_SOLUTION_COLUMNS, width)
+        self.embed_spectrogram = None if backbone is None else nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
+        self.dropout = nn.Dropout(dropout)
+        self.first = Attention(width, num_heads, NUM_RECEIVER_PAIRS)
+        self.layers = nn.ModuleList(Attention(width, num_heads, NUM_SOLUTION_PAIRS) for _ in range(num_layers))
+        self.norm_first, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.prior_head, self.receiver_head = nn.Linear(width, 5), nn.Linear(width, 2)
+        self.width_head = nn.Linear(width, 1)
+        self.trust = nn.Parameter(torch.zeros(2))
+        for head in (self.prior_head, self.receiver_head, self.width_head):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, table: Tensor, spectrograms: Tensor | None = None, seen: Tensor | None = None) -> Located:
+        """Return positions, the factors of their information, and tokens.
+
+        Args:
+            table: float32 (B, R, K), ``RECEIVER_COLUMNS``, NaN for what is missing.
+            spectrograms: float32 (B, R, 3, mels, frames), standardised; None: there are none.
+            seen: bool (B, R), which receivers have one.
+        """
+        session = take_apart(table)
+        columns, pairs = describe_receivers(table, session)
+        tokens = self.embed_receiver(columns)
+        if spectrograms is not None and seen is not None and self.backbone is not None:
+            tokens = tokens + self._embed_spectrograms(spectrograms, seen)
+        tokens = self.first(mask_out(self.dropout(tokens), session.present), pairs, session.present)
+        with torch.autocast(table.device.type, enabled=False):  # heads and solver in float32: bf16 costs hundreds of m
+            tokens = self.norm_first(tokens.float())
+            mean, factor = self._fuse_prior(tokens, session)
+        weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
+        heard = session.heard.to(weight.dtype)
+        delays = Delays(session.receivers, session.ground, session.arrival, weight, mean, factor, session.level, heard)
+        with torch.no_grad():
+            unit = session.spread.clamp_min(MIN_SPREAD_KM)
+            direct = self.solver.search(delays, unit)
+            states, emission, costs = self.solver.search_late(delays, session.sigma, direct)
+            found = describe_solutions(session, delays.detach(), direct, states, emission, costs)
+        tokens = tokens + self.embed_solution(found.columns)
+        for layer in self.layers:
+            tokens = layer(tokens, found.pairs, session.present)
+        with torch.autocast(table.device.type, enabled=False):
+            tokens = mask_out(self.norm(tokens.float()), session.present)
+            corrected = self._correct(tokens, session, delays, found.weight, found.shift)
+            starts = torch.cat([found.late.unsqueeze(1), direct], 1)
+            position, factor = self.solver(corrected, starts)
+            factor = factor * self._scale_factor(tokens, session, corrected, position)
+        return Located(position, factor, tokens)
+
+    def _embed_spectrograms(self, spectrograms: Tensor, seen: Tensor) -> Tensor:
+        """Return (B, R, D), 0 for receivers without a spectrogram; only those with one cost anything in training."""
+        assert self.backbone is not None
+        assert self.embed_spectrogram is not None
+        if torch.compiler.is_exporting():
+            flat = torch.where(seen[..., None, None, None], spectrograms, 0.0).flatten(0, 1)
+            encoded = self.embed_spectrogram(self.backbone(flat)).unflatten(0, seen.shape)
+            return mask_out(encoded, seen)
+        out = torch.zeros(*seen.shape, self.embed_spectrogram.out_features, device=seen.device)
+        if seen.any():
+            encoded = self.embed_spectrogram(self.backbone(spectrograms[seen]))
+            out = out.to(encoded.dtype).masked_scatter(seen.unsqueeze(-1), encoded)
+        return out
+
+    def _fuse_prior(self, tokens: Tensor, session: Session) -> tuple[Tensor, Tensor]:
+        """Return mean (B, 2) and upper factor (B, 3) of where the source is likely before delays are looked at."""
+        if self.level_prior is None:
+            sigma = torch.where(session.spread > SAME_POINT_KM, PRIOR_SPREADS * session.spread, HORIZON_KM)
+            sigma = sigma.clamp_min(0.1)
+            mean = torch.zeros_like(session.receivers[:, 0, :2])
+            factor = torch.stack([1.0 / sigma, torch.zeros_like(sigma), 1.0 / sigma], -1)
+        else:
+            mean, factor = self.level_prior(session.receivers[..., :2], session.level, session.heard)
+        present = session.present.to(tokens.dtype).unsqueeze(-1)
+        pooled = (tokens * present).sum(1) / present.sum(1).clamp_min(1.0)
+        head = self.prior_head(pooled)
+        push, stretch, shear = 3.0 * torch.tanh(head[:, :2] / 3.0), bound_exp(head[:, 2:4]), torch.tanh(head[:, 4])
+        north = push[:, 1] / factor[:, 2]
+        east = (push[:, 0] - factor[:, 1] * north) / factor[:, 0]
+        u11, u12, u22 = factor.unbind(-1)
+        turned = [stretch[:, 0] * u11, stretch[:, 0] * u12 + shear * u22, stretch[:, 1] * u22]
+        return mean + torch.stack([east, north], -1), torch.stack(turned, -1)
+
+    def _correct(self, tokens: Tensor, session: Session, delays: Delays, weight: Tensor, shift: Tensor) -> Delays:
+        """Return delays with each receiver's learned weight and shift; ``trust`` in the late-arrival search is too."""
+        head = self.receiver_head(tokens)
+        scale = (session.sigma.square() + LATE_SCALE_KM**2).sqrt()
+        ratio = (weight.clamp_min(1e-12) * session.sigma.square()).log()
+        learned = bound_exp(head[..., 0]) * torch.exp(10.0 * self.trust[0] * ratio.clamp(-12.0, 12.0))
+        move = 10.0 * self.trust[1] * shift + head[..., 1] * scale
+        return delays._replace(
+            arrival=torch.where(session.timed, delays.arrival - move, 0.0), weight=delays.weight * learned
+        )
+
+    def _scale_factor(self, tokens: Tensor, session: Session, delays: Delays, position: Tensor) -> Tensor:
+        """Return (B, 1) to multiply the information's factor by: learned, and lower where the data contradict it."""
+        present = session.present.to(tokens.dtype).unsqueeze(-1)
+        pooled = (tokens * present).sum(1) / present.sum(1).clamp_min(1.0)
+        count = session.timed.sum(1).to(tokens.dtype).clamp_min(1.0)
+        misfit = compute_cost(position.unsqueeze(1), delays)[:, 0] / count
+        return bound_exp(self.width_head(pooled)) * (misfit / MISFIT).clamp_min(1.0).rsqrt().unsqueeze(-1)
+
+
+def bound_exp(value: Tensor) -> Tensor:
+    """Return the exponential of ``value`` bounded smoothly to +-``LARGEST_LOG``."""
+    return torch.exp(LARGEST_LOG * torch.tanh(value / LARGEST_LOG))
