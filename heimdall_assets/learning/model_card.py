@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from heimdall_assets.learning.strata import list_groups
+
 if TYPE_CHECKING:
     from jinja2 import Template
 
@@ -74,7 +76,8 @@ def render_accuracy_table(metrics: Mapping[str, Any]) -> str:
     best = metrics["baselines"].get(metrics["best_baseline"]) if metrics["best_baseline"] else None
     bound = metrics.get("bound") or {}
     lines = ["| within | model | best baseline | physical bound |", "|---|---|---|---|"]
-    for radius, share in metrics["accuracy"].items():
+    # A metrics.json that was read back has its keys in the order of their letters.
+    for radius, share in sorted(metrics["accuracy"].items(), key=lambda item: float(item[0])):
         cells = [format_metres(float(radius)), _percent(share), _percent(best["accuracy"][radius] if best else None),
                  _percent((bound.get("accuracy") or {}).get(radius))]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
@@ -107,7 +110,8 @@ def render_strata_table(metrics: Mapping[str, Any]) -> str:
     for name, table in metrics["strata"].items():
         if len(table) < 2 and name not in {"site", "origin"}:
             continue  # one group is the whole set, which the first table shows
-        for group, row in table.items():
+        for group in list_groups(table):
+            row = table[group]
             cells = [_STRATA_TITLES.get(name, name), group, str(row["num_sessions"]), format_metres(row["median_m"]),
                      format_metres(row["p90_m"]), _percent(row["coverage_90"]),
                      format_metres(row.get("best_baseline_median_m"))]  # fmt: skip
@@ -203,11 +207,18 @@ def _describe_mix(data: Mapping[str, Any]) -> str:
 def _render_row(name: str, row: Mapping[str, Any], skill: Mapping[str, Any] | None) -> str:
     told = "-"
     if skill is not None and skill["skill"] is not None:
-        low, high = (_percent(skill[key]).removesuffix(" %") for key in ("skill_low", "skill_high"))
-        told = f"{_percent(skill['skill'])} ({low} to {high})"
+        told = _tell_skill(skill["skill"], skill["skill_low"], skill["skill_high"])
     cells = [name, str(row["num_sessions"]), str(row["num_refused"]), format_metres(row["median_m"]),
              format_metres(row["p90_m"]), _percent(row.get("coverage_90")), told]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
+
+
+def _tell_skill(skill: float, low: float | None, high: float | None) -> str:
+    """Return a skill with its interval; far below zero, where percents say nothing, as a multiple."""
+    if skill >= -1.0:
+        return f"{_percent(skill)} ({_percent(low).removesuffix(' %')} to {_percent(high).removesuffix(' %')})"
+    ends = ["-" if end is None else f"{1.0 - end:,.3g}" for end in (high, low)]
+    return f"{1.0 - skill:,.3g} times its median ({ends[0]} to {ends[1]})"
 
 
 def _rank(row: Mapping[str, Any]) -> float:

@@ -3,7 +3,8 @@
 Belongs here: which group a session belongs to. Does not belong here: the numbers of a group (``evaluation``).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,14 @@ _GDOP_LABELS = ["below 2", "2 to 5", "5 to 10", "10 to 20", "20 and above"]
 _COUNT_EDGES = [2, 3, 4, 5, 6, 7, 8, 16]
 _COUNT_LABELS = ["1", "2", "3", "4", "5", "6", "7", "8 to 15", "16 and more"]
 
+_IDENTITIES = frozenset({"site", "index", "source_id", "session_id", "session_name"})
+
 _READING_ORDER = {label: index for index, label in enumerate([*_SNR_LABELS, *_GDOP_LABELS, *_COUNT_LABELS])}
 
 
-def list_groups(labels: NDArray[np.str_]) -> list[str]:
+def list_groups(labels: Iterable[str]) -> list[str]:
     """Return the distinct labels, bins in the order of what they bin, names alphabetically."""
-    return sorted(set(labels.tolist()), key=lambda label: (_READING_ORDER.get(label, len(_READING_ORDER)), label))
+    return sorted(set(map(str, labels)), key=lambda label: (_READING_ORDER.get(label, len(_READING_ORDER)), label))
 
 
 def assign_strata(sessions: SessionSet, train_sites: Collection[str] | None = None) -> dict[str, NDArray[np.str_]]:
@@ -50,10 +53,21 @@ def assign_strata(sessions: SessionSet, train_sites: Collection[str] | None = No
         seen = np.isin(sessions.strata["site"].astype(str), sorted(map(str, train_sites)))
         strata["site"] = np.where(seen, "seen in training", "unseen")
     for name, values in sessions.strata.items():
-        labels = np.asarray(values).astype(str)
-        if name not in strata and name != "site" and len(np.unique(labels)) <= MAX_LABELS:
+        labels = _label(np.asarray(values))
+        if name not in strata and name not in _IDENTITIES and labels is not None:
             strata[name] = labels
     return strata
+
+
+def _label(values: NDArray[Any]) -> NDArray[np.str_] | None:
+    """Return values as labels where they group the sessions; None: they measure or name each session."""
+    if values.dtype.kind == "f" and not np.array_equal(
+        values[np.isfinite(values)] % 1, 0.0 * values[np.isfinite(values)]
+    ):
+        return None
+    labels = values.astype(str)
+    num_labels = len(np.unique(labels))
+    return labels if num_labels == 1 or num_labels <= min(MAX_LABELS, len(labels) / 2) else None
 
 
 def _compute_mean_snr(sessions: SessionSet) -> NDArray[np.float64]:

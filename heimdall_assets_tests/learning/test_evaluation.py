@@ -233,9 +233,41 @@ def test_region_and_geometry_follow_the_map():
     assert list(assign_strata(make_sessions(1, num_receivers=2))["gdop"]) == ["undefined"]
 
 
-def test_a_stratum_that_names_every_session_is_no_stratum():
-    sessions = make_sessions(40, strata={"note": np.array([f"n{index}" for index in range(40)])})
-    assert "note" not in assign_strata(sessions)
+def test_what_measures_or_names_each_session_is_no_stratum():
+    sessions = make_sessions(
+        40,
+        strata={
+            "note": np.array([f"n{index}" for index in range(40)]),
+            "level": np.tile([1.5, 2.5], 20),
+            "source_id": np.repeat(["a", "b"], 20),
+            "season": np.repeat([1.0, 2.0], 20),
+        },
+    )
+    assert set(assign_strata(sessions)) == {"num_receivers", "snr", "gdop", "region", "season"}
+
+
+def test_tables_read_in_order_even_from_a_file_with_sorted_keys():
+    sessions = make_sessions(40)
+    sessions.snr_db[:] = np.repeat(np.tile([-5.0, 5.0, 15.0, 40.0], 10), 6)
+    metrics = evaluate_predictions(
+        sessions, offset_east(sessions, 9e4), {"near": offset_east(sessions, 60.0)}, None, SPEC
+    )
+    card = render_model_card(
+        version="v1.0.0", metrics=json.loads(json.dumps(metrics, sort_keys=True)), data={}, specs={}
+    )
+    order = [
+        "| 30 m |",
+        "| 50 m |",
+        "| 100 m |",
+        "| 1,000 m |",
+        "| below 0 dB",
+        "| 0 to 10",
+        "| 10 to 20",
+        "| 30 dB and",
+    ]
+    places = [card.index(text) for text in order]
+    assert places == sorted(places)
+    assert "1.5e+03 times its median" in card
 
 
 @settings(max_examples=25, deadline=None)
