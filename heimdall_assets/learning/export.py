@@ -37,18 +37,23 @@ def export_onnx(fitted: FittedModel, spec: ExportSpec, metadata: dict[str, str])
         InvalidInput: ``metadata`` has a key of the graph's facts, or a value that is no string.
     """
     graph = _build_graph(fitted)
+    facts = {**graph.facts, "kind": fitted.model.kind, "opset": str(spec.opset)}
+    _check_metadata(facts, metadata)
     proto = _trace(graph, spec.opset)
     _scrub(proto)
-    facts = {**graph.facts, "kind": fitted.model.kind, "opset": str(spec.opset)}
-    if both := sorted(set(facts) & set(metadata)):
-        raise InvalidInput(f"metadata {', '.join(both)}: the graph says that itself; expected other keys")
     for key, value in sorted({**facts, **metadata}.items()):
-        if not isinstance(value, str):
-            raise InvalidInput(f"metadata {key}: {value!r:.60}: expected a string")
         proto.metadata_props.add(key=key, value=value)
     data = proto.SerializeToString(deterministic=True)
     check_onnx(data)
     return data
+
+
+def _check_metadata(facts: dict[str, str], metadata: dict[str, str]) -> None:
+    if both := sorted(set(facts) & set(metadata)):
+        raise InvalidInput(f"metadata {', '.join(both)}: the graph says that itself; expected other keys")
+    for key, value in {**facts, **metadata}.items():
+        if not isinstance(value, str):
+            raise InvalidInput(f"metadata {key}: {value!r:.60}: expected a string")
 
 
 def check_onnx(data: bytes) -> onnx.ModelProto:
@@ -133,31 +138,37 @@ def compute_parity(fitted: FittedModel, data: bytes, sessions: SessionSet) -> di
     """
     graph = _build_graph(fitted)
     examples, outputs, reference = _run_onnx(graph, open_onnx_session(data), sessions, ONNX_BATCH, compare=True)
-    position, sigma = outputs["positions"].astype(np.float64), outputs["uncertainties"].astype(np.float64)
-    true_position = reference["positions"].astype(np.float64)
-    true_sigma = reference["uncertainties"].astype(np.float64)
-    error_deg = np.abs(position - true_position)
-    error_deg[:, 1] = np.minimum(error_deg[:, 1], 360.0 - error_deg[:, 1])
-    error_m = error_deg * np.stack(compute_metres_per_degree(true_position[:, 0]), axis=1)
+    position, sigma = (outputs[name].astype(np.float64) for name in graph.outputs[:2])
+    expected, expected_sigma = (reference[name].astype(np.float64) for name in graph.outputs[:2])
+    offset_deg = np.abs(position - expected)
+    offset_deg[:, 1] = np.minimum(offset_deg[:, 1], 360.0 - offset_deg[:, 1])
+    offset_m = offset_deg * np.stack(compute_metres_per_degree(expected[:, 0]), axis=1)
+    sessions_onnx, sessions_torch = graph.collect(sessions, examples, outputs), fitted.predict(sessions)
     return {
         "num_examples": float(len(examples)),
-        "max_position_error_deg": float(error_deg.max()),
-        "max_position_error_m": float(error_m.max()),
-        "max_position_error_sigma": float((error_m / true_sigma).max()),
-        "max_uncertainty_error": float(np.abs(sigma / true_sigma - 1.0).max()),
-        "max_uncertainty_error_m": float(np.abs(sigma - true_sigma).max()),
-        "max_session_error_sigma": _compare_sessions(
-            graph.collect(sessions, examples, outputs), fitted.predict(sessions)
-        ),
-        "position_spread_deg": float(true_position.std(axis=0).max()),
-        "uncertainty_spread_m": float(true_sigma.std(axis=0).max()),
+        "max_position_error_deg": _find_largest(offset_deg, position, expected),
+        "max_position_error_m": _find_largest(offset_m, position, expected),
+        "max_position_error_sigma": _find_largest(offset_m / expected_sigma, position, expected),
+        "max_uncertainty_error": _find_largest(np.abs(sigma / expected_sigma - 1.0), sigma, expected_sigma),
+        "max_uncertainty_error_m": _find_largest(np.abs(sigma - expected_sigma), sigma, expected_sigma),
+        "max_session_error_sigma": _compare_sessions(sessions_onnx, sessions_torch),
+        "position_spread_deg": float(np.nanstd(expected, axis=0).max()),
+        "uncertainty_spread_m": float(np.nanstd(expected_sigma, axis=0).max()),
     }
+
+
+def _find_largest(error: NDArray[np.float64], found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    """Return the largest error where both gave a number; infinity where only one of the two did."""
+    known = np.isfinite(expected)
+    if not np.array_equal(known, np.isfinite(found)):
+        return float("inf")
+    return float(error[known].max(initial=0.0))
 
 
 def _compare_sessions(found: Predictions, expected: Predictions) -> float:
     """Return the largest difference of two predictions in units of the expected sigma of its axis."""
     known = np.isfinite(expected.latitude)
-    if not np.array_equal(known, np.isfinite(found.latitude)):
+    if not np.array_equal(known, np.isfinite(found.latitude)):  # one of them refused what the other answered
         return float("inf")
     north, east = compute_metres_per_degree(expected.latitude[known])
     offset = np.stack(

@@ -5,7 +5,7 @@ Belongs here: optimiser, schedule, logging of epochs, order and seeds of batches
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lightning
@@ -136,6 +136,19 @@ class TaskModule(lightning.LightningModule):
         self.history.append({"epoch": self.current_epoch, **dict(sorted(metrics.items()))})
         if self.on_epoch is not None:
             self.on_epoch(self.current_epoch, dict(metrics))
+
+    def compute_mean_loss(self, batches: Iterable[dict[str, Tensor]]) -> float:
+        """Return the mean loss over all examples of ``batches``, as validation computes it, on the CPU."""
+        total, count = 0.0, 0
+        training = self.network.training
+        self.network.eval()
+        with torch.no_grad():
+            for batch in batches:
+                size = len(next(iter(batch.values())))
+                total += float(self.task.compute_loss(self.network, batch, 0)["loss"]) * size
+                count += size
+        self.network.train(training)
+        return total / count
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history

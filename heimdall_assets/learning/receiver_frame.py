@@ -76,7 +76,9 @@ def standardise(features: NDArray[np.float32], statistics: dict[str, Any]) -> ND
     """Return ``features`` less the training split's mean, in units of its standard deviation, per channel."""
     mean = np.array(statistics["feature_mean_db"], dtype=np.float32).reshape(3, 1, 1)
     std = np.array(statistics["feature_std_db"], dtype=np.float32).reshape(3, 1, 1)
-    return (features - mean) / std
+    standardised = features - mean
+    standardised /= std
+    return standardised
 
 
 def compute_channel_statistics(

@@ -77,6 +77,7 @@ def quiet_lightning() -> Iterator[None]:
             r".*smaller than the logging interval.*",
             r".*Checkpoint directory .* exists and is not empty.*",
             r".*dirpath has changed.*",
+            r".*in eval mode at the start of training.*",  # a frozen backbone is meant to be
             r".*isinstance\(treespec, LeafSpec\).*",
         ):
             warnings.filterwarnings("ignore", message=message)

@@ -5,6 +5,7 @@ Belongs here: ``fit_model``, what makes it repeatable, what it keeps on the way.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def fit_model(
 ) -> FittedModel:
     """Return the model of the epoch with the lowest validation loss, calibrated on the validation split.
 
+    Where no epoch does better than the network it started from, that one is returned: training never ends worse.
+
     On one processor, with the same thread count, the same arguments give the same bytes; a run resumed from
     ``last.ckpt`` gives the bytes of an uninterrupted one.
 
@@ -74,7 +77,6 @@ def fit_model(
         KeyboardInterrupt: the run was cancelled; the checkpoints stay.
     """
     _check_apart(train, val)
-    checkpoint = None if resume_from is None else load_checkpoint(resume_from)
     task = find_task(model.kind)
     with make_repeatable(training):
         sessions = task.extend_training(train, training)
@@ -86,30 +88,25 @@ def fit_model(
         torch.manual_seed(training.seed)
         network = task.build_network(model, statistics)
         task.start_network(network, model, sessions, statistics)
-        accelerator, history = "cpu", list[dict[str, float]]()
-        if any(weight.requires_grad for weight in network.parameters()):
-            loaders = (
-                build_loader(
-                    TaskBatches(task, sessions, statistics, augmentation, training.seed),
-                    EpochBatches(examples, training.batch_size, training.seed, shuffle=True),
-                ),
-                build_loader(
-                    TaskBatches(task, val, statistics),
-                    EpochBatches(val_examples, training.batch_size, training.seed, shuffle=False),
-                ),
-            )
-            module = TaskModule(task, network, training, len(loaders[0]), on_epoch)
-            if checkpoint is not None and resume_from is not None:
-                check_fits(module, checkpoint, resume_from)
-            accelerator = _run(module, loaders, training, folder, resume_from)
-            history = module.history
-            load_best(module, module.history, [folder] + ([resume_from.parent] if resume_from else []))
+        batches = _Batches(
+            train=build_loader(
+                TaskBatches(task, sessions, statistics, augmentation, training.seed),
+                EpochBatches(examples, training.batch_size, training.seed, shuffle=True),
+            ),
+            val=build_loader(
+                TaskBatches(task, val, statistics),
+                EpochBatches(val_examples, training.batch_size, training.seed, shuffle=False),
+            ),
+        )
+        module = TaskModule(task, network, training, len(batches.train), on_epoch)
+        outcome = _train(module, batches, training, folder, resume_from)
         network = network.cpu().eval()
         calibration = task.calibrate(network, val, statistics)
     facts: dict[str, Any] = {
-        "best_epoch": find_best_epoch(history) if history else None,
-        "best_val_loss": min(record["val_loss"] for record in history) if history else None,
-        "num_epochs": len(history),
+        "initial_val_loss": outcome.initial_loss,
+        "best_val_loss": outcome.best_loss,
+        "best_epoch": outcome.best_epoch,
+        "num_epochs": len(module.history),
         "num_train_sessions": len(train),
         "num_added_sessions": len(sessions) - len(train),
         "num_val_sessions": len(val),
@@ -123,13 +120,13 @@ def fit_model(
         "augmentation": augmentation.dump(),
         "statistics": statistics,
         "calibration": calibration,
-        "environment": read_environment(training, accelerator),
+        "environment": read_environment(training, outcome.accelerator),
         "facts": facts,
     }
     if model.weights_file is not None:
         facts["weights_file_sha256"] = compute_digest(Path(model.weights_file).read_bytes())
     weights = {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
-    return FittedModel(weights=weights, settings=settings, history=history)
+    return FittedModel(weights=weights, settings=settings, history=module.history)
 
 
 def _check_apart(train: SessionSet, val: SessionSet) -> None:
@@ -140,9 +137,42 @@ def _check_apart(train: SessionSet, val: SessionSet) -> None:
         )
 
 
-def _run(
-    module: TaskModule, loaders: tuple[Any, Any], training: TrainingSpec, folder: Path, resume_from: Path | None
-) -> str:
+@dataclass(frozen=True)
+class _Batches:
+    train: Any
+    val: Any
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How training went; ``best_epoch`` None: no epoch was better than the network it started from."""
+
+    accelerator: str
+    initial_loss: float
+    best_loss: float
+    best_epoch: int | None
+
+
+def _train(
+    module: TaskModule, batches: _Batches, training: TrainingSpec, folder: Path, resume_from: Path | None
+) -> _Outcome:
+    """Train ``module`` in place and leave in it the weights that did best on validation, the first ones included."""
+    if resume_from is not None:
+        check_fits(module, load_checkpoint(resume_from), resume_from)
+    initial = {name: value.clone() for name, value in module.state_dict().items()}
+    initial_loss = module.compute_mean_loss(batches.val)
+    if not any(weight.requires_grad for weight in module.network.parameters()):
+        return _Outcome("cpu", initial_loss, initial_loss, None)
+    accelerator = _run(module, batches, training, folder, resume_from)
+    best_loss = min(record["val_loss"] for record in module.history)
+    if not best_loss < initial_loss:
+        module.load_state_dict(initial)
+        return _Outcome(accelerator, initial_loss, initial_loss, None)
+    load_best(module, module.history, [folder] + ([resume_from.parent] if resume_from else []))
+    return _Outcome(accelerator, initial_loss, best_loss, find_best_epoch(module.history))
+
+
+def _run(module: TaskModule, batches: _Batches, training: TrainingSpec, folder: Path, resume_from: Path | None) -> str:
     """Train ``module`` in place and return the kind of device it ran on."""
     interrupted = BreakOffKeeper(folder)
     with quiet_lightning():
@@ -164,7 +194,7 @@ def _run(
         )
         with keep_interrupt_handler():
             try:
-                trainer.fit(module, *loaders, ckpt_path=resume_from, weights_only=True)
+                trainer.fit(module, batches.train, batches.val, ckpt_path=resume_from, weights_only=True)
             except SystemExit:
                 if interrupted.seen is None:
                     raise

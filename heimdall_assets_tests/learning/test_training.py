@@ -43,7 +43,7 @@ def test_other_process_gives_the_same_bytes_and_no_warning() -> None:
     from heimdall_assets.learning.export import export_onnx
     from heimdall_assets.specs import ExportSpec
 
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}
     found = subprocess.run(
         [sys.executable, "-c", DIGESTS],
         cwd=ROOT,
@@ -231,6 +231,19 @@ def test_training_sources_at_one_point_are_refused(tmp_path: Path) -> None:
     sessions = make_sessions(4, seed=2)
     with pytest.raises(InvalidInput, match="sources spread 0 m north"):
         fit_quick(tmp_path, train=replace(sessions, source_latitude=np.full(4, 45.0)))
+
+
+def test_training_that_only_harms_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    still = QUICK.model_copy(update={"max_epochs": 1, "learning_rate": 1e-12})
+    harmful = QUICK.model_copy(update={"max_epochs": 1, "learning_rate": 0.3, "warmup_epochs": 0})
+    fitted = fit_quick(tmp_path / "harmful", training=harmful)
+    facts = fitted.settings["facts"]
+    assert facts["best_epoch"] is None
+    assert facts["best_val_loss"] == facts["initial_val_loss"] < min(item["val_loss"] for item in fitted.history)
+    unmoved = fit_quick(tmp_path / "still", training=still)
+    assert unmoved.settings["facts"]["initial_val_loss"] == facts["initial_val_loss"]
+    for name, value in unmoved.weights.items():
+        assert fitted.weights[name] == pytest.approx(value, abs=1e-6)
 
 
 def test_divergence_is_an_error(tmp_path: Path) -> None:
