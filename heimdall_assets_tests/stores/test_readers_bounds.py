@@ -72,7 +72,7 @@ def test_damage_by_the_thousand_is_survived_in_bounded_time_and_memory(reader):
 
 HOSTILE = {
     "minus signs": b"\x93NUMPY\x01\x00" + (9900).to_bytes(2, "little") + b"-" * 9900,
-    "terabyte": b"\x93NUMPY\x01\x00\x49\x00{'descr': '<c8', 'fortran_order': False, 'shape': (1000000000000,), }    \n",
+    "terabyte": b"\x93NUMPY\x01\x00\x4a\x00{'descr': '<c8', 'fortran_order': False, 'shape': (1000000000000,), }    \n",
     "deep": make_sigmf(NOISE, b'{"global":' + b"[" * 100_000),
     "riff": b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x02\0\xe1.\0\0\x84\xbb\0\0\x04\0\x10\0kiwi\x0a\0\0\0"
     + b"\0" * 10
