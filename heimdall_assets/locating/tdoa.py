@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import chi2, f
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.locating.area import Area, compute_area
@@ -129,15 +129,15 @@ def _locate(padded: PaddedSessions, area: Area, settings: _Settings) -> Predicti
     problem = _state_problem(padded, area, padded.frame, settings)
     starts = choose_starts(problem)
     modes, cost, _ = descend(problem, starts, NUM_ITERATIONS)
-    spread = _compute_residual_scale(problem, cost)
+    cost_all = cost + _compute_level_cost(problem, padded, modes, settings.levels)
     # Robust weights would call a place that contradicts the arrivals uncertain, and so probable.
     gaussian = replace(problem, scale=np.inf)
     information, _, _ = linearise(gaussian, modes, *compute_residuals(gaussian, modes))
-    weight = _weigh_modes(
-        modes, cost + _compute_level_cost(problem, padded, modes, settings.levels), information, spread
-    )
-    best = weight.argmax(axis=1)
+    best = _weigh_modes(modes, cost_all, information).argmax(axis=1)
     rows = np.arange(len(best))
+    # Sigmas that the residuals contradict cannot rule a mode out either.
+    spread = _compute_residual_scale(problem, modes, cost)
+    weight = _weigh_modes(modes, cost_all / spread[:, None], information)
     away = modes[..., :2] - modes[rows, best, None, :2]
     between = np.einsum("sk,ski,skj->sij", weight, away, away)
 
@@ -150,7 +150,7 @@ def _locate(padded: PaddedSessions, area: Area, settings: _Settings) -> Predicti
         state, cost, information = descend(problem, state, 4)
         latitude, longitude, _ = frame.to_geodetic(state[:, :, 0], state[:, :, 1])
         emission = state[:, 0, 2]
-    spread = _compute_residual_scale(problem, cost)[:, None, None]
+    spread = _compute_residual_scale(problem, state, cost)[:, None, None]
     local = spread * invert_information(information[:, 0])
     covariance = local + _compute_bend(problem, state, local) + between
     refused = (padded.timed.sum(axis=1) < MIN_TIMED) | (
@@ -192,15 +192,22 @@ def _state_problem(padded: PaddedSessions, area: Area, frame: LocalFrame, settin
     )
 
 
-def _compute_residual_scale(problem: DelayProblem, cost: FloatArray) -> FloatArray:
+def _compute_residual_scale(problem: DelayProblem, state: FloatArray, cost: FloatArray) -> FloatArray:
     """Return by how much residuals show variances to be too small, (S,), at least 1.
 
-    Chi-square per degree of freedom of the best state (the area's two rows count as measured), where it is above its
-    ``RESIDUAL_QUANTILE``.
+    Where chi-square of the best state is above its ``RESIDUAL_QUANTILE``, the stated sigmas are not believed: their
+    common scale is estimated from the residuals, and few residuals tell it badly, so the ellipse is that of Hotelling.
+
+    Source: with f degrees of freedom the 90 % region has radius^2 2 s^2 F(2, f) instead of chi-square(2).
     """
-    freedom = np.maximum(problem.timed.sum(axis=1) - 1, 1)
-    least = cost.min(axis=1)
-    return np.where(least > chi2.ppf(RESIDUAL_QUANTILE, freedom), np.maximum(least / freedom, 1.0), 1.0)
+    freedom = np.maximum(problem.timed.sum(axis=1) - MIN_TIMED, 1)
+    off = state[..., :2] - problem.prior_en_m[:, None]
+    prior = np.einsum("ski,sij,skj->sk", off, problem.prior_information, off)
+    best = cost.argmin(axis=1)[:, None]
+    square = np.take_along_axis(cost - prior, best, axis=1)[:, 0]
+    widening = 2.0 * f.ppf(0.90, 2, freedom) / chi2.ppf(0.90, 2)
+    scale = np.maximum(square / freedom, 1.0) * widening
+    return np.where(square > chi2.ppf(RESIDUAL_QUANTILE, freedom), scale, 1.0)
 
 
 def _compute_bend(problem: DelayProblem, state: FloatArray, covariance: FloatArray) -> FloatArray:
@@ -234,13 +241,13 @@ def _compute_level_cost(
     return np.where(padded.heard.sum(axis=1)[:, None] >= MIN_HEARD, cost, 0.0)
 
 
-def _weigh_modes(modes: FloatArray, cost: FloatArray, information: FloatArray, spread: FloatArray) -> FloatArray:
+def _weigh_modes(modes: FloatArray, cost: FloatArray, information: FloatArray) -> FloatArray:
     """Return the probability of each mode, (S, K), a mode found from several starts counted once.
 
     Source: Laplace's approximation, exp(-cost / 2) / sqrt(det information).
     """
     determinant = information[..., 0, 0] * information[..., 1, 1] - np.square(information[..., 0, 1])
-    log_weight = -0.5 * cost / spread[:, None] - 0.5 * np.log(np.maximum(determinant, np.finfo(np.float64).tiny))
+    log_weight = -0.5 * cost - 0.5 * np.log(np.maximum(determinant, np.finfo(np.float64).tiny))
     away = modes[:, :, None, :2] - modes[:, None, :, :2]
     square = np.einsum("sabi,saij,sabj->sab", away, information, away)
     same = (square < 1.0) | (np.square(away).sum(axis=-1) < SAME_POINT_M**2)

@@ -25,7 +25,7 @@ def make_sessions(
     shadowing_db: float = 0.0,
     **columns: Any,
 ) -> SessionSet:
-    """Return one session for each source (S, 2), all heard by the same receivers (R, 2), in metres around ``centre``."""
+    """Return a session for each source (S, 2), all heard by the same receivers (R, 2), in metres around ``centre``."""
     rng = np.random.default_rng(seed)
     frame = LocalFrame(*centre)
     num_sessions, num_receivers = len(sources_en), len(receivers_en)

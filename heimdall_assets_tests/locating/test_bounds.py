@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from heimdall_assets_tests.locating.fields import HEXAGON, SQUARE, make_sessions
 
 from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.locating.bounds import (
@@ -14,8 +13,11 @@ from heimdall_assets.locating.bounds import (
     compute_position_covariance,
     compute_session_bounds,
 )
+from heimdall_assets_tests.locating.fields import HEXAGON, SQUARE, make_sessions
 
-RECEIVERS = np.array([[-20e3, 5e3, 300.0], [15e3, 25e3, 100.0], [30e3, -20e3, 700.0], [-5e3, -35e3, 0.0], [2e3, 9e3, 50]])
+RECEIVERS = np.array(
+    [[-20e3, 5e3, 300.0], [15e3, 25e3, 100.0], [30e3, -20e3, 700.0], [-5e3, -35e3, 0.0], [2e3, 9e3, 50]]
+)
 AT = np.array([4e3, -3e3])
 
 
