@@ -125,7 +125,7 @@ def find_overlap(start_s: Floats, end_s: Floats) -> tuple[NDArray[np.bool_], flo
 
 
 def compute_lag_limits_s(receivers: Sequence[Position], slack: float) -> Floats:
-    """Return the largest possible delay of each pair in s, float64 (R, R): ``slack`` times the way, and clock errors."""
+    """Return the largest possible delay of each pair in s, (R, R): ``slack`` times the way, and clock errors."""
     latitude, longitude, altitude_m = (
         np.array([getattr(place, name) for place in receivers]) for name in ("latitude", "longitude", "altitude_m")
     )

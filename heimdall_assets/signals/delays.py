@@ -47,10 +47,11 @@ AMBIGUITY_MARGIN = 10.0
 """Natural logarithm of likelihood by which the peak must exceed the next one within the physical lags."""
 
 AMBIGUITY_SHARE = 1e-2
-"""Or by this share of it: a periodic signal repeats itself but for what its ends, echoes and converters change."""
+"""Or by this share of what delay decides in it: a periodic signal repeats itself but for its ends and its receivers."""
 
 NUM_REFERENCES = 3  # receivers tried as the one others are compared with, until most of them share its signal
-NUM_STEPS = 3  # of Fisher scoring; the last one moves nothing by a hundredth of a sigma
+NUM_STEPS = 12  # of Fisher scoring at most
+SMALLEST_WORTH = 1e-3  # a step of a thirtieth of a sigma in each receiver is the last
 MAX_STEP_S = 40e-6  # a step beyond half a sample of the channel is no refinement
 NUM_SEGMENTS = 32  # of the transmission, between which a carrier's phase may turn by half a cycle
 OVERSAMPLING = 4  # of a correlation before the parabola through its peak
@@ -219,11 +220,13 @@ def _refine(aligned: _Aligned, limits_s: Floats, min_coherence: float) -> _Align
     aligned = aligned.shift(_find_lags(aligned, limits_s)).fit()
     for _ in range(NUM_STEPS):
         aligned = _correct_offsets(aligned)
-        delay_s, phase = compute_step(aligned.spectra, aligned.model, aligned.grid.frequency_hz)
+        delay_s, phase, worth = compute_step(aligned.spectra, aligned.model, aligned.grid.frequency_hz)
         aligned = aligned.shift(np.clip(delay_s, -MAX_STEP_S, MAX_STEP_S))
         gain = aligned.model.gain * np.exp(1j * phase)
         model = replace(aligned.model, gain=gain)
         aligned = replace(aligned, model=fit_model(aligned.spectra, aligned.smoothing, model))
+        if worth < SMALLEST_WORTH * len(aligned.places):
+            break
     return replace(aligned, detected=_detect(aligned, min_coherence))
 
 
@@ -329,18 +332,31 @@ def _find_ambiguous(aligned: _Aligned, limits_s: Floats) -> NDArray[np.bool_]:
         values, lags_s = _correlate(product[row], aligned.grid, limit_s + abs(delay_s))
         # Half the likelihood as a function of one delay, at the best phase.
         likelihood = np.abs(values)
-        zero = len(lags_s) // 2
+        zero = _walk_up(likelihood, len(lags_s) // 2)
         rising = np.diff(likelihood) > 0
         right = zero + int(np.argmax(np.append(rising[zero:], True)))
         left = zero - int(np.argmax(np.append(~rising[:zero][::-1], True)))
-        outside = np.abs(lags_s + delay_s) <= limit_s
+        inside = np.abs(lags_s + delay_s) <= limit_s
+        outside = inside.copy()
         outside[left : right + 1] = False
         if outside.any():
             other = int(np.where(outside, likelihood, 0.0).argmax())
             step_s = lags_s[1] - lags_s[0]
             best, second = (_climb(product[row], aligned.grid, lags_s[at], step_s) for at in (zero, other))
-            out[row] = best - second < max(0.5 * AMBIGUITY_MARGIN, AMBIGUITY_SHARE * best)
+            # What the likelihood loses at the worst lag is the part that delay decides; the rest is carrier.
+            decided = best - float(likelihood[inside].min())
+            out[row] = best - second < max(0.5 * AMBIGUITY_MARGIN, AMBIGUITY_SHARE * decided)
     return out
+
+
+def _walk_up(values: Floats, place: int) -> int:
+    """Return the local maximum that ``place`` belongs to."""
+    while True:
+        around = values[max(place - 1, 0) : place + 2]
+        best = max(place - 1, 0) + int(around.argmax())
+        if best == place or values[best] == values[place]:
+            return place
+        place = best
 
 
 def _climb(product: NDArray[np.complex64], grid: Grid, lag_s: float, step_s: float) -> float:
@@ -372,7 +388,7 @@ def _report(aligned: _Aligned, start_s: Floats, limits_s: Floats, spec: DelaySpe
     if len(found.places) < 2:
         raise CannotLocate(f"delays: {num} recordings, but all delays are ambiguous")
     information = compute_delay_information(found.model, found.grid.frequency_hz)
-    weights = split_information(information, found.model.strength)
+    weights = split_information(information, found.model.snr)
     with np.errstate(divide="ignore"):
         sigma_s = 1.0 / np.sqrt(weights)
     if not np.any(sigma_s < limits_s[np.ix_(found.places, found.places)].max()):
@@ -395,7 +411,7 @@ def _assemble(
     variance = covariance[first, first] + covariance[second, second] - 2.0 * covariance[first, second]
     correlation, curvature = _correlate_pairs(found, first, second, spec.num_lags)
     mean_coherence = (coherence.sum(axis=1) - 1.0) / (len(coherence) - 1)
-    signal = found.model.strength * found.model.spectrum.mean() * found.grid.bandwidth_hz / CHANNEL_HZ
+    signal = found.model.snr * found.grid.bandwidth_hz / CHANNEL_HZ
 
     def spread(values: Floats) -> Floats:
         out = np.full(num, np.nan)

@@ -4,9 +4,10 @@ Belongs here: the Gaussian signal model, its fit, its gradient and its informati
 clocks, geometry (``alignment``, ``delays``).
 
 Model, frequency by frequency: X_i = g_i S exp(-2 pi j f tau_i) + noise_i, S Gaussian with a spectrum P that is smooth
-in f, noise of power N_i. Then the best use of all receivers is U = sum of conj(g_i) / N_i X_i exp(2 pi j f tau_i) with the
-Wiener weight W = P / (1 + sum of rho), rho_i = P |g_i|^2 / N_i, and the information of a pair about phase at one
-frequency is 2 rho_i rho_j / (1 + sum of rho). With two receivers this is the weight of Hannan and Thomson.
+in f, noise of power N_i, smooth too, so that one receiver's interference lowers its weight there. Then the best use of
+all receivers is U = sum of conj(g_i) / N_i X_i exp(2 pi j f tau_i) with the Wiener weight W = P / (1 + sum of rho),
+rho_i = P |g_i|^2 / N_i, and the information of a pair about phase at one frequency is 2 rho_i rho_j / (1 + sum of rho).
+With two receivers this is the weight of Hannan and Thomson.
 
 Source: Hannan and Thomson 1973, Biometrika 60 (3); Carter 1987, Proc. IEEE 75 (2), section IV; expectation
 maximisation of a one-factor model: Rubin and Thayer 1982, Psychometrika 47 (1).
@@ -25,7 +26,10 @@ Floats = NDArray[np.float64]
 SMOOTHING_HZ = 40.0
 """Width over which the signal's spectrum counts as constant: less than syllables and words can resolve."""
 
-NUM_ROUNDS = 12  # of expectation maximisation; gains and spectra change by less than a percent after it
+NOISE_SMOOTHING = 12
+"""Noise spectra are smoothed this many times wider than the signal's: they change less, and are less well known."""
+
+NUM_ROUNDS = 5  # of expectation maximisation before each step; twelve change no delay by a hundredth of its sigma
 
 SMALLEST_NOISE = 1e-6
 """Of a receiver's power: 60 dB is more than a narrow-band FM receiver's converter and phase noise allow."""
@@ -37,7 +41,7 @@ class SignalModel:
 
     Attributes:
         gain: complex128 (R,).
-        noise: float64 (R,), power per frequency.
+        noise: float64 (R, M), power per frequency.
         spectrum: float64 (M,), P.
     """
 
@@ -47,13 +51,18 @@ class SignalModel:
 
     @property
     def strength(self) -> Floats:
-        """|g_i|^2 / N_i, float64 (R,): times P it is the signal to noise of each frequency."""
-        return np.square(np.abs(self.gain)) / self.noise
+        """|g_i|^2 / N_i, float64 (R, M): times P it is the signal to noise of each frequency."""
+        return np.square(np.abs(self.gain))[:, None] / self.noise
 
     @property
     def wiener(self) -> Floats:
         """W, float64 (M,)."""
-        return self.spectrum / (1.0 + self.strength.sum() * self.spectrum)
+        return self.spectrum / (1.0 + self.strength.sum(axis=0) * self.spectrum)
+
+    @property
+    def snr(self) -> Floats:
+        """Signal over noise power of the whole band, float64 (R,)."""
+        return np.square(np.abs(self.gain)) * self.spectrum.sum() / self.noise.sum(axis=1)
 
 
 def fit_model(spectra: NDArray[np.complex64], smoothing: int, start: SignalModel | None = None) -> SignalModel:
@@ -62,24 +71,26 @@ def fit_model(spectra: NDArray[np.complex64], smoothing: int, start: SignalModel
     Args:
         spectra: of mean power about 1 each.
         smoothing: over how many frequencies the signal's spectrum is averaged.
-        start: a model to go on from; None: the first receiver's phase and the quietest parts of each band.
+        start: a model to go on from; None: a first guess from what the receivers share.
     """
     model = _guess(spectra, smoothing) if start is None else start
-    total = np.square(np.abs(spectra)).sum(axis=1, dtype=np.float64)
     for _ in range(NUM_ROUNDS):
-        model = _improve(spectra, total, smoothing, model)
+        model = _improve(spectra, smoothing, model)
     return model
 
 
 def combine(spectra: NDArray[np.complex64], model: SignalModel) -> NDArray[np.complex64]:
     """Return conj(g_i) / N_i X_i, complex64 (R, M): every row has the signal's own phase."""
-    return spectra * (model.gain.conj() / model.noise).astype(np.complex64)[:, None]
+    return spectra * (model.gain.conj()[:, None] / model.noise).astype(np.complex64)
 
 
-def compute_step(spectra: NDArray[np.complex64], model: SignalModel, frequency_hz: Floats) -> tuple[Floats, Floats]:
-    """Return by how much each arrival is later (s) and each phase is ahead (rad) of what ``spectra`` assume, (R,) each.
+def compute_step(
+    spectra: NDArray[np.complex64], model: SignalModel, frequency_hz: Floats
+) -> tuple[Floats, Floats, float]:
+    """Return by how much each arrival is later (s) and each phase ahead (rad) of what ``spectra`` assume, (R,) each.
 
-    One step of Fisher scoring on the likelihood; the mean over receivers, which nothing determines, is zero.
+    One step of Fisher scoring on the likelihood; the mean over receivers, which nothing determines, is zero. The third
+    number is how much the step is worth: its squared length in sigmas.
     """
     parts = combine(spectra, model)
     weighted = parts.sum(axis=0).conj() * model.wiener.astype(np.float32)
@@ -92,32 +103,38 @@ def compute_step(spectra: NDArray[np.complex64], model: SignalModel, frequency_h
     num = len(spectra)
     scale = _scale_of(information)
     full = information / np.outer(scale, scale)
-    step = np.linalg.pinv(full, rcond=1e-10, hermitian=True) @ (np.concatenate([by_delay, by_phase]) / scale) / scale
-    return step[:num] - step[:num].mean(), step[num:] - step[num:].mean()
+    slope = np.concatenate([by_delay, by_phase]) / scale
+    step = np.linalg.pinv(full, rcond=1e-10, hermitian=True) @ slope
+    worth = float(step @ slope)
+    step /= scale
+    return step[:num] - step[:num].mean(), step[num:] - step[num:].mean(), worth
 
 
 def compute_information(model: SignalModel, frequency_hz: Floats) -> Floats:
     """Return the Fisher information of R arrival times (s) and R phases (rad), float64 (2 R, 2 R)."""
-    omega = 2.0 * np.pi * frequency_hz
-    pair = 2.0 * np.square(model.spectrum) / (1.0 + model.strength.sum() * model.spectrum)
-    links = np.outer(model.strength, model.strength)
-    np.fill_diagonal(links, 0.0)
-    laplacian = np.diag(links.sum(axis=1)) - links
-    second, first, zeroth = (pair * omega**2).sum(), -(pair * omega).sum(), pair.sum()
-    return np.block([[second * laplacian, first * laplacian], [first * laplacian, zeroth * laplacian]])
+    zeroth, first, second = _compute_moments(model, 2.0 * np.pi * frequency_hz)
+    return np.block([[second, -first], [-first, zeroth]])
 
 
 def compute_delay_information(model: SignalModel, frequency_hz: Floats) -> Floats:
     """Return the information of the arrival times alone, float64 (R, R), 1/s^2: phases and common time are unknown."""
     omega = 2.0 * np.pi * frequency_hz
-    pair = 2.0 * np.square(model.spectrum) / (1.0 + model.strength.sum() * model.spectrum)
-    total = pair.sum()
-    if not total > 0:
+    weight = model.spectrum * model.wiener * np.square(model.strength.sum(axis=0))
+    if not weight.sum() > 0:
         return np.zeros((len(model.gain), len(model.gain)))
-    centred = (pair * np.square(omega - (pair * omega).sum() / total)).sum()
-    links = np.outer(model.strength, model.strength)
-    np.fill_diagonal(links, 0.0)
-    return centred * (np.diag(links.sum(axis=1)) - links)
+    zeroth, first, second = _compute_moments(model, omega - (weight @ omega) / weight.sum())
+    return second - first @ np.linalg.pinv(zeroth, rcond=1e-10, hermitian=True) @ first
+
+
+def _compute_moments(model: SignalModel, omega: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return Laplacians (R, R) of the pairs' information about phase, weighted by 1, omega and omega squared."""
+    shares = model.strength * np.sqrt(2.0 * model.spectrum * model.wiener)
+    out = []
+    for power in (np.ones_like(omega), omega, np.square(omega)):
+        links = (shares * power) @ shares.T
+        np.fill_diagonal(links, 0.0)
+        out.append(np.diag(links.sum(axis=1)) - links)
+    return out[0], out[1], out[2]
 
 
 def split_information(information: Floats, start: Floats) -> Floats:
@@ -145,29 +162,49 @@ def _scale_of(information: Floats) -> Floats:
     return np.where(diagonal > 0, diagonal, 1.0)
 
 
+def _smooth(power: Floats, width: int) -> Floats:
+    return uniform_filter1d(power, min(width, power.shape[-1]), axis=-1, mode="nearest")
+
+
 def _guess(spectra: NDArray[np.complex64], smoothing: int) -> SignalModel:
-    """Return a first model: noise from the quietest tenth of each band, phases against the clearest receiver."""
+    """Return a first model: the signal's spectrum from what receivers share, noise from what is left.
+
+    One receiver alone shares nothing: its noise is that of the quietest tenth of the band.
+    """
     power = np.square(np.abs(spectra)).astype(np.float64)
-    smooth = uniform_filter1d(power, max(smoothing, 3), axis=1, mode="nearest")
-    noise = np.maximum(np.quantile(smooth, 0.1, axis=1), SMALLEST_NOISE * power.mean(axis=1))
-    level = np.maximum(power.mean(axis=1) - noise, 1e-3 * power.mean(axis=1))
-    clearest = int(np.argmax(level / noise))
-    shape = np.maximum(smooth[clearest] - noise[clearest], 1e-3 * noise[clearest])
+    smooth = _smooth(power, max(smoothing, 3))
+    quiet = np.maximum(np.quantile(smooth, 0.1, axis=1), SMALLEST_NOISE * power.mean(axis=1))
+    level = np.maximum(power.mean(axis=1) - quiet, 1e-3 * power.mean(axis=1))
+    clearest = int(np.argmax(level / quiet))
+    shape = np.maximum(smooth[clearest] - quiet[clearest], 1e-3 * quiet[clearest])
     shape /= shape.mean()
+    if len(spectra) == 1:
+        return SignalModel(np.sqrt(level).astype(np.complex128), np.full_like(power, quiet[0]), shape)
     cross = (spectra * spectra[clearest].conj()).astype(np.complex128) @ shape
     cross[clearest] = 1.0
-    return SignalModel(np.sqrt(level) * np.exp(1j * np.angle(cross)), noise, shape)
+    phase = np.exp(1j * np.angle(cross))
+    turned = spectra * phase.conj().astype(np.complex64)[:, None]
+    shared = np.square(np.abs(turned.sum(axis=0))).astype(np.float64) - power.sum(axis=0)
+    spectrum = np.maximum(_smooth(shared, smoothing), 1e-3 * np.abs(shared).mean())
+    spectrum /= spectrum.mean()
+    gain = np.sqrt(level) * phase
+    wide = _smooth(power, NOISE_SMOOTHING * smoothing)
+    left = wide - level[:, None] * _smooth(spectrum, NOISE_SMOOTHING * smoothing)
+    return SignalModel(gain, np.maximum(left, 0.02 * wide), spectrum)
 
 
-def _improve(spectra: NDArray[np.complex64], total: Floats, smoothing: int, model: SignalModel) -> SignalModel:
-    """Return the model after one round of expectation maximisation; ``total`` is each receiver's summed power."""
+def _improve(spectra: NDArray[np.complex64], smoothing: int, model: SignalModel) -> SignalModel:
+    """Return the model after one round of expectation maximisation."""
     wiener = model.wiener
-    weights = (model.gain.conj() / model.noise).astype(np.complex64)
-    estimate = (weights @ spectra) * wiener.astype(np.float32)
+    estimate = combine(spectra, model).sum(axis=0) * wiener.astype(np.float32)
     energy = np.square(np.abs(estimate)).astype(np.float64) + wiener
-    gain = (spectra @ estimate.conj()).astype(np.complex128) / energy.sum()
-    explained = np.square(np.abs(gain)) * energy.sum()
-    noise = np.maximum(total - explained, SMALLEST_NOISE * total) / spectra.shape[1]
-    spectrum = uniform_filter1d(energy, smoothing, mode="nearest")
+    precision = (1.0 / model.noise).astype(np.float32)
+    gain = ((spectra * precision) @ estimate.conj()).astype(np.complex128) / (precision @ energy.astype(np.float32))
+    misfit = np.square(np.abs(spectra - np.outer(gain, estimate).astype(np.complex64))).astype(np.float64)
+    misfit += np.square(np.abs(gain))[:, None] * wiener
+    noise = _smooth(misfit, NOISE_SMOOTHING * smoothing)
+    if len(spectra) == 1:
+        noise = np.repeat(misfit.mean(axis=1, keepdims=True), misfit.shape[1], axis=1)
+    spectrum = _smooth(energy, smoothing)
     size = spectrum.mean()
-    return SignalModel(gain * np.sqrt(size), noise, np.maximum(spectrum / size, 1e-9))
+    return SignalModel(gain * np.sqrt(size), np.maximum(noise, SMALLEST_NOISE), np.maximum(spectrum / size, 1e-9))
