@@ -84,16 +84,25 @@ class FileWriter:
         """Make ``folder`` (``root`` or below it) and its name durable, and remove what dead writers left in it."""
         if folder in self._durable:
             return
-        if folder == self.root:
-            # What lies above the root is the user's: made if need be, and only the root's own name made durable.
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        else:
+        if folder != self.root:
             self.prepare_folder(folder.parent)
+        elif not folder.parent.is_dir():
+            self._make_parents(folder.parent)
         self.files.make_folder(folder)
-        # A folder that another, killed process made may exist and still not be durable.
-        self.files.sync_folder(folder.parent)
+        try:
+            # A folder that another, killed process made may exist and still not be durable.
+            self.files.sync_folder(folder.parent)
+        except PermissionError:
+            if folder != self.root:
+                raise  # above the root, a folder that may not be read was made by somebody else, long ago
         self._remove_leftovers(folder)
         self._durable.add(folder)
+
+    def _make_parents(self, folder: Path) -> None:
+        if not folder.parent.is_dir():
+            self._make_parents(folder.parent)
+        self.files.make_folder(folder)
+        self.files.sync_folder(folder.parent)
 
     def write_file(self, path: Path, chunks: Iterable[bytes]) -> None:
         """Store ``chunks`` as the file ``path``, whole or not at all, in place of what was there.
@@ -138,6 +147,13 @@ class FileWriter:
         except OSError as error:
             self._durable.clear()  # whatever happened to the folders, the next attempt looks again
             raise StorageError(f"{path}: could not be stored ({describe(error)}); nothing before is lost") from error
+
+    def move_aside(self, path: Path, target: Path) -> None:
+        """Give the file ``path`` the name ``target`` below ``root``, durably; raises ``OSError``."""
+        self.prepare_folder(target.parent)
+        self.files.replace(path, target)
+        self.files.sync_folder(target.parent)
+        self.files.sync_folder(path.parent)
 
     def settle(self, path: Path) -> None:
         """Make the existing file ``path`` durable, whoever wrote it.

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
-from heimdall_assets.errors import Refused, StorageError
+from heimdall_assets.errors import Refused
 from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.stores.schema import plain_row
 
@@ -54,8 +54,8 @@ def check_chain(connection: Connection, ledger: Table) -> list[str]:
     previous, expected_id = FIRST_LINK, 1
     try:
         rows = [plain_row(row) for row in connection.execute(select(ledger).order_by(ledger.c.id))]
-    except ValueError as error:
-        raise StorageError(f"{ledger.name}: found a row that cannot be read ({error})") from error
+    except (ValueError, TypeError) as error:
+        return [f"{ledger.name}: found a row that cannot be read ({error})"]
     for row in rows:
         if row["id"] != expected_id:
             problems.append(f"{ledger.name}: found event {row['id']} after {expected_id - 1}, expected {expected_id}")

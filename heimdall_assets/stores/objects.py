@@ -9,7 +9,7 @@ Layout of a folder: ``objects/sha256/ab/abcd...`` and ``references/results/<key>
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from heimdall_assets.errors import CorruptObject, InvalidInput, MissingDependency, NotFound, StorageError
@@ -71,6 +71,16 @@ class ObjectStore(ABC):
         """Return whether an object rests under ``digest``; its bytes are not checked."""
 
     @abstractmethod
+    def set_aside(self, digest: str) -> bool:
+        """Return whether damaged bytes lay under ``digest`` and were moved away; whole ones stay, nothing is deleted.
+
+        What is looked for by ``exists`` alone is then missing, and so computed again instead of being read in vain.
+
+        Raises:
+            StorageError: they could not be moved.
+        """
+
+    @abstractmethod
     def list_digests(self) -> Iterator[str]:
         """Return the digests of all objects, ascending."""
 
@@ -116,11 +126,12 @@ class FolderObjectStore(ObjectStore):
         self._writer = FileWriter(self.root, files)
         self._objects = self.root / "objects" / "sha256"
         self._references = self.root / "references"
+        self._settled: set[str] = set()  # objects that this process made durable
 
     def put_bytes(self, data: bytes, media_type: str) -> Artifact:
         artifact = Artifact(digest=compute_digest(data), media_type=media_type, size=len(data))
         if not self._settle_whole(artifact.digest):
-            self._writer.write_file(self._path(artifact.digest), [data])
+            self._write(artifact.digest, [data])
         return artifact
 
     def put_file(self, path: Path, media_type: str) -> Artifact:
@@ -128,7 +139,7 @@ class FolderObjectStore(ObjectStore):
             digest, size = _hash_file(path)
             artifact = Artifact(digest=digest, media_type=media_type, size=size)
             if not self._settle_whole(digest):
-                self._writer.write_file(self._path(digest), _read_unchanged(path, digest))
+                self._write(digest, _read_unchanged(path, digest))
         except (FileNotFoundError, IsADirectoryError) as error:
             raise NotFound(f"{path}: found no file to store") from error
         except OSError as error:
@@ -152,6 +163,16 @@ class FolderObjectStore(ObjectStore):
         path = self._path(digest)
         return path.is_file() and not path.is_symlink()
 
+    def set_aside(self, digest: str) -> bool:
+        path = self._path(digest)
+        try:
+            if not path.is_symlink() and (not path.exists() or _hash_file(path)[0] == digest):
+                return False
+            self._writer.move_aside(path, self.root / "damaged" / digest)
+        except OSError as error:
+            raise StorageError(f"object {digest}: could not be moved aside ({describe(error)})") from error
+        return True
+
     def list_digests(self) -> Iterator[str]:
         for path in sorted(self._objects.glob("[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 64)):
             if path.name.startswith(path.parent.name) and path.is_file() and not path.is_symlink():
@@ -161,7 +182,7 @@ class FolderObjectStore(ObjectStore):
         path = self._reference_path(name)
         if not self.exists(digest):
             raise NotFound(f"reference {name}: found no object {digest}, expected it stored before its reference")
-        self._writer.settle(self._path(digest))
+        self._settle(digest)
         self._writer.write_file(path, [_encode_reference(name, digest)])
 
     def read_reference(self, name: str) -> str | None:
@@ -208,8 +229,18 @@ class FolderObjectStore(ObjectStore):
                 return False
         except OSError:
             return False
-        self._writer.settle(path)
+        self._settle(digest)
         return True
+
+    def _write(self, digest: str, chunks: Iterable[bytes]) -> None:
+        self._writer.write_file(self._path(digest), chunks)
+        self._settled.add(digest)
+
+    def _settle(self, digest: str) -> None:
+        """Make an object durable that another process may have left between its rename and the fsync of its folder."""
+        if digest not in self._settled:
+            self._writer.settle(self._path(digest))
+            self._settled.add(digest)
 
     def _read(self, digest: str, max_bytes: int | None) -> bytes:
         path = self._path(digest)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch, Origin, SessionStatus
 from heimdall_assets.errors import InvalidInput, NotFound, Refused
@@ -237,6 +238,7 @@ FORGERIES = {
     "all taken out": "DELETE FROM {p}approval_events",
     "one put in": "INSERT INTO {p}approval_events SELECT 5, recording_session_id, 'approved', decided_by, decided_at, "
     "reason, digest FROM {p}approval_events WHERE id = 4",
+    "garbage": "UPDATE {p}approval_events SET decided_at = '2020-01-01 99:00' WHERE id = 3",
     "moved": "UPDATE {p}approval_events SET id = 9 WHERE id = 4",
 }
 
@@ -249,7 +251,11 @@ def test_every_forged_row_is_found(store: MeasurementStore, forgery: str) -> Non
     store.decide(ids(batch)[:1], REJECTED, "bob", "wrong place")
     assert store.check_ledger() == []
     unlock_ledger(store)
-    run_sql(store, FORGERIES[forgery])
+    try:
+        run_sql(store, FORGERIES[forgery])
+    except DBAPIError:
+        assert forgery == "garbage"  # PostgreSQL takes no such time
+        return
     assert store.check_ledger() != []
 
 
