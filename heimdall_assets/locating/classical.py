@@ -42,8 +42,10 @@ def locate_session(
 ) -> Estimate:
     """Return the position of one session with an honest covariance.
 
-    ``auto`` takes ``tdoa_robust`` with at least three timed receivers, else ``log_distance`` with at least three
-    levels, else ``strongest_receiver`` with any, each with the large ellipse that its data deserve.
+    ``auto`` takes ``tdoa_robust`` with at least three timed receivers or ``log_distance`` with at least three levels;
+    with both, delays where their ellipse has less than half the area, so that clocks too poor for delays, or delays
+    that no position explains, leave it to the levels. Else it takes ``strongest_receiver`` with any level. Infinite
+    levels are no levels.
 
     Args:
         sessions: holds the session.
@@ -65,13 +67,20 @@ def locate_session(
     name = str(one.session_id[0])
     padded = pad_sessions(one)
     _check_receivers(name, padded)
-    chosen = _choose_method(name, padded) if method == "auto" else method
-    found = ESTIMATORS[chosen](one, reference)
-    if found.refused is not None and found.refused[0]:
-        raise CannotLocate(f"session {name}: {chosen} cannot locate it from {_describe(one, padded)}")
-    values = (found.latitude[0], found.longitude[0], *found.covariance_m2[0])
-    if not np.isfinite(values).all():
-        raise CannotLocate(f"session {name}: {chosen} found no finite position from {_describe(one, padded)}")
+    methods = _list_methods(name, padded) if method == "auto" else [method]
+    estimates = [_take(ESTIMATORS[chosen](one, reference), chosen) for chosen in methods]
+    found = [estimate for estimate in estimates if estimate is not None]
+    if not found:
+        raise CannotLocate(f"session {name}: {' and '.join(methods)} cannot locate it from {_describe(one, padded)}")
+    first, last = found[0], found[-1]
+    return first if _compute_area_m2(first) < 0.5 * _compute_area_m2(last) else last
+
+
+def _take(predictions: Predictions, method: str) -> Estimate | None:
+    """Return the only row of ``predictions``; None where it was refused or holds a number that is not finite."""
+    values = (predictions.latitude[0], predictions.longitude[0], *predictions.covariance_m2[0])
+    if (predictions.refused is not None and predictions.refused[0]) or not np.isfinite(values).all():
+        return None
     latitude, longitude, variance_east, variance_north, covariance = (float(value) for value in values)
     return Estimate(
         latitude=latitude,
@@ -79,8 +88,14 @@ def locate_session(
         variance_east_m2=variance_east,
         variance_north_m2=variance_north,
         covariance_en_m2=covariance,
-        method=chosen,
+        method=method,
     )
+
+
+def _compute_area_m2(estimate: Estimate) -> float:
+    """Return the area of the 90 % ellipse."""
+    ellipse = estimate.ellipse(0.90)
+    return float(np.pi * ellipse.semi_major_m * ellipse.semi_minor_m)
 
 
 def _check_receivers(name: str, padded: PaddedSessions) -> None:
@@ -94,16 +109,20 @@ def _check_receivers(name: str, padded: PaddedSessions) -> None:
         )
 
 
-def _choose_method(name: str, padded: PaddedSessions) -> str:
+def _list_methods(name: str, padded: PaddedSessions) -> list[str]:
+    """Return what can locate the session: delays, levels or both, else its strongest receiver."""
+    methods = []
     for method, usable, least in (
         ("tdoa_robust", padded.timed, MIN_TIMED),
         ("log_distance", padded.heard, MIN_HEARD),
     ):
         extent = compute_extent_m(padded.east_m, padded.north_m, usable)[0, 0]
         if usable.sum() >= least and extent > SAME_POINT_M:
-            return method
+            methods.append(method)
+    if methods:
+        return methods
     if padded.heard.any():
-        return "strongest_receiver"
+        return ["strongest_receiver"]
     raise CannotLocate(
         f"session {name}: {int(padded.present.sum())} receivers with {int(padded.timed.sum())} usable delays and no "
         f"finite level; expected at least {MIN_TIMED} delays or 1 level"

@@ -49,6 +49,20 @@ def test_auto_takes_delays_before_levels_before_the_strongest():
     assert estimate.ellipse().semi_minor_m > 40e3
 
 
+def test_clocks_too_poor_for_delays_leave_it_to_the_levels():
+    sessions = make_one(timing_sigma_s=10e-3)
+    estimate = locate_session(sessions, 0)
+    assert estimate.method == "log_distance"
+    assert measure_error_m(sessions, estimate) < estimate.ellipse().semi_major_m
+
+
+def test_delays_that_no_position_explains_leave_it_to_the_levels():
+    sessions = make_one(arrival_s=np.array([0.0, 1e-2, -1e-2, 3e-2, 0.0, -2e-2]))
+    estimate = locate_session(sessions, 0)
+    assert estimate.method == "log_distance"
+    assert measure_error_m(sessions, estimate) < estimate.ellipse().semi_major_m
+
+
 def test_a_method_asked_for_is_the_one_used():
     for name in ESTIMATORS:
         assert locate_session(make_one(), 0, name).method == name
