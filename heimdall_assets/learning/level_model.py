@@ -1,0 +1,310 @@
+"""Where a transmitter is, judged from received levels alone: a radio map turned round by Bayes' rule.
+
+For every candidate position the module predicts the level at each receiver and how far it may be off; the likelihoods
+of all receivers, blunted because their shadowing is alike, and the prior give a posterior whose mean and covariance are
+the answer. Candidates are the points of the trained area, where receivers at known sites have maps of their own, and a
+polar grid about the session's receivers, where the path loss alone speaks: far from the trained area only that one has
+weight, so the answer is wide there, and right.
+
+Belongs here: the module. Does not belong here: fitting (``level_field``, ``level_fit``).
+Legend of shapes: B sessions, R receiver slots, K sites, G points of the trained area, Q points of the polar grid.
+East, north in km in the azimuthal equidistant frame about the training split's centre (``settings["centre_deg"]``).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heimdall_assets.domain import SessionSet
+from heimdall_assets.learning.level_field import LevelField
+from heimdall_assets.learning.level_links import MIN_DISTANCE_KM, SITE_RADIUS_KM
+
+NUM_REWEIGHTINGS = 3
+"""Steps of the transmitted power's fit at each candidate: least squares first, then with outliers weighed down."""
+
+GAIN_FREEDOM = 2.0
+"""Student's degrees of freedom of the transmitted power: mostly as in training, but a body, a car or a wall takes 3 to
+20 dB."""
+
+NUM_RADII, NUM_ANGLES = 18, 24
+MIN_RADIUS, MAX_RADIUS = 0.02, 8.0
+"""Polar grid, in units of the session's scale."""
+
+POLAR_SHARE, POLAR_SESSIONS = 0.01, 10.0
+"""Prior share of transmitters outside the trained points: with S of them known, 0.01 + 10 / (10 + S), at most 0.9."""
+
+POLAR_DECAY = 1.5
+"""Where the polar grid's prior density falls off, in units of the session's scale."""
+
+PEAK_DB = 8.0
+"""How much weaker a receiver may be and still pull the polar grid's centre towards itself."""
+
+FREEDOM = (2.0, 40.0)
+"""Range of Student's degrees of freedom: above it one mad receiver outvotes the others, below it a strong level, the
+best sign of a transmitter nearby, counts for nothing."""
+
+NOWHERE_KM = 9e5
+"""Farther away than any receiver."""
+
+TUNING = {
+    "noise": -1.5,  # log share of a site's variance that its map cannot tell
+    "doubt": -0.7,  # log factor of the kriging variance
+    "quiet": -2.0,  # logit of the share of that variance left where a site hears only its own noise
+    "freedom": 0.0,  # logit of Student's degrees of freedom between the two of FREEDOM
+    "blunt": -0.7,  # log of the likelihood's exponent
+    "gain": 1.0,  # log sigma of the transmitted power in dB
+    "roaming": 4.0,  # log variance of a receiver at no known site about the path loss, dB^2
+    "floor": 1.0,  # log variance that every level has, dB^2
+    "elsewhere": -1.0,  # logit of the prior's share that is spread evenly over the trained points
+    "shift": 0.0,  # dB added to the expected level of a receiver at no known site
+    "width": 0.0,  # log of the factor of the covariance
+}
+"""Numbers of the likelihood with their starting values; ``level_fit`` chooses them on held-out blocks."""
+
+
+class LevelPrior(nn.Module):
+    """Posterior mean and information factor of a transmitter from levels; frozen after ``fit_initial``.
+
+    Args:
+        centre_deg: latitude, longitude of the frame's centre.
+        num_points: G.
+        num_sites: K.
+    """
+
+    points: Tensor
+    density: Tensor
+    site: Tensor
+    site_offset: Tensor
+    site_floor: Tensor
+    site_variance: Tensor
+    residual: Tensor
+    doubt: Tensor
+    law: Tensor
+    polar: Tensor
+    polar_log_weight: Tensor
+    polar_cell: Tensor
+
+    def __init__(self, centre_deg: tuple[float, float], num_points: int, num_sites: int) -> None:
+        super().__init__()
+        self.centre_deg = (float(centre_deg[0]), float(centre_deg[1]))
+        shapes = {
+            "points": (num_points, 2),
+            "density": (num_points,),
+            "site": (num_sites, 2),
+            "site_offset": (num_sites,),
+            "site_floor": (num_sites,),
+            "site_variance": (num_sites,),
+            "residual": (num_sites, num_points),
+            "doubt": (num_sites, num_points),
+            "law": (6,),  # exponent, offset_db, reach_km, cell_km, farthest known ground in km, share elsewhere
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.ones(shape))
+        self.tuning = nn.Parameter(torch.tensor(list(TUNING.values())), requires_grad=False)
+        ring = torch.logspace(math.log10(MIN_RADIUS), math.log10(MAX_RADIUS), NUM_RADII)
+        angle = (2 * torch.arange(NUM_ANGLES) + torch.arange(NUM_RADII)[:, None] % 2) * (math.pi / NUM_ANGLES)
+        polar = torch.stack([ring[:, None] * angle.cos(), ring[:, None] * angle.sin()], -1).reshape(-1, 2)
+        weight = ring.square() / (1.0 + (ring / POLAR_DECAY).square()).pow(3)
+        log_weight = (weight / weight.sum() / NUM_ANGLES).log().repeat_interleave(NUM_ANGLES)
+        self.register_buffer("polar", polar, persistent=False)
+        self.register_buffer("polar_log_weight", log_weight, persistent=False)
+        cell = ring * (math.log(MAX_RADIUS / MIN_RADIUS) / (NUM_RADII - 1))
+        self.register_buffer("polar_cell", cell.repeat_interleave(NUM_ANGLES), persistent=False)
+
+    @classmethod
+    def fit_initial(cls, train: SessionSet, seed: int = 42, num_steps: int = 60) -> "LevelPrior":
+        """Return the module fitted on the training split; the same bytes for the same sessions and thread count."""
+        from heimdall_assets.learning.level_fit import fit_level_prior
+
+        return fit_level_prior(train, seed=seed, num_steps=num_steps)
+
+    @classmethod
+    def create(cls, settings: dict[str, Any]) -> "LevelPrior":
+        """Return a module of the shapes in ``settings``, ready for ``load_state_dict``."""
+        return cls(tuple(settings["centre_deg"]), settings["num_points"], settings["num_sites"])
+
+    @classmethod
+    def from_field(
+        cls, field: LevelField, centre_deg: tuple[float, float], farthest_km: float, tuning: Tensor | None = None
+    ) -> "LevelPrior":
+        """Return a module that holds ``field``; ``farthest_km`` from the centre is how far known ground reaches."""
+        prior = cls(centre_deg, len(field.points_km), max(len(field.site_km), 1))
+        prior.site.fill_(NOWHERE_KM)  # where there are no sites, one that nobody stands at: empty tensors do not export
+        values = {"points": field.points_km, "density": field.density}
+        if len(field.site_km):
+            values |= {
+                "site": field.site_km,
+                "site_offset": field.site_offset_db,
+                "site_floor": field.site_floor_db,
+                "site_variance": field.site_variance,
+                "residual": field.residual_db,
+                "doubt": field.doubt,
+            }
+        share = min(POLAR_SHARE + POLAR_SESSIONS / (POLAR_SESSIONS + field.num_sources), 0.9)
+        law = [field.exponent, field.offset_db, field.reach_km, field.cell_km, farthest_km, share]
+        for name, value in (values | {"law": np.array(law)}).items():
+            getattr(prior, name).copy_(torch.as_tensor(value, dtype=torch.float32))
+        if tuning is None:
+            prior.tuning[list(TUNING).index("roaming")] = 2.0 * math.log(field.spread_db)
+        else:
+            prior.tuning.copy_(tuning)
+        return prior
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``create`` needs, JSON values."""
+        return {
+            "centre_deg": list(self.centre_deg),
+            "num_points": len(self.points),
+            "num_sites": len(self.site),
+        }
+
+    def number(self, name: str) -> Tensor:
+        """Return one of ``TUNING``'s numbers, a scalar that carries its gradient."""
+        return self.tuning[list(TUNING).index(name)]
+
+    def forward(self, receiver_en_km: Tensor, level_db: Tensor, level_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the transmitter's mean position (B, 2) in km and upper information factor (B, 3) in 1/km.
+
+        Args:
+            receiver_en_km: (B, R, 2), in the frame about ``settings["centre_deg"]``.
+            level_db: (B, R).
+            level_mask: bool (B, R), True where there is a level; other slots may hold anything.
+
+        Returns:
+            ``mu`` and ``factor`` = u11, u12, u22 with U^T U the inverse covariance, both finite for any input.
+        """
+        place, level, heard = self._clean(receiver_en_km, level_db, level_mask)
+        centre, scale = self._find_scale(place, level, heard)
+        polar = centre.unsqueeze(1) + scale[:, None, None] * self.polar
+        links = self._match_sites(place, heard)
+        near = self._judge_points(place, level, heard, links)
+        far = self._judge_polar(polar, place, level, heard, links)
+        near_prior, far_prior = self._weigh(place, heard)
+        posterior = torch.cat([near + near_prior, far + far_prior], 1).softmax(1)
+        points = torch.cat([self.points.expand(len(place), -1, -1), polar], 1)
+        cell = torch.cat([self.law[3].expand(near.shape), scale.unsqueeze(1) * self.polar_cell], 1)
+        return self._summarise(posterior, points, cell)
+
+    def _clean(self, place: Tensor, level: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Masked and absurd entries (NaN compares false) become zeros that carry no weight."""
+        heard = mask & (level.abs() < 1e3) & (place[..., 0].abs() < 1e5) & (place[..., 1].abs() < 1e5)
+        return torch.where(heard.unsqueeze(-1), place, 0.0), torch.where(heard, level, 0.0), heard
+
+    def _find_scale(self, place: Tensor, level: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where the polar grid stands (B, 2) and its unit of length (B,): the receivers' spread about it."""
+        top = torch.where(heard, level, -1e3).amax(1, keepdim=True)
+        pull = torch.exp((level - top).clamp(-80.0, 0.0) / PEAK_DB) * heard
+        centre = (pull.unsqueeze(-1) * place).sum(1) / pull.sum(1, keepdim=True).clamp_min(1e-6)
+        square = ((place - centre.unsqueeze(1)).square().sum(-1) * heard).sum(1)
+        count = heard.sum(1).to(level.dtype)
+        scale = ((square + self.law[2].square()) / (count + 1.0)).sqrt()
+        return centre, scale
+
+    def _match_sites(self, place: Tensor, heard: Tensor) -> Tensor:
+        """Return how much each receiver belongs to each site, (B, R, K), 1 within metres of one, 0 far from all."""
+        square = _compute_square(place, self.site)
+        near = torch.exp(-((square / (0.75 * SITE_RADIUS_KM) ** 2).square())) * heard.unsqueeze(-1)
+        return near / near.sum(-1, keepdim=True).clamp_min(1.0)
+
+    def _judge_points(self, place: Tensor, level: Tensor, heard: Tensor, links: Tensor) -> Tensor:
+        """Return the log-likelihood of the trained points, (B, G)."""
+        loss = self._compute_path_loss(_compute_square(place, self.points))
+        known = links.sum(-1, keepdim=True)
+        spread = self.number("noise").exp() + self.number("doubt").exp() * self.doubt
+        mean = loss + links @ self.residual + (1.0 - known) * self.number("shift")
+        variance = links @ (self.site_variance.unsqueeze(1) * spread)
+        return self._fit_gain(mean, variance, level, heard, links, known)
+
+    def _judge_polar(self, polar: Tensor, place: Tensor, level: Tensor, heard: Tensor, links: Tensor) -> Tensor:
+        """Return the log-likelihood of the polar grid, (B, Q): sites keep their offsets, but have no maps there."""
+        square = (place.unsqueeze(2) - polar.unsqueeze(1)).square().sum(-1)
+        known = links.sum(-1, keepdim=True)
+        mean = self._compute_path_loss(square) + (links @ self.site_offset).unsqueeze(-1)
+        mean = mean + (1.0 - known) * self.number("shift")
+        variance = (links @ self.site_variance).unsqueeze(-1).expand_as(mean)
+        return self._fit_gain(mean, variance, level, heard, links, known)
+
+    def _compute_path_loss(self, square: Tensor) -> Tensor:
+        return self.law[1] - (5.0 / math.log(10.0)) * self.law[0] * torch.log(square + MIN_DISTANCE_KM**2)
+
+    def _fit_gain(
+        self, mean: Tensor, variance: Tensor, level: Tensor, heard: Tensor, links: Tensor, known: Tensor
+    ) -> Tensor:
+        """Return the blunted log-likelihood of each candidate, the transmitted power being the likeliest one there.
+
+        A gain moves a level only as far as the signal stands above the site's own noise, and where it does not, the
+        level scatters less. Student's distribution forgives single receivers that are wrong.
+        """
+        floor = (links @ self.site_floor).unsqueeze(-1) + (1.0 - known) * -1e3
+        signal = 1.0 - torch.exp(((floor - mean) * (math.log(10.0) / 10.0)).clamp(-60.0, 0.0))
+        quiet = torch.sigmoid(self.number("quiet"))
+        variance = variance * (quiet + (1.0 - quiet) * signal)
+        variance = variance + (1.0 - known) * self.number("roaming").exp() + self.number("floor").exp()
+        freedom = FREEDOM[0] + (FREEDOM[1] - FREEDOM[0]) * torch.sigmoid(self.number("freedom"))
+        inverse = heard.to(level.dtype).unsqueeze(-1) / (variance * freedom).sqrt()
+        offset, slope = (level.unsqueeze(-1) - mean) * inverse, signal * inverse
+        usual = (2.0 * self.number("gain")).exp() * GAIN_FREEDOM
+        gain = _reweigh(offset.detach(), slope.detach(), freedom.detach(), usual.detach())
+        fit = torch.log1p((offset - gain.unsqueeze(1) * slope).square()).sum(1) * (freedom + 1.0)
+        size = (variance.log() * heard.unsqueeze(-1)).sum(1)
+        prior = torch.log1p(gain.square() / usual) * (GAIN_FREEDOM + 1.0)
+        return -0.5 * self.number("blunt").exp() * (fit + size) - 0.5 * prior
+
+    def _weigh(self, place: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log prior weights of the trained points (B, G) and of the polar grid (B, Q).
+
+        The trained points count where the nearest receiver stands on known ground, and fade out beyond.
+        """
+        away = torch.where(heard, (place.square().sum(-1) + 1e-9).sqrt(), 1e6).amin(1)
+        away = torch.where(heard.any(1), away, 0.0) / self.law[4]
+        trust = torch.sigmoid(8.0 * (2.0 - away)).unsqueeze(1)
+        elsewhere = torch.sigmoid(self.number("elsewhere"))
+        density = (1.0 - elsewhere) * self.density + elsewhere / len(self.density)
+        trust = trust * (1.0 - self.law[5])
+        near = density.log() + (trust + 1e-30).log()
+        far = self.polar_log_weight + (1.0 - trust).log()
+        return near, far
+
+    def _summarise(self, posterior: Tensor, points: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and information factor; each candidate is as wide as its cell, so no variance vanishes."""
+        mean = (posterior.unsqueeze(-1) * points).sum(1)
+        away = points - mean.unsqueeze(1)
+        inner = (posterior * cell.square()).sum(1) * 0.25
+        east = (posterior * away[..., 0].square()).sum(1) + inner
+        north = (posterior * away[..., 1].square()).sum(1) + inner
+        cross = (posterior * away[..., 0] * away[..., 1]).sum(1)
+        width = self.number("width").exp()
+        correlation = (cross / (east * north).sqrt()).clamp(-0.999, 0.999)
+        rest = (1.0 - correlation.square()).sqrt()
+        east, north = (east * width).sqrt(), (north * width).sqrt()
+        return mean, torch.stack([1.0 / (east * rest), -correlation / (north * rest), 1.0 / north], 1)
+
+
+def _reweigh(offset: Tensor, slope: Tensor, freedom: Tensor, usual: Tensor) -> Tensor:
+    """Return the likeliest gain in dB at each candidate, (B, N), from residuals and slopes (B, R, N) in sigmas.
+
+    Source: iteratively reweighted least squares for Student's distribution, Lange et al., JASA 84 (1989).
+    """
+    weight, hold = torch.ones_like(offset), (GAIN_FREEDOM + 1.0) / usual
+    for _ in range(NUM_REWEIGHTINGS):
+        weighted = weight * slope * (freedom + 1.0)
+        gain = (weighted * offset).sum(1) / ((weighted * slope).sum(1) + hold)
+        weight = 1.0 / (1.0 + (offset - gain.unsqueeze(1) * slope).square())
+        hold = (GAIN_FREEDOM + 1.0) / (usual + gain.square())
+    return gain
+
+
+def _compute_square(first: Tensor, second: Tensor) -> Tensor:
+    """Return squared distances (B, R, N) between ``first`` (B, R, 2) and ``second`` (N, 2)."""
+    return (first[..., :1] - second[:, 0]).square() + (first[..., 1:] - second[:, 1]).square()
+
+
+def compute_negative_log_likelihood(mean: Tensor, factor: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Gaussian negative log-likelihood (B,) in km, constant dropped, and the squared distance in sigmas."""
+    east, north = (truth - mean).unbind(1)
+    square = (factor[:, 0] * east + factor[:, 1] * north).square() + (factor[:, 2] * north).square()
+    return 0.5 * square - (factor[:, 0] * factor[:, 2]).log(), square
