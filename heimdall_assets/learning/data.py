@@ -51,6 +51,11 @@ def assemble_sessions(
     counts = rows.groupby("session_id", sort=True).size().to_numpy()
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     arrival = _match_arrivals(rows, arrivals)
+    records = _list_attributes(first)
+    strata = _compute_strata(rows, first, records, offsets, assignment)
+    blocked = _read_blocked(rows, records, offsets)
+    if blocked is not None:
+        strata["line_of_sight"] = ~np.logical_or.reduceat(blocked, offsets[:-1])
     return SessionSet(
         session_id=first["session_id"].to_numpy(dtype=np.str_),
         offsets=offsets,
@@ -71,8 +76,8 @@ def assemble_sessions(
         source_longitude=_floats(first, "source_longitude"),
         error_margin_m=_floats(first, "source_error_margin_m"),
         features=features,
-        strata=_compute_strata(rows, first, offsets, assignment),
-        blocked=_read_blocked(rows),
+        strata=strata,
+        blocked=blocked,
     )
 
 
@@ -153,10 +158,14 @@ def _index_by_measurement(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _compute_strata(
-    rows: pd.DataFrame, first: pd.DataFrame, offsets: NDArray[np.int64], assignment: pd.DataFrame | None
+    rows: pd.DataFrame,
+    first: pd.DataFrame,
+    records: list[dict[str, Any]],
+    offsets: NDArray[np.int64],
+    assignment: pd.DataFrame | None,
 ) -> dict[str, NDArray[Any]]:
     """Return what sessions can be grouped by; scalar attributes of the sessions come along under their own names."""
-    strata = _read_attributes(first)
+    strata = _list_scalars(records) | _list_spans(records)
     for column in ("campaign", "origin", "source_id"):
         strata[column] = first[column].to_numpy(dtype=np.str_)
     strata["month"] = pd.to_datetime(first["session_start"], utc=True).dt.strftime("%Y-%m").to_numpy(dtype=np.str_)
@@ -187,12 +196,14 @@ def _find_sites(first: pd.DataFrame, assignment: pd.DataFrame | None) -> NDArray
     return sites.to_numpy(dtype=np.str_)
 
 
-def _read_attributes(first: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    texts = first["session_attributes"]
-    records = [json.loads(text) if isinstance(text, str) and text else {} for text in texts]
-    names = sorted({name for record in records for name in record} - {"truth"})
+def _list_attributes(first: pd.DataFrame) -> list[dict[str, Any]]:
+    return [json.loads(text) if isinstance(text, str) and text else {} for text in first["session_attributes"]]
+
+
+def _list_scalars(records: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Return the attributes that are one number or word, each as a stratum; numbers that are missing are NaN."""
     strata: dict[str, NDArray[Any]] = {}
-    for name in names:
+    for name in sorted({name for record in records for name in record} - {"truth"}):
         values = [record.get(name) for record in records]
         known = [value for value in values if value is not None]
         if any(isinstance(value, (dict, list)) for value in known):
@@ -204,14 +215,28 @@ def _read_attributes(first: pd.DataFrame) -> dict[str, NDArray[Any]]:
     return strata
 
 
-def _read_blocked(rows: pd.DataFrame) -> NDArray[np.bool_] | None:
-    """Return the simulation's line-of-sight truth where every row has it; a partly known truth is no truth."""
-    blocked = []
-    for text in rows["measurement_attributes"]:
-        attributes = json.loads(text) if isinstance(text, str) and text else {}
-        truth = attributes.get("truth")
-        value = truth.get("blocked") if isinstance(truth, dict) else None
-        if not isinstance(value, bool):
+def _list_spans(records: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Return when the transmission of each session began and ended, in s from its start; NaN where nobody said."""
+    spans = np.full((len(records), 2), np.nan)
+    for number, record in enumerate(records):
+        span = record.get("span")
+        if isinstance(span, list) and len(span) == 2 and all(isinstance(edge, (int, float)) for edge in span):
+            spans[number] = span
+    return {"span_start_s": spans[:, 0], "span_end_s": spans[:, 1]}
+
+
+def _read_blocked(rows: pd.DataFrame, records: list[dict[str, Any]], offsets: NDArray[np.int64]) -> Any:
+    """Return the simulation's line-of-sight truth, bool (M,), or None: a truth that some receiver lacks is none."""
+    stations = rows["station_id"].to_numpy(dtype=np.str_)
+    blocked: list[bool] = []
+    for number, record in enumerate(records):
+        truth = record.get("truth")
+        receivers = truth.get("receivers") if isinstance(truth, dict) else None
+        if not isinstance(receivers, list):
             return None
-        blocked.append(value)
+        known = {str(item.get("station_id")): item.get("blocked") for item in receivers if isinstance(item, dict)}
+        values = [known.get(str(station)) for station in stations[offsets[number] : offsets[number + 1]]]
+        if not all(isinstance(value, bool) for value in values):
+            return None
+        blocked.extend(bool(value) for value in values)
     return np.array(blocked, dtype=np.bool_)

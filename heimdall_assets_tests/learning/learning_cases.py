@@ -126,7 +126,7 @@ def get_fitted() -> Any:
 
 @cache
 def get_lively() -> Any:
-    """Return that model with layer scales as in a long-trained ConvNeXt: at timm's first 1e-6 blocks say nothing."""
+    """Return that model for (3, 128, 32), with the layer scales of a long-trained one: at 1e-6 blocks say nothing."""
     from dataclasses import replace
 
     fitted = get_fitted()
@@ -135,4 +135,5 @@ def get_lively() -> Any:
     for name, value in weights.items():
         if name.endswith(".gamma"):
             weights[name] = rng.uniform(0.3, 1.0, value.shape).astype(np.float32)
-    return replace(fitted, weights=weights)
+    statistics = {**fitted.statistics, "feature_shape": [3, 128, 32]}
+    return replace(fitted, weights=weights, settings={**fitted.settings, "statistics": statistics})

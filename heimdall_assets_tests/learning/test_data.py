@@ -90,12 +90,36 @@ def test_sites_are_those_of_the_split() -> None:
 
 
 def test_blocked_is_known_for_all_or_for_none() -> None:
-    known = {"measurement_attributes": json.dumps({"truth": {"blocked": True}})}
-    clear = {"measurement_attributes": json.dumps({"truth": {"blocked": False}})}
-    sessions = assemble_sessions(make_approved([known, clear]), None, None, None, TIMING)
+    def tell(*blocked: bool) -> str:
+        receivers = [{"station_id": f"w{number}", "blocked": value} for number, value in enumerate(blocked)]
+        return json.dumps({"truth": {"receivers": receivers}})
+
+    rows = [
+        {"session_id": "b", "station_id": "w1", "session_attributes": tell(False, True)},
+        {"session_id": "b", "station_id": "w0", "session_attributes": tell(False, True)},
+        {"session_id": "a", "station_id": "w0", "session_attributes": tell(False)},
+    ]
+    sessions = assemble_sessions(make_approved(rows), None, None, None, TIMING)
     assert sessions.blocked is not None
-    assert sessions.blocked.tolist() == [True, False]
-    assert assemble_sessions(make_approved([known, {}]), None, None, None, TIMING).blocked is None
+    assert sessions.blocked.tolist() == [False, False, True]
+    assert sessions.strata["line_of_sight"].tolist() == [True, False]
+    rows[2]["session_attributes"] = "{}"
+    assert assemble_sessions(make_approved(rows), None, None, None, TIMING).blocked is None
+
+
+def test_truth_of_a_simulated_session_is_read() -> None:
+    from heimdall_assets.simulation.network import simulate_session
+    from heimdall_assets.specs import SimulationSpec
+
+    simulated = simulate_session(SimulationSpec(blocked_fraction=0.5, duration_s=0.2), 3)
+    attributes = json.dumps(simulated.session.attributes)
+    rows = [{"station_id": item.station_id, "session_attributes": attributes} for item in simulated.measurements]
+    sessions = assemble_sessions(make_approved(rows), None, None, None, TIMING)
+    truth = {item["station_id"]: item["blocked"] for item in simulated.session.attributes["truth"]["receivers"]}
+    assert sessions.blocked.tolist() == [truth[name] for name in sessions.station_id]
+    assert sessions.strata["signal_type"].tolist() == [simulated.session.attributes["signal_type"]]
+    span = [sessions.strata["span_start_s"][0], sessions.strata["span_end_s"][0]]
+    assert span == simulated.session.attributes["span"]
 
 
 def test_empty_table_is_refused() -> None:

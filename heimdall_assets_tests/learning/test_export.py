@@ -24,7 +24,7 @@ def data() -> bytes:
 
 
 def test_parity_on_all_elements(data: bytes) -> None:
-    parity = compute_parity(get_lively(), data, make_sessions(40, seed=11, first=900))
+    parity = compute_parity(get_lively(), data, make_sessions(40, seed=11, first=900, mels=128))
     assert parity["num_examples"] == 80
     assert parity["max_position_error_sigma"] < 1e-3
     assert parity["max_uncertainty_error"] < 1e-3
@@ -40,14 +40,14 @@ def test_parity_sees_another_model(data: bytes) -> None:
     fitted = get_lively()
     name = "position_head.9.bias"
     other = replace(fitted, weights={**fitted.weights, name: fitted.weights[name] + np.float32(0.1)})
-    parity = compute_parity(other, data, make_sessions(4, seed=11, first=900))
+    parity = compute_parity(other, data, make_sessions(4, seed=11, first=900, mels=128))
     assert parity["max_position_error_sigma"] > SPEC.max_position_error_sigma
 
 
 def test_predictions_are_those_of_pytorch(data: bytes) -> None:
     from dataclasses import replace
 
-    sessions = make_sessions(6, seed=12, first=900)
+    sessions = make_sessions(6, seed=12, first=900, mels=128)
     rows = sessions.feature_row.copy()
     rows[:2] = -1
     sessions = replace(sessions, feature_row=rows)
@@ -62,7 +62,7 @@ def test_any_batch_and_the_stated_names(data: bytes) -> None:
     session = open_onnx_session(data)
     assert [item.name for item in session.get_inputs()] == ["features"]
     assert [item.name for item in session.get_outputs()] == ["positions", "uncertainties"]
-    features = make_sessions(20, seed=13).features
+    features = make_sessions(20, seed=13, mels=128).features
     whole = session.run(None, {"features": features})
     assert whole[0].shape == (40, 2)
     assert whole[0].dtype == np.float64
@@ -99,7 +99,7 @@ def test_metadata_cannot_contradict_the_graph() -> None:
 def test_nothing_to_locate_from_is_an_error(data: bytes) -> None:
     from dataclasses import replace
 
-    sessions = make_sessions(2, seed=1)
+    sessions = make_sessions(2, seed=1, mels=128)
     with pytest.raises(CannotLocate, match="2 sessions"):
         predict_onnx(get_lively(), data, replace(sessions, feature_row=np.full(4, -1)))
 
