@@ -40,7 +40,7 @@ types: $(VENV)/.installed-test
 
 # One process per core, one thread per process: two would only wait for each other.
 test: lint types
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope
 
 bench-localization: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/localization.py

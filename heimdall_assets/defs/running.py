@@ -108,7 +108,8 @@ def _first_cause(result: dg.ExecuteInProcessResult) -> str:
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             return f"{check.asset_key.to_user_string()}: check {check.check_name} failed: {check.description or ''}"
-    return f"run {result.run_id} failed"
+    failures = [event.event_specific_data for event in result.all_events if event.is_run_failure]
+    return f"run {result.run_id}: {_describe_error(failures[0].error) if failures else 'failed without saying why'}"
 
 
 _WRAPPERS = ("DagsterExecutionStepExecutionError", "_RemoteTraceback")

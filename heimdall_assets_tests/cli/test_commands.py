@@ -1,0 +1,148 @@
+"""The command line: results as JSON and as tables, errors as one line with exit status 2."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from heimdall_assets.cli import main
+from heimdall_assets_tests.homes import fill_home, release
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    places = fill_home(tmp_path_factory.mktemp("cli"))
+    release(places)
+    return places.home
+
+
+@pytest.fixture
+def heimdall(home, monkeypatch):
+    monkeypatch.setenv("HEIMDALL_HOME", str(home))
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert result.exit_code == code, result.output + repr(result.exception)
+        return result
+
+    return run
+
+
+def one_error(result) -> str:
+    """The one line of a failed command."""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def test_models_are_listed_and_shown(heimdall):
+    listed = json.loads(heimdall("models", "list", "--json").stdout)
+    assert [model["version"] for model in listed] == ["v1.0.0"]
+    assert listed[0]["aliases"] == ["challenger", "champion"]
+    assert json.loads(heimdall("models", "show", "latest", "--json").stdout)["version"] == "v1.0.0"
+    assert "v1.0.0" in heimdall("models", "show", "champion").stdout
+    assert "v1.0.0" in heimdall("models", "list").stdout
+
+
+def test_locate_and_predict_give_position_ellipse_and_error(heimdall):
+    session = json.loads(heimdall("sessions", "list", "--json").stdout)[0]
+    for command in (("locate",), ("predict", "latest")):
+        for name in (session["id"], session["session_name"]):
+            found = json.loads(heimdall(*command, name, "--json").stdout)
+            assert {"latitude", "longitude", "error_m", "inside_90", "ellipse_90"} <= set(found)
+            assert np.isfinite(found["error_m"])
+
+
+def test_evaluate_judges_only_what_the_model_was_not_trained_on(heimdall):
+    found = json.loads(heimdall("evaluate", "latest", "--json").stdout)
+    assert found["num_sessions"] + found["num_refused_trained_on"] == 20
+    assert found["num_sessions"] > 0
+    assert {"median_m", "p90_m", "coverage_90", "baselines"} <= set(found)
+    assert "tdoa_robust" in found["baselines"]
+    assert "left out" in heimdall("evaluate", "latest").stdout
+
+
+def test_plan_says_what_would_run_and_why(heimdall):
+    tiny = ["--set", "ModelSpec.use_spectrograms=false", "--set", "ModelSpec.width=16"]
+    tiny += ["--set", "ModelSpec.num_layers=1", "--set", "ModelSpec.num_heads=2", "--set", "TrainingSpec.max_epochs=2"]
+    tiny += ["--set", "TrainingSpec.num_threads=1", "--set", "EvaluationSpec.num_bootstrap=100"]
+    same = json.loads(heimdall("plan", *tiny, "--json").stdout)
+    assert {step["action"] for step in same} == {"reuse"}
+    other = {step["asset"]: step for step in json.loads(heimdall("plan", *tiny, "--set", "FeatureSpec.f_max_hz=5000", "--json").stdout)}
+    assert other["iq_files"]["action"] == "reuse"
+    assert other["spectrogram_features"]["reason"] == "FeatureSpec.f_max_hz: 6000.0 -> 5000.0"
+    assert other["model_release"]["action"] == "compute"  # all the way down, not one step
+    assert "would" in heimdall("plan").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("locate", "nobody"), "nobody"),
+        (("predict", "v9.9.9", "nobody"), "v9.9.9"),
+        (("evaluate", "latest", "--campaign", "nothing"), "campaign nothing: found 0 approved"),
+        (("models", "show", "../../etc/passwd"), "expected 1 to 128"),
+        (("train", "--set", "TrainingSpec.max_epochs=0"), "TrainingSpec.max_epochs"),
+        (("train", "--set", "TrainingSpec.epochs=3"), "TrainingSpec.epochs"),
+        (("train", "--set", "Nonsense.x=1"), "found no such spec"),
+        (("train", "--set", "nonsense"), "expected Spec.field=value"),
+        (("sessions", "approve", "--by", "me", "--reason", "x"), "exactly one"),
+        (("sessions", "approve", "nobody", "--by", "me", "--reason", "x"), "nobody"),
+        (("models", "rollback", "--by", "me", "--reason", "x"), "no champion before it"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(heimdall, arguments, expected):
+    assert expected in one_error(heimdall(*arguments, code=2))
+
+
+def test_a_traceback_only_with_debug(heimdall):
+    assert "Traceback" not in heimdall("locate", "nobody", code=2).stderr
+    assert "Traceback" in heimdall("--debug", "locate", "nobody", code=2).stderr
+
+
+def test_a_home_that_is_a_file_is_refused(heimdall, tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("HEIMDALL_HOME", str(file))
+    assert "expected a folder" in one_error(heimdall("sessions", "list", code=2))
+
+
+def test_a_home_without_releases_says_so(heimdall, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path / "new"))
+    assert json.loads(heimdall("models", "list", "--json").stdout) == []
+    assert "none yet" in one_error(heimdall("models", "show", "latest", code=2))
+
+
+def test_npy_recordings_are_imported_and_decided(heimdall, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path / "home"))
+    rng = np.random.default_rng(1)
+    for name in ("A", "B"):
+        samples = (rng.normal(size=24_000) + 1j * rng.normal(size=24_000)).astype(np.complex64) * 0.1
+        np.save(tmp_path / f"websdr_{name}.npy", samples)
+    command = ["import", "npy", "--session", "one", "--source", "Here,45,8,30", "--receiver", "A,45.1,8", "--receiver"]
+    command += ["B,45,8.2", "--rate-hz", "24000", "--start", "2026-11-20T10:00:00Z", "--frequency-hz", "145.5e6"]
+    files = [tmp_path / "websdr_A.npy", tmp_path / "websdr_B.npy"]
+    assert json.loads(heimdall(*command, *files, "--json").stdout)["num_measurements"] == 2
+    assert json.loads(heimdall("sessions", "list", "--status", "pending", "--json").stdout)[0]["session_name"] == "one"
+    heimdall("sessions", "approve", "one", "--by", "me", "--reason", "I sent it")
+    heimdall("sessions", "reject", "one", "--by", "me", "--reason", "wrong band")
+    events = json.loads(heimdall("sessions", "show", "one", "--json").stdout)["approval_events"]
+    assert [event["decision"] for event in events] == ["approved", "rejected"]
+    assert "wrong band" in heimdall("sessions", "show", "one").stdout
+    files[0].write_bytes(b"not a recording")
+    refused = heimdall(*[part if part != "one" else "two" for part in command], *files, code=2)
+    assert "websdr_A.npy" in one_error(refused)
+
+
+@pytest.mark.parametrize("bad", ["Here,45", "Here,95,8", "Here,north,8", "../x,45,8", "Here,45,8,-1"])
+def test_a_bad_source_is_refused(heimdall, tmp_path, bad):
+    file = tmp_path / "A.npy"
+    file.touch()
+    one_error(
+        heimdall(
+            "import", "npy", "--session", "s", "--source", bad, "--receiver", "A,45,8", "--rate-hz", "24000",
+            "--start", "2026-11-20T10:00:00Z", "--frequency-hz", "145e6", file, code=2,
+        )
+    )  # fmt: skip
