@@ -74,14 +74,19 @@ def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -
 
 @click.command()
 @click.argument("model")
+@click.option(
+    "--repair", is_flag=True, help="First write damaged files again from their copies; set damaged objects aside."
+)
 @json_option
-def verify(model: str, as_json: bool) -> None:
+def verify(model: str, repair: bool, as_json: bool) -> None:
     """Hash everything behind MODEL again and compare it with ledger and events; exit 1 where anything disagrees."""
     from heimdall_assets.stores.auditing import audit_release
+    from heimdall_assets.stores.healing import heal_release, list_damaged_objects
 
     places = read_places()
     stores = places.open_stores()
     version = stores.releases.resolve(model)
+    done = heal_release(stores, version, list_damaged_objects(stores, version)) if repair else []
     with show_progress(f"Verifying model {version}") as listener:
         findings = audit_release(
             stores,
@@ -91,8 +96,11 @@ def verify(model: str, as_json: bool) -> None:
         )
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:
-        write_json({"version": version, "ok": not errors, "findings": [finding.to_json() for finding in findings]})
+        told = [finding.to_json() for finding in findings]
+        write_json({"version": version, "ok": not errors, "repaired": done, "findings": told})
     else:
+        for line in done:
+            click.echo(f"repair: {line}")
         for finding in findings:
             click.echo(finding.describe())
         notices = f", {len(findings) - len(errors)} notices" if len(findings) > len(errors) else ""

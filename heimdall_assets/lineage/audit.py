@@ -81,7 +81,7 @@ def _verify_files(evidence: Evidence, objects: ObjectReader) -> Iterator[Finding
     for name, entry in sorted(recorded.items()):
         kind = "provenance" if name == PROVENANCE_FILE else "release_file"
         label = f"{evidence.version}/{name}"
-        restore = f"copy object {entry['sha256']} over {label}, then heimdall verify {evidence.version}"
+        restore = f"heimdall verify {evidence.version} --repair (writes it again from its copy)"
         if name not in evidence.files:
             yield Finding(kind, label, "no such file", f"SHA-256 {entry['sha256']}", own, restore)
             continue
@@ -140,7 +140,7 @@ def _verify_objects(provenance: Mapping[str, Any], objects: ObjectReader, progre
         again = (
             "heimdall import (the same recording again), then heimdall verify " + version
             if kind == "recording"
-            else f"heimdall train (computes it again), then heimdall verify {version}"
+            else f"heimdall verify {version} --repair, then heimdall train (the same data computes it again)"
         )
         try:
             found = compute_digest(objects.read_bytes(digest))
@@ -180,7 +180,7 @@ def _verify_provenance(
     """Yield what the frozen file says against itself, against the model file, and against the stored tables."""
     own = (evidence.version,)
     label = f"{evidence.version}/{PROVENANCE_FILE}"
-    again = f"restore {label} from a copy of the release, then heimdall verify {evidence.version}"
+    again = f"heimdall verify {evidence.version} --repair (writes it again from its copy)"
     for where, what in find_contradictions(provenance):
         yield Finding("provenance", f"{label} {where}", what, "a file that agrees with itself", own, again)
     if provenance["model"]["version"] != evidence.version:
@@ -188,8 +188,9 @@ def _verify_provenance(
     model = evidence.files.get("model.onnx", b"")
     entry = evidence.release["files"].get("model.onnx", {})
     digest = compute_digest(evidence.files.get(PROVENANCE_FILE, b""))
-    # The digest stands as text in the model's metadata; a changed model file is a finding of its own.
-    if compute_digest(model) == entry.get("sha256") and digest.encode() not in model:
+    # The digest stands as text in the model's metadata; a changed file is a finding of its own.
+    is_listed = digest == evidence.release["files"].get(PROVENANCE_FILE, {}).get("sha256")
+    if is_listed and compute_digest(model) == entry.get("sha256") and digest.encode() not in model:
         yield Finding("provenance", label, f"SHA-256 {digest}", "the one in model.onnx's metadata", own, again)
     nodes = [
         Node(node["digest"], Manifest.model_validate({name: node[name] for name in Manifest.model_fields}), 0)

@@ -88,17 +88,15 @@ def verify_events(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator
     if evidence.dagster_events is None:
         return
     own = (evidence.version,)
+    look = f"heimdall lineage {evidence.version} (the frozen file holds what the events said)"
+    gone = []
     for node in provenance["nodes"]:
         frozen = node["event"]
         if frozen is None:
             continue
-        label = f"{frozen['asset']} event {frozen['storage_id']}"
         event = evidence.dagster_events.get(frozen["storage_id"])
-        look = f"heimdall lineage {evidence.version} (the frozen file holds what the event said)"
         if event is None:
-            yield Finding(
-                "dagster_event", label, "no such event", f"data version {node['digest']}", own, look, "notice"
-            )
+            gone.append(f"{frozen['asset']} {frozen['storage_id']}")
             continue
         expected = {"asset": frozen["asset"], "run_id": frozen["run_id"], "data_version": node["digest"]}
         wrong = {name: event[name] for name, value in expected.items() if name in event and event[name] != value}
@@ -107,9 +105,16 @@ def verify_events(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator
                 wrong[f"input {asset}"], expected[f"input {asset}"] = version, node["parents"][asset]
         if wrong:
             yield Finding(
-                "dagster_event", label, _list_pairs(wrong), _list_pairs({name: expected[name] for name in wrong}), own,
+                "dagster_event",
+                f"{frozen['asset']} event {frozen['storage_id']}",
+                _list_pairs(wrong),
+                _list_pairs({name: expected[name] for name in wrong}),
+                own,
                 look,
-            )  # fmt: skip
+            )
+    if gone:
+        name = f"{len(gone)} events ({', '.join(gone)})"
+        yield Finding("dagster_event", name, "none of them", "as Dagster recorded them", own, look, "notice")
 
 
 def verify_database(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:

@@ -97,3 +97,46 @@ def test_a_damaged_provenance_is_read_from_its_twin_and_refused_without_one(home
         read_provenance(stores, "v1.0.0")
     run("lineage", "--session", "session-0001", status=2)
     assert "provenance" in run("verify", "v1.0.0", status=1)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "provenance.json", "README.md"])
+def test_repair_writes_damaged_files_from_their_copies_and_copies_from_files(home, name):
+    folder = home.releases.folder("v1.0.0")
+    for damage in (b"other", None):
+        path = folder / name
+        path.chmod(0o644)
+        path.unlink() if damage is None else path.write_bytes(damage)
+        run("verify", "v1.0.0", status=1)
+        told = json.loads(run("verify", "v1.0.0", "--repair", "--json"))
+        assert told["ok"]
+        assert len(told["repaired"]) == 1
+        assert name in told["repaired"][0]
+    twin = home.objects.local_path(home.releases.find_record("v1.0.0")["files"][name]["sha256"])
+    twin.write_bytes(b"other")
+    assert name in run("verify", "v1.0.0", "--repair")
+    assert "repair" not in run("verify", "v1.0.0", "--repair")
+
+
+def test_repair_sets_damaged_objects_aside_so_that_a_run_computes_them_again(home):
+    node = next(node for node in home.read_provenance("v1.0.0")["nodes"] if node["kind"] == "trained_checkpoint")
+    digest = node["artifacts"]["weights.safetensors"]["digest"]
+    path = home.objects.local_path(digest)
+    whole = path.read_bytes()
+    path.write_bytes(b"other")
+    assert home.objects.exists(digest)
+    told = json.loads(run("verify", "v1.0.0", "--repair", "--json", status=1))
+    assert digest in told["repaired"][0]
+    assert told["findings"][0]["found"] == "no such object"
+    assert not home.objects.exists(digest)
+    assert (home.objects.root / "damaged" / digest).read_bytes() == b"other"
+    assert not home.objects.set_aside(digest)
+    home.objects.put_bytes(whole, "application/octet-stream")
+    assert not home.objects.set_aside(digest)
+    run("verify", "v1.0.0")
+
+
+def test_nothing_whole_is_left_of_a_file(home):
+    folder = home.releases.folder("v1.0.0")
+    (folder / "README.md").write_bytes(b"other")
+    home.objects.local_path(home.releases.find_record("v1.0.0")["files"]["README.md"]["sha256"]).unlink()
+    assert "from a backup" in run("verify", "v1.0.0", "--repair", status=1)
