@@ -247,7 +247,10 @@ class SimulationSpec(Spec):
     blocked_excess_s: float = Field(1e-6, ge=0, description="mean of their exponential excess delay")
     rician_k_db: float | None = Field(None, description="multipath; None: line of sight alone")
     delay_spread_s: float = Field(0.5e-6, ge=0)
-    path_loss_exponent: float = Field(3.0, ge=1.5, le=6)
+    path_loss: Literal["log_distance", "free_space", "two_ray"] = Field(
+        "log_distance", description="law of the mean level; two_ray: over flat reflecting ground"
+    )
+    path_loss_exponent: float = Field(3.0, ge=1.5, le=6, description="of the log-distance law")
     shadowing_db: float = Field(6.6, ge=0)
     source_power_dbm: float = Field(37.0, description="5 W")
     area_margin_deg: float = Field(0.3, ge=0, description="sources lie within the network's box widened by this")

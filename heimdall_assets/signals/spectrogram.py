@@ -138,8 +138,13 @@ def compute_mel_bank(
     sample_rate_hz: float, n_fft: int, num_mels: int, f_min_hz: float, f_max_hz: float
 ) -> NDArray[np.float64]:
     """Return triangular mel weights, float64 (num_mels, n_fft / 2 + 1), peak 1; neighbours add up to 1."""
+    return _compute_weights(np.arange(n_fft // 2 + 1) * (sample_rate_hz / n_fft), num_mels, f_min_hz, f_max_hz)
+
+
+def _compute_weights(
+    bin_hz: NDArray[np.float64], num_mels: int, f_min_hz: float, f_max_hz: float
+) -> NDArray[np.float64]:
     edges_hz = convert_mel_to_hz(np.linspace(convert_hz_to_mel(f_min_hz), convert_hz_to_mel(f_max_hz), num_mels + 2))
-    bin_hz = np.arange(n_fft // 2 + 1) * (sample_rate_hz / n_fft)
     left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
     rising, falling = (bin_hz - left) / (centre - left), (right - bin_hz) / (right - centre)
     return np.maximum(0.0, np.minimum(rising, falling))
@@ -258,7 +263,9 @@ class _Bank:
     @staticmethod
     @lru_cache(maxsize=64)
     def build(sample_rate_hz: float, n_fft: int, num_mels: int, f_min_hz: float, f_max_hz: float) -> "_Bank":
-        weights = compute_mel_bank(sample_rate_hz, n_fft, num_mels, f_min_hz, f_max_hz).astype(np.float32)
+        num_used = min(n_fft // 2 + 1, int(f_max_hz / sample_rate_hz * n_fft) + 1)
+        bin_hz = np.arange(num_used) * (sample_rate_hz / n_fft)
+        weights = _compute_weights(bin_hz, num_mels, f_min_hz, f_max_hz).astype(np.float32)
         used = np.flatnonzero(weights.any(axis=0))
         num_bins = int(used[-1]) + 1 if len(used) else 2
         bands = []

@@ -45,7 +45,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 GUARD_S = 0.02  # of the waveform on both sides: more than any delay, skew and echo
 
-SEASON_SESSIONS = 250  # sessions in a row that share a season's gains
+SNR_READING_DB, OFFSET_READING_HZ = 0.5, 1.0  # one-sigma errors of what a receiver displays
 
 
 def _make_station(name: str, latitude: float, longitude: float, altitude_m: float) -> Station:
@@ -210,7 +210,7 @@ def _draw_paths(generator: np.random.Generator, spec: SimulationSpec, source: Po
     blocked, excess_s = propagation.draw_excess_s(generator, spec, len(heard_by))
     return _Paths(
         range_m=range_m,
-        loss_db=propagation.compute_log_distance_loss_db(range_m, spec.carrier_hz, spec.path_loss_exponent),
+        loss_db=propagation.compute_loss_db(range_m, spec),
         shadowing_db=_draw_shadowing(spec.seed, spec.shadowing_db).evaluate_db(source_en, receiver_en),
         blocked=blocked,
         excess_s=excess_s,
@@ -261,100 +261,160 @@ def _record(
     echoes = None
     if spec.rician_k_db is not None:
         echoes = propagation.draw_echoes(generator, spec.rician_k_db, spec.delay_spread_s)
-    level_dbm = spec.source_power_dbm - path.loss_db[place] + path.shadowing_db[place]
-    level_dbm += 10.0 * math.log10(wave.mean_power)
-    if spec.snr_min_db is not None and spec.snr_max_db is not None:
-        level_dbm = station.noise_dbm + generator.uniform(spec.snr_min_db, spec.snr_max_db)
-    snr_db = float(level_dbm - station.noise_dbm)
-    delay_s = float(path.range_m[place] / SIGNAL_SPEED_M_S + path.excess_s[place])
-    offset_hz = path.transmitter_offset_hz + traits.frequency_offset_hz
-    rate_hz = spec.sample_rate_hz * (1.0 + traits.rate_error)
-    clean = _receive(wave, spectrum, echoes, delay_s, traits.skew_s, rate_hz, offset_hz, num_samples)
-    noise = generator.standard_normal(2 * num_samples, dtype=np.float32).view(np.complex64)
-    noise_power = receivers.compute_noise_power(snr_db, wave.mean_power, spec.sample_rate_hz)
-    gain_db = receivers.compute_gain_db(
-        spec, station, traits, 10.0 * math.log10(10.0 ** (level_dbm / 10.0) + 10.0 ** (station.noise_dbm / 10.0))
+    level_dbm = _draw_level_dbm(generator, spec, wave, path, place, station)
+    input_dbm = 10.0 * math.log10(10.0 ** (level_dbm / 10.0) + 10.0 ** (station.noise_dbm / 10.0))
+    heard = _Heard(
+        level_dbm=level_dbm,
+        snr_db=level_dbm - station.noise_dbm,
+        gain_db=receivers.compute_gain_db(station, traits, input_dbm),
+        delay_s=float(path.range_m[place] / SIGNAL_SPEED_M_S + path.excess_s[place]),
+        offset_hz=path.transmitter_offset_hz + traits.frequency_offset_hz,
+        rate_hz=spec.sample_rate_hz * (1.0 + traits.rate_error),
     )
-    amplitude = 10.0 ** ((level_dbm + gain_db) / 20.0) / math.sqrt(wave.mean_power)
-    phase = complex(math.cos(traits.carrier_phase_rad), math.sin(traits.carrier_phase_rad))
-    samples = clean * np.complex64(amplitude * phase)
-    samples += noise * np.float32(amplitude * math.sqrt(0.5 * noise_power))
+    clean = _receive(wave, spectrum, echoes, heard, traits.skew_s, num_samples)
+    samples = _add_noise(generator, spec, clean, wave, heard, traits)
     clipped = 0.0
     if spec.impairments:
         samples, clipped = receivers.apply_receiver(samples, station, traits)
-    start_unix_ns = round((session.start - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 10**9
-    start_unix_ns += round((traits.skew_s + traits.clock_error_s) * 1e9)
-    timed = spec.clock_class != ClockClass.NONE
     model = ITALIAN_STATIONS[station_number].model_copy(update={"clock_class": ClockClass(spec.clock_class)})
-    recording = Recording(
-        samples=samples,
-        sample_rate_hz=rate_hz,
-        start_unix_ns=start_unix_ns if timed else None,
-        timing_sigma_s=TimingSpec.model_validate({}).sigma_s(spec.clock_class) if timed else None,
-        centre_frequency_hz=spec.carrier_hz,
-    )
-    season_db = station.season_gain_db[path.season] + station.gain_error_db
-    reading_db, offset_error_hz = generator.standard_normal(2) * ((0.5, 1.0) if spec.impairments else (0.0, 0.0))
-    measurement = Measurement(
-        id=str(uuid.uuid5(_NAMESPACE, f"measurement {session.id} {model.id}")),
-        session_id=session.id,
-        station_id=model.id,
-        timestamp=session.start,
-        frequency_hz=spec.carrier_hz,
-        signal_strength_db=float(level_dbm + season_db),
-        snr_db=float(snr_db + reading_db),
-        frequency_offset_hz=float(offset_hz + offset_error_hz),
-        iq_data_format=IqFormat.NPY,
-        iq_sample_rate_hz=rate_hz,
-        iq_samples_count=num_samples,
-        iq_start_unix_ns=recording.start_unix_ns,
-        duration_s=num_samples / rate_hz,
-    )
+    recording = _stamp(spec, session, samples, heard, traits)
+    scale_db = station.season_gain_db[path.season] + station.gain_error_db
+    measurement = _measure(generator, spec, session, model, recording, heard, scale_db)
     truth = {
         "station_id": model.id,
-        "delay_s": delay_s,
         "range_m": float(path.range_m[place]),
         "blocked": bool(path.blocked[place]),
         "excess_s": float(path.excess_s[place]),
         "path_loss_db": float(path.loss_db[place]),
         "shadowing_db": float(path.shadowing_db[place]),
-        "level_dbm": float(level_dbm),
         "noise_dbm": station.noise_dbm,
-        "snr_db": snr_db,
-        "gain_db": float(gain_db),
         "clipped_fraction": clipped,
         "echo_delay_s": [] if echoes is None else echoes.delay_s.tolist(),
         "echo_amplitude": [] if echoes is None else np.abs(echoes.amplitude).tolist(),
         "echo_phase_rad": [] if echoes is None else np.angle(echoes.amplitude).tolist(),
         "station": asdict(station) | {"season_gain_db": list(station.season_gain_db)},
-        **traits.dump(),
+        **asdict(heard),
+        **asdict(traits),
     }
     return SimulatedReceiver(model, recording, measurement, truth)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """Level and SNR at one antenna, gain to full scale, delay, carrier offset and true sample rate."""
+
+    level_dbm: float
+    snr_db: float
+    gain_db: float
+    delay_s: float
+    offset_hz: float
+    rate_hz: float
+
+
+def _draw_level_dbm(
+    generator: np.random.Generator,
+    spec: SimulationSpec,
+    wave: waveforms.Waveform,
+    path: _Paths,
+    place: int,
+    station: receivers.StationTraits,
+) -> float:
+    """Return the mean level over the recording: by the link budget, or so that the SNR is as drawn."""
+    if spec.snr_min_db is not None and spec.snr_max_db is not None:
+        return float(station.noise_dbm + generator.uniform(spec.snr_min_db, spec.snr_max_db))
+    level_dbm = spec.source_power_dbm - path.loss_db[place] + path.shadowing_db[place]
+    return float(level_dbm + 10.0 * math.log10(wave.mean_power))
+
+
+def _add_noise(
+    generator: np.random.Generator,
+    spec: SimulationSpec,
+    clean: NDArray[np.complex64],
+    wave: waveforms.Waveform,
+    heard: _Heard,
+    traits: receivers.RecordingTraits,
+) -> NDArray[np.complex64]:
+    """Return signal and noise in units of full scale."""
+    amplitude = 10.0 ** ((heard.level_dbm + heard.gain_db) / 20.0) / math.sqrt(wave.mean_power)
+    cycles = heard.delay_s * spec.carrier_hz
+    phase = traits.carrier_phase_rad - 2.0 * math.pi * (cycles - math.floor(cycles))
+    noise_power = receivers.compute_noise_power(heard.snr_db, wave.mean_power, spec.sample_rate_hz)
+    noise = generator.standard_normal(2 * len(clean), dtype=np.float32).view(np.complex64)
+    samples = clean * np.complex64(amplitude * complex(math.cos(phase), math.sin(phase)))
+    samples += noise * np.float32(amplitude * math.sqrt(0.5 * noise_power))
+    return samples
+
+
+def _stamp(
+    spec: SimulationSpec,
+    session: Session,
+    samples: NDArray[np.complex64],
+    heard: _Heard,
+    traits: receivers.RecordingTraits,
+) -> Recording:
+    """Return the recording with the time its receiver believes; a free-running clock believes none."""
+    timed = spec.clock_class != ClockClass.NONE
+    start_unix_ns = round((session.start - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 10**9
+    start_unix_ns += round((traits.skew_s + traits.clock_error_s) * 1e9)
+    return Recording(
+        samples=samples,
+        sample_rate_hz=heard.rate_hz,
+        start_unix_ns=start_unix_ns if timed else None,
+        timing_sigma_s=TimingSpec.model_validate({}).sigma_s(spec.clock_class) if timed else None,
+        centre_frequency_hz=spec.carrier_hz,
+    )
+
+
+def _measure(
+    generator: np.random.Generator,
+    spec: SimulationSpec,
+    session: Session,
+    station: Station,
+    recording: Recording,
+    heard: _Heard,
+    scale_db: float,
+) -> Measurement:
+    """Return the row: levels on the station's own scale, SNR and offset as it reads them."""
+    errors = generator.standard_normal(2) if spec.impairments else np.zeros(2)
+    return Measurement(
+        id=str(uuid.uuid5(_NAMESPACE, f"measurement {session.id} {station.id}")),
+        session_id=session.id,
+        station_id=station.id,
+        timestamp=session.start,
+        frequency_hz=spec.carrier_hz,
+        signal_strength_db=heard.level_dbm + scale_db,
+        snr_db=float(heard.snr_db + SNR_READING_DB * errors[0]),
+        frequency_offset_hz=float(heard.offset_hz + OFFSET_READING_HZ * errors[1]),
+        iq_data_format=IqFormat.NPY,
+        iq_sample_rate_hz=heard.rate_hz,
+        iq_samples_count=len(recording.samples),
+        iq_start_unix_ns=recording.start_unix_ns,
+        duration_s=recording.duration_s,
+    )
 
 
 def _receive(
     wave: waveforms.Waveform,
     spectrum: NDArray[np.complex64],
     echoes: propagation.Echoes | None,
-    delay_s: float,
+    heard: _Heard,
     skew_s: float,
-    rate_hz: float,
-    offset_hz: float,
     num_samples: int,
 ) -> NDArray[np.complex64]:
     """Return the envelope as it arrives, sampled at ``rate_hz`` from ``skew_s`` on: exact for a band-limited signal.
 
-    The carrier's own phase at the antenna is part of the receiver's random phase.
+    The receiver's filter passes what lies within half its rate.
     """
+    rate_hz, offset_hz = heard.rate_hz, heard.offset_hz
     num_bins = len(spectrum)
     step_hz = wave.sample_rate_hz / num_bins
     frequency_hz = fft.fftshift(fft.fftfreq(num_bins, 1.0 / wave.sample_rate_hz))
     sorted_spectrum = fft.fftshift(spectrum)
-    inside = slice(*np.searchsorted(frequency_hz + offset_hz, [-0.5 * rate_hz, 0.5 * rate_hz]))  # the receiver's filter
+    inside = slice(*np.searchsorted(frequency_hz + offset_hz, [-0.5 * rate_hz, 0.5 * rate_hz]))
     band = sorted_spectrum[inside]
     if echoes is not None:
         band = band * echoes.compute_response(frequency_hz[inside])
-    first_s = skew_s - delay_s - wave.start_s
+    first_s = skew_s - heard.delay_s - wave.start_s
     out = compute_chirp_transform(
         band, num_samples, float(frequency_hz[inside][0]), step_hz, first_s, 1.0 / rate_hz, sign=1
     )

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 REFERENCE_M = 1000.0
 """Where the log-distance law takes over from free space: macro cells (Rappaport 2002, section 4.9.1)."""
 
+SOURCE_HEIGHT_M, RECEIVER_HEIGHT_M = 5.0, 30.0  # above ground: a car or house, and a hill-top mast; two-ray law only
+
 NEAREST_M = 10.0  # antennas closer than a few wavelengths have no path loss law
 
 CHANNEL_HZ = 12_500.0
@@ -62,6 +64,15 @@ def compute_two_ray_loss_db(
     detour = 4.0 * heights * height_m / (direct + reflected)
     field = np.abs(1.0 - direct / reflected * np.exp(-2j * math.pi * frequency_hz / SPEED_OF_LIGHT_M_S * detour))
     return compute_free_space_loss_db(direct, frequency_hz) - 20.0 * np.log10(np.maximum(field, 1e-6))
+
+
+def compute_loss_db(distance_m: ArrayLike, spec: SimulationSpec) -> Floats:
+    """Return the mean loss in dB by the law that ``spec`` names."""
+    if spec.path_loss == "free_space":
+        return compute_free_space_loss_db(distance_m, spec.carrier_hz)
+    if spec.path_loss == "two_ray":
+        return compute_two_ray_loss_db(distance_m, spec.carrier_hz, SOURCE_HEIGHT_M, RECEIVER_HEIGHT_M)
+    return compute_log_distance_loss_db(distance_m, spec.carrier_hz, spec.path_loss_exponent)
 
 
 def compute_noise_dbm(noise_figure_db: ArrayLike, man_made_dbm: ArrayLike = -math.inf) -> Floats:

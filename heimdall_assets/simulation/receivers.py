@@ -17,10 +17,11 @@ from heimdall_assets.specs import SimulationSpec
 
 NUM_SEASONS = 4
 
-FULL_SCALE_ABOVE_NOISE_DB = 72.0
-"""Where a receiver's converter clips, above its noise in one channel: a source some hundred metres away clips it."""
+QUIET_LEVEL_DBFS = -60.0
+"""Of the noise alone, without AGC: a source some hundred metres away clips."""
 
-QUIET_LEVEL_DBFS = -60.0  # of the noise alone, without AGC
+IQ_GAIN_DB, IQ_PHASE_DEG = 0.1, 0.5
+"""One-sigma imbalance: an image 40 to 50 dB down, as corrected quadrature receivers have."""
 
 AGC_LEVEL_DBFS = -12.0  # rms that a gain control aims at
 
@@ -89,8 +90,8 @@ def draw_station_traits(spec: SimulationSpec, station: int) -> StationTraits:
         season_gain_db=tuple(float(value) if real else 0.0 for value in jump_db),
         has_agc=bool(generator.random() < 0.3) and real,
         adc_bits=int(generator.choice([12, 14, 16])),
-        iq_gain_db=float(0.2 * iq_gain),
-        iq_phase_deg=float(1.0 * iq_phase),
+        iq_gain_db=float(IQ_GAIN_DB * iq_gain),
+        iq_phase_deg=float(IQ_PHASE_DEG * iq_phase),
         dc_dbfs=float(generator.uniform(-80.0, -60.0)),
         dc_phase_rad=float(generator.uniform(0.0, 2.0 * math.pi)),
     )
@@ -129,7 +130,7 @@ def draw_recording_traits(
     )
 
 
-def compute_gain_db(spec: SimulationSpec, station: StationTraits, traits: RecordingTraits, input_dbm: float) -> float:
+def compute_gain_db(station: StationTraits, traits: RecordingTraits, input_dbm: float) -> float:
     """Return what turns dBm at the antenna into dB of full scale: fixed above the noise, or set by a gain control."""
     if station.has_agc:
         return AGC_LEVEL_DBFS - input_dbm + traits.overdrive_db
