@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from heimdall_assets.errors import InvalidSetting, NotFound, Refused, StorageError
+from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.stores.schema import SCHEMA
 from heimdall_assets.stores.shape import Kind, Shape, read_shape
 
@@ -142,6 +142,13 @@ class Database:
         except DBAPIError as error:
             reason = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
             raise StorageError(f"{self.shown}: {reason[0]}") from error
+        except ValueError as error:
+            if "NUL" not in str(error):
+                raise
+            # The driver refuses what PostgreSQL cannot keep before it asks.
+            raise InvalidInput(
+                f"{self.shown}: found a text with a zero character, which no name or location has"
+            ) from error
         except SQLAlchemyError as error:
             raise StorageError(f"{self.shown}: {str(error).splitlines()[0]}") from error
 

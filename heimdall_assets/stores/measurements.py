@@ -4,27 +4,35 @@ Belongs here: what the rest of the project asks of the database. Does not belong
 columns (``schema``), adding rows (``additions``), the flattened snapshot (``snapshots``).
 """
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Connection, Engine, func, or_, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch
-from heimdall_assets.errors import InvalidInput, NotFound
+from heimdall_assets.errors import NotFound
 from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.additions import ImportReport, add_batch
 from heimdall_assets.stores.database import Database
 from heimdall_assets.stores.ledger import append_events, check_chain, check_words, read_clock
-from heimdall_assets.stores.schema import approval_events, metadata, promotion_events, recording_sessions
+from heimdall_assets.stores.rows import (
+    count_measurements,
+    read_approved_sessions,
+    read_by,
+    read_events,
+    read_standing,
+    read_table,
+    resolve_session,
+    stands,
+)
+from heimdall_assets.stores.schema import approval_events, promotion_events, recording_sessions
 from heimdall_assets.stores.shape import Kind, Shape
 from heimdall_assets.stores.snapshots import (
     ApprovedSnapshot,
     in_scope,
-    latest_events,
     pick_session,
     read_one_session,
     read_snapshot,
@@ -75,8 +83,8 @@ class MeasurementStore:
                 conditions.append(sessions.c.approval_status == str(ApprovalStatus(approval_status)))
             if campaign is not None:
                 conditions.append(pick_session(shape, sessions, "campaign") == campaign)
-            rows = _read_table(connection, shape, "recording_sessions", sessions, conditions)
-            counts = _count_measurements(connection, shape)
+            rows = read_table(connection, shape, "recording_sessions", sessions, conditions)
+            counts = count_measurements(connection, shape)
         for row in rows:
             row["num_measurements"] = counts.get(row["id"], 0)
         return sorted(rows, key=lambda row: (row["session_start"] or "", row["session_name"] or "", row["id"]))
@@ -89,7 +97,7 @@ class MeasurementStore:
             InvalidInput: a name belongs to several sessions.
         """
         with self._reading() as (connection, shape):
-            return [_resolve_session(connection, shape, name) for name in names]
+            return [resolve_session(connection, shape, name) for name in names]
 
     def find_session(self, id_or_name: str) -> dict[str, Any]:
         """Return a session with ``source``, ``measurements``, ``stations`` and ``approval_events``.
@@ -99,18 +107,18 @@ class MeasurementStore:
             InvalidInput: the name belongs to several sessions.
         """
         with self._reading() as (connection, shape):
-            session_id = _resolve_session(connection, shape, id_or_name)
-            session = _read_by(connection, shape, "recording_sessions", "id", [session_id])[0]
-            heard = _read_by(connection, shape, "measurements", "recording_session_id", [session_id])
+            session_id = resolve_session(connection, shape, id_or_name)
+            session = read_by(connection, shape, "recording_sessions", "id", [session_id])[0]
+            heard = read_by(connection, shape, "measurements", "recording_session_id", [session_id])
             stations = sorted({row["websdr_station_id"] for row in heard if row["websdr_station_id"]})
-            sources = _read_by(connection, shape, "known_sources", "id", [session["known_source_id"]])
+            sources = read_by(connection, shape, "known_sources", "id", [session["known_source_id"]])
             return {
                 **session,
                 "num_measurements": len(heard),
                 "source": sources[0] if sources else None,
                 "measurements": sorted(heard, key=lambda row: (row["websdr_station_id"] or "", row["id"])),
-                "stations": _read_by(connection, shape, "websdr_stations", "id", stations),
-                "approval_events": _read_events(connection, shape, session_id),
+                "stations": read_by(connection, shape, "websdr_stations", "id", stations),
+                "approval_events": read_events(connection, shape, session_id),
             }
 
     def list_stations(self) -> list[dict[str, Any]]:
@@ -133,12 +141,12 @@ class MeasurementStore:
         decision = ApprovalStatus(decision)
         by, reason = check_words(by, reason)
         with self.database.writing() as connection:
-            known = _read_standing(connection, self.database.shape)
+            known = read_standing(connection, self.database.shape)
             wanted = list(dict.fromkeys(session_ids))
             missing = [name for name in wanted if name not in known]
             if missing:
                 raise NotFound(f"session {missing[0]}: found no session with this id ({len(missing)} of {len(wanted)})")
-            changed = [name for name in wanted if not _stands(known[name], decision)]
+            changed = [name for name in wanted if not stands(known[name], decision)]
             now = read_clock()
             event = {"decision": str(decision), "decided_by": by, "decided_at": now, "reason": reason}
             append_events(connection, approval_events, [{"recording_session_id": name, **event} for name in changed])
@@ -150,7 +158,7 @@ class MeasurementStore:
     def list_approval_events(self, session_id: str | None = None) -> list[dict[str, Any]]:
         """Return every decision, oldest first, of one session or of all; none in a database of the field."""
         with self._reading() as (connection, shape):
-            return _read_events(connection, shape, session_id)
+            return read_events(connection, shape, session_id)
 
     def check_ledger(self) -> list[str]:
         """Return what is wrong with the ledgers, one line a problem; empty: all is as it was written.
@@ -161,7 +169,7 @@ class MeasurementStore:
             if shape.kind is not Kind.OURS:
                 return []
             problems = check_chain(connection, approval_events) + check_chain(connection, promotion_events)
-            for session_id, (status, last) in sorted(_read_standing(connection, shape).items()):
+            for session_id, (status, last) in sorted(read_standing(connection, shape).items()):
                 if status != (last or str(ApprovalStatus.PENDING)):
                     problems.append(
                         f"session {session_id}: found approval_status {status}, expected {last or 'pending'} by "
@@ -177,7 +185,7 @@ class MeasurementStore:
         with self._reading() as (connection, shape):
             sessions = shape.table("recording_sessions", "s")
             scope = [sessions.c.approval_status == str(ApprovalStatus.APPROVED), *in_scope(shape, sessions, dataset)]
-            approved = _read_approved_sessions(connection, shape, sessions, scope)
+            approved = read_approved_sessions(connection, shape, sessions, scope)
             heard = shape.table("measurements", "m")
             joined = heard.join(sessions, sessions.c.id == heard.c.recording_session_id)
             query = select(shape.pick(heard, "measurements", "id")).select_from(joined).where(*scope)
@@ -200,104 +208,10 @@ class MeasurementStore:
 
     def _list_table(self, name: str) -> list[dict[str, Any]]:
         with self._reading() as (connection, shape):
-            rows = _read_table(connection, shape, name, shape.table(name, "t"), [])
+            rows = read_table(connection, shape, name, shape.table(name, "t"), [])
         return sorted(rows, key=lambda row: (row["name"] or "", row["id"]))
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[Connection, Shape]]:
         with self.database.reading() as connection:
             yield connection, self.database.shape
-
-
-def _read_table(
-    connection: Connection, shape: Shape, name: str, source: Any, conditions: Sequence[Any]
-) -> list[dict[str, Any]]:
-    """Return rows as JSON values: times as ISO 8601 text, attributes as dictionaries, absent columns as None."""
-    known = metadata.tables[f"heimdall.{name}"].columns.keys()
-    picked = [
-        (pick_session(shape, source, of) if name == "recording_sessions" else shape.pick(source, name, of)).label(of)
-        for of in known
-    ]
-    rows = connection.execute(select(*picked).select_from(source).where(*conditions))
-    return [_to_json(dict(row._mapping)) for row in rows]
-
-
-def _to_json(row: dict[str, Any]) -> dict[str, Any]:
-    if "attributes" in row:
-        with suppress(ValueError):  # a damaged one is shown as it lies
-            row["attributes"] = json.loads(row["attributes"] or "{}")
-    for name in ("is_active", "is_validated"):
-        if row.get(name) in (0, 1):
-            row[name] = bool(row[name])
-    for name in ("session_start", "session_end", "timestamp", "decided_at"):
-        if isinstance(row.get(name), str):
-            row[name] = _to_iso(row[name])
-    return row
-
-
-def _to_iso(text: str) -> str:
-    found = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
-    return text if pd.isna(found) else found.isoformat()
-
-
-def _read_by(
-    connection: Connection, shape: Shape, name: str, column: str, values: Sequence[Any]
-) -> list[dict[str, Any]]:
-    source = shape.table(name, "t")
-    return _read_table(connection, shape, name, source, [shape.pick(source, name, column).in_(list(values))])
-
-
-def _read_events(connection: Connection, shape: Shape, session_id: str | None) -> list[dict[str, Any]]:
-    if shape.kind is not Kind.OURS:
-        return []
-    events = shape.table("approval_events", "e")
-    conditions = [] if session_id is None else [events.c.recording_session_id == session_id]
-    rows = _read_table(connection, shape, "approval_events", events, conditions)
-    return sorted(rows, key=lambda row: row["id"])
-
-
-def _resolve_session(connection: Connection, shape: Shape, name: str) -> str:
-    sessions = shape.table("recording_sessions", "s")
-    identity = shape.pick(sessions, "recording_sessions", "id")
-    called = shape.pick(sessions, "recording_sessions", "session_name")
-    found = [row[0] for row in connection.execute(select(identity).where(or_(identity == name, called == name)))]
-    if not found:
-        raise NotFound(f"session {name}: found no session with this id or name")
-    if len(found) > 1 and name not in found:
-        raise InvalidInput(f"session {name}: found {len(found)} of this name, expected an id: {sorted(found)[:3]}")
-    return name if name in found else found[0]
-
-
-def _count_measurements(connection: Connection, shape: Shape) -> dict[str, int]:
-    heard = shape.table("measurements", "m")
-    session = shape.pick(heard, "measurements", "recording_session_id")
-    counts = connection.execute(select(session, func.count()).group_by(session))
-    return {str(name): int(count) for name, count in counts}
-
-
-def _read_standing(connection: Connection, shape: Shape) -> dict[str, tuple[str, str | None]]:
-    """Return session id -> (approval_status of its row, last decision of the ledger)."""
-    latest, events = latest_events(shape)
-    sessions = shape.table("recording_sessions", "s")
-    joined = sessions.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
-    joined = joined.outerjoin(events, events.c.id == latest.c.last_id)
-    query = select(sessions.c.id, sessions.c.approval_status, events.c.decision).select_from(joined)
-    return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
-
-
-def _stands(standing: tuple[str, str | None], decision: ApprovalStatus) -> bool:
-    status, last = standing
-    return status == str(decision) and (last or str(ApprovalStatus.PENDING)) == str(decision)
-
-
-def _read_approved_sessions(
-    connection: Connection, shape: Shape, sessions: Any, scope: Sequence[Any]
-) -> list[list[Any]]:
-    columns = [shape.pick(sessions, "recording_sessions", name) for name in ("id", "status")]
-    joined = sessions
-    if shape.kind is Kind.OURS:
-        latest, events = latest_events(shape)
-        joined = joined.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
-        joined = joined.outerjoin(events, events.c.id == latest.c.last_id)
-        columns += [events.c.id, events.c.digest]
-    return [list(row) for row in connection.execute(select(*columns).select_from(joined).where(*scope))]

@@ -1,14 +1,13 @@
 """Objects: bytes at rest under their SHA-256, never overwritten; references: small names that point at them.
 
-Belongs here: ``ObjectStore``, what every backend promises, and ``FolderObjectStore``. Does not belong here: what the
-bytes mean (``readers``, ``tables``), rows (``measurements``).
+Belongs here: the backends of ``object_store``, and how an address finds its own. Does not belong here: what the bytes
+mean (``readers``, ``tables``), rows (``measurements``).
 
 Layout of a folder: ``objects/sha256/ab/abcd...`` and ``references/results/<key>@``.
 """
 
 import hashlib
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,98 +22,12 @@ from heimdall_assets.stores.locations import (
     read_descriptor,
     split_reference_name,
 )
+from heimdall_assets.stores.object_store import ObjectStore
+
+__all__ = ["FolderObjectStore", "ObjectStore", "open_object_store"]
 
 REFERENCE_SUFFIX = "@"
 """No part of a reference name ends so: a reference never stands where another needs a folder."""
-
-
-class ObjectStore(ABC):
-    """Content-addressed bytes. Returned means stored; read means verified. Nothing is ever deleted."""
-
-    @abstractmethod
-    def put_bytes(self, data: bytes, media_type: str) -> Artifact:
-        """Return the artifact that ``data`` rests as; an equal object is checked, and healed where it is damaged.
-
-        Raises:
-            StorageError: it could not be stored; what was stored before is untouched.
-        """
-
-    @abstractmethod
-    def put_file(self, path: Path, media_type: str) -> Artifact:
-        """Return the artifact that the file's bytes rest as; the file itself stays.
-
-        Raises:
-            NotFound: there is no such file.
-            StorageError: it could not be stored, or changed meanwhile.
-        """
-
-    @abstractmethod
-    def read_bytes(self, digest: str) -> bytes:
-        """Return the bytes of ``digest``, verified.
-
-        Raises:
-            NotFound: no such object.
-            CorruptObject: the bytes at rest have another digest.
-        """
-
-    @abstractmethod
-    def local_path(self, digest: str) -> Path:
-        """Return a local file with the verified bytes of ``digest``, for memory maps; never write to it.
-
-        Raises:
-            NotFound: no such object.
-            CorruptObject: the bytes at rest have another digest.
-        """
-
-    @abstractmethod
-    def exists(self, digest: str) -> bool:
-        """Return whether an object rests under ``digest``; its bytes are not checked."""
-
-    @abstractmethod
-    def set_aside(self, digest: str) -> bool:
-        """Return whether damaged bytes lay under ``digest`` and were moved away; whole ones stay, nothing is deleted.
-
-        What is looked for by ``exists`` alone is then missing, and so computed again instead of being read in vain.
-
-        Raises:
-            StorageError: they could not be moved.
-        """
-
-    @abstractmethod
-    def list_digests(self) -> Iterator[str]:
-        """Return the digests of all objects, ascending."""
-
-    @abstractmethod
-    def write_reference(self, name: str, digest: str) -> None:
-        """Let ``name`` point at the stored object ``digest``, in one step, whatever it pointed at before.
-
-        Raises:
-            InvalidIdentifier: ``name`` is no reference name.
-            NotFound: no such object: references come after objects.
-        """
-
-    @abstractmethod
-    def read_reference(self, name: str) -> str | None:
-        """Return the digest that ``name`` points at, or None.
-
-        Raises:
-            CorruptObject: what rests under the name is damaged or belongs to another name.
-        """
-
-    @abstractmethod
-    def list_references(self, prefix: str = "") -> list[str]:
-        """Return the names of references that start with ``prefix``, ascending."""
-
-    @abstractmethod
-    def read_location(self, location: str, max_bytes: int) -> bytes:
-        """Return the bytes at ``sha256:<hex>`` or at a relative name below the recordings' root.
-
-        Raises:
-            InvalidIdentifier: the location climbs, is absolute, an address, or leads through a link.
-            NotFound: there is nothing.
-            InvalidInput: it is larger than ``max_bytes``; found before anything is read.
-            CorruptObject: the bytes at rest have another digest.
-        """
 
 
 class FolderObjectStore(ObjectStore):

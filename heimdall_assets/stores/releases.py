@@ -1,19 +1,16 @@
 """Releases: numbered, whole, read-only folders with a model and all that belongs to it; names that point at them.
 
-Belongs here: version numbers (decided in the database), folders (written whole), aliases and who set them. Does not
-belong here: what the files say (``releasing``).
+Belongs here: who gets which number (the database decides), folders (written whole), aliases and who set them. Does not
+belong here: what the files say (``releasing``), how numbers are written (``version_numbers``).
 
 A release exists when the database says it is published; its files were there, whole and durable, before.
 """
 
-import errno
 import json
-import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -21,15 +18,20 @@ from heimdall_assets.domain import check_name
 from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound, Refused, StorageError
 from heimdall_assets.manifests import compute_digest, encode_canonical_json
 from heimdall_assets.stores.database import Database
-from heimdall_assets.stores.files import FileSystem, FileWriter, describe
+from heimdall_assets.stores.files import FileSystem, FileWriter, describe, read_regular_file
 from heimdall_assets.stores.ledger import append_events, check_words, read_clock
 from heimdall_assets.stores.measurements import MeasurementStore
 from heimdall_assets.stores.schema import model_aliases, model_releases, plain_row, promotion_events
+from heimdall_assets.stores.version_numbers import (
+    Change,
+    check_version,
+    compute_next_version,
+    format_version,
+    parse_version,
+)
 
-Change = Literal["major", "minor", "patch"]
 LATEST = "latest"
 LATEST_FILE = "latest.json"
-_VERSION = re.compile(r"v?(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\Z")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
@@ -51,9 +53,9 @@ class ReleaseStore:
         if kind not in get_args(Change):
             raise InvalidInput(f"change {kind!r}: expected one of {', '.join(get_args(Change))}")
         with self._database().writing() as connection:
-            taken = [tuple(row) for row in connection.execute(select(*_NUMBERS))] + self._list_folders()
-            major, minor, patch = _next_version(max(taken) if taken else None, kind)
-            version = f"v{major}.{minor}.{patch}"
+            taken = [(row[0], row[1], row[2]) for row in connection.execute(select(*_NUMBERS))] + self._list_folders()
+            major, minor, patch = numbers = compute_next_version(max(taken, default=None), kind)
+            version = format_version(numbers)
             row = {"version": version, "major": major, "minor": minor, "patch": patch, "allocated_at": read_clock()}
             connection.execute(insert(model_releases), [row])
         return version
@@ -70,7 +72,7 @@ class ReleaseStore:
             Refused: the version was never allocated, or is published with other files: a release never changes.
             StorageError: it could not be stored; nothing of it shows, and trying again heals.
         """
-        version = _check_version(version)
+        version = check_version(version)
         listed = {
             _check_file(name): {"sha256": compute_digest(data), "size": len(data)} for name, data in files.items()
         }
@@ -99,7 +101,7 @@ class ReleaseStore:
 
     def folder(self, version: str) -> Path:
         """Return where the files of ``version`` are."""
-        return self.root / _check_version(version)
+        return self.root / check_version(version)
 
     def list_releases(self) -> list[dict[str, Any]]:
         """Return the record of every published release, by rising version.
@@ -120,7 +122,7 @@ class ReleaseStore:
         Raises:
             NotFound: it is not published.
         """
-        version = _check_version(version)
+        version = check_version(version)
         for release in self.list_releases():
             if release["version"] == version:
                 return release
@@ -135,10 +137,11 @@ class ReleaseStore:
         """
         check_name(model, "model")
         releases = self.list_releases()
+        called = check_version(model) if parse_version(model) else None
         if model == LATEST and releases:
             return str(releases[-1]["version"])
         for release in releases:
-            if model in release["aliases"] or (_VERSION.match(model) and release["version"] == _check_version(model)):
+            if model in release["aliases"] or release["version"] == called:
                 return str(release["version"])
         known = ", ".join(str(release["version"]) for release in releases[-5:]) or "none yet"
         raise NotFound(f"model {model}: found no such release, expected latest, an alias or a version ({known})")
@@ -155,7 +158,7 @@ class ReleaseStore:
             raise NotFound(f"release {version}: found no file {name!r:.140}, expected one of {sorted(record['files'])}")
         path = self.folder(version) / name
         try:
-            data = _read_regular(path)
+            data = read_regular_file(path)
         except FileNotFoundError as error:
             raise CorruptObject(f"release {version}: file {name} is gone from {path.parent}") from error
         except OSError as error:
@@ -188,7 +191,7 @@ class ReleaseStore:
             NotFound: the version is not published.
             Refused: ``by`` or ``reason`` is blank.
         """
-        if check_name(alias, "alias") == LATEST or _VERSION.match(alias):
+        if check_name(alias, "alias") == LATEST or parse_version(alias):
             raise InvalidIdentifier(f"alias {alias}: expected a name that is neither a version nor {LATEST}")
         by, reason = check_words(by, reason)
         version = str(self.find_record(version)["version"])
@@ -226,10 +229,10 @@ class ReleaseStore:
             row = connection.execute(select(model_releases).where(model_releases.c.version == version)).first()
         return None if row is None else plain_row(row)
 
-    def _list_folders(self) -> list[tuple[Any, ...]]:
+    def _list_folders(self) -> list[tuple[int, int, int]]:
         """Return the versions of folders, so that a new database never gives an old folder's number again."""
-        found = [_VERSION.match(path.name) for path in self.root.glob("v*.*.*")]
-        return [tuple(int(part) for part in match.groups()) for match in found if match]
+        numbers = (parse_version(path.name) for path in self.root.glob("v*.*.*"))
+        return [number for number in numbers if number is not None]
 
     def _describe(self, row: dict[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
         return {
@@ -243,7 +246,7 @@ class ReleaseStore:
     def _check_folder(self, version: str, listed: Mapping[str, Mapping[str, Any]]) -> None:
         folder = self.folder(version)
         try:
-            found = {path.name: compute_digest(_read_regular(path)) for path in folder.iterdir()}
+            found = {path.name: compute_digest(read_regular_file(path)) for path in folder.iterdir()}
         except OSError as error:
             raise StorageError(f"release {version}: {folder} could not be read ({describe(error)})") from error
         if found != {name: facts["sha256"] for name, facts in listed.items()}:
@@ -263,22 +266,6 @@ _OURS = {"version", "aliases", "created_at", "files"}
 _NUMBERS = (model_releases.c.major, model_releases.c.minor, model_releases.c.patch)
 
 
-def _next_version(last: tuple[Any, ...] | None, kind: Change) -> tuple[int, int, int]:
-    if last is None:
-        return 1, 0, 0
-    major, minor, patch = last
-    if kind == "major":
-        return major + 1, 0, 0
-    return (major, minor + 1, 0) if kind == "minor" else (major, minor, patch + 1)
-
-
-def _check_version(version: str) -> str:
-    match = _VERSION.match(version) if isinstance(version, str) else None
-    if not match:
-        raise InvalidIdentifier(f"version {version!r:.140}: expected one such as v1.2.3")
-    return "v" + ".".join(match.groups())
-
-
 def _check_file(name: str) -> str:
     if not isinstance(name, str) or not _FILE.match(name):
         raise InvalidIdentifier(f"release file {name!r:.140}: expected a plain file name")
@@ -295,15 +282,6 @@ def _encode_record(version: str, record: Mapping[str, Any]) -> str:
         return encode_canonical_json(dict(record)).decode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"release {version}: found a record that is no JSON ({error})") from error
-
-
-def _read_regular(path: Path) -> bytes:
-    """Return the bytes of a file that is no link: a release holds what it says, not what lies elsewhere."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "found no regular file")
-        return file.read()
 
 
 def _read_aliases(connection: Connection) -> dict[str, list[str]]:

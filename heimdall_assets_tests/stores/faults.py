@@ -137,7 +137,11 @@ class Disk:
         node = self.names[self.folders[source.parent]][source.name]
         if node[0] == "folder":
             self.folders[target] = self.folders.pop(source)
-        self._change(source.parent, {source.name: None, target.name: node})
+        if source.parent == target.parent:
+            self._change(source.parent, {source.name: None, target.name: node})
+        else:
+            self._change(target.parent, {target.name: node})
+            self._change(source.parent, {source.name: None})
 
     def remove(self, path: Path) -> None:
         self._change(path.parent, {path.name: None})

@@ -166,6 +166,8 @@ def test_an_unknown_or_ambiguous_session_is_named(store: MeasurementStore) -> No
     for name in ("nobody", "", "' OR 1=1 --", "x" * 1000):
         with pytest.raises(NotFound, match="found no session"):
             store.find_session(name)
+    with pytest.raises((NotFound, InvalidInput)):
+        store.find_session("a\x00b")
     batch = make_batch()
     twin = batch.sessions[0].model_copy(update={"id": make_id("twin")})
     store.add(replace(batch, sessions=[*batch.sessions, twin]))

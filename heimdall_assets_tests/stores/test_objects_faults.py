@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,31 @@ def try_kills_before_power_loss(quick_path: Path, source: Path, make_store):  # 
             return
         finally:
             shutil.rmtree(disk.root, ignore_errors=True)
+
+
+@pytest.mark.parametrize("fault", ["EIO", "ENOSPC"])
+def test_damaged_bytes_are_set_aside_or_stay(fault: str, base: Path, quick_path: Path) -> None:
+    (digest,) = FolderObjectStore(base).list_digests()
+    path = next(base.rglob(digest))
+    whole = path.read_bytes()
+    path.write_bytes(b"damaged")
+    for at in range(1, 100):
+        root = quick_path / f"tried-{at}"
+        shutil.copytree(base, root)
+        files = Faulty(fault, at)
+        store = FolderObjectStore(root, files=files)
+        with suppress(StorageError):
+            store.set_aside(digest)
+        if not files.happened:
+            break
+        assert [found.read_bytes() for found in root.rglob(digest)] == [b"damaged"], at
+        store.set_aside(digest)
+        assert not store.exists(digest)
+        assert (root / "damaged" / digest).read_bytes() == b"damaged"
+        store.put_bytes(whole, "application/octet-stream")
+        assert not store.set_aside(digest)
+        assert find_broken(FolderObjectStore(root), [], digest) == []
+    assert at > 3
 
 
 # --- planted mutants: the trials above must catch each of them
