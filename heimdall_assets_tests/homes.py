@@ -8,7 +8,7 @@ from heimdall_assets.places import Places, read_places
 from heimdall_assets.specs import EvaluationSpec, ModelSpec, SimulationSpec, Spec, TrainingSpec
 from heimdall_assets.stores.simulated import import_simulated
 
-SIMULATION = SimulationSpec(num_sessions=20, min_receivers=4, max_receivers=4, duration_s=0.6)
+SIMULATION = SimulationSpec(num_sessions=20, min_receivers=4, max_receivers=4, duration_s=0.8)
 TINY: list[Spec] = [
     ModelSpec(use_spectrograms=False, width=16, num_layers=1, num_heads=2),
     TrainingSpec(max_epochs=2, num_threads=1),

@@ -442,13 +442,15 @@ def _pack_shards(
     return places
 
 
-def load_features(objects: ObjectStore, index: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float32] | None]:
+def load_features(
+    objects: ObjectStore, index: pd.DataFrame
+) -> tuple[pd.DataFrame | None, NDArray[np.float32] | None]:
     """Return ``index`` with its rows renumbered, and the one array they count in: float32 (F, 3, mels, frames).
 
-    A single shard that is used whole stays memory-mapped; otherwise the rows are gathered.
+    Both are None where there is no feature at all. A single shard that is used whole stays memory-mapped; otherwise the rows are gathered.
     """
     if not len(index):
-        return index.assign(row=pd.Series(dtype="int64")), None
+        return None, None
     shards = {
         shard: np.load(objects.local_path(shard), mmap_mode="r", allow_pickle=False) for shard in set(index["shard"])
     }
@@ -479,9 +481,9 @@ def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
     members = load_table(objects, split.artifacts["table"])
     rows = approved[approved["session_id"].isin(members["session_id"])]
     index = load_table(objects, features.artifacts["index"])
-    index, images = load_features(objects, index[index["measurement_id"].isin(rows["measurement_id"])])
+    used, images = load_features(objects, index[index["measurement_id"].isin(rows["measurement_id"])])
     arrivals = load_table(objects, features.artifacts["arrivals"])
-    return assemble_sessions(rows, index, arrivals, images, TimingSpec(**split.specs["TimingSpec"]), members)
+    return assemble_sessions(rows, used, arrivals, images, TimingSpec(**split.specs["TimingSpec"]), members)
 
 
 def observe_sessions(
