@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m
-from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_centre
+from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_centre, compute_distance_m
 
 RADIO_HORIZON_M = 50e3
 """Area's sigma when receivers stand at one point: VHF horizon of two antennas at 36 m, 4.12 (sqrt h1 + sqrt h2) km
@@ -16,8 +17,11 @@ NETWORK_MARGIN = 2.0
 """A network hears sources out to its horizon, but one of campus size, low and among houses, hardly beyond this many
 times its own root mean square size."""
 
-MIN_AREA_SIGMA_M = 100.0
-"""Known sources closer together than this do not promise that the next one is as close."""
+MAX_AREA_SIGMAS = 4.0
+"""Receivers farther than this from known sources belong to another network, about which those sources say nothing."""
+
+OWN_SITES = 5
+"""What a session's own surroundings weigh against known sites."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,39 @@ class Area:
 def compute_area(padded: PaddedSessions, reference: SessionSet | None) -> Area:
     """Return where sources may be, for each session.
 
-    With a reference that knows at least two sources: their mean and covariance. Without: the centre of the session's
-    receivers and a round area as wide as their spread, at least the horizon or ``NETWORK_MARGIN`` times the spread,
-    whichever is smaller; the horizon where they stand at one point.
+    With a reference: the mean and covariance of its sources, the latter mixed with the session's own area as if that
+    were ``OWN_SITES`` more sites, for few sites say little about the next. Without one, and for sessions of another
+    network: ``compute_own_area``.
     """
-    if reference is not None:
-        known = np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude)
-        if known.sum() >= 2:
-            return _compute_source_area(
-                reference.source_latitude[known], reference.source_longitude[known], len(padded)
-            )
-    extent = np.hypot(*compute_extent_m(padded.east_m, padded.north_m, padded.present).T)
-    sigma = np.where(
-        extent > SAME_POINT_M, np.maximum(extent, np.minimum(NETWORK_MARGIN * extent, RADIO_HORIZON_M)), RADIO_HORIZON_M
+    own = compute_own_area(padded)
+    if reference is None:
+        return own
+    latitude, longitude = _list_sites(reference)
+    if len(latitude) == 0:
+        return own
+    centre = compute_centre(latitude, longitude, np.zeros(len(latitude), dtype=np.int64), 1)
+    frame = LocalFrame(centre[0][0], centre[1][0])
+    east, north, _ = frame.to_local(latitude, longitude)
+    mean_latitude, mean_longitude, _ = frame.to_geodetic(east.mean(), north.mean())
+    spread = np.array([east.var(), north.var(), np.mean((east - east.mean()) * (north - north.mean()))])
+    mixed = (len(latitude) * spread + OWN_SITES * own.covariance_m2) / (len(latitude) + OWN_SITES)
+    elsewhere = find_elsewhere(padded, reference)
+    return Area(
+        latitude=np.where(elsewhere, own.latitude, mean_latitude),
+        longitude=np.where(elsewhere, own.longitude, mean_longitude),
+        covariance_m2=np.where(elsewhere[:, None], own.covariance_m2, mixed),
     )
+
+
+def compute_own_area(padded: PaddedSessions) -> Area:
+    """Return the surroundings of each session's receivers: a round area around their centre.
+
+    As wide as their spread, at least the horizon or ``NETWORK_MARGIN`` times the spread, whichever is smaller; the
+    horizon where they stand at one point.
+    """
+    extent = np.hypot(*compute_extent_m(padded.east_m, padded.north_m, padded.present).T)
+    wide = np.maximum(extent, np.minimum(NETWORK_MARGIN * extent, RADIO_HORIZON_M))
+    sigma = np.where(extent > SAME_POINT_M, wide, RADIO_HORIZON_M)
     return Area(
         latitude=padded.frame.latitude[:, 0],
         longitude=padded.frame.longitude[:, 0],
@@ -64,17 +87,25 @@ def compute_area(padded: PaddedSessions, reference: SessionSet | None) -> Area:
     )
 
 
-def _compute_source_area(latitude: FloatArray, longitude: FloatArray, num_sessions: int) -> Area:
-    """Return the mean and covariance of known sources, the same for every session."""
+def find_elsewhere(padded: PaddedSessions, reference: SessionSet) -> NDArray[np.bool_]:
+    """Return which sessions, (S,), are of another network than the reference: more than ``MAX_AREA_SIGMAS`` away.
+
+    A session without receivers is not known to be elsewhere.
+    """
+    latitude, longitude = _list_sites(reference)
+    if len(latitude) == 0:
+        return np.zeros(len(padded), dtype=bool)
     centre = compute_centre(latitude, longitude, np.zeros(len(latitude), dtype=np.int64), 1)
-    east, north, _ = LocalFrame(centre[0][0], centre[1][0]).to_local(latitude, longitude)
-    mean_latitude, mean_longitude, _ = LocalFrame(centre[0][0], centre[1][0]).to_geodetic(east.mean(), north.mean())
-    floor = MIN_AREA_SIGMA_M**2
-    covariance = np.array(
-        [east.var() + floor, north.var() + floor, np.mean((east - east.mean()) * (north - north.mean()))]
-    )
-    return Area(
-        latitude=np.full(num_sessions, float(mean_latitude)),
-        longitude=np.full(num_sessions, float(mean_longitude)),
-        covariance_m2=np.tile(covariance, (num_sessions, 1)),
-    )
+    apart = compute_distance_m(latitude, longitude, centre[0][0], centre[1][0])
+    own = compute_own_area(padded)
+    reach = np.sqrt(np.mean(apart**2) + own.covariance_m2[:, 0])
+    distance = compute_distance_m(own.latitude, own.longitude, centre[0][0], centre[1][0])
+    return (padded.present.sum(axis=1) > 0) & (distance > MAX_AREA_SIGMAS * reach)
+
+
+def _list_sites(reference: SessionSet) -> tuple[FloatArray, FloatArray]:
+    """Return latitude and longitude of the known sources, those within about 100 m of each other once."""
+    known = np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude)
+    degrees = np.stack([reference.source_latitude[known], reference.source_longitude[known]], axis=1)
+    _, first = np.unique(np.round(degrees, 3), axis=0, return_index=True)
+    return degrees[first, 0], degrees[first, 1]

@@ -29,8 +29,8 @@ UNKNOWN_POWER_DB = 100.0
 MIN_STATION_LEVELS = 20
 """Levels that a station's offset is fitted from; fewer say more about where the sources stood than about it."""
 
-UNCALIBRATED_LEVEL_DB = 12.0
-"""Scatter of one level when no station's gain is known: 6.6 dB of shadowing and 10 dB between receivers of a campus."""
+UNKNOWN_GAIN_DB = 10.0
+"""Sigma of the gain of a receiver that nobody calibrated: the spread among 33 real ones on one campus."""
 
 MIN_POWER_SIGMA_DB = 6.0
 """The next source may stand in a house or a car, whatever those of the reference did (entry loss, ITU-R P.2109)."""
@@ -42,39 +42,67 @@ class LevelModel:
 
     Attributes:
         path_loss: exponent and shadowing.
-        power_db: mean level at 1 m, in the receivers' dB scale.
+        power_db: mean level at 1 m, in the scale of the stations that have an offset.
         power_sigma_db: how much it differs between sources.
         offset_db: station -> its gain relative to the others, for stations heard often enough.
+        offset_sigma_db: sigma of the gain of any other station.
         scale: what the covariance is multiplied by, because the shadowing of neighbouring receivers is alike.
     """
 
-    path_loss: PathLoss = field(default_factory=lambda: PathLoss(shadowing_db=UNCALIBRATED_LEVEL_DB))
+    path_loss: PathLoss = field(default_factory=PathLoss)
     power_db: float = 0.0
     power_sigma_db: float = UNKNOWN_POWER_DB
     offset_db: dict[str, float] = field(default_factory=dict)
+    offset_sigma_db: float = UNKNOWN_GAIN_DB
     scale: float = 1.0
 
-    def correct(self, padded: PaddedSessions) -> FloatArray:
-        """Return levels without station offsets and mean power, float64 (S, R)."""
-        names, inverse = np.unique(padded.station, return_inverse=True)
-        offsets = np.array([self.offset_db.get(str(name), 0.0) for name in names])
-        return padded.level_db - offsets[inverse.reshape(padded.station.shape)] - self.power_db
+    def read_levels(self, padded: PaddedSessions) -> "Levels":
+        """Return the sessions' levels without what stations and power add, each with its variance.
 
-    def compute_cost(self, level_db: FloatArray, heard: NDArray[np.bool_], square_m2: FloatArray) -> FloatArray:
-        """Return twice the negative log likelihood of corrected levels, (...), the unknown power summed out.
-
-        Args:
-            level_db: float64 (..., R), as ``correct`` gives them.
-            heard: bool (..., R), which of them there are.
-            square_m2: float64 (..., R), squared distances to the place in question.
-
-        Source: Gaussian with covariance s^2 I + p^2 1 1', inverted by Sherman and Morrison (1950).
+        A session that shares no station with those that were fitted is of another network: its power is unknown.
         """
-        predicted = -5.0 * self.path_loss.exponent * np.log10(np.maximum(square_m2, MIN_DISTANCE_M**2))
-        residual = np.where(heard, level_db - predicted, 0.0)
-        noise, power = self.path_loss.shadowing_db**2, self.power_sigma_db**2
-        shared = np.square(residual.sum(axis=-1)) * power / (noise + heard.sum(axis=-1) * power)
-        return (np.square(residual).sum(axis=-1) - shared) / noise
+        names, inverse = np.unique(padded.station, return_inverse=True)
+        inverse = inverse.reshape(padded.station.shape)
+        offset = np.array([self.offset_db.get(str(name), 0.0) for name in names], dtype=np.float64)[inverse]
+        fitted = np.array([str(name) in self.offset_db for name in names], dtype=np.bool_)[inverse]
+        variance = self.path_loss.shadowing_db**2 + np.where(fitted, 0.0, self.offset_sigma_db**2)
+        related = (fitted & padded.heard).max(axis=1)
+        return Levels(
+            exponent=self.path_loss.exponent,
+            level_db=padded.level_db - offset - self.power_db,
+            weight=np.where(padded.heard, 1.0 / variance, 0.0),
+            power_variance=np.square(np.where(related, self.power_sigma_db, UNKNOWN_POWER_DB)),
+        )
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Levels that differ from the path-loss law only by shadowing and the source's power.
+
+    Attributes:
+        exponent: of the law.
+        level_db: float64 (S, R).
+        weight: float64 (S, R), inverse variance in 1/dB^2; 0: no level.
+        power_variance: float64 (S,), of the source's power in dB^2.
+    """
+
+    exponent: float
+    level_db: FloatArray
+    weight: FloatArray
+    power_variance: FloatArray
+
+    def compute_cost(self, square_m2: FloatArray) -> FloatArray:
+        """Return twice the negative log likelihood (S, K) of places at squared distances (S, K, R), power summed out.
+
+        Source: Gaussian with covariance D + p^2 1 1', inverted by Sherman and Morrison (Ann. Math. Stat. 21 (1950)).
+        """
+        residual = np.log10(np.maximum(square_m2, MIN_DISTANCE_M**2))
+        residual *= 5.0 * self.exponent
+        residual += self.level_db[:, None]
+        weighted = np.einsum("skr,sr->sk", residual, self.weight)
+        square = np.einsum("skr,skr,sr->sk", residual, residual, self.weight)
+        shrink = self.power_variance / (1.0 + self.power_variance * self.weight.sum(axis=1))
+        return square - np.square(weighted) * shrink[:, None]
 
 
 def fit_level_model(reference: SessionSet) -> LevelModel:
@@ -116,6 +144,7 @@ def fit_level_model(reference: SessionSet) -> LevelModel:
         power_db=float(spoken.mean()),
         power_sigma_db=max(float(np.sqrt(between)), MIN_POWER_SIGMA_DB),
         offset_db={str(name): float(offset[i]) for i, name in enumerate(names) if often[i]},
+        offset_sigma_db=float(offset[often].std()) if often.sum() > 1 else UNKNOWN_GAIN_DB,
     )
 
 

@@ -9,13 +9,12 @@ Legend of shapes: S sessions, R receiver slots, G grid points.
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.locating.area import compute_area
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
 from heimdall_assets.locating.ellipses import compute_mahalanobis_square, learn_scale
-from heimdall_assets.locating.level_model import MIN_HEARD, LevelModel, fit_level_model
+from heimdall_assets.locating.level_model import MIN_HEARD, LevelModel, Levels, fit_level_model
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame
 
 GRID_SIDE = 41
@@ -79,11 +78,11 @@ def _locate(padded: PaddedSessions, reference: SessionSet | None, model: LevelMo
     area = compute_area(padded, reference)
     frame = LocalFrame(area.latitude[:, None], area.longitude[:, None])
     east, north, _ = frame.to_local(padded.latitude, padded.longitude)
-    heard, level = padded.heard, model.correct(padded)
+    heard, levels = padded.heard, model.read_levels(padded)
     centre, covariance = np.zeros((len(padded), 2)), _to_matrix(area.covariance_m2)
     prior = _invert(covariance)
     for _ in range(1 + NUM_REFINEMENTS):
-        centre, covariance = _sum_grid(centre, covariance, prior, east, north, level, heard, model)
+        centre, covariance = _sum_grid(centre, covariance, prior, east, north, levels)
     covariance = covariance * model.scale
     refused = (heard.sum(axis=1) < MIN_HEARD) | (compute_extent_m(east, north, heard)[:, 0] <= SAME_POINT_M)
     latitude, longitude, _ = frame.to_geodetic(centre[:, :1], centre[:, 1:])
@@ -103,9 +102,7 @@ def _sum_grid(
     prior: FloatArray,
     east: FloatArray,
     north: FloatArray,
-    level: FloatArray,
-    heard: NDArray[np.bool_],
-    model: LevelModel,
+    levels: Levels,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the posterior's peak (S, 2) and second moment around it (S, 2, 2), on a grid over the given Gaussian.
 
@@ -116,7 +113,7 @@ def _sum_grid(
     unit = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     points = centre[:, None] + np.einsum("sij,gj->sgi", root, unit)
     square = np.square(points[..., 0, None] - east[:, None]) + np.square(points[..., 1, None] - north[:, None])
-    cost = model.compute_cost(level[:, None], heard[:, None], square)
+    cost = levels.compute_cost(square)
     cost += np.einsum("sgi,sij,sgj->sg", points, prior, points)
     weight = np.exp(-0.5 * (cost - cost.min(axis=1, keepdims=True)))
     weight /= weight.sum(axis=1, keepdims=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.domain import Predictions, SessionSet
-from heimdall_assets.locating.area import compute_area
+from heimdall_assets.locating.area import compute_area, compute_own_area, find_elsewhere
 from heimdall_assets.locating.arrays import PaddedSessions, pad_sessions
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame
 
@@ -34,8 +34,8 @@ def locate_prior_centre(sessions: SessionSet, reference: SessionSet | None = Non
 def locate_strongest_receiver(sessions: SessionSet, reference: SessionSet | None = None) -> Predictions:
     """Return the place of the receiver with the highest level.
 
-    The covariance is that of the errors on ``reference``, without one the area's. Sessions without a finite level are
-    refused.
+    The covariance is that of the errors on ``reference``; without one, or for another network, that of the receivers'
+    surroundings. Sessions without a finite level are refused.
     """
     return _locate("strongest_receiver", _find_strongest, sessions, reference)
 
@@ -56,8 +56,10 @@ def _locate(method: str, locate: Locator, sessions: SessionSet, reference: Sessi
     east, north = locate(padded)
     refused: NDArray[np.bool_] = padded.heard.sum(axis=1) == 0
     latitude, longitude, _ = padded.frame.to_geodetic(east[:, None], north[:, None])
-    learned = _learn_covariance(locate, reference)
-    covariance = compute_area(padded, None).covariance_m2 if learned is None else np.tile(learned, (len(padded), 1))
+    covariance = compute_own_area(padded).covariance_m2
+    learned = None if reference is None else _learn_covariance(locate, reference)
+    if reference is not None and learned is not None:
+        covariance = np.where(find_elsewhere(padded, reference)[:, None], covariance, learned)
     return Predictions(
         latitude=np.where(refused, np.nan, latitude[:, 0]),
         longitude=np.where(refused, np.nan, longitude[:, 0]),
@@ -67,10 +69,8 @@ def _locate(method: str, locate: Locator, sessions: SessionSet, reference: Sessi
     )
 
 
-def _learn_covariance(locate: Locator, reference: SessionSet | None) -> FloatArray | None:
+def _learn_covariance(locate: Locator, reference: SessionSet) -> FloatArray | None:
     """Return the second moments (3,) of the errors on sessions with known sources; None where there are too few."""
-    if reference is None:
-        return None
     padded = pad_sessions(reference)
     usable = padded.heard.any(axis=1) & np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude)
     if usable.sum() < MIN_REFERENCE:

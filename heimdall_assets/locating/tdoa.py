@@ -237,7 +237,7 @@ def _compute_level_cost(
         + np.square(modes[..., 1, None] - problem.north_m[:, None])
         + np.square(problem.up_m)[:, None]
     )
-    cost = model.compute_cost(model.correct(padded)[:, None], padded.heard[:, None], square)
+    cost = model.read_levels(padded).compute_cost(square)
     return np.where(padded.heard.sum(axis=1)[:, None] >= MIN_HEARD, cost, 0.0)
 
 
