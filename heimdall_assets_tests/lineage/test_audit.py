@@ -248,3 +248,16 @@ def test_old_releases_hold_after_newer_ones_additions_and_withdrawals(world):
     for version in versions:
         evidence = replace(world.gather(version), dagster_events={})
         assert all(finding.severity == "notice" for finding in audit(world, version, evidence))
+
+
+def test_a_provenance_without_copy_is_judged_whatever_its_bytes_became(world, version):
+    """With the copy gone the damaged file itself is read: any flip is a finding, none a crash."""
+    evidence = world.gather(version)
+    whole = evidence.files["provenance.json"]
+    find_object_path(world, compute_digest(whole)).unlink()
+    generator = random.Random(17)
+    for _ in range(60):
+        data = bytearray(whole)
+        data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+        findings = audit(world, version, replace(evidence, files={**evidence.files, "provenance.json": bytes(data)}))
+        assert any(finding.kind == "provenance" for finding in findings)
