@@ -6,12 +6,14 @@ float64; sources lie on the ellipsoid under it (``physics`` bends it). Everythin
 Legend of shapes: S sessions, R receiver slots of the widest one, K columns.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.domain import SIGNAL_SPEED_M_S, SessionSet
+from heimdall_assets.errors import InvalidInput
 from heimdall_assets.locating.arrays import compute_arrival_sigma_s
 from heimdall_assets.signals.geodesy import compute_centre
 from heimdall_assets.specs import AugmentationSpec
@@ -79,7 +81,7 @@ def assemble_table(sessions: SessionSet, num_slots: int | None = None) -> Receiv
     origin = np.stack(compute_centre(latitude, longitude, row, len(sessions)), axis=1)
     table = np.full((len(sessions), width, len(RECEIVER_COLUMNS)), np.nan)
     place_km = to_plane_km(origin[row], latitude, longitude, np.nan_to_num(sessions.receiver_altitude_m[total]))
-    placed = np.isfinite(place_km).all(axis=1)
+    placed = np.asarray(np.isfinite(place_km).all(axis=1))
     sigma_s = compute_arrival_sigma_s(sessions)[total]
     frequency_hz = sessions.frequency_hz[total]
     columns = {
@@ -110,7 +112,7 @@ def to_plane_km(origin_deg: Floats, latitude: Floats, longitude: Floats, altitud
 
     Source: geodetic to geocentric to topocentric, IOGP Guidance Note 7-2 (2019), sections 4.1.1 and 4.1.2.
     """
-    origin_km = to_geocentric_km(*origin_deg.T, np.zeros(len(origin_deg)))
+    origin_km = to_geocentric_km(origin_deg[:, 0], origin_deg[:, 1], np.zeros(len(origin_deg)))
     offset = to_geocentric_km(latitude, longitude, altitude_m) - origin_km
     phi, lam = np.radians(origin_deg.T)
     along = np.cos(lam) * offset[:, 0] + np.sin(lam) * offset[:, 1]
@@ -133,18 +135,42 @@ def to_geocentric_km(latitude: Floats, longitude: Floats, altitude_m: Floats) ->
     return np.stack([flat * np.cos(lam), flat * np.sin(lam), z], axis=1)
 
 
-def disturb_table(table: ReceiverTable, spec: AugmentationSpec, rng: np.random.Generator) -> ReceiverTable:
-    """Return the table as another day could have given it: turned, receivers lost, levels and features gone, gains off.
+def join_sessions(parts: list[SessionSet]) -> SessionSet:
+    """Return several session sets as one; only the first may have spectrograms, strata they do not share are dropped.
+
+    Raises:
+        InvalidInput: a later set has spectrograms.
+    """
+    if any(part.features is not None for part in parts[1:]):
+        raise InvalidInput("joining session sets: only the first may carry spectrograms")
+    columns: dict[str, Any] = {}
+    for item in fields(SessionSet):
+        if item.name not in {"offsets", "features", "strata", "blocked"}:
+            columns[item.name] = np.concatenate([getattr(part, item.name) for part in parts])
+    counts = np.concatenate([part.num_receivers for part in parts])
+    shared = set.intersection(*(set(part.strata) for part in parts))
+    return SessionSet(
+        **columns,
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        features=parts[0].features,
+        strata={name: np.concatenate([part.strata[name] for part in parts]) for name in sorted(shared)},
+    )
+
+
+def disturb_table(
+    table: ReceiverTable, spec: AugmentationSpec, rng: np.random.Generator, turn: bool = True
+) -> ReceiverTable:
+    """Return the table as another day could have given it: turned, receivers lost, features gone, gains off.
 
     A session keeps at least as many receivers as a position needs (3), or all it had. Turning the plane changes
-    nothing physical, and keeps the model from learning a map.
+    nothing physical, and keeps the model from learning a map; ``turn`` False leaves it.
     """
     receivers, truth = table.receivers.copy(), table.truth_km
     num, width, _ = receivers.shape
-    angle = rng.uniform(0.0, 2.0 * np.pi, num)
-    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(num, 2, 2)
-    receivers[..., :2] = np.einsum("sij,srj->sri", turn, receivers[..., :2])
-    truth = np.einsum("sij,sj->si", turn, truth).astype(np.float32)
+    angle = rng.uniform(0.0, 2.0 * np.pi, num) * turn
+    matrix = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(num, 2, 2)
+    receivers[..., :2] = np.einsum("sij,srj->sri", matrix, receivers[..., :2])
+    truth = np.einsum("sij,sj->si", matrix, truth).astype(np.float32)
     present = np.isfinite(receivers[..., 0])
     lost = present & (rng.random((num, width)) < spec.dropout)
     lost &= (present.sum(1) - lost.sum(1) >= 3)[:, None]

@@ -56,8 +56,10 @@ class NetworkLocalizationNet(nn.Module):
         num_heads: attention heads.
         dropout: of tokens, in training.
         backbone: (N, 3, mels, frames) standardised spectrograms to (N, num_features); None: they are not seen.
-        level_prior: receivers (B, R, 2) km, levels (B, R) dB and their mask (B, R) to a mean (B, 2) and an upper
-            factor (B, 3) 1/km; None: a wide round prior around the receivers.
+        level_prior: receivers (B, R, 2) km about the centre of the training split, levels (B, R) dB and their mask
+            (B, R) to a mean (B, 2) and an upper factor (B, 3) 1/km, frozen; sessions without delays are left to it
+            alone. None: a wide round prior around the receivers.
+        trust: 0: start as weighted least squares; 1: as the likelihood that some arrivals are late.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class NetworkLocalizationNet(nn.Module):
         dropout: float = 0.0,
         backbone: nn.Module | None = None,
         level_prior: nn.Module | None = None,
+        trust: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone, self.level_prior = backbone, level_prior
@@ -81,16 +84,19 @@ class NetworkLocalizationNet(nn.Module):
         self.norm_first, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.prior_head, self.receiver_head = nn.Linear(width, 5), nn.Linear(width, 2)
         self.width_head = nn.Linear(width, 1)
-        self.trust = nn.Parameter(torch.zeros(2))
+        self.trust = nn.Parameter(torch.full((2,), trust))
         for head in (self.prior_head, self.receiver_head, self.width_head):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def forward(self, table: Tensor, spectrograms: Tensor | None = None, seen: Tensor | None = None) -> Located:
+    def forward(
+        self, table: Tensor, offset: Tensor, spectrograms: Tensor | None = None, seen: Tensor | None = None
+    ) -> Located:
         """Return positions, the factors of their information, and tokens.
 
         Args:
             table: float32 (B, R, K), ``RECEIVER_COLUMNS``, NaN for what is missing.
+            offset: float32 (B, 2), km, where each session's origin lies in the level prior's frame.
             spectrograms: float32 (B, R, 3, mels, frames), standardised; None: there are none.
             seen: bool (B, R), which receivers have one.
         """
@@ -102,7 +108,7 @@ class NetworkLocalizationNet(nn.Module):
         tokens = self.first(mask_out(self.dropout(tokens), session.present), pairs, session.present)
         with torch.autocast(table.device.type, enabled=False):  # heads and solver in float32: bf16 costs hundreds of m
             tokens = self.norm_first(tokens.float())
-            mean, factor = self._fuse_prior(tokens, session)
+            mean, factor = self._fuse_prior(tokens, session, offset)
         weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
         heard = session.heard.to(weight.dtype)
         delays = Delays(session.receivers, session.ground, session.arrival, weight, mean, factor, session.level, heard)
@@ -136,7 +142,7 @@ class NetworkLocalizationNet(nn.Module):
             out = out.to(encoded.dtype).masked_scatter(seen.unsqueeze(-1), encoded)
         return out
 
-    def _fuse_prior(self, tokens: Tensor, session: Session) -> tuple[Tensor, Tensor]:
+    def _fuse_prior(self, tokens: Tensor, session: Session, offset: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean (B, 2) and upper factor (B, 3) of where the source is likely before delays are looked at."""
         if self.level_prior is None:
             sigma = torch.where(session.spread > SAME_POINT_KM, PRIOR_SPREADS * session.spread, HORIZON_KM)
@@ -144,10 +150,10 @@ class NetworkLocalizationNet(nn.Module):
             mean = torch.zeros_like(session.receivers[:, 0, :2])
             factor = torch.stack([1.0 / sigma, torch.zeros_like(sigma), 1.0 / sigma], -1)
         else:
-            mean, factor = self.level_prior(session.receivers[..., :2], session.level, session.heard)
-        present = session.present.to(tokens.dtype).unsqueeze(-1)
-        pooled = (tokens * present).sum(1) / present.sum(1).clamp_min(1.0)
-        head = self.prior_head(pooled)
+            place = session.receivers[..., :2] + offset.unsqueeze(1)
+            mean, factor = self.level_prior(place, session.level, session.heard)
+            mean = mean - offset
+        head = self.prior_head(self._pool(tokens, session))
         push, stretch, shear = 3.0 * torch.tanh(head[:, :2] / 3.0), bound_exp(head[:, 2:4]), torch.tanh(head[:, 4])
         north = push[:, 1] / factor[:, 2]
         east = (push[:, 0] - factor[:, 1] * north) / factor[:, 0]
@@ -160,19 +166,27 @@ class NetworkLocalizationNet(nn.Module):
         head = self.receiver_head(tokens)
         scale = (session.sigma.square() + LATE_SCALE_KM**2).sqrt()
         ratio = (weight.clamp_min(1e-12) * session.sigma.square()).log()
-        learned = bound_exp(head[..., 0]) * torch.exp(10.0 * self.trust[0] * ratio.clamp(-12.0, 12.0))
-        move = 10.0 * self.trust[1] * shift + head[..., 1] * scale
+        learned = bound_exp(head[..., 0]) * torch.exp(self.trust[0] * ratio.clamp(-12.0, 12.0))
+        move = self.trust[1] * shift + head[..., 1] * scale
         return delays._replace(
             arrival=torch.where(session.timed, delays.arrival - move, 0.0), weight=delays.weight * learned
         )
 
     def _scale_factor(self, tokens: Tensor, session: Session, delays: Delays, position: Tensor) -> Tensor:
         """Return (B, 1) to multiply the information's factor by: learned, and lower where the data contradict it."""
-        present = session.present.to(tokens.dtype).unsqueeze(-1)
-        pooled = (tokens * present).sum(1) / present.sum(1).clamp_min(1.0)
         count = session.timed.sum(1).to(tokens.dtype).clamp_min(1.0)
         misfit = compute_cost(position.unsqueeze(1), delays)[:, 0] / count
-        return bound_exp(self.width_head(pooled)) * (misfit / MISFIT).clamp_min(1.0).rsqrt().unsqueeze(-1)
+        return bound_exp(self.width_head(self._pool(tokens, session))) * (misfit / MISFIT).clamp_min(
+            1.0
+        ).rsqrt().unsqueeze(-1)
+
+    def _pool(self, tokens: Tensor, session: Session) -> Tensor:
+        """Return the mean token (B, D); 0 where a fitted level prior must not be touched: sessions without delays."""
+        present = session.present
+        if self.level_prior is not None:
+            present = present & session.timed.any(1, keepdim=True)
+        weight = present.to(tokens.dtype).unsqueeze(-1)
+        return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1.0)
 
 
 def bound_exp(value: Tensor) -> Tensor:

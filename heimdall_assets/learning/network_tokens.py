@@ -1,6 +1,6 @@
 """What the tokens of the network model are made of: a receivers' table taken apart, numbers of order one, attention.
 
-Belongs here: features and layers. Does not belong here: solving (``physics``), what corrections mean (``network_model``).
+Belongs here: features and layers. Does not belong here: solving (``physics``), corrections (``network_model``).
 Legend of shapes: B sessions, R receiver slots, K table columns, D token width, H heads. Lengths are km.
 """
 

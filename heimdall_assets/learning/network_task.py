@@ -1,0 +1,361 @@
+"""The task of the session model: what is learned from data, batches, losses, calibration, prediction, the graph.
+
+Belongs here: what ``task.Task`` promises, for ``NetworkLocalizationNet``. Does not belong here: the network
+(``network_model``), tables (``network_data``), fitting (``training``). Examples are sessions.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from heimdall_assets.domain import Predictions, SessionSet
+from heimdall_assets.errors import CannotLocate, InvalidInput
+from heimdall_assets.learning.calibration import fit_conformal_scale
+from heimdall_assets.learning.network_data import (
+    MAX_RECEIVERS,
+    RECEIVER_COLUMNS,
+    ReceiverTable,
+    assemble_table,
+    disturb_table,
+    join_sessions,
+)
+from heimdall_assets.learning.network_graph import GROUP_EDGES, NetworkGraph, place_origin
+from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
+from heimdall_assets.learning.network_model import NetworkLocalizationNet
+from heimdall_assets.learning.receiver_frame import compute_channel_statistics, read_features
+from heimdall_assets.learning.task import ExportGraph
+from heimdall_assets.simulation.observations import simulate_observations
+from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
+
+PREDICT_BATCH = 256
+MIN_GROUP = 100
+"""Validation sessions that a calibration group needs; smaller ones take the factor of all sessions."""
+
+MIN_CALIBRATED = 20
+"""Validation sessions without which a 90 % ellipse cannot be promised at all."""
+
+MIN_TIMED = 3
+MAX_PROBED = 1000
+"""Training sessions on which the two classical solutions are compared."""
+
+MARGIN_FLOOR_KM = 1e-3
+"""Labels are never better than a metre: keeps the loss finite where a source stands on its estimate."""
+
+
+class NetworkTask:
+    """Fits and applies ``NetworkLocalizationNet``; see ``task.Task`` for what each method promises."""
+
+    kind = "network"
+
+    def __init__(self) -> None:
+        self._level_prior: Any = None  # between fit_statistics and start_network of one fit, as its shape is needed before
+
+    def extend_training(self, train: SessionSet, training: TrainingSpec) -> SessionSet:
+        """Return ``train`` and, where asked for, simulated sessions of networks that stand nowhere else."""
+        if not training.num_simulated_sessions:
+            return train
+        return join_sessions([train, *simulate_training_sessions(training.num_simulated_sessions, training.seed)])
+
+    def fit_statistics(self, model: ModelSpec, train: SessionSet) -> dict[str, Any]:
+        """Return the spectrograms' scale, the shape of a fitted level prior, and which classical solution to start at.
+
+        A level prior is fitted where most sessions have levels but too few delays; it does not know delays.
+        """
+        examples = self.list_examples(train)
+        if not len(examples):
+            raise InvalidInput(
+                f"training split: 0 of {len(train)} sessions have a receiver with a delay, a level or a spectrogram "
+                "and a known source: expected at least 1 for a network model"
+            )
+        chosen = train.take(examples)
+        statistics: dict[str, Any] = {"feature_shape": None, "feature_mean_db": None, "feature_std_db": None}
+        rows = chosen.feature_row[chosen.feature_row >= 0]
+        if model.use_spectrograms and train.features is not None and len(rows):
+            mean, std, shape = compute_channel_statistics(train, rows)
+            statistics = {"feature_shape": list(shape), "feature_mean_db": mean, "feature_std_db": std}
+        num_timed = count_timed(chosen)
+        statistics["level_prior"], self._level_prior = None, None
+        if np.mean(num_timed < MIN_TIMED) > 0.5 and np.isfinite(chosen.level_db).any():
+            from heimdall_assets.learning.level_model import LevelPrior
+
+            self._level_prior = LevelPrior.fit_initial(chosen)
+            statistics["level_prior"] = self._level_prior.settings
+        statistics["trust"] = _choose_trust(chosen.take(np.flatnonzero(num_timed >= MIN_TIMED)[:MAX_PROBED]))
+        return statistics
+
+    def build_network(self, model: ModelSpec, statistics: dict[str, Any]) -> NetworkLocalizationNet:
+        backbone, level_prior = None, None
+        if statistics["feature_shape"] is not None:
+            from heimdall_assets.learning.backbone import build_backbone
+
+            backbone = build_backbone(model.backbone_size, model.pretrained, model.weights_file)
+            backbone.requires_grad_(not model.freeze_backbone)
+        if statistics["level_prior"] is not None:
+            from heimdall_assets.learning.level_model import LevelPrior
+
+            level_prior = LevelPrior.create(statistics["level_prior"])
+            level_prior.requires_grad_(False)
+        return NetworkLocalizationNet(
+            width=model.width,
+            num_layers=model.num_layers,
+            num_heads=model.num_heads,
+            dropout=model.dropout,
+            backbone=backbone,
+            level_prior=level_prior,
+            trust=statistics["trust"],
+        )
+
+    def start_network(
+        self, network: nn.Module, model: ModelSpec, train: SessionSet, statistics: dict[str, Any]
+    ) -> None:
+        """Set the level prior that ``fit_statistics`` fitted on the same split."""
+        if self._level_prior is not None:
+            network.level_prior.load_state_dict(self._level_prior.state_dict())  # type: ignore[union-attr]
+
+    def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
+        known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)
+        return np.flatnonzero(known & (count_usable(sessions) > 0))
+
+    def make_batch(
+        self,
+        sessions: SessionSet,
+        examples: NDArray[np.int64],
+        statistics: dict[str, Any],
+        augmentation: AugmentationSpec | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        table = assemble_table(sessions.take(examples))
+        if augmentation is not None:
+            if rng is None:
+                raise InvalidInput("augmentation without a random generator: expected both")
+            # A level prior holds a map: turned, its sites would stand elsewhere.
+            table = disturb_table(table, augmentation, rng, turn=statistics["level_prior"] is None)
+        return {
+            **_make_inputs(sessions, table, statistics),
+            "truth": torch.from_numpy(table.truth_km),
+            "margin": torch.from_numpy(table.margin_km).clamp_min(MARGIN_FLOOR_KM),
+        }
+
+    def compute_loss(self, network: nn.Module, batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
+        """Return the heavy-tailed likelihood to minimise, the Gaussian one and the squared error to watch."""
+        located = network(*(batch.get(name) for name in ("receivers", "offset", "spectrograms", "seen")))
+        squared, log_determinant = compute_squared_z(located.position, located.factor, batch["truth"], batch["margin"])
+        with torch.no_grad():
+            gaussian = compute_gaussian_loss(squared, log_determinant).mean()
+            error_km = (located.position - batch["truth"]).square().sum(-1).sqrt().median()
+        return {
+            "loss": compute_heavy_loss(squared, log_determinant).mean(),
+            "gaussian_nll": gaussian,
+            "median_error_km": error_km,
+        }
+
+    def calibrate(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> dict[str, Any]:
+        """Return the variance factors of each group whose 90 % ellipses hold on ``val`` (split conformal)."""
+        usable = val.take(self.list_examples(val))
+        if len(usable) < MIN_CALIBRATED:
+            return {}
+        found = self.predict(network, usable, statistics, {})
+        kept = np.flatnonzero(~found.refused) if found.refused is not None else np.arange(len(usable))
+        group = np.searchsorted(GROUP_EDGES, count_timed(usable), side="right")
+        everyone = fit_conformal_scale(take_predictions(found, kept), usable.take(kept))
+        scales = []
+        for number in range(len(GROUP_EDGES) + 1):
+            mine = kept[group[kept] == number]
+            enough = len(mine) >= MIN_GROUP
+            scales.append(fit_conformal_scale(take_predictions(found, mine), usable.take(mine)) if enough else everyone)
+        return {"variance_scale": scales}
+
+    def predict(
+        self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
+    ) -> Predictions:
+        """Return one prediction per session; those without any receiver at a known place are refused."""
+        graph = NetworkGraph(network, statistics, calibration).eval()
+        device = next(network.parameters()).device
+        graph.to(device)
+        was_training, parts, rows = network.training, [], []
+        network.eval()
+        with torch.no_grad():
+            for examples, arrays in _feed(sessions, PREDICT_BATCH, statistics):
+                inputs = (
+                    torch.from_numpy(arrays[name]).to(device) for name in _name_inputs(statistics) if name in arrays
+                )
+                parts.append([value.cpu().numpy() for value in graph(*inputs)])
+                rows.append(examples)
+        network.train(was_training)
+        names = ("positions", "uncertainties", "covariance")
+        joined = {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)} if parts else {}
+        return _collect(sessions, np.concatenate(rows) if rows else np.empty(0, dtype=np.int64), joined)
+
+    def make_export_graph(
+        self, network: nn.Module, model: ModelSpec, statistics: dict[str, Any], calibration: dict[str, Any]
+    ) -> ExportGraph:
+        batch, receivers = ("batch", 1024), ("receivers", MAX_RECEIVERS)
+        example = torch.full((3, 5, len(RECEIVER_COLUMNS)), 1.0)
+        example[..., :2] = 30.0 * torch.tensor([[0, 0], [1, 0], [0, 1], [-1, 0.3], [0.2, -1]])
+        inputs = {"origin": torch.tensor([[45.0, 8.0]] * 3, dtype=torch.float64), "receivers": example}
+        axes: dict[str, dict[int, tuple[str, int]]] = {"origin": {0: batch}, "receivers": {0: batch, 1: receivers}}
+        if statistics["feature_shape"] is not None:
+            inputs["spectrograms"] = torch.full((3, 5, *statistics["feature_shape"]), -50.0)
+            inputs["seen"] = torch.ones(3, 5, dtype=torch.bool)
+            axes |= {"spectrograms": {0: batch, 1: receivers}, "seen": {0: batch, 1: receivers}}
+        for weight in network.parameters():
+            weight.requires_grad_(False)
+
+        def feed(sessions: SessionSet, size: int) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
+            return _feed(sessions, size, statistics, whole=True)
+
+        return ExportGraph(
+            module=NetworkGraph(network, statistics, calibration).eval(),
+            inputs=inputs,
+            dynamic_axes=axes,
+            outputs=["positions", "uncertainties", "covariance"],
+            feed=feed,
+            collect=_collect,
+            facts={
+                "input.origin": "(batch, 2) float64, latitude and longitude of the tangent plane, degrees of WGS-84",
+                "input.receivers": f"(batch, receivers, {len(RECEIVER_COLUMNS)}) float32, NaN for what is missing: "
+                + ", ".join(RECEIVER_COLUMNS),
+                "output.positions": "(batch, 2) float64, latitude and longitude, degrees of WGS-84",
+                "output.uncertainties": "(batch, 2) float32, one-sigma north and east, metres",
+                "output.covariance": "(batch, 3) float32, variance east, variance north, covariance, square metres",
+                "normalisation": "inside the graph",
+            },
+        )
+
+
+def simulate_training_sessions(num_sessions: int, seed: int) -> list[SessionSet]:
+    """Return simulated sessions, half clear and half with late arrivals, a tenth of them with uncalibrated clocks.
+
+    Seeds start far above those that a user would choose, so no session comes back in a test.
+    """
+    common: dict[str, Any] = {"min_receivers": 3, "max_receivers": 8, "snr_min_db": 0.0, "snr_max_db": 30.0}
+    kinds: tuple[tuple[float, dict[str, Any]], ...] = (
+        (0.45, {}),
+        (0.45, {"blocked_fraction": 0.3, "blocked_excess_s": 2e-6}),
+        (0.10, {"clock_class": "gnss"}),
+    )
+    return [
+        simulate_observations(
+            SimulationSpec(seed=(seed + 2**31 + number) % 2**32, **common, **changes),
+            np.arange(round(share * num_sessions)),
+            "random",
+        )
+        for number, (share, changes) in enumerate(kinds)
+    ]
+
+
+def count_timed(sessions: SessionSet) -> NDArray[np.int64]:
+    """Return how many receivers of each session (S,) have a usable delay."""
+    return _count(sessions, np.isfinite(sessions.arrival_s) & np.isfinite(sessions.timing_sigma_s))
+
+
+def count_usable(sessions: SessionSet) -> NDArray[np.int64]:
+    """Return how many receivers of each session (S,) stand at a known place and measured anything."""
+    placed = np.isfinite(sessions.receiver_latitude) & np.isfinite(sessions.receiver_longitude)
+    heard = np.isfinite(sessions.arrival_s) | np.isfinite(sessions.level_db) | (sessions.feature_row >= 0)
+    return _count(sessions, placed & heard)
+
+
+def _count(sessions: SessionSet, marked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    total = np.concatenate([[0], np.cumsum(marked)])
+    return (total[sessions.offsets[1:]] - total[sessions.offsets[:-1]]).astype(np.int64)
+
+
+def take_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
+    """Return the given rows of ``predictions``."""
+    return Predictions(
+        latitude=predictions.latitude[rows],
+        longitude=predictions.longitude[rows],
+        covariance_m2=predictions.covariance_m2[rows],
+        method=predictions.method,
+        refused=None if predictions.refused is None else predictions.refused[rows],
+    )
+
+
+def _choose_trust(sessions: SessionSet) -> float:
+    """Return 1.0 where the late-arrival likelihood is closer than least squares on these training sessions, else 0.0.
+
+    Differences below a tenth are chance or clear sight, where least squares is the bound.
+    """
+    if not len(sessions):
+        return 0.0
+    table = assemble_table(sessions)
+    truth, receivers = torch.from_numpy(table.truth_km), torch.from_numpy(table.receivers)
+    errors = []
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for trust in (0.0, 1.0):
+            network = NetworkLocalizationNet(width=8, num_layers=0, num_heads=1, trust=trust).eval()
+            position = network(receivers, torch.zeros(len(receivers), 2)).position
+            errors.append(float((position - truth).square().sum(-1).sqrt().median()))
+    return 1.0 if errors[1] < 0.9 * errors[0] else 0.0
+
+
+def _name_inputs(statistics: dict[str, Any]) -> list[str]:
+    return ["origin", "receivers"] + (["spectrograms", "seen"] if statistics["feature_shape"] is not None else [])
+
+
+def _make_inputs(sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any]) -> dict[str, Tensor]:
+    """Return what the network's ``forward`` takes; spectrograms only where some receiver has one."""
+    centre = (statistics["level_prior"] or {}).get("centre_deg", [0.0, 0.0])
+    origin = torch.from_numpy(table.origin_deg)
+    inputs = {
+        "receivers": torch.from_numpy(table.receivers),
+        "offset": place_origin(origin, torch.tensor(centre, dtype=torch.float64)),
+    }
+    arrays = _read_spectrograms(sessions, table, statistics, whole=False)
+    if arrays:
+        graph = NetworkGraph(nn.Identity(), statistics, {})
+        inputs["spectrograms"] = (torch.from_numpy(arrays["spectrograms"]) - graph.mean_db) / graph.std_db
+        inputs["seen"] = torch.from_numpy(arrays["seen"])
+    return inputs
+
+
+def _read_spectrograms(
+    sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any], whole: bool
+) -> dict[str, NDArray[Any]]:
+    """Return spectrograms (B, R, 3, mels, frames) in dB and which are there; none where no receiver has one.
+
+    Args:
+        sessions: that ``table`` came from.
+        table: its feature rows say which.
+        statistics: of the model.
+        whole: also where there are none, as a traced graph has all its inputs always.
+    """
+    shape = statistics["feature_shape"]
+    seen = table.feature_row >= 0
+    if shape is None or not (whole or seen.any()):
+        return {}
+    values = np.zeros((*seen.shape, *shape), dtype=np.float32)
+    if seen.any():
+        values[seen] = read_features(sessions, table.feature_row[seen], statistics)
+    return {"spectrograms": values, "seen": seen}
+
+
+def _feed(
+    sessions: SessionSet, size: int, statistics: dict[str, Any], whole: bool = False
+) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
+    """Yield sessions with a receiver at a known place, ``size`` at once, and the inputs of ``NetworkGraph``."""
+    placed = np.isfinite(sessions.receiver_latitude) & np.isfinite(sessions.receiver_longitude)
+    rows = np.flatnonzero(_count(sessions, placed) > 0)
+    if len(rows) and (widest := int(sessions.num_receivers[rows].max())) > MAX_RECEIVERS:
+        name = sessions.session_id[rows[sessions.num_receivers[rows].argmax()]]
+        raise CannotLocate(f"session {name}: {widest} receivers: expected at most {MAX_RECEIVERS}")
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        table = assemble_table(sessions.take(part))
+        arrays = _read_spectrograms(sessions, table, statistics, whole)
+        yield part, {"origin": table.origin_deg, "receivers": table.receivers, **arrays}
+
+
+def _collect(sessions: SessionSet, examples: NDArray[np.int64], outputs: dict[str, NDArray[Any]]) -> Predictions:
+    """Return one prediction per session; those not among ``examples`` are refused."""
+    positions, covariance = np.full((len(sessions), 2), np.nan), np.full((len(sessions), 3), np.nan)
+    if len(examples):
+        positions[examples], covariance[examples] = outputs["positions"], outputs["covariance"]
+    refused = ~(np.isfinite(positions).all(1) & np.isfinite(covariance).all(1))
+    positions[refused], covariance[refused] = np.nan, np.nan
+    return Predictions(positions[:, 0], positions[:, 1], covariance, "network", refused)
