@@ -447,7 +447,8 @@ def load_features(
 ) -> tuple[pd.DataFrame | None, NDArray[np.float32] | None]:
     """Return ``index`` with its rows renumbered, and the one array they count in: float32 (F, 3, mels, frames).
 
-    Both are None where there is no feature at all. A single shard that is used whole stays memory-mapped; otherwise the rows are gathered.
+    Both are None where there is no feature at all. A single shard that is used whole stays memory-mapped; otherwise
+    the rows are gathered.
     """
     if not len(index):
         return None, None
