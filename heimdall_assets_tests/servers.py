@@ -184,7 +184,7 @@ def _wait(root: Path, process: "subprocess.Popen[bytes]") -> None:
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)  # disconnects everybody and shuts down
+        process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
     with suppress(ProcessLookupError):

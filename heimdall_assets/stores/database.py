@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.stores.schema import SCHEMA
-from heimdall_assets.stores.shape import Kind, Shape, read_shape
+from heimdall_assets.stores.shape import REVISION, Kind, Shape, read_shape
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one before it gives up."""
@@ -80,7 +80,7 @@ class Database:
             StorageError: the database cannot be reached, or a newer version of this project made it.
         """
         shape = self._inspect()
-        if shape.kind is Kind.FIELD or self._read_only:
+        if shape.kind is Kind.FIELD or shape.revision == REVISION or self._read_only:
             self._adopt(shape)
             return
         if self._url.get_backend_name() == "sqlite":

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, select
 
 from heimdall_assets.errors import Refused
 from heimdall_assets.manifests import compute_json_digest
-from heimdall_assets.stores.schema import plain_row
+from heimdall_assets.stores.schema import model_aliases, plain_row, promotion_events
 
 FIRST_LINK = "0" * 64
 
@@ -62,6 +62,24 @@ def check_chain(connection: Connection, ledger: Table) -> list[str]:
         if row["digest"] != compute_link(row, previous):
             problems.append(f"{ledger.name} event {row['id']}: found other content than was signed, or another order")
         previous, expected_id = row["digest"], row["id"] + 1
+    return problems
+
+
+def check_promotions(connection: Connection) -> list[str]:
+    """Return what is wrong with ``promotion_events`` and with the aliases that they account for, one line a problem."""
+    problems = check_chain(connection, promotion_events)
+    last = {
+        row.alias: row.version
+        for row in connection.execute(
+            select(promotion_events.c.alias, promotion_events.c.version).order_by(promotion_events.c.id)
+        )
+    }
+    now = {row.alias: row.version for row in connection.execute(select(model_aliases))}
+    for alias in sorted(last.keys() | now.keys()):
+        if last.get(alias) != now.get(alias):
+            problems.append(
+                f"alias {alias}: found {now.get(alias, 'nothing')}, expected {last.get(alias, 'nothing')} by promotion_events"
+            )
     return problems
 
 

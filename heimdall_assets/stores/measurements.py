@@ -17,7 +17,7 @@ from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.additions import ImportReport, add_batch
 from heimdall_assets.stores.database import Database
-from heimdall_assets.stores.ledger import append_events, check_chain, check_words, read_clock
+from heimdall_assets.stores.ledger import append_events, check_chain, check_promotions, check_words, read_clock
 from heimdall_assets.stores.rows import (
     count_measurements,
     read_approved_sessions,
@@ -28,7 +28,7 @@ from heimdall_assets.stores.rows import (
     resolve_session,
     stands,
 )
-from heimdall_assets.stores.schema import approval_events, promotion_events, recording_sessions
+from heimdall_assets.stores.schema import approval_events, recording_sessions
 from heimdall_assets.stores.shape import Kind, Shape
 from heimdall_assets.stores.snapshots import (
     ApprovedSnapshot,
@@ -163,12 +163,13 @@ class MeasurementStore:
     def check_ledger(self) -> list[str]:
         """Return what is wrong with the ledgers, one line a problem; empty: all is as it was written.
 
-        Found are: an event changed, taken out, put in or moved, and a session whose status no event accounts for.
+        Found are: an event changed, taken out, put in or moved; a session's status or an alias that no event accounts
+        for.
         """
         with self._reading() as (connection, shape):
             if shape.kind is not Kind.OURS:
                 return []
-            problems = check_chain(connection, approval_events) + check_chain(connection, promotion_events)
+            problems = check_chain(connection, approval_events) + check_promotions(connection)
             for session_id, (status, last) in sorted(read_standing(connection, shape).items()):
                 if status != (last or str(ApprovalStatus.PENDING)):
                     problems.append(

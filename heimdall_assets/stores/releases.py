@@ -19,7 +19,7 @@ from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInpu
 from heimdall_assets.manifests import compute_digest, encode_canonical_json
 from heimdall_assets.stores.database import Database
 from heimdall_assets.stores.files import FileSystem, FileWriter, describe, read_regular_file
-from heimdall_assets.stores.ledger import append_events, check_words, read_clock
+from heimdall_assets.stores.ledger import append_events, check_promotions, check_words, read_clock
 from heimdall_assets.stores.measurements import MeasurementStore
 from heimdall_assets.stores.schema import model_aliases, model_releases, plain_row, promotion_events
 from heimdall_assets.stores.version_numbers import (
@@ -211,6 +211,13 @@ class ReleaseStore:
         with self._database().reading() as connection:
             rows = connection.execute(select(promotion_events).order_by(promotion_events.c.id)).all()
         return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
+
+    def check_ledger(self) -> list[str]:
+        """Return what is wrong with the promotions, one line a problem; empty: all is as it was written."""
+        if not self._has_database():
+            return []
+        with self._database().reading() as connection:
+            return check_promotions(connection)
 
     def _database(self) -> Database:
         """Return the database of versions: that of the approvals, or one beside the releases where that is not ours."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Connection, String, Text, cast, column, inspect, literal, null, table, type_coerce
+from sqlalchemy import Connection, String, Text, cast, column, inspect, literal, null, select, table, type_coerce
 from sqlalchemy.sql.elements import ColumnClause, ColumnElement
 from sqlalchemy.sql.selectable import TableClause
 
@@ -15,6 +15,8 @@ from heimdall_assets.errors import StorageError
 from heimdall_assets.stores.schema import FIELD_TABLES, LEDGERS, SCHEMA, UtcDateTime, metadata
 
 VERSION_TABLE = "heimdall_schema_version"
+REVISION = "0001"
+"""The newest migration: a database that has it needs none, and is opened without asking who else writes."""
 
 REQUIRED = {
     "websdr_stations": ("id", "name", "latitude", "longitude"),
@@ -41,6 +43,7 @@ class Shape:
         kind: whose database it is.
         schema: where its tables are; None on SQLite.
         columns: table -> names of its columns.
+        revision: the last migration that ran; None: not ours.
         reads_as_text: PostgreSQL: ids, times and JSON are cast to text, whatever type the field gave them.
     """
 
@@ -48,6 +51,7 @@ class Shape:
     schema: str | None
     columns: dict[str, frozenset[str]]
     reads_as_text: bool
+    revision: str | None = None
 
     def table(self, name: str, alias: str) -> Any:
         """Return the table ``name`` of this database under an alias."""
@@ -92,4 +96,8 @@ def read_shape(connection: Connection, shown: str) -> Shape:
         missing = sorted(set(required) - columns.get(name, frozenset()))
         if missing:
             raise StorageError(f"{shown}: table {name} lacks {', '.join(missing)}; expected {', '.join(required)}")
-    return Shape(Kind.OURS if ours else Kind.FIELD, schema, columns, is_postgresql)
+    if not ours:
+        return Shape(Kind.FIELD, schema, columns, is_postgresql)
+    versions = table(VERSION_TABLE, column("version_num"), schema=schema)
+    revision = connection.execute(select(versions.c.version_num)).scalar()
+    return Shape(Kind.OURS, schema, columns, is_postgresql, revision)

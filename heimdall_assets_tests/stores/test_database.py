@@ -13,7 +13,7 @@ from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database import Database
 from heimdall_assets.stores.measurements import MeasurementStore
 from heimdall_assets.stores.schema import LEDGERS, SCHEMA, metadata
-from heimdall_assets.stores.shape import VERSION_TABLE
+from heimdall_assets.stores.shape import REVISION, VERSION_TABLE
 from heimdall_assets_tests.stores.batches import make_batch
 from heimdall_assets_tests.stores.processes import run_at_once
 
@@ -43,6 +43,25 @@ def test_migrations_make_exactly_the_schema(database_url: str) -> None:
             }
         assert found.get_view_names(schema=schema) == ["approved_measurements"]
     database.close()
+
+
+def test_the_newest_migration_is_the_one_that_every_database_must_have(store: MeasurementStore) -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", "heimdall_assets.stores:migrations")
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_current_head() == REVISION
+    assert store.database.shape.revision == REVISION
+
+
+def test_an_upgraded_database_opens_while_somebody_writes(store: MeasurementStore, database_url: str) -> None:
+    with store.database.writing():
+        other = MeasurementStore(database_url)
+        other.upgrade()
+        assert other.list_sessions() == []
+        other.close()
 
 
 def test_upgrading_twice_changes_nothing(store: MeasurementStore) -> None:

@@ -13,6 +13,7 @@ from heimdall_assets_tests.stores.faults import Disk, Faulty, Recorded, write_tr
 from heimdall_assets_tests.stores.processes import run_at_once
 from heimdall_assets_tests.stores.promises import find_leftovers
 from heimdall_assets_tests.stores.test_database import field_url  # noqa: F401
+from heimdall_assets_tests.stores.test_measurements import run_sql
 
 FILES = {"model.onnx": b"weights " * 500, "README.md": b"# a model\n", "metrics.json": b"{}"}
 RECORD = {"manifest": "ab" * 32, "num_sessions": 7}
@@ -190,6 +191,17 @@ def test_an_alias_is_a_name_set_by_somebody_for_a_reason(releases: ReleaseStore)
     with pytest.raises(Refused):
         releases.set_alias("champion", version, "ada", " ")
     assert releases.list_promotion_events() == []
+
+
+def test_a_moved_alias_without_a_promotion_is_found(releases: ReleaseStore, store: MeasurementStore) -> None:
+    first, second = publish(releases), publish(releases, "minor", extra=b"1")
+    releases.set_alias("champion", first, "ada", "best on new data")
+    assert releases.check_ledger() == store.check_ledger() == []
+    run_sql(store, "UPDATE {p}model_aliases SET version = :v", v=second)
+    expected = ["alias champion: found v1.1.0, expected v1.0.0 by promotion_events"]
+    assert releases.check_ledger() == store.check_ledger() == expected
+    run_sql(store, "DELETE FROM {p}model_aliases")
+    assert releases.check_ledger() == ["alias champion: found nothing, expected v1.0.0 by promotion_events"]
 
 
 @pytest.mark.parametrize("version", ["", "v1", "v1.0", "v01.0.0", "v1.0.0/..", "v1.0.0\n", "1.0.0.0", None, "v٣.0.0"])

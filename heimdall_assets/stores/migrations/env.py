@@ -3,11 +3,12 @@
 from alembic import context
 
 from heimdall_assets.stores.schema import SCHEMA
+from heimdall_assets.stores.shape import VERSION_TABLE
 
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    version_table="heimdall_schema_version",
+    version_table=VERSION_TABLE,
     version_table_schema=SCHEMA if connection.dialect.name == "postgresql" else None,
 )
 context.run_migrations()
