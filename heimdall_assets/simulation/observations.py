@@ -87,9 +87,9 @@ def simulate_observations(
     draw = _Draw(spec.seed, indices)
     place = _draw_italian(draw, spec) if network == "italian" else _draw_random(draw, spec)
     range_m = _compute_ranges_m(place)
-    level_db, snr_db = _draw_levels(draw, spec, range_m, network)
-    signal = np.searchsorted(np.cumsum([spec.voice_fraction, spec.tone_fraction]), draw.uniform("signal", 1)[:, 0])
     blocked = draw.uniform("blocked", range_m.shape[1]) < spec.blocked_fraction
+    level_db, snr_db = _draw_levels(draw, spec, range_m, blocked, network)
+    signal = np.searchsorted(np.cumsum([spec.voice_fraction, spec.tone_fraction]), draw.uniform("signal", 1)[:, 0])
     sigma_s = compute_arrival_sigma_s(snr_db, RMS_BANDWIDTH_HZ[signal][:, None], spec.duration_s)
     clock_s, timing_sigma_s = _draw_clocks(draw, spec, place)
     arrival_s = range_m / SIGNAL_SPEED_M_S + clock_s + sigma_s * draw.normal("arrival", range_m.shape[1])
@@ -245,8 +245,13 @@ def _compute_ranges_m(place: _Geometry) -> Floats:
     return np.sqrt(((receiver - source[:, :, None]) ** 2).sum(0))
 
 
-def _draw_levels(draw: _Draw, spec: SimulationSpec, range_m: Floats, network: str) -> tuple[Floats, Floats]:
+def _draw_levels(
+    draw: _Draw, spec: SimulationSpec, range_m: Floats, blocked: NDArray[np.bool_], network: str
+) -> tuple[Floats, Floats]:
     """Return received level in dBm and SNR in dB, each (S, R): free space to 1 km, then the log-distance law.
+
+    What reaches a blocked receiver is an echo or bent round an edge, weaker by the spec's loss. An SNR drawn from a
+    range stays as drawn.
 
     Source: free space 20 log10(4 pi d f / c) (ITU-R P.525-4); log-distance, Rappaport 2002, eq. 4.69.
     """
@@ -260,6 +265,7 @@ def _draw_levels(draw: _Draw, spec: SimulationSpec, range_m: Floats, network: st
         power_dbm = power_dbm + 12.0 * (draw.uniform("power", 1) - 0.5)
     one_km_db = 20.0 * math.log10(4.0 * math.pi * 1000.0 * spec.carrier_hz / SPEED_OF_LIGHT_M_S)
     loss_db = one_km_db + 10.0 * exponent * np.log10(np.maximum(range_m, 10.0) / 1000.0)
+    loss_db = loss_db + np.where(blocked, spec.blocked_loss_db, 0.0)
     level_db = power_dbm - loss_db + spec.shadowing_db * draw.normal("shadowing", num)
     if spec.snr_min_db is None or spec.snr_max_db is None:
         return level_db, level_db - NOISE_DBM

@@ -103,6 +103,15 @@ def test_blocked_receivers_are_late_by_the_stated_mean():
     assert excess_s.mean() == pytest.approx(2e-6, rel=0.05)
 
 
+def test_blocked_receivers_lose_level_and_with_a_link_budget_snr():
+    fields = {"blocked_fraction": 0.5, "blocked_loss_db": 15.0}
+    for drawn in ({}, {"snr_min_db": None, "snr_max_db": None}):
+        clear = simulate_observations(make_spec(blocked_fraction=0.5, **drawn), np.arange(200))
+        lossy = simulate_observations(make_spec(**fields, **drawn), np.arange(200))
+        assert clear.level_db - lossy.level_db == pytest.approx(15.0 * lossy.blocked)
+        assert clear.snr_db - lossy.snr_db == pytest.approx(15.0 * lossy.blocked if drawn else 0.0)
+
+
 def test_link_budget_decides_without_an_snr_range_and_weak_receivers_have_no_delay():
     spec = make_spec(snr_min_db=None, snr_max_db=None, source_power_dbm=-10.0)
     sessions = simulate_observations(spec, np.arange(500))
