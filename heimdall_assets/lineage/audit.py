@@ -181,7 +181,8 @@ def _verify_provenance(
     own = (evidence.version,)
     label = f"{evidence.version}/{PROVENANCE_FILE}"
     again = f"heimdall verify {evidence.version} --repair (writes it again from its copy)"
-    for where, what in find_contradictions(provenance):
+    contradictions = find_contradictions(provenance)
+    for where, what in contradictions:
         yield Finding("provenance", f"{label} {where}", what, "a file that agrees with itself", own, again)
     if provenance["model"]["version"] != evidence.version:
         yield Finding("provenance", label, f"version {provenance['model']['version']}", evidence.version, own, again)
@@ -192,6 +193,8 @@ def _verify_provenance(
     is_listed = digest == evidence.release["files"].get(PROVENANCE_FILE, {}).get("sha256")
     if is_listed and compute_digest(model) == entry.get("sha256") and digest.encode() not in model:
         yield Finding("provenance", label, f"SHA-256 {digest}", "the one in model.onnx's metadata", own, again)
+    if contradictions:
+        return  # nodes that are not what they were point anywhere
     nodes = [
         Node(node["digest"], Manifest.model_validate({name: node[name] for name in Manifest.model_fields}), 0)
         for node in provenance["nodes"]

@@ -102,13 +102,16 @@ def freeze_tables(nodes: Sequence[Node], read_bytes: ReadBytes, decode_table: De
 
     Raises:
         Refused: the nodes come from more than one snapshot.
+        CorruptObject: a manifest does not name its table.
     """
 
     def load(kind: str, name: str) -> pd.DataFrame | None:
-        found = [node.manifest.artifacts[name] for node in nodes if node.manifest.kind == kind]
+        found = [node for node in nodes if node.manifest.kind == kind]
         if len(found) > 1:
             raise Refused(f"{kind}: found {len(found)} of them behind one model, expected one: train and judge again")
-        return decode_table(read_bytes(found[0].digest)) if found else None
+        if found and name not in found[0].manifest.artifacts:
+            raise CorruptObject(f"{kind} {found[0].digest}: found no artifact {name}, expected the table it stands for")
+        return decode_table(read_bytes(found[0].manifest.artifacts[name].digest)) if found else None
 
     approved = load("approved_measurements", "table")
     if approved is None:

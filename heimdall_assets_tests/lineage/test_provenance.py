@@ -245,3 +245,10 @@ def test_a_model_made_without_checks_events_or_iq_table_is_still_told(world, roo
     )
     assert provenance["metrics"] == {}
     assert provenance["measurements"]["rows"][0][-1] is None
+
+
+def test_a_snapshot_without_its_table_is_named(world):
+    empty = Manifest(kind="approved_measurements", code_version="1")
+    digest = world.objects.put_bytes(empty.encode(), JSON_MEDIA_TYPE).digest
+    with pytest.raises(CorruptObject, match=f"approved_measurements {digest}: found no artifact table"):
+        world.freeze({"onnx_model": digest})
