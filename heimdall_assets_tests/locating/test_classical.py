@@ -138,7 +138,7 @@ layouts = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(layouts, st.data())
 def test_no_geometry_and_no_number_gives_nan_or_a_warning(layout, data):
     receivers = np.array(layout, dtype=float).reshape(-1, 2)

@@ -164,7 +164,7 @@ def test_delays_that_no_position_explains_give_no_confident_position():
 
 def test_a_reference_teaches_how_large_errors_really_are():
     fields = {"blocked_fraction": 0.3, "blocked_excess_s": 2e-6, "snr_min_db": 5.0}
-    sessions, reference = simulate(1000, **fields), simulate(1000, first=10_000, **fields)
+    sessions, reference = simulate(700, **fields), simulate(700, first=10_000, **fields)
     for robust in (False, True):
         alone = compute_coverage(sessions, locate_by_delays(sessions, robust=robust))
         taught = compute_coverage(sessions, locate_by_delays(sessions, reference, robust=robust))
