@@ -30,7 +30,7 @@ def build_definitions(places: Places) -> dg.Definitions:
         jobs=JOBS,
         schedules=[weekly_retraining],
         sensors=[build_approval_sensor(places.retrain), build_failure_sensor(notify)],
-        executor=choose_executor(places.executor, places.ray_address),
+        executor=choose_executor(places.executor, places.ray_address, places.home),
         resources={"stores": stores, "io_manager": ManifestIOResource(stores=stores)},
     )
 

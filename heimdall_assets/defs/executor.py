@@ -5,11 +5,14 @@ Dagster knows one executor a run. This router is a step-delegating executor with
 dagster-docker and dagster-ray all build on; this is the only module that names it, and a contract test guards it.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -27,6 +30,12 @@ from heimdall_assets.defs.accelerator import ACCELERATOR_TAG
 from heimdall_assets.errors import InvalidSetting, MissingDependency
 
 EXECUTORS = ("in_process", "local", "ray")
+STOP_S = 60.0
+"""An interrupted step may take this long to save what it has; then its processes are killed."""
+HEALTH_INTERVAL_S = 2
+_PR_SET_PDEATHSIG = 1
+# Loaded here: a forked child must not load anything.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _step_key(context: StepHandlerContext) -> str:
@@ -36,11 +45,27 @@ def _step_key(context: StepHandlerContext) -> str:
     return keys[0]
 
 
+def _end_with_parent() -> None:
+    # Without it, a step outlives a killed run and trains on beside the next run's step, in the same scratch folder.
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def build_command(arguments: Sequence[str]) -> list[str]:
+    """Return the command that runs a step with this very interpreter, whatever is or is not in PATH.
+
+    Dagster starts with ``dagster``, or with the interpreter and module that the code location was loaded with.
+    """
+    return [sys.executable, "-m", *arguments] if arguments[0] == "dagster" else list(arguments)
+
+
 class LocalProcessHandler(StepHandler):
-    """Runs each step as a process of this machine, ended as a whole group when the step is."""
+    """Runs each step as a process of this machine; it ends when told to, and with the run that started it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._seen_ended: set[int] = set()
 
     @property
     def name(self) -> str:
@@ -49,10 +74,16 @@ class LocalProcessHandler(StepHandler):
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
         key = _step_key(step_handler_context)
         arguments = step_handler_context.execute_step_args
-        command = list(arguments.get_command_args(skip_serialized_namedtuple=True))
+        command = build_command(arguments.get_command_args(skip_serialized_namedtuple=True))
         environment = {**os.environ, **{item["name"]: item["value"] for item in arguments.get_command_env()}}
+        # A group of its own: Ctrl+C in a terminal reaches the run, which then tells its steps, once.
         process = subprocess.Popen(
-            [sys.executable, "-m", *command], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         self._processes[key] = process
         yield DagsterEvent.step_worker_starting(
@@ -66,10 +97,14 @@ class LocalProcessHandler(StepHandler):
         if process is None:
             return CheckStepHealthResult.unhealthy("its process is not known to this executor")
         code = process.poll()
-        if code in (None, 0):
+        if code is None:
+            return CheckStepHealthResult.healthy()
+        if process.pid not in self._seen_ended:
+            # Its last event may be written and not yet read: judged at the next look.
+            self._seen_ended.add(process.pid)
             return CheckStepHealthResult.healthy()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return CheckStepHealthResult.unhealthy(f"process {process.pid} {how}")
+        return CheckStepHealthResult.unhealthy(f"process {process.pid} {how} without telling how the step ended")
 
     def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
         key = _step_key(step_handler_context)
@@ -77,15 +112,23 @@ class LocalProcessHandler(StepHandler):
         yield DagsterEvent.engine_event(
             step_handler_context.get_step_context(key), f"interrupting step {key}", EngineEventData()
         )
-        # SIGINT, so that a training in progress saves its checkpoint before it ends.
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGINT)
+        if process is None or process.poll() is not None:
+            return
+        # SIGINT, so that a training in progress saves its checkpoint; waited for, so that no later run meets it.
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 class RouterHandler(StepHandler):
     """Hands GPU-tagged steps to one handler and all others to another."""
 
     def __init__(self, cpu: StepHandler, gpu: StepHandler) -> None:
+        super().__init__()
         self._cpu, self._gpu = cpu, gpu
 
     @property
@@ -107,7 +150,8 @@ class RouterHandler(StepHandler):
         return iter(self.choose(step_handler_context).terminate_step(step_handler_context))
 
 
-def _build_ray_handler(address: str) -> StepHandler:
+def _build_ray_handler(address: str, env_vars: list[str]) -> StepHandler:
+    # A cancelled training needs longer than Ray's 3 s to save: the cluster sets RAY_JOB_STOP_WAIT_TIME_S higher.
     try:
         from dagster_ray.core.executor import RayStepHandler
         from ray.job_submission import JobSubmissionClient
@@ -116,7 +160,7 @@ def _build_ray_handler(address: str) -> StepHandler:
     # num_gpus and num_cpus stay unset here: the executor's would win over those of the step's tag.
     return RayStepHandler(
         client=JobSubmissionClient(address),
-        env_vars=None,
+        env_vars=env_vars,
         runtime_env=None,
         num_cpus=None,
         num_gpus=None,
@@ -129,7 +173,7 @@ def _build_ray_handler(address: str) -> StepHandler:
     name="router",
     config_schema={
         "gpu": Field(
-            Selector({"local": {}, "ray": {"address": dg.StringSource}}),
+            Selector({"local": {}, "ray": {"address": dg.StringSource, "env_vars": Field([str], default_value=[])}}),
             is_required=False,
             default_value={"local": {}},
             description="Where GPU-tagged steps run.",
@@ -143,19 +187,25 @@ def router_executor(init_context: dg.InitExecutorContext) -> StepDelegatingExecu
     """CPU steps as processes of this machine, GPU-tagged steps where ``gpu`` says."""
     config: dict[str, Any] = dict(init_context.executor_config)
     cpu = LocalProcessHandler()
-    gpu = _build_ray_handler(config["gpu"]["ray"]["address"]) if "ray" in config["gpu"] else cpu
+    gpu = _build_ray_handler(**config["gpu"]["ray"]) if "ray" in config["gpu"] else cpu
     return StepDelegatingExecutor(
         RouterHandler(cpu, gpu),
         retries=RetryMode.from_config(config["retries"]) or RetryMode.DISABLED,
         max_concurrent=config["max_concurrent"],
         sleep_seconds=0.2,
-        check_step_health_interval_seconds=5,
+        check_step_health_interval_seconds=HEALTH_INTERVAL_S,
         should_verify_step=True,
     )
 
 
-def choose_executor(name: str, ray_address: str) -> dg.ExecutorDefinition:
+def choose_executor(name: str, ray_address: str, home: Path) -> dg.ExecutorDefinition:
     """Return the executor called ``name``; in-process is the laptop's.
+
+    Args:
+        name: one of ``EXECUTORS``.
+        ray_address: of the Ray cluster's dashboard.
+        home: told to Ray's steps. All other addresses, and above all passwords, are the cluster's own environment:
+            what a job is handed stands in Ray's dashboard.
 
     Raises:
         InvalidSetting: there is none of that name.
@@ -165,5 +215,6 @@ def choose_executor(name: str, ray_address: str) -> dg.ExecutorDefinition:
     if name == "local":
         return router_executor
     if name == "ray":
-        return router_executor.configured({"gpu": {"ray": {"address": ray_address}}}, name="router")
+        ray = {"address": ray_address, "env_vars": [f"HEIMDALL_HOME={home}"]}
+        return router_executor.configured({"gpu": {"ray": ray}}, name="router")
     raise InvalidSetting(f"HEIMDALL_EXECUTOR: found {name!r}, expected one of {', '.join(EXECUTORS)}")
