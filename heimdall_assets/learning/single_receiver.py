@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.errors import InvalidInput
+from heimdall_assets.learning.calibration import fit_conformal_scale
+from heimdall_assets.learning.calibration import fit_variance_scale as fit_likeliest_scale
 from heimdall_assets.learning.degrees import compute_centre, compute_metres_per_degree, wrap_longitude
 from heimdall_assets.learning.loss import compute_gaussian_nll
 from heimdall_assets.learning.model import LocalizationNet
@@ -25,7 +27,6 @@ from heimdall_assets.learning.receiver_frame import (
     compute_sigma_scale,
     find_sessions,
     fit_variance_scale,
-    fuse_receivers,
     join_receivers,
     list_receivers,
     list_truth,
@@ -42,6 +43,9 @@ MIN_SPREAD_M = 1.0
 """Training sources closer together than this hold nothing that positions could be learned from."""
 
 PREDICT_BATCH = 256
+
+MIN_CALIBRATED = 20
+"""Validation sessions from which on a calibration may also narrow."""
 
 
 class SingleReceiverTask:
@@ -142,15 +146,19 @@ class SingleReceiverTask:
         return {"loss": loss, "squared_error": squared_error}
 
     def calibrate(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> dict[str, Any]:
-        """Return variance scales for receivers and for fused sessions that make the mean squared z on ``val`` one."""
+        """Return the variance scale of receivers (mean squared z of one) and of fused sessions (90 % ellipses hold).
+
+        A validation split of fewer than ``MIN_CALIBRATED`` sessions may widen but not narrow: luck is no precision.
+        """
         rows = self.list_examples(val)
+        owners = find_sessions(val, rows)
         position, variance = self._predict_normalised(network, val, rows, statistics)
-        target, margin = list_truth(val, find_sessions(val, rows), statistics)
+        target, margin = list_truth(val, owners, statistics)
         receiver_scale = fit_variance_scale((position - target) ** 2, variance, margin)
-        fused = fuse_receivers(position, variance * receiver_scale, find_sessions(val, rows), len(val))
-        known = np.unique(find_sessions(val, rows))
-        target, margin = list_truth(val, known, statistics)
-        session_scale = fit_variance_scale((fused.position[known] - target) ** 2, fused.variance[known], margin)
+        is_few = len(np.unique(owners)) < MIN_CALIBRATED
+        receiver_scale = max(receiver_scale, 1.0) if is_few else receiver_scale
+        fused = join_receivers(val, rows, position, variance * receiver_scale, statistics, {})
+        session_scale = max(fit_likeliest_scale(fused, val), 1.0) if is_few else fit_conformal_scale(fused, val)
         return {"receiver_variance_scale": receiver_scale, "session_variance_scale": session_scale}
 
     def predict(

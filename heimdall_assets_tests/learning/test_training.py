@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from heimdall_assets.errors import CorruptObject, InvalidInput, InvalidSetting, NotFound, Refused
 from heimdall_assets.learning.backbone import build_backbone
+from heimdall_assets.learning.degrees import compute_metres_per_degree
 from heimdall_assets.learning.fitted import SETTINGS_FILE, WEIGHTS_FILE, FittedModel, decode_model
 from heimdall_assets.learning.keeping import WholeCheckpoints, load_checkpoint
 from heimdall_assets.learning.module import EpochBatches, TaskModule
@@ -325,6 +326,22 @@ def test_receivers_are_predicted_one_by_one() -> None:
     assert alone.refused.tolist() == [False, True, False, False, False, False]
     fused = get_fitted().predict(replace(sessions, feature_row=rows))
     assert fused.latitude[0] == pytest.approx(alone.latitude[0], abs=1e-12)
+
+
+def test_calibration_makes_ellipses_hold_and_few_sessions_only_widen() -> None:
+    fitted, val = get_fitted(), make_sessions(60, seed=21, first=2000)
+    calibration = fitted.task.calibrate(fitted.network, val, fitted.statistics)
+    found = fitted.task.predict(fitted.network, val, fitted.statistics, calibration)
+    north, east = compute_metres_per_degree(val.source_latitude)
+    offset = np.stack([(found.longitude - val.source_longitude) * east, (found.latitude - val.source_latitude) * north])
+    variance = found.covariance_m2 + np.array([2500.0, 2500.0, 0.0])
+    matrix = np.stack([variance[:, [0, 2]], variance[:, [2, 1]]], axis=1)
+    energy = np.einsum("is,sij,js->s", offset, np.linalg.inv(matrix), offset)
+    inside = np.mean(energy < -2 * np.log(0.1))
+    # split conformal on its own sessions: at least 0.9, at most one session more than ceil(61 x 0.9)
+    assert 0.88 <= inside <= 0.94
+    few = fitted.task.calibrate(fitted.network, make_sessions(3, seed=21, first=2000), fitted.statistics)
+    assert min(few.values()) >= 1.0
 
 
 def test_augmentation_disturbs_training_only() -> None:
