@@ -38,6 +38,7 @@ class PostgresServer:
 
     port: int
     password: str
+    folder: Path
 
     def url(self, database: str) -> str:
         """Return SQLAlchemy's address of ``database``."""
@@ -77,7 +78,7 @@ def run_postgres() -> Iterator[PostgresServer]:
     with tempfile.TemporaryDirectory(prefix="heimdall-pg-", dir="/tmp", ignore_cleanup_errors=True) as name:
         root = Path(name)
         identity, binaries = _choose_identity(root, binaries)
-        server = PostgresServer(_find_free_port(), secrets.token_hex(16))
+        server = PostgresServer(_find_free_port(), secrets.token_hex(16), root)
         _make_cluster(root, binaries, identity, server.password)
         process = _start(root, binaries, identity, server.port)
         try:

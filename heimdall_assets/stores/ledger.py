@@ -68,18 +68,13 @@ def check_chain(connection: Connection, ledger: Table) -> list[str]:
 def check_promotions(connection: Connection) -> list[str]:
     """Return what is wrong with ``promotion_events`` and with the aliases that they account for, one line a problem."""
     problems = check_chain(connection, promotion_events)
-    last = {
-        row.alias: row.version
-        for row in connection.execute(
-            select(promotion_events.c.alias, promotion_events.c.version).order_by(promotion_events.c.id)
-        )
-    }
+    events = connection.execute(select(promotion_events).order_by(promotion_events.c.id))
+    last = {row.alias: row.version for row in events}
     now = {row.alias: row.version for row in connection.execute(select(model_aliases))}
     for alias in sorted(last.keys() | now.keys()):
-        if last.get(alias) != now.get(alias):
-            problems.append(
-                f"alias {alias}: found {now.get(alias, 'nothing')}, expected {last.get(alias, 'nothing')} by promotion_events"
-            )
+        found, expected = now.get(alias, "nothing"), last.get(alias, "nothing")
+        if found != expected:
+            problems.append(f"alias {alias}: found {found}, expected {expected} by promotion_events")
     return problems
 
 
