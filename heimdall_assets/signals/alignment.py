@@ -81,7 +81,7 @@ class Alignment:
         delay_s: float64 (R,), arrival after the reference's, to about a tenth of the correlation's width.
         offset_hz: float64 (R,), frequency at which the signal's centre stands in each recording.
         start_s, end_s: of the transmission on the reference's clock.
-        num_cells: how many delays and offsets were tried for each receiver.
+        num_cells: how many delays, offsets and intervals were tried for each receiver.
     """
 
     used: NDArray[np.bool_]
@@ -217,6 +217,7 @@ def align_recordings(
     end = min(end, float((end_s - delay_s)[used].min()))
     if end - begin < MIN_OVERLAP_S:
         raise CannotLocate(f"delays: found a signal of {end - begin:.3f} s, expected at least {MIN_OVERLAP_S} s")
+    num_cells *= max(1, len(products[0]) ** 2 // 2)  # every interval of whole segments
     return Alignment(used, int(places[reference]), delay_s, offset_hz, begin, end, num_cells)
 
 

@@ -40,8 +40,10 @@ from heimdall_assets.specs import DelaySpec
 
 Floats = NDArray[np.float64]
 
-DETECTION_MARGIN = 7.0
-"""Natural logarithm by which a peak's likelihood must exceed that of the best of as many tries of pure noise."""
+DETECTION_MARGIN = 25.0
+"""Natural logarithm by which a peak's likelihood must exceed the best of as many tries of pure noise.
+
+Large, because the fitted spectrum prefers frequencies at which noises happen to agree."""
 
 AMBIGUITY_MARGIN = 10.0
 """Natural logarithm of likelihood by which the peak must exceed the next one within the physical lags."""
@@ -50,8 +52,8 @@ AMBIGUITY_SHARE = 1e-2
 """Or by this share of what delay decides in it: a periodic signal repeats itself but for its ends and its receivers."""
 
 NUM_REFERENCES = 3  # receivers tried as the one others are compared with, until most of them share its signal
-NUM_STEPS = 12  # of Fisher scoring at most
-SMALLEST_WORTH = 1e-3  # a step of a thirtieth of a sigma in each receiver is the last
+NUM_STEPS = 8  # of Fisher scoring at most
+SMALLEST_WORTH = 5e-3  # a step of a fifteenth of a sigma in each receiver is the last
 MAX_STEP_S = 40e-6  # a step beyond half a sample of the channel is no refinement
 NUM_SEGMENTS = 32  # of the transmission, between which a carrier's phase may turn by half a cycle
 OVERSAMPLING = 4  # of a correlation before the parabola through its peak

@@ -15,7 +15,7 @@ maximisation of a one-factor model: Rubin and Thayer 1982, Psychometrika 47 (1).
 Shapes: R receivers, M frequencies.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ NOISE_SMOOTHING = 12
 
 NUM_ROUNDS = 5  # of expectation maximisation before each step; twelve change no delay by a hundredth of its sigma
 
+SHARED_SIGMAS = 5.0  # by which cross power must exceed that of noise for a frequency to count
+
 SMALLEST_NOISE = 1e-6
 """Of a receiver's power: 60 dB is more than a narrow-band FM receiver's converter and phase noise allow."""
 
@@ -43,11 +45,16 @@ class SignalModel:
         gain: complex128 (R,).
         noise: float64 (R, M), power per frequency.
         spectrum: float64 (M,), P.
+        energy: float64 (M,), what the signal is thought to hold at each frequency, not smoothed: E |S|^2 given the
+            spectra. P decides weights, this decides information, or a carrier's smoothed line would claim to know.
+        shared: bool (M,), frequencies at which the receivers have more in common than noise by chance; None: all.
     """
 
     gain: NDArray[np.complex128]
     noise: Floats
     spectrum: Floats
+    energy: Floats
+    shared: NDArray[np.bool_] | None = None
 
     @property
     def strength(self) -> Floats:
@@ -57,7 +64,8 @@ class SignalModel:
     @property
     def wiener(self) -> Floats:
         """W, float64 (M,)."""
-        return self.spectrum / (1.0 + self.strength.sum(axis=0) * self.spectrum)
+        weight = self.spectrum / (1.0 + self.strength.sum(axis=0) * self.spectrum)
+        return weight if self.shared is None else np.where(self.shared, weight, 0.0)
 
     @property
     def snr(self) -> Floats:
@@ -73,10 +81,10 @@ def fit_model(spectra: NDArray[np.complex64], smoothing: int, start: SignalModel
         smoothing: over how many frequencies the signal's spectrum is averaged.
         start: a model to go on from; None: a first guess from what the receivers share.
     """
-    model = _guess(spectra, smoothing) if start is None else start
+    model = _guess(spectra, smoothing) if start is None else replace(start, shared=None)
     for _ in range(NUM_ROUNDS):
         model = _improve(spectra, smoothing, model)
-    return model
+    return replace(model, shared=_find_shared(spectra, smoothing, model))
 
 
 def combine(spectra: NDArray[np.complex64], model: SignalModel) -> NDArray[np.complex64]:
@@ -119,7 +127,7 @@ def compute_information(model: SignalModel, frequency_hz: Floats) -> Floats:
 def compute_delay_information(model: SignalModel, frequency_hz: Floats) -> Floats:
     """Return the information of the arrival times alone, float64 (R, R), 1/s^2: phases and common time are unknown."""
     omega = 2.0 * np.pi * frequency_hz
-    weight = model.spectrum * model.wiener * np.square(model.strength.sum(axis=0))
+    weight = model.energy * model.wiener * np.square(model.strength.sum(axis=0))
     if not weight.sum() > 0:
         return np.zeros((len(model.gain), len(model.gain)))
     zeroth, first, second = _compute_moments(model, omega - (weight @ omega) / weight.sum())
@@ -128,7 +136,7 @@ def compute_delay_information(model: SignalModel, frequency_hz: Floats) -> Float
 
 def _compute_moments(model: SignalModel, omega: Floats) -> tuple[Floats, Floats, Floats]:
     """Return Laplacians (R, R) of the pairs' information about phase, weighted by 1, omega and omega squared."""
-    shares = model.strength * np.sqrt(2.0 * model.spectrum * model.wiener)
+    shares = model.strength * np.sqrt(2.0 * model.energy * model.wiener)
     out = []
     for power in (np.ones_like(omega), omega, np.square(omega)):
         links = (shares * power) @ shares.T
@@ -162,6 +170,21 @@ def _scale_of(information: Floats) -> Floats:
     return np.where(diagonal > 0, diagonal, 1.0)
 
 
+def _find_shared(spectra: NDArray[np.complex64], smoothing: int, model: SignalModel) -> NDArray[np.bool_] | None:
+    """Return where the cross power of all pairs stands out of what independent noises would give, bool (M,).
+
+    Expectation maximisation never lets P fall to nothing; far from the carrier even a little of it claims to know
+    delays. The sum of u_i conj(u_j) over i != j of pure noise has mean 0 and variance sum of strengths i, j.
+    """
+    if len(spectra) == 1:
+        return None
+    parts = combine(spectra, model)
+    crossed = np.square(np.abs(parts.sum(axis=0))) - np.square(np.abs(parts)).sum(axis=0)
+    strength = model.strength
+    variance = np.square(strength.sum(axis=0)) - np.square(strength).sum(axis=0)
+    return _smooth(crossed.astype(np.float64), smoothing) > SHARED_SIGMAS * np.sqrt(variance / smoothing)
+
+
 def _smooth(power: Floats, width: int) -> Floats:
     return uniform_filter1d(power, min(width, power.shape[-1]), axis=-1, mode="nearest")
 
@@ -179,7 +202,7 @@ def _guess(spectra: NDArray[np.complex64], smoothing: int) -> SignalModel:
     shape = np.maximum(smooth[clearest] - quiet[clearest], 1e-3 * quiet[clearest])
     shape /= shape.mean()
     if len(spectra) == 1:
-        return SignalModel(np.sqrt(level).astype(np.complex128), np.full_like(power, quiet[0]), shape)
+        return SignalModel(np.sqrt(level).astype(np.complex128), np.full_like(power, quiet[0]), shape, shape)
     cross = (spectra * spectra[clearest].conj()).astype(np.complex128) @ shape
     cross[clearest] = 1.0
     phase = np.exp(1j * np.angle(cross))
@@ -190,7 +213,7 @@ def _guess(spectra: NDArray[np.complex64], smoothing: int) -> SignalModel:
     gain = np.sqrt(level) * phase
     wide = _smooth(power, NOISE_SMOOTHING * smoothing)
     left = wide - level[:, None] * _smooth(spectrum, NOISE_SMOOTHING * smoothing)
-    return SignalModel(gain, np.maximum(left, 0.02 * wide), spectrum)
+    return SignalModel(gain, np.maximum(left, 0.02 * wide), spectrum, spectrum)
 
 
 def _improve(spectra: NDArray[np.complex64], smoothing: int, model: SignalModel) -> SignalModel:
@@ -207,4 +230,9 @@ def _improve(spectra: NDArray[np.complex64], smoothing: int, model: SignalModel)
         noise = np.repeat(misfit.mean(axis=1, keepdims=True), misfit.shape[1], axis=1)
     spectrum = _smooth(energy, smoothing)
     size = spectrum.mean()
-    return SignalModel(gain * np.sqrt(size), np.maximum(noise, SMALLEST_NOISE), np.maximum(spectrum / size, 1e-9))
+    return SignalModel(
+        gain=gain * np.sqrt(size),
+        noise=np.maximum(noise, SMALLEST_NOISE),
+        spectrum=np.maximum(spectrum / size, 1e-9),
+        energy=energy / size,
+    )
