@@ -1,7 +1,8 @@
 """Errors in units of their own covariance, and how much larger a covariance must be to hold them."""
 
+import math
+
 import numpy as np
-from scipy.stats import chi2
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame
@@ -33,4 +34,4 @@ def learn_scale(square: FloatArray) -> float:
     square = square[np.isfinite(square)]
     if len(square) < MIN_SQUARES:
         return 1.0
-    return max(float(np.quantile(square, SCALE_PROBABILITY)) / float(chi2.ppf(SCALE_PROBABILITY, 2)), 1.0)
+    return max(float(np.quantile(square, SCALE_PROBABILITY)) / (-2.0 * math.log1p(-SCALE_PROBABILITY)), 1.0)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.locating.arrays import PaddedSessions
@@ -160,21 +159,19 @@ def _fit_slope(
 
     Offsets sum to zero: what they share is part of the power. Rarely heard stations have none.
     """
-    use = np.flatnonzero(often[station])
-    columns = np.cumsum(often)[station[use]]
-    count = len(level)
-    design = csr_array(
-        (
-            np.concatenate([decades, np.ones(len(use))]),
-            (np.concatenate([np.arange(count), use]), np.concatenate([np.zeros(count, dtype=np.int64), columns])),
-        ),
-        shape=(count, 1 + int(often.sum())),
-    )
-    share = csr_array((np.ones(count), (row, np.arange(count))), shape=(num_sessions, count))
-    per_session = np.maximum(np.bincount(row, minlength=num_sessions), 1)
-    sums, level_sums = (share @ design).toarray(), share @ level
-    normal = (design.T @ design).toarray() - sums.T @ (sums / per_session[:, None])
-    right = design.T @ level - sums.T @ (level_sums / per_session)
+    use = often[station]
+    column = np.cumsum(often)[station[use]] - 1
+    num_stations = int(often.sum())
+    sums = np.zeros((num_sessions, 1 + num_stations))
+    sums[:, 0] = np.bincount(row, decades, num_sessions)
+    np.add.at(sums, (row[use], 1 + column), 1.0)
+    normal = np.diag(np.concatenate([[decades @ decades], np.bincount(column, minlength=num_stations)]))
+    normal[0, 1:] = normal[1:, 0] = np.bincount(column, decades[use], num_stations)
+    right = np.concatenate([[decades @ level], np.bincount(column, level[use], num_stations)])
+    # Each session's mean is taken out of the columns and of the levels.
+    mean = sums / np.maximum(np.bincount(row, minlength=num_sessions), 1)[:, None]
+    normal -= sums.T @ mean
+    right -= mean.T @ np.bincount(row, level, num_sessions)
     solution = np.linalg.lstsq(normal, right, rcond=1e-9)[0]
     offset = np.zeros(len(often))
     offset[often] = solution[1:] - (solution[1:].mean() if often.any() else 0.0)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.stats import chi2, f
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.locating.area import Area, compute_area
@@ -200,14 +199,16 @@ def _compute_residual_scale(problem: DelayProblem, state: FloatArray, cost: Floa
 
     Source: with f degrees of freedom the 90 % region has radius^2 2 s^2 F(2, f) instead of chi-square(2).
     """
+    from scipy.special import chdtri, fdtri  # slow to load; whoever only lists the graph needs no scipy
+
     freedom = np.maximum(problem.timed.sum(axis=1) - MIN_TIMED, 1)
     off = state[..., :2] - problem.prior_en_m[:, None]
     prior = np.einsum("ski,sij,skj->sk", off, problem.prior_information, off)
     best = cost.argmin(axis=1)[:, None]
     square = np.take_along_axis(cost - prior, best, axis=1)[:, 0]
-    widening = 2.0 * f.ppf(0.90, 2, freedom) / chi2.ppf(0.90, 2)
+    widening = 2.0 * fdtri(2, freedom, 0.90) / chdtri(2, 0.10)
     scale = np.maximum(square / freedom, 1.0) * widening
-    return np.where(square > chi2.ppf(RESIDUAL_QUANTILE, freedom), scale, 1.0)
+    return np.where(square > chdtri(freedom, 1.0 - RESIDUAL_QUANTILE), scale, 1.0)
 
 
 def _compute_bend(problem: DelayProblem, state: FloatArray, covariance: FloatArray) -> FloatArray:
