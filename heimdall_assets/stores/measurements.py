@@ -80,14 +80,15 @@ class MeasurementStore:
             sessions = shape.table("recording_sessions", "s")
             conditions = []
             if approval_status is not None:
-                conditions.append(sessions.c.approval_status == str(ApprovalStatus(approval_status)))
+                status = shape.pick(sessions, "recording_sessions", "approval_status")
+                conditions.append(status == str(ApprovalStatus(approval_status)))
             if campaign is not None:
                 conditions.append(pick_session(shape, sessions, "campaign") == campaign)
             rows = read_table(connection, shape, "recording_sessions", sessions, conditions)
             counts = count_measurements(connection, shape)
         for row in rows:
             row["num_measurements"] = counts.get(row["id"], 0)
-        return sorted(rows, key=lambda row: (row["session_start"] or "", row["session_name"] or "", row["id"]))
+        return sorted(rows, key=lambda row: (str(row["session_start"]), str(row["session_name"]), str(row["id"])))
 
     def resolve_sessions(self, names: Sequence[str]) -> list[str]:
         """Return the ids of sessions given by id or name.
@@ -116,7 +117,7 @@ class MeasurementStore:
                 **session,
                 "num_measurements": len(heard),
                 "source": sources[0] if sources else None,
-                "measurements": sorted(heard, key=lambda row: (row["websdr_station_id"] or "", row["id"])),
+                "measurements": sorted(heard, key=lambda row: (str(row["websdr_station_id"]), str(row["id"]))),
                 "stations": read_by(connection, shape, "websdr_stations", "id", stations),
                 "approval_events": read_events(connection, shape, session_id),
             }
@@ -185,7 +186,8 @@ class MeasurementStore:
         """
         with self._reading() as (connection, shape):
             sessions = shape.table("recording_sessions", "s")
-            scope = [sessions.c.approval_status == str(ApprovalStatus.APPROVED), *in_scope(shape, sessions, dataset)]
+            status = shape.pick(sessions, "recording_sessions", "approval_status")
+            scope = [status == str(ApprovalStatus.APPROVED), *in_scope(shape, sessions, dataset)]
             approved = read_approved_sessions(connection, shape, sessions, scope)
             heard = shape.table("measurements", "m")
             joined = heard.join(sessions, sessions.c.id == heard.c.recording_session_id)
@@ -210,7 +212,7 @@ class MeasurementStore:
     def _list_table(self, name: str) -> list[dict[str, Any]]:
         with self._reading() as (connection, shape):
             rows = read_table(connection, shape, name, shape.table(name, "t"), [])
-        return sorted(rows, key=lambda row: (row["name"] or "", row["id"]))
+        return sorted(rows, key=lambda row: (str(row["name"]), str(row["id"])))
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[Connection, Shape]]:

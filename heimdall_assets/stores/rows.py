@@ -6,6 +6,7 @@ Belongs here: reading tables and what stands about a session. Does not belong he
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import pandas as pd
@@ -32,6 +33,7 @@ def read_table(
 
 
 def _to_json(row: dict[str, Any]) -> dict[str, Any]:
+    row = {name: _to_plain(value) for name, value in row.items()}
     if "attributes" in row:
         with suppress(ValueError):  # a damaged one is shown as it lies
             row["attributes"] = json.loads(row["attributes"] or "{}")
@@ -42,6 +44,12 @@ def _to_json(row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(row.get(name), str):
             row[name] = _to_iso(row[name])
     return row
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode("utf-8", "replace")
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _to_iso(text: str) -> str:
@@ -111,7 +119,7 @@ def stands(standing: tuple[str, str | None], decision: ApprovalStatus) -> bool:
 
 def read_approved_sessions(
     connection: Connection, shape: Shape, sessions: Any, scope: Sequence[Any]
-) -> list[list[Any]]:
+) -> list[list[str]]:
     """Return id, status, and number and signature of the approving event of each session in ``scope``."""
     columns = [shape.pick(sessions, "recording_sessions", name) for name in ("id", "status")]
     joined = sessions
@@ -120,4 +128,5 @@ def read_approved_sessions(
         joined = joined.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
         joined = joined.outerjoin(events, events.c.id == latest.c.last_id)
         columns += [events.c.id, events.c.digest]
-    return [list(row) for row in connection.execute(select(*columns).select_from(joined).where(*scope))]
+    rows = connection.execute(select(*columns).select_from(joined).where(*scope))
+    return [["" if value is None else str(value) for value in row] for row in rows]

@@ -66,8 +66,10 @@ class Shape:
         found = source.c[of]
         known = metadata.tables[f"{SCHEMA}.{name}"].c[of].type
         if isinstance(known, String | Text | UtcDateTime):
-            # A driver that parses a wrong date raises for the whole result; text is judged row by row.
-            return cast(found, Text) if self.reads_as_text else type_coerce(found, String)
+            # A driver that parses a wrong date raises for the whole result; text is judged row by row. The field may
+            # number its rows or use enumerations: as text, they are compared with texts.
+            is_plain = not self.reads_as_text and (self.kind is Kind.OURS or not of.endswith("id"))
+            return type_coerce(found, String) if is_plain else cast(found, Text)
         return found
 
 

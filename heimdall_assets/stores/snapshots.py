@@ -117,17 +117,17 @@ def latest_events(shape: Shape) -> tuple[Any, Any]:
 def read_snapshot(connection: Connection, shape: Shape, dataset: DatasetSpec) -> ApprovedSnapshot:
     """Return the approved, trainable rows of ``dataset``."""
     sessions = shape.table("recording_sessions", "s")
-    status = sessions.c.approval_status
+    status = shape.pick(sessions, "recording_sessions", "approval_status")
     scope = in_scope(shape, sessions, dataset)
     approved = _build_query(shape, sessions).where(and_(status == str(ApprovalStatus.APPROVED), *scope))
     raw = _read_raw(connection, approved)
     reasons = find_reasons(raw, needs_truth=True, needs_decision=shape.kind is Kind.OURS)
     measurements = shape.table("measurements", "m")
     counts = (
-        select(shape.pick(sessions, "recording_sessions", "approval_status"), func.count())
+        select(status, func.count())
         .select_from(measurements.join(sessions, sessions.c.id == measurements.c.recording_session_id))
         .where(and_(status != str(ApprovalStatus.APPROVED), *scope))
-        .group_by(status)
+        .group_by(sessions.c.approval_status)
     )
     undecided = {str(name): int(count) for name, count in connection.execute(counts)}
     return ApprovedSnapshot(*_part_rows(raw, reasons), dict(sorted(undecided.items())))

@@ -14,6 +14,7 @@ from heimdall_assets.stores.database import Database
 from heimdall_assets.stores.measurements import MeasurementStore
 from heimdall_assets.stores.schema import LEDGERS, SCHEMA, metadata
 from heimdall_assets.stores.shape import REVISION, VERSION_TABLE
+from heimdall_assets_tests.servers import PostgresServer
 from heimdall_assets_tests.stores.batches import make_batch
 from heimdall_assets_tests.stores.processes import run_at_once
 
@@ -231,6 +232,39 @@ def test_a_database_of_the_field_is_read_as_it_is_and_left_so(field_url: str) ->
     assert read_state(field_url) == before
 
 
+def test_numbered_rows_and_enumerations_of_the_field_are_read(quick_path: Path, postgres: PostgresServer) -> None:
+    name = postgres.create_database()
+    for url, types in (
+        (f"sqlite:///{quick_path / 'field.db'}", {"uuid": "INTEGER", "real": "REAL", "time": "TEXT"}),
+        (postgres.url(name), {"uuid": "INTEGER", "real": "REAL", "time": "TIMESTAMP"}),
+    ):
+        numbers = dict(zip("abcdef", range(1, 7), strict=True))
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            for statement in FIELD_SQL.format(p="", **types, **numbers).split(";"):
+                if statement.strip():
+                    connection.execute(text(statement.replace(":", r"\:")))
+            if "postgresql" in url:
+                connection.execute(text("CREATE TYPE decision AS ENUM ('waiting', 'approved')"))
+                connection.execute(text("UPDATE recording_sessions SET approval_status = 'waiting' WHERE id = 4"))
+                change = "ALTER COLUMN approval_status TYPE decision USING approval_status\\:\\:decision"
+                connection.execute(text(f"ALTER TABLE recording_sessions {change}"))
+        engine.dispose()
+        store = MeasurementStore(url)
+        store.upgrade()
+        snapshot = store.read_approved(DatasetSpec())
+        assert snapshot.rows[["measurement_id", "session_id", "station_id", "source_id"]].to_numpy().tolist() == [
+            ["5", "3", "1", "2"]
+        ]
+        assert sum(snapshot.num_undecided.values()) == 1
+        assert store.find_session("3")["source"]["name"] == "beacon"
+        assert len(store.read_session_rows("4")) == 1
+        assert len(store.list_sessions(ApprovalStatus.REJECTED)) == 0
+        assert len(store.compute_fingerprint(DatasetSpec())) == 64
+        store.close()
+    postgres.drop_database(name)
+
+
 def test_a_missing_column_that_matters_is_named(field_url: str) -> None:
     engine = create_engine(field_url)
     is_in_schema = "postgresql" in field_url and "heimdall" in inspect(engine).get_schema_names()
@@ -266,7 +300,7 @@ def test_other_addresses_are_refused(url: str) -> None:
         MeasurementStore(url)
 
 
-def test_passwords_are_never_shown(postgres) -> None:  # type: ignore[no-untyped-def]
+def test_passwords_are_never_shown(postgres: PostgresServer) -> None:
     wrong = postgres.url("postgres").replace(postgres.password, "s3cret-word")
     with pytest.raises(StorageError) as caught:
         MeasurementStore(wrong).upgrade()
