@@ -226,9 +226,10 @@ def _draw_syllables(generator: np.random.Generator, num: int, rate_hz: float) ->
     num_points = max(4, math.ceil(num / rate_hz * SYLLABLES_HZ) + 3)
     height = np.exp(0.4 * generator.standard_normal(num_points))
     height[generator.random(num_points) < 1.0 / 6.0] = 0.0
-    height[num_points // 2] = max(height[num_points // 2], 1.0)
     place = np.arange(num) / rate_hz * SYLLABLES_HZ + generator.random()
     syllable = np.floor(place).astype(np.int64)
+    # However short the recording, somebody speaks in its middle.
+    height[syllable[num // 2]] = max(height[syllable[num // 2]], 1.0)
     # One syllable swells and fades like a half sine, and never quite to nothing within a word.
     swell = 0.25 + 0.75 * np.sin(np.pi * (place - syllable))
     return height[syllable] * swell
