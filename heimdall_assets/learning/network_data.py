@@ -149,11 +149,13 @@ def join_sessions(parts: list[SessionSet]) -> SessionSet:
             columns[item.name] = np.concatenate([getattr(part, item.name) for part in parts])
     counts = np.concatenate([part.num_receivers for part in parts])
     shared = set.intersection(*(set(part.strata) for part in parts))
+    blocked = [part.blocked for part in parts if part.blocked is not None]
     return SessionSet(
         **columns,
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         features=parts[0].features,
         strata={name: np.concatenate([part.strata[name] for part in parts]) for name in sorted(shared)},
+        blocked=np.concatenate(blocked) if len(blocked) == len(parts) else None,
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.learning.physics import apply_factor
 
-HEAVY_TAIL = 4.0
+HEAVY_TAIL = 1.0
 """Degrees of freedom of the heavy-tailed likelihood: where two solutions explain a session, one of them is far off."""
 
 

@@ -23,6 +23,7 @@ from heimdall_assets.learning.network_tokens import (
     Session,
     describe_receivers,
     describe_solutions,
+    judge_levels,
     mask_out,
     take_apart,
 )
@@ -60,6 +61,7 @@ class NetworkLocalizationNet(nn.Module):
             (B, R) to a mean (B, 2) and an upper factor (B, 3) 1/km, frozen; sessions without delays are left to it
             alone. None: a wide round prior around the receivers.
         trust: 0: start as weighted least squares; 1: as the likelihood that some arrivals are late.
+        late_loss_db: how much weaker late arrivals are; 0: levels say nothing about it.
     """
 
     def __init__(
@@ -71,10 +73,11 @@ class NetworkLocalizationNet(nn.Module):
         backbone: nn.Module | None = None,
         level_prior: nn.Module | None = None,
         trust: float = 0.0,
+        late_loss_db: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone, self.level_prior = backbone, level_prior
-        self.solver = GaussNewton()
+        self.solver, self.late_loss_db = GaussNewton(), late_loss_db
         self.embed_receiver = nn.Linear(NUM_RECEIVER_COLUMNS, width)
         self.embed_solution = nn.Linear(NUM_SOLUTION_COLUMNS, width)
         self.embed_spectrogram = None if backbone is None else nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
@@ -115,8 +118,11 @@ class NetworkLocalizationNet(nn.Module):
         with torch.no_grad():
             unit = session.spread.clamp_min(MIN_SPREAD_KM)
             direct = self.solver.search(delays, unit)
-            states, emission, costs = self.solver.search_late(delays, session.sigma, direct)
-            found = describe_solutions(session, delays.detach(), direct, states, emission, costs)
+            late, odds = self.solver.search_late(delays, session.sigma, direct), torch.zeros_like(session.sigma)
+            if self.late_loss_db:
+                odds = judge_levels(session, late, self.late_loss_db)
+                late = self.solver.search_late(delays, session.sigma, direct, odds)
+            found = describe_solutions(session, delays.detach(), direct, late, odds)
         tokens = tokens + self.embed_solution(found.columns)
         for layer in self.layers:
             tokens = layer(tokens, found.pairs, session.present)

@@ -26,8 +26,10 @@ from heimdall_assets.learning.network_data import (
 from heimdall_assets.learning.network_graph import GROUP_EDGES, NetworkGraph, place_origin
 from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
 from heimdall_assets.learning.network_model import NetworkLocalizationNet
+from heimdall_assets.learning.physics import LEVEL_EXPONENT
 from heimdall_assets.learning.receiver_frame import compute_channel_statistics, read_features
 from heimdall_assets.learning.task import ExportGraph
+from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
 
@@ -42,6 +44,9 @@ MIN_TIMED = 3
 MAX_PROBED = 1000
 """Training sessions on which the two classical solutions are compared."""
 
+MIN_LOSS_DB = 3.0
+"""A smaller mean loss of blocked receivers drowns in shadowing."""
+
 MARGIN_FLOOR_KM = 1e-3
 """Labels are never better than a metre: keeps the loss finite where a source stands on its estimate."""
 
@@ -52,7 +57,9 @@ class NetworkTask:
     kind = "network"
 
     def __init__(self) -> None:
-        self._level_prior: Any = None  # between fit_statistics and start_network of one fit, as its shape is needed before
+        self._level_prior: Any = (
+            None  # between fit_statistics and start_network of one fit, as its shape is needed before
+        )
 
     def extend_training(self, train: SessionSet, training: TrainingSpec) -> SessionSet:
         """Return ``train`` and, where asked for, simulated sessions of networks that stand nowhere else."""
@@ -84,6 +91,7 @@ class NetworkTask:
 
             self._level_prior = LevelPrior.fit_initial(chosen)
             statistics["level_prior"] = self._level_prior.settings
+        statistics["late_loss_db"] = measure_late_loss_db(chosen)
         statistics["trust"] = _choose_trust(chosen.take(np.flatnonzero(num_timed >= MIN_TIMED)[:MAX_PROBED]))
         return statistics
 
@@ -107,6 +115,7 @@ class NetworkTask:
             backbone=backbone,
             level_prior=level_prior,
             trust=statistics["trust"],
+            late_loss_db=statistics["late_loss_db"],
         )
 
     def start_network(
@@ -274,6 +283,31 @@ def take_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predi
         method=predictions.method,
         refused=None if predictions.refused is None else predictions.refused[rows],
     )
+
+
+def measure_late_loss_db(sessions: SessionSet) -> float:
+    """Return how much weaker blocked receivers are than clear ones at the same distance, in dB; 0.0 where unknown.
+
+    Only a simulation knows who is blocked; below ``MIN_LOSS_DB`` levels are left out of it.
+    """
+    if sessions.blocked is None or not sessions.blocked.any() or sessions.blocked.all():
+        return 0.0
+    owner = np.repeat(np.arange(len(sessions)), sessions.num_receivers)
+    distance_m = compute_distance_m(
+        sessions.source_latitude[owner],
+        sessions.source_longitude[owner],
+        sessions.receiver_latitude,
+        sessions.receiver_longitude,
+    )
+    power = sessions.level_db + 10.0 * LEVEL_EXPONENT * np.log10(np.maximum(distance_m, 10.0))
+    known = np.isfinite(power)
+    clear, blocked = known & ~sessions.blocked, known & sessions.blocked
+    total, count = (np.bincount(owner, weights, len(sessions)) for weights in (np.where(clear, power, 0.0), clear))
+    usable = blocked & (count[owner] > 0)
+    if not usable.any():
+        return 0.0
+    loss_db = float(np.mean((total / np.maximum(count, 1))[owner[usable]] - power[usable]))
+    return round(loss_db, 1) if loss_db >= MIN_LOSS_DB else 0.0
 
 
 def _choose_trust(sessions: SessionSet) -> float:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from heimdall_assets.learning.network_data import RECEIVER_COLUMNS
 from heimdall_assets.learning.physics import (
+    LEVEL_EXPONENT,
+    LEVEL_SIGMA_DB,
     Delays,
     compute_cost,
     compute_mean,
@@ -31,7 +33,10 @@ LATE_SCALE_KM = 0.3
 GROUND_WAVE_LOG10_HZ = 7.4771
 """log10 of 30 MHz, below which the wave follows the ground (ITU-R P.368-10)."""
 
-NUM_RECEIVER_COLUMNS, NUM_SOLUTION_COLUMNS = 22, 20
+MAX_ODDS = 5.0
+"""Largest log likelihood ratio that a level may add."""
+
+NUM_RECEIVER_COLUMNS, NUM_SOLUTION_COLUMNS = 22, 21
 NUM_RECEIVER_PAIRS, NUM_SOLUTION_PAIRS = 1, 3
 
 
@@ -132,15 +137,19 @@ class Solutions(NamedTuple):
 
 
 def describe_solutions(
-    session: Session, delays: Delays, direct: Tensor, states: Tensor, emission: Tensor, costs: Tensor
+    session: Session, delays: Delays, direct: Tensor, late_states: tuple[Tensor, Tensor, Tensor], odds: Tensor
 ) -> Solutions:
-    """Return the best of the late-arrival states (B, S, 2), with emission (B, S) and cost (B, S), and its residuals."""
+    """Return the best of the late-arrival states (B, S, 2), with emission (B, S) and cost (B, S), and its residuals.
+
+    ``odds`` (B, R) is what levels said of being late.
+    """
+    states, emission, costs = late_states
     timed = session.timed.to(costs.dtype)
     best = costs.argmin(1, keepdim=True)
     late = states.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
     ranges, unit = compute_ranges(torch.cat([late, direct[:, :1]], 1), session.receivers, session.ground)
     residual = session.arrival - ranges[:, 0] - emission.gather(1, best)
-    cost, slope, curvature, probability = score_late_arrivals(residual, session.sigma)
+    cost, slope, curvature, probability = score_late_arrivals(residual, session.sigma, odds)
     shift = residual - slope / curvature
     plain = session.arrival - ranges[:, 1]
     plain = plain - compute_mean(plain, delays.weight).unsqueeze(-1)
@@ -174,6 +183,7 @@ def describe_solutions(
         squash(loss_db / 6.0),
         heard,
         timed * session.sigma.log() / 4.0,
+        odds / 4.0,
         *(item.unsqueeze(-1).expand_as(timed) for item in per_session),
     ]
     both = timed.unsqueeze(2) * timed.unsqueeze(1)
@@ -191,6 +201,32 @@ def describe_solutions(
     columns_BRC = mask_out(torch.stack(columns, -1), session.present)
     found = Solutions(direct, late[:, 0], weight, shift, columns_BRC, pairs)
     return Solutions(*(item.detach() for item in found))
+
+
+def judge_levels(session: Session, late_states: tuple[Tensor, Tensor, Tensor], loss_db: float) -> Tensor:
+    """Return log likelihood ratios (B, R) of each receiver being late, from how much weaker it is than the others.
+
+    At the best state each level is compared with the log-distance law, the power taken from receivers that are not
+    late. Bounded, as one level is never proof.
+
+    Args:
+        session: levels and places.
+        late_states: states (B, S, 2), emission (B, S), cost (B, S).
+        loss_db: what a blocked path loses.
+
+    Source: ratio of two normal densities of one spread, means 0 and -loss.
+    """
+    states, emission, costs = late_states
+    best = costs.argmin(1, keepdim=True)
+    state = states.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
+    ranges, _ = compute_ranges(state, session.receivers, session.ground)
+    residual = session.arrival - ranges[:, 0] - emission.gather(1, best)
+    _, _, _, probability = score_late_arrivals(residual, session.sigma)
+    power = session.level + 10.0 * LEVEL_EXPONENT * ranges[:, 0].clamp_min(0.01).log10()
+    both = session.heard & session.timed
+    power = power - compute_mean(power, (1.02 - probability) * both.to(power.dtype)).unsqueeze(-1)
+    ratio = -(loss_db * power + 0.5 * loss_db**2) / LEVEL_SIGMA_DB**2
+    return torch.where(both, ratio.clamp(-MAX_ODDS, MAX_ODDS), 0.0)
 
 
 def squash(value: Tensor) -> Tensor:

@@ -115,8 +115,12 @@ def compute_covariance(factor: Tensor) -> Tensor:
     return torch.stack([1.0 / factor[..., 0].square() + slope.square() * north, north, -slope * north], -1)
 
 
-def score_late_arrivals(residual: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def score_late_arrivals(
+    residual: Tensor, sigma: Tensor, odds: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return cost, slope, curvature and probability of being late for residuals (...) in km, where late is positive.
+
+    ``odds`` (...) is what else is known of being late, as a log likelihood ratio; None: nothing.
 
     A share of arrivals is late by an exponential excess on top of Gaussian noise; cost is -2 log of that mixture and
     slope and curvature are halves of its derivatives, the latter made positive so that it can serve as a weight.
@@ -126,8 +130,9 @@ def score_late_arrivals(residual: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor
     mean = sigma.clamp_min(LATE_MEAN_KM)
     z = residual / sigma
     tail = LOGIT_PROBIT * (z - sigma / mean)
-    direct = math.log((1.0 - LATE_FRACTION) / math.sqrt(2.0 * math.pi)) - sigma.log() - 0.5 * z.square()
-    late = math.log(LATE_FRACTION) - mean.log() - residual / mean + 0.5 * (sigma / mean).square()
+    share = torch.full_like(sigma, LATE_FRACTION).logit() + (0.0 if odds is None else odds)
+    direct = -nn.functional.softplus(share) - 0.5 * math.log(2.0 * math.pi) - sigma.log() - 0.5 * z.square()
+    late = -nn.functional.softplus(-share) - mean.log() - residual / mean + 0.5 * (sigma / mean).square()
     late = late - nn.functional.softplus(-tail)
     logit = late - direct
     probability = logit.sigmoid()
@@ -146,7 +151,7 @@ class GaussNewton(nn.Module):
 
     grid: Tensor
 
-    def __init__(self, num_starts: int = 6, num_iterations: int = 8, num_late_iterations: int = 12) -> None:
+    def __init__(self, num_starts: int = 6, num_iterations: int = 6, num_late_iterations: int = 8) -> None:
         super().__init__()
         self.num_starts, self.num_iterations, self.num_late_iterations = num_starts, num_iterations, num_late_iterations
         self.register_buffer("grid", make_polar_grid(), persistent=False)
@@ -181,7 +186,9 @@ class GaussNewton(nn.Module):
             damping = torch.where(better, damping * DAMPING_DOWN, damping * DAMPING_UP).clamp(1e-7, 1e4)
         return state
 
-    def search_late(self, delays: Delays, sigma: Tensor, modes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def search_late(
+        self, delays: Delays, sigma: Tensor, modes: Tensor, odds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return states (B, S, 2), emission ranges (B, S) and costs (B, S) where some arrivals may be late.
 
         Starts are the given modes (B, K, 2), and the first of them with each receiver left out in turn.
@@ -190,8 +197,10 @@ class GaussNewton(nn.Module):
             delays: what is known; its weights only say which receivers have a delay.
             sigma: (B, R), km.
             modes: (B, K, 2), from ``search``.
+            odds: (B, R), log likelihood ratios of each receiver being late from other data; None: there are none.
         """
         delays = delays.detach()
+        late = (sigma, torch.zeros_like(sigma) if odds is None else odds.detach())
         timed = (delays.weight > 0).to(sigma.dtype)
         left_out = delays.weight.unsqueeze(1) * (
             1.0 - torch.eye(sigma.shape[1], dtype=sigma.dtype, device=sigma.device)
@@ -202,11 +211,11 @@ class GaussNewton(nn.Module):
         state = torch.cat([modes, first], 1)
         weight = torch.cat([delays.weight.unsqueeze(1).expand(-1, modes.shape[1], -1), left_out], 1)
         emission = compute_mean(delays.arrival.unsqueeze(1) - self._ranges(state, delays)[0], weight)
-        cost = self._late_cost(state, emission, delays, sigma, timed)
+        cost = self._late_cost(state, emission, delays, late, timed)
         damping = torch.full_like(cost, 1e-2)
         for _ in range(self.num_late_iterations):
-            step, shift = self._late_step(state, emission, delays, sigma, timed, damping)
-            new_cost = self._late_cost(state + step, emission + shift, delays, sigma, timed)
+            step, shift = self._late_step(state, emission, delays, late, timed, damping)
+            new_cost = self._late_cost(state + step, emission + shift, delays, late, timed)
             better = new_cost <= cost + 1e-5 * cost.abs()
             state = torch.where(better.unsqueeze(-1), state + step, state)
             emission, cost = torch.where(better, emission + shift, emission), torch.where(better, new_cost, cost)
@@ -232,18 +241,26 @@ class GaussNewton(nn.Module):
     def _ranges(state: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
         return compute_ranges(state, delays.receivers, delays.ground)
 
-    def _late_cost(self, state: Tensor, emission: Tensor, delays: Delays, sigma: Tensor, timed: Tensor) -> Tensor:
+    def _late_cost(
+        self, state: Tensor, emission: Tensor, delays: Delays, late: tuple[Tensor, Tensor], timed: Tensor
+    ) -> Tensor:
         residual = delays.arrival.unsqueeze(1) - self._ranges(state, delays)[0] - emission.unsqueeze(-1)
-        cost, _, _, _ = score_late_arrivals(residual, sigma.unsqueeze(1))
+        cost, _, _, _ = score_late_arrivals(residual, late[0].unsqueeze(1), late[1].unsqueeze(1))
         return (cost * timed.unsqueeze(1)).sum(-1) + compute_prior_rows(state, delays).square().sum(-1)
 
     def _late_step(
-        self, state: Tensor, emission: Tensor, delays: Delays, sigma: Tensor, timed: Tensor, damping: Tensor
+        self,
+        state: Tensor,
+        emission: Tensor,
+        delays: Delays,
+        late: tuple[Tensor, Tensor],
+        timed: Tensor,
+        damping: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return steps (B, S, 2) of the states and (B, S) of the emission ranges, by Newton with positive weights."""
         ranges, unit = self._ranges(state, delays)
         residual = delays.arrival.unsqueeze(1) - ranges - emission.unsqueeze(-1)
-        _, slope, curvature, _ = score_late_arrivals(residual, sigma.unsqueeze(1))
+        _, slope, curvature, _ = score_late_arrivals(residual, late[0].unsqueeze(1), late[1].unsqueeze(1))
         weight = curvature * timed.unsqueeze(1)
         target = slope / curvature
         east, north, _ = solve_rows(*make_rows(state, unit, target, weight, delays, damping))
