@@ -20,7 +20,7 @@ times its own root mean square size."""
 MAX_AREA_SIGMAS = 4.0
 """Receivers farther than this from known sources belong to another network, about which those sources say nothing."""
 
-OWN_SITES = 5
+OWN_SITES = 2
 """What a session's own surroundings weigh against known sites."""
 
 
@@ -54,15 +54,15 @@ def compute_area(padded: PaddedSessions, reference: SessionSet | None) -> Area:
     own = compute_own_area(padded)
     if reference is None:
         return own
-    latitude, longitude = _list_sites(reference)
-    if len(latitude) == 0:
+    latitude, longitude, num_sites = _list_sources(reference)
+    if num_sites == 0:
         return own
     centre = compute_centre(latitude, longitude, np.zeros(len(latitude), dtype=np.int64), 1)
     frame = LocalFrame(centre[0][0], centre[1][0])
     east, north, _ = frame.to_local(latitude, longitude)
     mean_latitude, mean_longitude, _ = frame.to_geodetic(east.mean(), north.mean())
     spread = np.array([east.var(), north.var(), np.mean((east - east.mean()) * (north - north.mean()))])
-    mixed = (len(latitude) * spread + OWN_SITES * own.covariance_m2) / (len(latitude) + OWN_SITES)
+    mixed = (num_sites * spread + OWN_SITES * own.covariance_m2) / (num_sites + OWN_SITES)
     elsewhere = find_elsewhere(padded, reference)
     return Area(
         latitude=np.where(elsewhere, own.latitude, mean_latitude),
@@ -92,8 +92,8 @@ def find_elsewhere(padded: PaddedSessions, reference: SessionSet) -> NDArray[np.
 
     A session without receivers is not known to be elsewhere.
     """
-    latitude, longitude = _list_sites(reference)
-    if len(latitude) == 0:
+    latitude, longitude, num_sites = _list_sources(reference)
+    if num_sites == 0:
         return np.zeros(len(padded), dtype=bool)
     centre = compute_centre(latitude, longitude, np.zeros(len(latitude), dtype=np.int64), 1)
     apart = compute_distance_m(latitude, longitude, centre[0][0], centre[1][0])
@@ -103,9 +103,9 @@ def find_elsewhere(padded: PaddedSessions, reference: SessionSet) -> NDArray[np.
     return (padded.present.sum(axis=1) > 0) & (distance > MAX_AREA_SIGMAS * reach)
 
 
-def _list_sites(reference: SessionSet) -> tuple[FloatArray, FloatArray]:
-    """Return latitude and longitude of the known sources, those within about 100 m of each other once."""
+def _list_sources(reference: SessionSet) -> tuple[FloatArray, FloatArray, int]:
+    """Return latitude and longitude of the known sources, and how many sites they are, about 100 m apart."""
     known = np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude)
-    degrees = np.stack([reference.source_latitude[known], reference.source_longitude[known]], axis=1)
-    _, first = np.unique(np.round(degrees, 3), axis=0, return_index=True)
-    return degrees[first, 0], degrees[first, 1]
+    latitude, longitude = reference.source_latitude[known], reference.source_longitude[known]
+    num_sites = len(np.unique(np.round(np.stack([latitude, longitude], axis=1), 3), axis=0))
+    return latitude, longitude, num_sites
