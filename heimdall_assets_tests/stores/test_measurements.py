@@ -261,6 +261,15 @@ def test_every_forged_row_is_found(store: MeasurementStore, forgery: str) -> Non
     assert store.check_ledger() != []
 
 
+def test_a_gap_in_the_ledger_is_named(store: MeasurementStore) -> None:
+    batch = make_batch()
+    store.add(batch)
+    store.decide(ids(batch), APPROVED, "ada", "heard")
+    unlock_ledger(store)
+    run_sql(store, "DELETE FROM {p}approval_events WHERE id = 2")
+    assert store.check_ledger()[0] == "approval_events: found event 3 after 1, expected 2"
+
+
 def test_a_status_without_a_decision_is_found_and_not_believed(store: MeasurementStore) -> None:
     batch = make_batch()
     store.add(batch)
