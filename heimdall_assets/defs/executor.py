@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +50,17 @@ def _end_with_parent() -> None:
     # Without it, a step outlives a killed run and trains on beside the next run's step, in the same scratch folder.
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    # SIGINT, so that a training in progress saves its checkpoint; waited for, so that no later run meets it.
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def build_command(arguments: Sequence[str]) -> list[str]:
@@ -112,16 +124,8 @@ class LocalProcessHandler(StepHandler):
         yield DagsterEvent.engine_event(
             step_handler_context.get_step_context(key), f"interrupting step {key}", EngineEventData()
         )
-        if process is None or process.poll() is not None:
-            return
-        # SIGINT, so that a training in progress saves its checkpoint; waited for, so that no later run meets it.
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        if process is not None and process.poll() is None:
+            _stop(process)
 
 
 class RouterHandler(StepHandler):
@@ -147,7 +151,50 @@ class RouterHandler(StepHandler):
         return self.choose(step_handler_context).check_step_health(step_handler_context)
 
     def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
-        return iter(self.choose(step_handler_context).terminate_step(step_handler_context))
+        yield from self.choose(step_handler_context).terminate_step(step_handler_context)
+        # An interrupted step keeps its place in the pool, and where no daemon runs the next run would wait for ever.
+        step_handler_context.instance.event_log_storage.free_concurrency_slot_for_step(
+            step_handler_context.dagster_run.run_id, _step_key(step_handler_context)
+        )
+
+
+class RayJobHandler(StepHandler):
+    """dagster-ray's handler, which moreover waits for a cancelled job and notices one that somebody stopped."""
+
+    def __init__(self, handler: Any) -> None:
+        super().__init__()
+        self._handler = handler
+        self._seen_ended: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        return "RayJobHandler"
+
+    def _name_job(self, context: StepHandlerContext) -> str:
+        return str(self._handler._get_ray_job_submission_id(context))
+
+    def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
+        return iter(self._handler.launch_step(step_handler_context))
+
+    def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
+        health: CheckStepHealthResult = self._handler.check_step_health(step_handler_context)
+        if not health.is_healthy:
+            return health
+        job = self._name_job(step_handler_context)
+        status = self._handler.client.get_job_status(job)
+        if not status.is_terminal():
+            return health
+        if job not in self._seen_ended:
+            self._seen_ended.add(job)
+            return health
+        return CheckStepHealthResult.unhealthy(f"Ray job {job} is {status} without telling how the step ended")
+
+    def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
+        yield from self._handler.terminate_step(step_handler_context)
+        job = self._name_job(step_handler_context)
+        deadline_s = time.monotonic() + STOP_S
+        while time.monotonic() < deadline_s and not self._handler.client.get_job_status(job).is_terminal():
+            time.sleep(0.2)
 
 
 def _build_ray_handler(address: str, env_vars: list[str]) -> StepHandler:
@@ -158,7 +205,7 @@ def _build_ray_handler(address: str, env_vars: list[str]) -> StepHandler:
     except ImportError as error:
         raise MissingDependency("executor ray: found no dagster-ray; install heimdall-assets[ray]") from error
     # num_gpus and num_cpus stay unset here: the executor's would win over those of the step's tag.
-    return RayStepHandler(
+    handler = RayStepHandler(
         client=JobSubmissionClient(address),
         env_vars=env_vars,
         runtime_env=None,
@@ -167,6 +214,7 @@ def _build_ray_handler(address: str, env_vars: list[str]) -> StepHandler:
         memory=None,
         resources=None,
     )
+    return RayJobHandler(handler)
 
 
 @executor(
