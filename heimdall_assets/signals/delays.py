@@ -286,7 +286,9 @@ def _correct_offsets(aligned: _Aligned) -> _Aligned:
         around = power[row, [column - 1, column, (column + 1) % power.shape[1]]]
         turns[row] = column + fit_vertex(around)
     turns = np.where(turns >= power.shape[1] / 2, turns - power.shape[1], turns) / power.shape[1] / length
-    turns -= turns[aligned.reference]
+    # Each was measured against the others, which move too: a receiver that outweighs them moves them, not itself.
+    share = aligned.model.snr / aligned.model.snr.sum()
+    turns *= 1.0 - share
     samples = samples * np.exp(-2j * np.pi * np.outer(turns, np.arange(num) - 0.5 * num)).astype(np.complex64)
     spectra = fft.fftshift(fft.fft(samples, axis=1, overwrite_x=True), axes=1)
     return replace(aligned, spectra=spectra, offset_hz=aligned.offset_hz + turns * aligned.grid.bandwidth_hz)
@@ -343,11 +345,14 @@ def _find_ambiguous(aligned: _Aligned, limits_s: Floats) -> NDArray[np.bool_]:
         outside[left : right + 1] = False
         if outside.any():
             other = int(np.where(outside, likelihood, 0.0).argmax())
-            step_s = lags_s[1] - lags_s[0]
-            best, second = (_climb(product[row], aligned.grid, lags_s[at], step_s) for at in (zero, other))
             # What the likelihood loses at the worst lag is the part that delay decides; the rest is carrier.
-            decided = best - float(likelihood[inside].min())
-            out[row] = best - second < max(0.5 * AMBIGUITY_MARGIN, AMBIGUITY_SHARE * decided)
+            decided = float(likelihood[zero] - likelihood[inside].min())
+            margin = max(0.5 * AMBIGUITY_MARGIN, AMBIGUITY_SHARE * decided)
+            # Between two lags of the grid a peak may be higher by a few percent: only near ones are looked at closely.
+            if likelihood[zero] - likelihood[other] < max(10.0 * margin, 0.1 * decided):
+                step_s = lags_s[1] - lags_s[0]
+                best, second = (_climb(product[row], aligned.grid, lags_s[at], step_s) for at in (zero, other))
+                out[row] = best - second < margin
     return out
 
 
