@@ -37,7 +37,7 @@ def judge_model(
             station offsets; None: they take the stations' geometry and stated defaults.
     """
     predictions = predict(sessions)
-    baselines = {name: estimate(sessions, reference) for name, estimate in ESTIMATORS.items() if name != "oracle"}
+    baselines = {name: estimate(sessions, reference) for name, estimate in ESTIMATORS.items()}
     bound_covariance, bound_m = compute_session_bounds(sessions)
     train_sites = None if reference is None else set(reference.strata.get("site", np.array([], dtype=str)).tolist())
     metrics = evaluate_predictions(sessions, predictions, baselines, bound_covariance, spec, train_sites)
