@@ -28,7 +28,7 @@ ONNX_BATCH = 64
 PRODUCER = "heimdall-assets"
 
 MAX_OPTIMISED_NODES = 2000
-"""Beyond it ONNX Runtime's optimiser is left out: on an unrolled solver it doubles the loading and speeds nothing up."""
+"""Beyond it ONNX Runtime's optimiser is left out: on an unrolled solver it doubles the loading and speeds up nought."""
 
 
 def export_onnx(fitted: FittedModel, spec: ExportSpec, metadata: dict[str, str]) -> bytes:

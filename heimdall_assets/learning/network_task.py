@@ -224,6 +224,7 @@ class NetworkTask:
             outputs=["positions", "uncertainties", "covariance"],
             feed=feed,
             collect=_collect,
+            is_unrolled=True,
             facts={
                 "input.origin": "(batch, 2) float64, latitude and longitude of the tangent plane, degrees of WGS-84",
                 "input.receivers": f"(batch, receivers, {len(RECEIVER_COLUMNS)}) float32, NaN for what is missing: "

@@ -37,6 +37,8 @@ class ExportGraph:
         feed: session set, batch size -> (examples (B,), input name -> array) until every usable example was given.
         collect: session set, examples (E,), output name -> array (E, ...) -> one prediction per session.
         facts: facts of the graph for ``metadata_props`` (units, normalisation), values are strings.
+        is_unrolled: it holds thousands of small operators, as an unrolled solver does; then it is traced in seconds by
+            the exporter of TorchScript instead of in minutes by ``torch.export``.
     """
 
     module: "nn.Module"
@@ -46,6 +48,7 @@ class ExportGraph:
     feed: Callable[[SessionSet, int], Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]]
     collect: Callable[[SessionSet, NDArray[np.int64], dict[str, NDArray[Any]]], Predictions]
     facts: dict[str, str]
+    is_unrolled: bool = False
 
 
 class Task(Protocol):
