@@ -102,12 +102,13 @@ def compare_methods(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _first_cause(result: dg.ExecuteInProcessResult) -> str:
+    for check in result.get_asset_check_evaluations():
+        if not check.passed and check.blocking and check.severity is dg.AssetCheckSeverity.ERROR:
+            facts = check.description or ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
+            return f"{check.asset_key.to_user_string()}: check {check.check_name} failed: {facts}"
     for event in result.all_events:
         if event.is_step_failure:
             return f"{event.step_key}: {_describe_error(event.step_failure_data.error)}"
-    for check in result.get_asset_check_evaluations():
-        if not check.passed:
-            return f"{check.asset_key.to_user_string()}: check {check.check_name} failed: {check.description or ''}"
     failures = [event.event_specific_data for event in result.all_events if event.is_run_failure]
     return f"run {result.run_id}: {_describe_error(failures[0].error) if failures else 'failed without saying why'}"
 

@@ -9,10 +9,12 @@ information matrix: U' U = information, 1/km.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius (IUGG 1980, Moritz, "Geodetic Reference System 1980"); it only bends the plane that sources lie on."""
@@ -151,7 +153,7 @@ class GaussNewton(nn.Module):
 
     grid: Tensor
 
-    def __init__(self, num_starts: int = 6, num_iterations: int = 6, num_late_iterations: int = 8) -> None:
+    def __init__(self, num_starts: int = 6, num_iterations: int = 5, num_late_iterations: int = 7) -> None:
         super().__init__()
         self.num_starts, self.num_iterations, self.num_late_iterations = num_starts, num_iterations, num_late_iterations
         self.register_buffer("grid", make_polar_grid(), persistent=False)
@@ -175,16 +177,27 @@ class GaussNewton(nn.Module):
 
     def descend(self, state: Tensor, delays: Delays, num_iterations: int) -> Tensor:
         """Return states (B, S, 2) after Levenberg-Marquardt iterations, each taken only where it lowers the cost."""
-        damping = torch.full_like(state[..., 0], 1e-2)
-        cost = compute_cost(state, delays)
-        for _ in range(num_iterations):
-            tried = state + compute_step(state, delays, damping)[0]
-            new_cost = compute_cost(tried, delays)
+        weight = delays.weight.unsqueeze(1).expand(-1, state.shape[1], -1)
+
+        def improve(state: Tensor, damping: Tensor, cost: Tensor, residual: Tensor, unit: Tensor) -> tuple[Tensor, ...]:
+            east, north, _ = solve_rows(*make_rows(state, unit, residual, weight, delays, damping))
+            tried = state + torch.stack([east, north], -1)
+            new_residual, new_unit = compute_residuals(tried, delays)
+            new_cost = sum_squares(tried, new_residual, delays)
             better = new_cost <= cost * SLACK
-            state = torch.where(better.unsqueeze(-1), tried, state)
-            cost = torch.where(better, new_cost, cost)
-            damping = torch.where(better, damping * DAMPING_DOWN, damping * DAMPING_UP).clamp(1e-7, 1e4)
-        return state
+            wide = better.unsqueeze(-1)
+            return (
+                torch.where(wide, tried, state),
+                (damping * torch.where(better, DAMPING_DOWN, DAMPING_UP)).clamp(1e-7, 1e4),
+                torch.where(better, new_cost, cost),
+                torch.where(wide, new_residual, residual),
+                torch.where(wide.unsqueeze(-1), new_unit, unit),
+            )
+
+        residual, unit = compute_residuals(state, delays)
+        cost = sum_squares(state, residual, delays)
+        start = (state.clone(), torch.full_like(cost, 1e-2), cost, residual, unit)
+        return repeat(improve, num_iterations, start)[0]
 
     def search_late(
         self, delays: Delays, sigma: Tensor, modes: Tensor, odds: Tensor | None = None
@@ -200,26 +213,40 @@ class GaussNewton(nn.Module):
             odds: (B, R), log likelihood ratios of each receiver being late from other data; None: there are none.
         """
         delays = delays.detach()
-        late = (sigma, torch.zeros_like(sigma) if odds is None else odds.detach())
         timed = (delays.weight > 0).to(sigma.dtype)
+        late = (sigma, torch.zeros_like(sigma) if odds is None else odds.detach(), timed)
         left_out = delays.weight.unsqueeze(1) * (
             1.0 - torch.eye(sigma.shape[1], dtype=sigma.dtype, device=sigma.device)
         )
         first = modes[:, :1].expand(-1, sigma.shape[1], -1)
-        for _ in range(3):
+        for _ in range(2):
             first = first + compute_step(first, delays, torch.full_like(first[..., 0], 1e-3), left_out)[0]
         state = torch.cat([modes, first], 1)
         weight = torch.cat([delays.weight.unsqueeze(1).expand(-1, modes.shape[1], -1), left_out], 1)
-        emission = compute_mean(delays.arrival.unsqueeze(1) - self._ranges(state, delays)[0], weight)
-        cost = self._late_cost(state, emission, delays, late, timed)
-        damping = torch.full_like(cost, 1e-2)
-        for _ in range(self.num_late_iterations):
-            step, shift = self._late_step(state, emission, delays, late, timed, damping)
-            new_cost = self._late_cost(state + step, emission + shift, delays, late, timed)
+        emission = compute_mean(compute_residuals(state, delays)[0], weight)
+
+        def improve(
+            state: Tensor, emission: Tensor, damping: Tensor, cost: Tensor, unit: Tensor, target: Tensor, weight: Tensor
+        ) -> tuple[Tensor, ...]:
+            east, north, _ = solve_rows(*make_rows(state, unit, target, weight, delays, damping))
+            lean = compute_mean(unit, weight.unsqueeze(-1), dim=2)
+            shift = compute_mean(target, weight) - lean[..., 0] * east - lean[..., 1] * north
+            tried = state + torch.stack([east, north], -1)
+            new_cost, new_unit, new_target, new_weight = _view_late(tried, emission + shift, delays, late)
             better = new_cost <= cost + 1e-5 * cost.abs()
-            state = torch.where(better.unsqueeze(-1), state + step, state)
-            emission, cost = torch.where(better, emission + shift, emission), torch.where(better, new_cost, cost)
-            damping = torch.where(better, damping * DAMPING_DOWN, damping * DAMPING_UP).clamp(1e-7, 1e4)
+            wide = better.unsqueeze(-1)
+            return (
+                torch.where(wide, tried, state),
+                emission + torch.where(better, shift, 0.0),
+                (damping * torch.where(better, DAMPING_DOWN, DAMPING_UP)).clamp(1e-7, 1e4),
+                torch.where(better, new_cost, cost),
+                torch.where(wide.unsqueeze(-1), new_unit, unit),
+                torch.where(wide, new_target, target),
+                torch.where(wide, new_weight, weight),
+            )
+
+        start = (state, emission, torch.full_like(emission, 1e-2), *_view_late(state, emission, delays, late))
+        state, emission, _, cost, *_ = repeat(improve, self.num_late_iterations, start)
         return state, emission, cost + compute_level_cost(state, delays)
 
     def forward(self, delays: Delays, starts: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,36 +264,30 @@ class GaussNewton(nn.Module):
         _, factor = compute_step(state, delays, None)
         return state[:, 0], factor[:, 0]
 
-    @staticmethod
-    def _ranges(state: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
-        return compute_ranges(state, delays.receivers, delays.ground)
 
-    def _late_cost(
-        self, state: Tensor, emission: Tensor, delays: Delays, late: tuple[Tensor, Tensor], timed: Tensor
-    ) -> Tensor:
-        residual = delays.arrival.unsqueeze(1) - self._ranges(state, delays)[0] - emission.unsqueeze(-1)
-        cost, _, _, _ = score_late_arrivals(residual, late[0].unsqueeze(1), late[1].unsqueeze(1))
-        return (cost * timed.unsqueeze(1)).sum(-1) + compute_prior_rows(state, delays).square().sum(-1)
+def _view_late(
+    state: Tensor, emission: Tensor, delays: Delays, late: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the late-arrival likelihood's cost (B, S), unit vectors, Newton targets and weights at states."""
+    sigma, odds, timed = (item.unsqueeze(1) for item in late)
+    residual, unit = compute_residuals(state, delays)
+    cost, slope, curvature, _ = score_late_arrivals(residual - emission.unsqueeze(-1), sigma, odds)
+    cost = (cost * timed).sum(-1) + compute_prior_rows(state, delays).square().sum(-1)
+    return cost, unit, slope / curvature, curvature * timed
 
-    def _late_step(
-        self,
-        state: Tensor,
-        emission: Tensor,
-        delays: Delays,
-        late: tuple[Tensor, Tensor],
-        timed: Tensor,
-        damping: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return steps (B, S, 2) of the states and (B, S) of the emission ranges, by Newton with positive weights."""
-        ranges, unit = self._ranges(state, delays)
-        residual = delays.arrival.unsqueeze(1) - ranges - emission.unsqueeze(-1)
-        _, slope, curvature, _ = score_late_arrivals(residual, late[0].unsqueeze(1), late[1].unsqueeze(1))
-        weight = curvature * timed.unsqueeze(1)
-        target = slope / curvature
-        east, north, _ = solve_rows(*make_rows(state, unit, target, weight, delays, damping))
-        mean_unit = compute_mean(unit, weight.unsqueeze(-1), dim=2)
-        shift = compute_mean(target, weight) - mean_unit[..., 0] * east - mean_unit[..., 1] * north
-        return torch.stack([east, north], -1), shift
+
+def repeat(improve: Callable[..., tuple[Tensor, ...]], num_times: int, start: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return ``start`` after ``improve`` was applied ``num_times``; a traced graph holds it once, as a loop."""
+    if not torch.compiler.is_exporting():
+        for _ in range(num_times):
+            start = improve(*start)
+        return start
+    _, *found = while_loop(
+        lambda count, *_: count < num_times,
+        lambda count, *values: (count + 1, *improve(*values)),
+        (torch.zeros((), dtype=torch.int64), *start),
+    )
+    return tuple(found)
 
 
 def make_polar_grid(num_radii: int = 8, num_angles: int = 24) -> Tensor:
@@ -292,12 +313,22 @@ def compute_prior_rows(state: Tensor, delays: Delays) -> Tensor:
     return apply_factor(delays.factor.unsqueeze(1), delays.mean.unsqueeze(1) - state)
 
 
-def compute_cost(state: Tensor, delays: Delays) -> Tensor:
-    """Return the least-squares cost (B, S) at states (B, S, 2), the emission time eliminated."""
-    ranges, _ = compute_ranges(state, delays.receivers, delays.ground)
-    residual, weight = delays.arrival.unsqueeze(1) - ranges, delays.weight.unsqueeze(1)
+def compute_residuals(state: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
+    """Return arrivals less ranges (B, S, R) at states (B, S, 2), and unit vectors (B, S, R, 2)."""
+    ranges, unit = compute_ranges(state, delays.receivers, delays.ground)
+    return delays.arrival.unsqueeze(1) - ranges, unit
+
+
+def sum_squares(state: Tensor, residual: Tensor, delays: Delays) -> Tensor:
+    """Return the least-squares cost (B, S) of residuals (B, S, R), the emission time eliminated, and of the prior."""
+    weight = delays.weight.unsqueeze(1)
     residual = residual - compute_mean(residual, weight).unsqueeze(-1)
     return (weight * residual.square()).sum(-1) + compute_prior_rows(state, delays).square().sum(-1)
+
+
+def compute_cost(state: Tensor, delays: Delays) -> Tensor:
+    """Return the least-squares cost (B, S) at states (B, S, 2)."""
+    return sum_squares(state, compute_residuals(state, delays)[0], delays)
 
 
 def compute_level_cost(state: Tensor, delays: Delays) -> Tensor:
@@ -323,8 +354,7 @@ def compute_step(
         damping: (B, S), relative to the mean information; None: none (not 0: a root has no gradient there).
         weight: (B, S, R) instead of the delays' own, the same for every state.
     """
-    ranges, unit = compute_ranges(state, delays.receivers, delays.ground)
-    residual = delays.arrival.unsqueeze(1) - ranges
+    residual, unit = compute_residuals(state, delays)
     weight = delays.weight.unsqueeze(1).expand_as(residual) if weight is None else weight
     east, north, factor = solve_rows(*make_rows(state, unit, residual, weight, delays, damping))
     return torch.stack([east, north], -1), factor
