@@ -16,6 +16,8 @@ from heimdall_assets.learning.level_links import (
     MIN_SITE_LEVELS,
     Links,
     compute_decades,
+    compute_site_radius,
+    compute_spread,
     find_sites,
     match_sites,
     sort_by_site,
@@ -25,9 +27,6 @@ from heimdall_assets.signals.geodesy import FloatArray
 NO_FLOOR_DB = -1e3
 PILE_DB = 2.5
 """Largest distance between a site's 3rd and 10th percentile that is a pile; a slope of 8 dB spread has 5 dB there."""
-
-MIN_SPREAD_KM = 0.2
-"""Ground that even a single known source makes known."""
 
 MAX_POINTS = 2500
 """Points of the map; inference costs as many likelihoods a receiver."""
@@ -54,6 +53,7 @@ class LevelField:
         density: float64 (G,), sums to 1: how much the neighbourhood of each point was transmitted from.
         cell_km: distance between neighbouring points.
         site_km: float64 (K, 2).
+        site_radius_km: how close to a site a receiver stands at it.
         site_offset_db: float64 (K,), a site's mean departure from the path loss.
         site_floor_db: float64 (K,), level below which a site hears only itself.
         site_variance: float64 (K,), variance of the departures from path loss and offset, dB^2.
@@ -71,6 +71,7 @@ class LevelField:
     density: FloatArray
     cell_km: float
     site_km: FloatArray
+    site_radius_km: float
     site_offset_db: FloatArray
     site_floor_db: FloatArray
     site_variance: FloatArray
@@ -89,17 +90,19 @@ def fit_field(links: Links, sites: FloatArray | None = None, points: FloatArray 
     links = links.take(np.flatnonzero(np.isfinite(links.source_km).all(axis=1) & links.heard.any(axis=1)))
     if not len(links):
         raise CannotLocate("levels of known sources: found none: expected at least one to learn from")
-    source, sites = links.source_km, find_sites(links) if sites is None else sites
-    spread = max(float(np.sqrt(np.square(source - source.mean(axis=0)).sum(axis=1).mean())), MIN_SPREAD_KM)
+    source, spread = links.source_km, compute_spread(links.source_km)
+    radius = compute_site_radius(spread)
+    sites = find_sites(links, radius) if sites is None else sites
+    site = match_sites(links, sites, radius)
     lattice, cell = _lay_points(source, spread)
     points = lattice if points is None else points
     square = np.square(source[:, None] - links.receiver_km).sum(-1)
-    levels, decades = sort_by_site(links, compute_decades(square), match_sites(links, sites), len(sites))
+    levels, decades = sort_by_site(links, compute_decades(square), site, len(sites))
     exponent = _fit_exponent(levels, decades)
     departure = levels + exponent * decades
     offset = np.array([np.mean(column[np.isfinite(column)]) if np.isfinite(column).any() else np.nan
                        for column in departure.T])  # fmt: skip
-    roaming = links.heard & (match_sites(links, sites) < 0)
+    roaming = links.heard & (site < 0)
     loose = links.level_db[roaming] + exponent * compute_decades(square)[roaming]
     fixed = offset[np.isfinite(offset)]
     offset_db, spread_db = _describe_unknown(loose, fixed)
@@ -119,6 +122,7 @@ def fit_field(links: Links, sites: FloatArray | None = None, points: FloatArray 
         density=_compute_density(points, source, spread),
         cell_km=cell,
         site_km=sites,
+        site_radius_km=radius,
         site_offset_db=offset - offset_db,
         site_floor_db=np.array([_find_floor(column[np.isfinite(column)]) for column in levels.T]),
         site_variance=variance,

@@ -17,8 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from heimdall_assets.domain import SessionSet
+from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.level_field import fit_field
-from heimdall_assets.learning.level_links import Links, collect_links, find_centre, find_sites
+from heimdall_assets.learning.level_links import (
+    Links,
+    collect_links,
+    compute_site_radius,
+    compute_spread,
+    find_centre,
+    find_sites,
+)
 from heimdall_assets.learning.level_model import TUNING, LevelPrior, compute_negative_log_likelihood
 
 BLOCK_SIZES = (0.25, 1.0)
@@ -40,20 +48,20 @@ MAX_LOSS = 20.0
 LOST_RECEIVERS = 0.5
 """Largest share of receivers that tuning drops from a session, as the field does."""
 
-STRAY_DB = 2.0
+STRAY_DB = 1.0
 """Gain error of single receivers that tuning adds: campaigns are never calibrated alike."""
 
 COVERAGE = 0.90
-MAX_JUDGED = 300
+MAX_JUDGED = 200
 """Sessions of a fold that the width is found on."""
 
 POWER_DB = 3.0
 """Change of the transmitted power that tuning adds to a session: the next campaign holds its handheld differently."""
 
-JUMPS, JUMP_DB = 0.03, 15.0
+JUMPS, JUMP_DB = 0.01, 15.0
 """Share and size of receivers whose gain is plainly wrong: changes of 10 to 20 dB between seasons are common."""
 
-STRANGERS = 0.1
+STRANGERS = 0.05
 """Share of receivers that tuning moves off their site's map, so that strangers are judged honestly."""
 
 
@@ -79,6 +87,8 @@ def fit_level_prior(train: SessionSet, seed: int = 42, num_steps: int = 60) -> L
     centre = find_centre(train)
     links = collect_links(train, centre)
     links = links.take(np.flatnonzero(np.isfinite(links.source_km).all(axis=1) & links.heard.any(axis=1)))
+    if not len(links):
+        raise CannotLocate(f"{len(train)} sessions: no levels of known sources: expected at least one to learn from")
     tuning = None
     if num_steps and len(links) >= MIN_TUNED_SESSIONS:
         folds = make_folds(links, centre, seed)
@@ -89,7 +99,8 @@ def fit_level_prior(train: SessionSet, seed: int = 42, num_steps: int = 60) -> L
 def _draw(links: Links, whole: Links, centre: tuple[float, float], tuning: Tensor | None = None) -> LevelPrior:
     reach = np.concatenate([whole.receiver_km[whole.heard], whole.source_km])
     farthest = float(np.quantile(np.hypot(*reach.T), 0.99)) if len(reach) else 1.0
-    return LevelPrior.from_field(fit_field(links, find_sites(whole)), centre, max(farthest, 0.1), tuning)
+    sites = find_sites(whole, compute_site_radius(compute_spread(whole.source_km)))
+    return LevelPrior.from_field(fit_field(links, sites), centre, max(farthest, 0.1), tuning)
 
 
 def assign_blocks(source_km: NDArray[np.float64], size_km: float, seed: int) -> NDArray[np.int64]:
@@ -104,10 +115,10 @@ def make_folds(links: Links, centre: tuple[float, float], seed: int) -> list[Fol
     """Return folds of every block size; large training splits are thinned evenly."""
     chosen = np.unique(np.linspace(0, len(links) - 1, MAX_TUNED_SESSIONS).astype(np.int64))
     links = links.take(chosen)
-    spread = np.sqrt(np.square(links.source_km - links.source_km.mean(axis=0)).sum(axis=1).mean())
+    spread = compute_spread(links.source_km)
     folds = []
     for size in BLOCK_SIZES:
-        fold = assign_blocks(links.source_km, max(float(size * spread), 1e-3), seed)
+        fold = assign_blocks(links.source_km, size * spread, seed)
         for number in np.unique(fold):
             kept, left = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
             if len(kept) and len(left):
@@ -126,7 +137,10 @@ def to_tensors(links: Links) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def tune(folds: list[Fold], seed: int, num_steps: int) -> Tensor:
-    """Return the numbers of ``TUNING`` that make the held-out sessions of all folds most likely."""
+    """Return the numbers of ``TUNING`` that make the held-out sessions of all folds most likely.
+
+    Each step sees one fold of each block size, in turn.
+    """
     generator = torch.Generator().manual_seed(seed)
     tuning = folds[0].prior.tuning.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([tuning], lr=LEARNING_RATE)
@@ -134,7 +148,7 @@ def tune(folds: list[Fold], seed: int, num_steps: int) -> Tensor:
     for step in range(num_steps):
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * min(1.0, 2.0 * (1.0 - step / num_steps))
         loss = torch.zeros(())
-        for fold, (place, level, heard, source) in zip(folds, data, strict=True):
+        for fold, (place, level, heard, source) in list(zip(folds, data, strict=True))[step % NUM_FOLDS :: NUM_FOLDS]:
             rows = torch.randint(len(source), (BATCH,), generator=generator)
             place, level, heard = disturb(place[rows], level[rows], heard[rows], generator)
             mean, factor = torch.func.functional_call(
@@ -142,7 +156,7 @@ def tune(folds: list[Fold], seed: int, num_steps: int) -> Tensor:
             )
             loss = loss + compute_negative_log_likelihood(mean, factor, source[rows])[0].clamp(max=MAX_LOSS).mean()
         optimiser.zero_grad()
-        (loss / len(folds)).backward()
+        (loss / len(BLOCK_SIZES)).backward()
         optimiser.step()
     return tuning.detach()
 

@@ -17,11 +17,15 @@ from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_cent
 MIN_DISTANCE_KM = 0.01
 """Distances blend into this below it: no path-loss law holds within the antennas' surroundings."""
 
-SITE_RADIUS_KM = 0.02
-"""Receivers closer than this stand at one site; a handheld's or bus's own GNSS error is a few metres."""
+SITE_RADIUS_KM, SITE_RADIUS_SHARE = 0.02, 0.01
+"""Receivers closer than this, or than this share of the sources' spread, stand at one site: GNSS errs by metres, and
+the planes of sessions far apart are turned against each other."""
 
 MIN_SITE_LEVELS = 30
 """Levels that make a place a site; a moving receiver's places have fewer and share one law."""
+
+MIN_SPREAD_KM = 0.2
+"""Ground that even a single known source makes known."""
 
 MAX_SITES = 128
 
@@ -92,7 +96,18 @@ def compute_decades(distance_square_km2: FloatArray) -> FloatArray:
     return np.asarray(5.0 * np.log10(distance_square_km2 + MIN_DISTANCE_KM**2), dtype=np.float64)
 
 
-def find_sites(links: Links) -> FloatArray:
+def compute_spread(source_km: FloatArray) -> float:
+    """Return the root-mean-square distance of sources (S, 2) from their centre in km, at least ``MIN_SPREAD_KM``."""
+    spread = np.sqrt(np.square(source_km - source_km.mean(axis=0)).sum(axis=1).mean())
+    return max(float(spread), MIN_SPREAD_KM)
+
+
+def compute_site_radius(spread_km: float) -> float:
+    """Return how close in km receivers stand at one site, where sources are spread so far."""
+    return max(SITE_RADIUS_KM, SITE_RADIUS_SHARE * spread_km)
+
+
+def find_sites(links: Links, radius_km: float = SITE_RADIUS_KM) -> FloatArray:
     """Return places that many levels come from, float64 (K, 2), the busiest first."""
     places = np.round(links.receiver_km[links.heard], 3)
     unique, counts = np.unique(places, axis=0, return_counts=True)
@@ -101,17 +116,17 @@ def find_sites(links: Links) -> FloatArray:
     for place, count in zip(unique[order], counts[order], strict=True):
         if count < MIN_SITE_LEVELS or len(sites) == MAX_SITES:
             break
-        if all(np.hypot(*(place - site)) > 2.0 * SITE_RADIUS_KM for site in sites):
+        if all(np.hypot(*(place - site)) > 2.0 * radius_km for site in sites):
             sites.append(place)
     return np.array(sites).reshape(-1, 2)
 
 
-def match_sites(links: Links, sites: FloatArray) -> NDArray[np.int64]:
+def match_sites(links: Links, sites: FloatArray, radius_km: float = SITE_RADIUS_KM) -> NDArray[np.int64]:
     """Return the site of every link, int64 (S, R); -1: none, or not heard."""
     if not len(sites):
         return np.full(links.heard.shape, -1, dtype=np.int64)
     distance, nearest = cKDTree(sites).query(links.receiver_km)
-    return np.where(links.heard & (distance <= SITE_RADIUS_KM), nearest, -1).astype(np.int64)
+    return np.where(links.heard & (distance <= radius_km), nearest, -1).astype(np.int64)
 
 
 def sort_by_site(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.learning.level_field import LevelField
-from heimdall_assets.learning.level_links import MIN_DISTANCE_KM, SITE_RADIUS_KM
+from heimdall_assets.learning.level_links import MIN_DISTANCE_KM
 
 NUM_REWEIGHTINGS = 3
 """Steps of the transmitted power's fit at each candidate: least squares first, then with outliers weighed down."""
@@ -50,17 +50,17 @@ NOWHERE_KM = 9e5
 """Farther away than any receiver."""
 
 TUNING = {
-    "noise": -1.5,  # log share of a site's variance that its map cannot tell
-    "doubt": -0.7,  # log factor of the kriging variance
+    "noise": -2.3,  # log share of a site's variance that its map cannot tell
+    "doubt": -1.1,  # log factor of the kriging variance
     "quiet": -2.0,  # logit of the share of that variance left where a site hears only its own noise
-    "freedom": 0.0,  # logit of Student's degrees of freedom between the two of FREEDOM
+    "freedom": 0.5,  # logit of Student's degrees of freedom between the two of FREEDOM
     "blunt": -0.7,  # log of the likelihood's exponent
-    "gain": 1.0,  # log sigma of the transmitted power in dB
+    "gain": 1.4,  # log sigma of the transmitted power in dB
     "roaming": 4.0,  # log variance of a receiver at no known site about the path loss, dB^2
-    "floor": 1.0,  # log variance that every level has, dB^2
-    "elsewhere": -1.0,  # logit of the prior's share that is spread evenly over the trained points
+    "floor": 1.5,  # log variance that every level has, dB^2
+    "elsewhere": 0.0,  # logit of the prior's share that is spread evenly over the trained points
     "shift": 0.0,  # dB added to the expected level of a receiver at no known site
-    "width": 0.0,  # log of the factor of the covariance
+    "width": 0.5,  # log of the factor of the covariance
 }
 """Numbers of the likelihood with their starting values; ``level_fit`` chooses them on held-out blocks."""
 
@@ -99,7 +99,9 @@ class LevelPrior(nn.Module):
             "site_variance": (num_sites,),
             "residual": (num_sites, num_points),
             "doubt": (num_sites, num_points),
-            "law": (6,),  # exponent, offset_db, reach_km, cell_km, farthest known ground in km, share elsewhere
+            "law": (
+                7,
+            ),  # exponent, offset_db, reach_km, cell_km, farthest known ground km, share elsewhere, site radius km
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.ones(shape))
@@ -145,6 +147,7 @@ class LevelPrior(nn.Module):
             }
         share = min(POLAR_SHARE + POLAR_SESSIONS / (POLAR_SESSIONS + field.num_sources), 0.9)
         law = [field.exponent, field.offset_db, field.reach_km, field.cell_km, farthest_km, share]
+        law += [field.site_radius_km]
         for name, value in (values | {"law": np.array(law)}).items():
             getattr(prior, name).copy_(torch.as_tensor(value, dtype=torch.float32))
         if tuning is None:
@@ -185,7 +188,7 @@ class LevelPrior(nn.Module):
         far = self._judge_polar(polar, place, level, heard, links)
         near_prior, far_prior = self._weigh(place, heard)
         posterior = torch.cat([near + near_prior, far + far_prior], 1).softmax(1)
-        points = torch.cat([self.points.expand(len(place), -1, -1), polar], 1)
+        points = torch.cat([self.points.expand(place.shape[0], -1, -1), polar], 1)
         cell = torch.cat([self.law[3].expand(near.shape), scale.unsqueeze(1) * self.polar_cell], 1)
         return self._summarise(posterior, points, cell)
 
@@ -207,7 +210,7 @@ class LevelPrior(nn.Module):
     def _match_sites(self, place: Tensor, heard: Tensor) -> Tensor:
         """Return how much each receiver belongs to each site, (B, R, K), 1 within metres of one, 0 far from all."""
         square = _compute_square(place, self.site)
-        near = torch.exp(-((square / (0.75 * SITE_RADIUS_KM) ** 2).square())) * heard.unsqueeze(-1)
+        near = torch.exp(-((square / (0.75 * self.law[6]).square()).square())) * heard.unsqueeze(-1)
         return near / near.sum(-1, keepdim=True).clamp_min(1.0)
 
     def _judge_points(self, place: Tensor, level: Tensor, heard: Tensor, links: Tensor) -> Tensor:
@@ -220,7 +223,7 @@ class LevelPrior(nn.Module):
         return self._fit_gain(mean, variance, level, heard, links, known)
 
     def _judge_polar(self, polar: Tensor, place: Tensor, level: Tensor, heard: Tensor, links: Tensor) -> Tensor:
-        """Return the log-likelihood of the polar grid, (B, Q): sites keep their offsets, but have no maps there."""
+        """Return the same of the polar grid, (B, Q): sites keep their offsets, but have no maps there."""
         square = (place.unsqueeze(2) - polar.unsqueeze(1)).square().sum(-1)
         known = links.sum(-1, keepdim=True)
         mean = self._compute_path_loss(square) + (links @ self.site_offset).unsqueeze(-1)
