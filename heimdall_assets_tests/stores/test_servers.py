@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -60,11 +61,12 @@ def test_databases_are_fresh_copies(postgres: PostgresServer) -> None:
         postgres.drop_database(name)
 
 
-def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "initdb").write_text("#!/bin/sh\necho the reason why >&2\nexit 3\n")
-    (tmp_path / "initdb").chmod(0o755)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+def test_a_server_that_cannot_start_shows_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # where the server's user can reach it
+        folder = Path(name)
         folder.chmod(0o755)
-    monkeypatch.setenv("HEIMDALL_PG_BIN", str(tmp_path))
-    with pytest.raises(RuntimeError, match="the reason why"), servers.run_postgres():
-        pass
+        (folder / "initdb").write_text("#!/bin/sh\necho the reason why >&2\nexit 3\n")
+        (folder / "initdb").chmod(0o755)
+        monkeypatch.setenv("HEIMDALL_PG_BIN", name)
+        with pytest.raises(RuntimeError, match="the reason why"), servers.run_postgres():
+            pass
