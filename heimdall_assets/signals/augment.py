@@ -30,11 +30,11 @@ def augment_spectrograms(
     """
     out = np.array(features, dtype=np.float32, copy=True)
     num_pictures, _, num_bands, num_frames = out.shape
-    gain_db = rng.uniform(-spec.max_gain_db, spec.max_gain_db, num_pictures).astype(np.float32)
-    shift = rng.integers(-spec.max_shift_frames, spec.max_shift_frames, num_pictures, endpoint=True)
-    lost = rng.random(num_pictures) < spec.dropout
-    width = rng.integers(1, max(1, round(MAX_BAND_FRACTION * num_bands)), num_pictures, endpoint=True)
-    first = rng.integers(0, num_bands - width, endpoint=True)
+    gain_db = np.asarray(rng.uniform(-spec.max_gain_db, spec.max_gain_db, num_pictures), dtype=np.float32)
+    shift = np.asarray(rng.integers(-spec.max_shift_frames, spec.max_shift_frames, num_pictures, endpoint=True))
+    lost = np.asarray(rng.random(num_pictures)) < spec.dropout
+    width = np.asarray(rng.integers(1, max(1, round(MAX_BAND_FRACTION * num_bands)), num_pictures, endpoint=True))
+    first = np.asarray(rng.integers(0, num_bands - width, endpoint=True))
     np.clip(out + gain_db[:, None, None, None], floor_db, 0.0, out=out)
     for index in range(num_pictures):
         if shift[index] % num_frames:

@@ -138,7 +138,9 @@ def compute_mel_bank(
     sample_rate_hz: float, n_fft: int, num_mels: int, f_min_hz: float, f_max_hz: float
 ) -> NDArray[np.float64]:
     """Return triangular mel weights, float64 (num_mels, n_fft / 2 + 1), peak 1; neighbours add up to 1."""
-    return _compute_weights(np.arange(n_fft // 2 + 1) * (sample_rate_hz / n_fft), num_mels, f_min_hz, f_max_hz)
+    return _compute_weights(
+        (sample_rate_hz / n_fft) * np.arange(n_fft // 2 + 1, dtype=np.float64), num_mels, f_min_hz, f_max_hz
+    )
 
 
 def _compute_weights(
@@ -264,7 +266,7 @@ class _Bank:
     @lru_cache(maxsize=64)
     def build(sample_rate_hz: float, n_fft: int, num_mels: int, f_min_hz: float, f_max_hz: float) -> "_Bank":
         num_used = min(n_fft // 2 + 1, int(f_max_hz / sample_rate_hz * n_fft) + 1)
-        bin_hz = np.arange(num_used) * (sample_rate_hz / n_fft)
+        bin_hz = (sample_rate_hz / n_fft) * np.arange(num_used, dtype=np.float64)
         weights = _compute_weights(bin_hz, num_mels, f_min_hz, f_max_hz).astype(np.float32)
         used = np.flatnonzero(weights.any(axis=0))
         num_bins = int(used[-1]) + 1 if len(used) else 2
