@@ -20,6 +20,7 @@ from heimdall_assets.learning.network_tokens import (
     NUM_SOLUTION_COLUMNS,
     NUM_SOLUTION_PAIRS,
     Attention,
+    LateLevel,
     Session,
     describe_receivers,
     describe_solutions,
@@ -61,7 +62,7 @@ class NetworkLocalizationNet(nn.Module):
             (B, R) to a mean (B, 2) and an upper factor (B, 3) 1/km, frozen; sessions without delays are left to it
             alone. None: a wide round prior around the receivers.
         trust: 0: start as weighted least squares; 1: as the likelihood that some arrivals are late.
-        late_loss_db: how much weaker late arrivals are; 0: levels say nothing about it.
+        late_level: how much weaker late arrivals are; None: levels say nothing about it.
     """
 
     def __init__(
@@ -73,11 +74,11 @@ class NetworkLocalizationNet(nn.Module):
         backbone: nn.Module | None = None,
         level_prior: nn.Module | None = None,
         trust: float = 0.0,
-        late_loss_db: float = 0.0,
+        late_level: LateLevel | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.level_prior = backbone, level_prior
-        self.solver, self.late_loss_db = GaussNewton(), late_loss_db
+        self.solver, self.late_level = GaussNewton(), late_level
         self.embed_receiver = nn.Linear(NUM_RECEIVER_COLUMNS, width)
         self.embed_solution = nn.Linear(NUM_SOLUTION_COLUMNS, width)
         self.embed_spectrogram = None if backbone is None else nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
@@ -119,8 +120,8 @@ class NetworkLocalizationNet(nn.Module):
             unit = session.spread.clamp_min(MIN_SPREAD_KM)
             direct = self.solver.search(delays, unit)
             late, odds = self.solver.search_late(delays, session.sigma, direct), torch.zeros_like(session.sigma)
-            if self.late_loss_db:
-                odds = judge_levels(session, late, self.late_loss_db)
+            if self.late_level is not None:
+                odds = judge_levels(session, late, self.late_level)
                 late = self.solver.search_late(delays, session.sigma, direct, odds)
             found = describe_solutions(session, delays.detach(), direct, late, odds)
         tokens = tokens + self.embed_solution(found.columns)

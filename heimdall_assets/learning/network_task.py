@@ -26,6 +26,7 @@ from heimdall_assets.learning.network_data import (
 from heimdall_assets.learning.network_graph import GROUP_EDGES, NetworkGraph, place_origin
 from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
 from heimdall_assets.learning.network_model import NetworkLocalizationNet
+from heimdall_assets.learning.network_tokens import LateLevel
 from heimdall_assets.learning.physics import LEVEL_EXPONENT
 from heimdall_assets.learning.receiver_frame import compute_channel_statistics, read_features
 from heimdall_assets.learning.task import ExportGraph
@@ -91,7 +92,8 @@ class NetworkTask:
 
             self._level_prior = LevelPrior.fit_initial(chosen)
             statistics["level_prior"] = self._level_prior.settings
-        statistics["late_loss_db"] = measure_late_loss_db(chosen)
+        late_level = measure_late_level(chosen)
+        statistics["late_level"] = None if late_level is None else list(late_level)
         statistics["trust"] = _choose_trust(chosen.take(np.flatnonzero(num_timed >= MIN_TIMED)[:MAX_PROBED]))
         return statistics
 
@@ -115,7 +117,7 @@ class NetworkTask:
             backbone=backbone,
             level_prior=level_prior,
             trust=statistics["trust"],
-            late_loss_db=statistics["late_loss_db"],
+            late_level=None if statistics["late_level"] is None else LateLevel(*statistics["late_level"]),
         )
 
     def start_network(
@@ -286,13 +288,13 @@ def take_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predi
     )
 
 
-def measure_late_loss_db(sessions: SessionSet) -> float:
-    """Return how much weaker blocked receivers are than clear ones at the same distance, in dB; 0.0 where unknown.
+def measure_late_level(sessions: SessionSet) -> LateLevel | None:
+    """Return how weak blocked receivers are, as against clear ones at the same distance; None where it is unknown.
 
-    Only a simulation knows who is blocked; below ``MIN_LOSS_DB`` levels are left out of it.
+    Only a simulation knows who is blocked; a mean loss below ``MIN_LOSS_DB`` is left out of it.
     """
-    if sessions.blocked is None or not sessions.blocked.any() or sessions.blocked.all():
-        return 0.0
+    if sessions.blocked is None:
+        return None
     owner = np.repeat(np.arange(len(sessions)), sessions.num_receivers)
     distance_m = compute_distance_m(
         sessions.source_latitude[owner],
@@ -300,15 +302,23 @@ def measure_late_loss_db(sessions: SessionSet) -> float:
         sessions.receiver_latitude,
         sessions.receiver_longitude,
     )
-    power = sessions.level_db + 10.0 * LEVEL_EXPONENT * np.log10(np.maximum(distance_m, 10.0))
+    power = sessions.level_db + 10.0 * LEVEL_EXPONENT * np.log10(np.maximum(distance_m, 10.0) / 1000.0)
     known = np.isfinite(power)
     clear, blocked = known & ~sessions.blocked, known & sessions.blocked
-    total, count = (np.bincount(owner, weights, len(sessions)) for weights in (np.where(clear, power, 0.0), clear))
-    usable = blocked & (count[owner] > 0)
-    if not usable.any():
-        return 0.0
-    loss_db = float(np.mean((total / np.maximum(count, 1))[owner[usable]] - power[usable]))
-    return round(loss_db, 1) if loss_db >= MIN_LOSS_DB else 0.0
+    count = np.bincount(owner[clear], minlength=len(sessions))
+    mean = np.bincount(owner[clear], power[clear], len(sessions)) / np.maximum(count, 1)
+    late, several = blocked & (count[owner] > 0), clear & (count[owner] > 1)
+    if not late.any() or not several.any():
+        return None
+    loss_db = float(np.mean((mean[owner] - power)[late]))
+    if loss_db < MIN_LOSS_DB:
+        return None
+    freedom = several.sum() - np.sum(count > 1)
+    sigma_db = max(float(np.sqrt(np.square((power - mean[owner])[several]).sum() / max(freedom, 1))), 1.0)
+    heard = count > 0
+    between = float(mean[heard].var()) - sigma_db**2 * float(np.mean(1.0 / count[heard]))
+    found = (loss_db, sigma_db, float(mean[heard].mean()), max(between, 0.25) ** 0.5)
+    return LateLevel(*(round(value, 2) for value in found))
 
 
 def _choose_trust(sessions: SessionSet) -> float:

@@ -40,6 +40,22 @@ NUM_RECEIVER_COLUMNS, NUM_SOLUTION_COLUMNS = 22, 21
 NUM_RECEIVER_PAIRS, NUM_SOLUTION_PAIRS = 1, 3
 
 
+class LateLevel(NamedTuple):
+    """What training sessions say of the levels of late arrivals, dB.
+
+    Attributes:
+        loss_db: how much weaker they are at the same distance; 0: levels do not tell.
+        sigma_db: scatter of one level about the log-distance law.
+        power_db: mean level at 1 km.
+        power_sigma_db: how much that differs between sessions.
+    """
+
+    loss_db: float = 0.0
+    sigma_db: float = LEVEL_SIGMA_DB
+    power_db: float = 0.0
+    power_sigma_db: float = 100.0
+
+
 class Session(NamedTuple):
     """A receivers' table taken apart; masked entries are 0 (sigma 1), masks bool (B, R)."""
 
@@ -203,16 +219,16 @@ def describe_solutions(
     return Solutions(*(item.detach() for item in found))
 
 
-def judge_levels(session: Session, late_states: tuple[Tensor, Tensor, Tensor], loss_db: float) -> Tensor:
+def judge_levels(session: Session, late_states: tuple[Tensor, Tensor, Tensor], known: LateLevel) -> Tensor:
     """Return log likelihood ratios (B, R) of each receiver being late, from how much weaker it is than the others.
 
-    At the best state each level is compared with the log-distance law, the power taken from receivers that are not
-    late. Bounded, as one level is never proof.
+    At the best state each level is compared with the log-distance law, the power being the mean of what is known of it
+    and of the receivers that are not late, by their variances. Bounded, as one level is never proof.
 
     Args:
         session: levels and places.
         late_states: states (B, S, 2), emission (B, S), cost (B, S).
-        loss_db: what a blocked path loses.
+        known: what training sessions say.
 
     Source: ratio of two normal densities of one spread, means 0 and -loss.
     """
@@ -224,8 +240,10 @@ def judge_levels(session: Session, late_states: tuple[Tensor, Tensor, Tensor], l
     _, _, _, probability = score_late_arrivals(residual, session.sigma)
     power = session.level + 10.0 * LEVEL_EXPONENT * ranges[:, 0].clamp_min(0.01).log10()
     both = session.heard & session.timed
-    power = power - compute_mean(power, (1.02 - probability) * both.to(power.dtype)).unsqueeze(-1)
-    ratio = -(loss_db * power + 0.5 * loss_db**2) / LEVEL_SIGMA_DB**2
+    clear = (1.02 - probability) * both.to(power.dtype) / known.sigma_db**2
+    prior = 1.0 / known.power_sigma_db**2
+    mean = ((clear * power).sum(-1) + prior * known.power_db) / (clear.sum(-1) + prior)
+    ratio = -(known.loss_db * (power - mean.unsqueeze(-1)) + 0.5 * known.loss_db**2) / known.sigma_db**2
     return torch.where(both, ratio.clamp(-MAX_ODDS, MAX_ODDS), 0.0)
 
 

@@ -177,9 +177,9 @@ class GaussNewton(nn.Module):
 
     def descend(self, state: Tensor, delays: Delays, num_iterations: int) -> Tensor:
         """Return states (B, S, 2) after Levenberg-Marquardt iterations, each taken only where it lowers the cost."""
-        weight = delays.weight.unsqueeze(1).expand(-1, state.shape[1], -1)
 
         def improve(state: Tensor, damping: Tensor, cost: Tensor, residual: Tensor, unit: Tensor) -> tuple[Tensor, ...]:
+            weight = delays.weight.unsqueeze(1).expand_as(residual)
             east, north, _ = solve_rows(*make_rows(state, unit, residual, weight, delays, damping))
             tried = state + torch.stack([east, north], -1)
             new_residual, new_unit = compute_residuals(tried, delays)

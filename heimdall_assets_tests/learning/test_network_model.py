@@ -13,14 +13,26 @@ from heimdall_assets.errors import CannotLocate, InvalidInput
 from heimdall_assets.learning.network_data import RECEIVER_COLUMNS, assemble_table, disturb_table, join_sessions
 from heimdall_assets.learning.network_graph import choose_scale, to_degrees
 from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
-from heimdall_assets.learning.network_task import NetworkTask, count_timed, simulate_training_sessions
+from heimdall_assets.learning.network_task import (
+    NetworkTask,
+    count_timed,
+    measure_late_level,
+    simulate_training_sessions,
+)
 from heimdall_assets.learning.physics import compute_covariance
 from heimdall_assets.locating.tdoa import locate_by_delays
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
 
-PLAIN = {"feature_shape": None, "feature_mean_db": None, "feature_std_db": None, "level_prior": None, "trust": 0.0, "late_loss_db": 0.0}
+PLAIN = {
+    "feature_shape": None,
+    "feature_mean_db": None,
+    "feature_std_db": None,
+    "level_prior": None,
+    "trust": 0.0,
+    "late_level": None,
+}
 
 
 def simulate(num, first=0, network="italian", **changes):
@@ -269,6 +281,23 @@ def test_training_data_can_be_joined_with_simulated_sessions_of_other_networks()
     assert sum(len(part) for part in simulate_training_sessions(100, 1)) == 100
     with pytest.raises(InvalidInput, match="only the first"):
         join_sessions([train, replace(train, features=np.zeros((1, 3, 32, 32), np.float32))])
+
+
+def test_the_loss_of_blocked_receivers_is_measured_and_helps_to_find_them():
+    fields = {"blocked_fraction": 0.3, "blocked_excess_s": 2e-6, "min_receivers": 5}
+    weaker = simulate(600, blocked_loss_db=15.0, **fields)
+    found = measure_late_level(weaker)
+    assert found.loss_db == pytest.approx(15.0, abs=1.0)
+    assert found.sigma_db == pytest.approx(6.6, abs=0.5)
+    assert found.power_sigma_db < 2.0
+    deaf, told = (
+        NetworkTask().build_network(ModelSpec(), PLAIN | {"trust": 1.0, "late_level": item})
+        for item in (None, list(found))
+    )
+    errors = [np.median(compute_errors_m(weaker, predict(weaker, network))) for network in (deaf, told)]
+    assert errors[1] < 0.95 * errors[0]
+    assert measure_late_level(simulate(600, **fields)) is None
+    assert measure_late_level(replace(weaker, blocked=None)) is None
 
 
 def test_statistics_choose_the_classical_solution_that_fits_the_data():
