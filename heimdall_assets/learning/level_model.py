@@ -46,6 +46,9 @@ FREEDOM = (2.0, 40.0)
 """Range of Student's degrees of freedom: above it one mad receiver outvotes the others, below it a strong level, the
 best sign of a transmitter nearby, counts for nothing."""
 
+CACHE_SESSIONS = 4
+"""Sessions judged at once: more of them leave the processor's cache and take three times as long each."""
+
 NOWHERE_KM = 9e5
 """Farther away than any receiver."""
 
@@ -180,6 +183,15 @@ class LevelPrior(nn.Module):
         Returns:
             ``mu`` and ``factor`` = u11, u12, u22 with U^T U the inverse covariance, both finite for any input.
         """
+        num_sessions = receiver_en_km.shape[0]
+        exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+        if not exporting and num_sessions > CACHE_SESSIONS:
+            links = (value.split(CACHE_SESSIONS) for value in (receiver_en_km, level_db, level_mask))
+            means, factors = zip(*(self._locate(*part) for part in zip(*links, strict=True)), strict=True)
+            return torch.cat(means), torch.cat(factors)
+        return self._locate(receiver_en_km, level_db, level_mask)
+
+    def _locate(self, receiver_en_km: Tensor, level_db: Tensor, level_mask: Tensor) -> tuple[Tensor, Tensor]:
         place, level, heard = self._clean(receiver_en_km, level_db, level_mask)
         centre, scale = self._find_scale(place, level, heard)
         polar = centre.unsqueeze(1) + scale[:, None, None] * self.polar
