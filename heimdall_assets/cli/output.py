@@ -82,10 +82,15 @@ def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
 
     def listen(asset: str, what: str, done: int, total: int) -> None:
         name = f"{asset}: {what}" if asset else what
+        if not tasks:  # a command that fails before its work begins prints its error and nothing else
+            bar.console.print(title)
+            bar.start()
         if name not in tasks:
             tasks[name] = bar.add_task(name, total=total)
         bar.update(tasks[name], completed=done, total=total)
 
-    with bar:
-        bar.console.print(title)
+    try:
         yield listen
+    finally:
+        if tasks:
+            bar.stop()

@@ -74,11 +74,9 @@ class Computed:
 
 def read_index(objects: ObjectStore, name: str) -> pd.DataFrame | None:
     """Return the cumulative index behind reference ``name``, or None where there is none or it is damaged."""
-    digest = objects.read_reference(name)
-    if digest is None:
-        return None
     try:
-        return decode_table(objects.read_bytes(digest))
+        digest = objects.read_reference(name)
+        return None if digest is None else decode_table(objects.read_bytes(digest))
     except HeimdallError:
         return None
 
@@ -442,9 +440,7 @@ def _pack_shards(
     return places
 
 
-def load_features(
-    objects: ObjectStore, index: pd.DataFrame
-) -> tuple[pd.DataFrame | None, NDArray[np.float32] | None]:
+def load_features(objects: ObjectStore, index: pd.DataFrame) -> tuple[pd.DataFrame | None, NDArray[np.float32] | None]:
     """Return ``index`` with its rows renumbered, and the one array they count in: float32 (F, 3, mels, frames).
 
     Both are None where there is no feature at all. A single shard that is used whole stays memory-mapped; otherwise

@@ -79,13 +79,13 @@ def find_or_compute(
 
 def read_result(objects: ObjectStore, name: str) -> Manifest | None:
     """Return the manifest behind reference ``name`` if it and all its artifacts are still there, else None."""
-    digest = objects.read_reference(name)
-    if digest is None:
-        return None
     try:
+        digest = objects.read_reference(name)
+        if digest is None:
+            return None
         manifest = Manifest.decode(objects.read_bytes(digest))
-    except (StorageError, ValueError):
-        return None  # damaged at rest: computing it again heals it
+    except (StorageError, NotFound, ValueError):
+        return None  # damaged or gone at rest: computing it again heals it
     if all(objects.exists(artifact.digest) for artifact in manifest.artifacts.values()):
         return manifest
     return None

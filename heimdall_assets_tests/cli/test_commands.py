@@ -70,7 +70,10 @@ def test_plan_says_what_would_run_and_why(heimdall):
     tiny += ["--set", "TrainingSpec.num_threads=1", "--set", "EvaluationSpec.num_bootstrap=100"]
     same = json.loads(heimdall("plan", *tiny, "--json").stdout)
     assert {step["action"] for step in same} == {"reuse"}
-    other = {step["asset"]: step for step in json.loads(heimdall("plan", *tiny, "--set", "FeatureSpec.f_max_hz=5000", "--json").stdout)}
+    other = {
+        step["asset"]: step
+        for step in json.loads(heimdall("plan", *tiny, "--set", "FeatureSpec.f_max_hz=5000", "--json").stdout)
+    }
     assert other["iq_files"]["action"] == "reuse"
     assert other["spectrogram_features"]["reason"] == "FeatureSpec.f_max_hz: 6000.0 -> 5000.0"
     assert other["model_release"]["action"] == "compute"  # all the way down, not one step

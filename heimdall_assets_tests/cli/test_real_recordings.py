@@ -43,7 +43,16 @@ def test_dcf77_is_located_within_15_km_and_inside_its_ellipse(heimdall, shared_d
 def test_a_recording_without_gnss_is_refused_and_nothing_is_added(heimdall, shared_data):
     file = next((shared_data / "kiwisdr_without_gnss").glob("*.wav"))
     result = heimdall(
-        "import", "kiwisdr", "--session", "x", "--source", "MSF,54.9,-3.3", "--receiver", "G7UAK,51.17,-1.4", file, code=2
+        "import",
+        "kiwisdr",
+        "--session",
+        "x",
+        "--source",
+        "MSF,54.9,-3.3",
+        "--receiver",
+        "G7UAK,51.17,-1.4",
+        file,
+        code=2,
     )
     assert "no GNSS fix" in result.stderr
     assert result.stderr.count("\n") == 1
@@ -53,7 +62,13 @@ def test_a_recording_without_gnss_is_refused_and_nothing_is_added(heimdall, shar
 def test_powder_rows_appear_in_the_snapshot_after_approval(heimdall, shared_data):
     folder = shared_data / "powder_rss"
     heimdall(
-        "import", "rss-table", "--receivers", folder / "receivers.json", "--campaign", "powder", folder / "single_tx.csv"
+        "import",
+        "rss-table",
+        "--receivers",
+        folder / "receivers.json",
+        "--campaign",
+        "powder",
+        folder / "single_tx.csv",
     )
     from heimdall_assets.places import read_places
     from heimdall_assets.specs import DatasetSpec

@@ -1,6 +1,8 @@
 """The sensors on a real database and a real Dagster instance."""
 
 import json
+import os
+import shutil
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -39,9 +41,7 @@ def tick(places, instance, cursor=None, policy=EAGER):
 
 def finish(instance, request, status):
     """Let a requested run end as ``status``, without running it."""
-    run = instance.create_run_for_job(
-        dg.job(name="release")(lambda: None), tags=request.tags
-    )
+    run = instance.create_run_for_job(dg.job(name="release")(lambda: None), tags=request.tags)
     event = {
         dg.DagsterRunStatus.FAILURE: dg.DagsterEventType.RUN_FAILURE,
         dg.DagsterRunStatus.SUCCESS: dg.DagsterEventType.RUN_SUCCESS,
@@ -88,12 +88,9 @@ def test_a_database_that_is_away_for_a_while_loses_nothing(released, tmp_path):
     with dg.instance_for_test() as instance:
         cursor = tick(released, instance).cursor
         stores = released.open_stores()
-        path = stores.measurements.engine.url.database
+        path = released.home / "heimdall.db"
         stores.measurements.close()
         away = tmp_path / "away.db"
-        import os
-        import shutil
-
         shutil.move(path, away)
         os.mkdir(path)  # not even a new one can be made in its place
         try:

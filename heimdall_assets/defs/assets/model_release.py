@@ -35,7 +35,7 @@ def model_release(
         stores,
         onnx_model,
         evaluation_metrics,
-        checks=find_checks(context.instance, context.run_id),
+        checks=find_checks(context.instance, context.run.run_id),
         dagster_events=find_events(context.instance, [node.manifest for node in nodes]),
     )
     progress("model released", 1, 1)
