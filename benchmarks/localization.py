@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from heimdall_assets.domain import SessionSet
-from heimdall_assets.learning.network_data import join_sessions
+from heimdall_assets.domain import Predictions, SessionSet
+from heimdall_assets.learning.network_data import assemble_table, join_sessions
+from heimdall_assets.learning.network_graph import to_degrees
+from heimdall_assets.learning.network_tokens import take_apart
+from heimdall_assets.learning.physics import (
+    Delays,
+    GaussNewton,
+    compute_covariance,
+    compute_delay_residuals,
+    compute_mean,
+    compute_step,
+)
 from heimdall_assets.learning.residuals import compute_residuals
 from heimdall_assets.learning.training import FittedModel, fit_model
 from heimdall_assets.locating.bounds import compute_session_bounds
@@ -39,6 +50,11 @@ TITLES = {
     "blocked_silent": "Simulated, 30 % of receivers blocked (mean 2 us), 5 to 30 dB, levels say nothing about it",
     "blocked_weaker": "Simulated, 30 % of receivers blocked (mean 2 us), 5 to 30 dB, and 15 dB weaker for it",
 }
+CORNERS: dict[str, dict[str, Any]] = {
+    "27 to 30 dB, clocks 30 ns": {"snr_min_db": 27.0, "snr_max_db": 30.0, "clock_jitter_s": 30e-9},
+    "30 to 35 dB, clocks 20 ns": {"snr_min_db": 30.0, "snr_max_db": 35.0, "clock_jitter_s": 20e-9},
+}
+"""Where the specification's 90 % below 30 m is a matter of reach, not of luck."""
 
 
 def simulate(world: str, seed: int, num: int, network: str = "italian", **changes: Any) -> SessionSet:
@@ -67,9 +83,41 @@ def fit(world: str, num_train: int, num_epochs: int, num_threads: int) -> tuple[
     return fitted, cost | {"num_threads": num_threads, "num_weights": fitted.settings["facts"]["num_weights"]}
 
 
+def locate_by_reweighting(sessions: SessionSet) -> Predictions:
+    """Return the textbook's robust least squares: the plain solution, reweighted by Cauchy's loss until it rests.
+
+    ``tdoa_robust`` is the stronger one: many starts under the robust loss itself, levels choosing between minima.
+
+    Source: Holland and Welsch, Communications in Statistics 6 (1977) 813, scale 2.385.
+    """
+    table = assemble_table(sessions)
+    session = take_apart(torch.from_numpy(table.receivers))
+    weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
+    wide = torch.stack([0.5 / session.spread, torch.zeros_like(session.spread), 0.5 / session.spread], -1)
+    nothing = torch.zeros_like(weight)
+    mean = torch.zeros(len(sessions), 2)
+    delays = Delays(session.receivers, session.ground, session.arrival, weight, mean, wide, nothing, nothing)
+    state = GaussNewton().search(delays, session.spread)[:, :1]
+    factor = wide
+    for _ in range(30):
+        residual = compute_delay_residuals(state, delays)[0]
+        reweighted = weight.unsqueeze(1)
+        for _ in range(3):
+            centred = residual - compute_mean(residual, reweighted).unsqueeze(-1)
+            reweighted = weight.unsqueeze(1) / (1.0 + weight.unsqueeze(1) * (centred / 2.385).square())
+        step, factor = compute_step(state, delays, torch.full_like(residual[..., 0], 1e-2), reweighted)
+        state = state + step
+    latitude, longitude = to_degrees(state[:, 0].double(), torch.from_numpy(table.origin_deg))
+    covariance = compute_covariance(factor[:, 0].double()).numpy() * 1e6
+    return Predictions(latitude.numpy(), longitude.numpy(), covariance, "cauchy_reweighted")
+
+
 def judge(sessions: SessionSet, fitted: FittedModel) -> dict[str, Any]:
     """Return one row of figures a method, and the model's ratios."""
     found = {"model": fitted.predict(sessions)}
+    untrained = fitted.task.build_network(fitted.model, fitted.statistics)
+    found["model_untrained"] = fitted.task.predict(untrained, sessions, fitted.statistics, {})
+    found["cauchy_reweighted"] = locate_by_reweighting(sessions)
     found |= {name: estimate(sessions, None) for name, estimate in ESTIMATORS.items()}
     if sessions.blocked is not None and sessions.blocked.any():
         found |= {name: estimate(sessions, None) for name, estimate in ORACLES.items()}
@@ -102,16 +150,10 @@ def run_world(world: str, options: argparse.Namespace) -> dict[str, Any]:
         f"{snr:g} dB": judge(simulate(world, TEST_SEED + 1, NUM_TEST, snr_min_db=snr, snr_max_db=snr), fitted)
         for snr in (0.0, 10.0, 20.0, 30.0)
     }
-    corner = {
-        "min_receivers": 7,
-        "clock_jitter_s": 30e-9,
-        "snr_min_db": 27.0,
-        "snr_max_db": 30.0,
-        "area_margin_deg": 0.0,
-    }
-    result["tests"]["corner: 7 receivers, 27 to 30 dB, clocks 30 ns, source within the network"] = judge(
-        simulate(world, TEST_SEED + 2, NUM_TEST, **corner), fitted
-    )
+    for name, changes in CORNERS.items():
+        result["tests"][f"corner: 7 receivers, {name}, source within the network"] = judge(
+            simulate(world, TEST_SEED + 2, NUM_TEST, min_receivers=7, area_margin_deg=0.0, **changes), fitted
+        )
     return result
 
 

@@ -28,7 +28,7 @@ from heimdall_assets.learning.network_tokens import (
     mask_out,
     take_apart,
 )
-from heimdall_assets.learning.physics import Delays, GaussNewton, compute_cost
+from heimdall_assets.learning.physics import Delays, GaussNewton, compute_cost, compute_step
 
 SAME_POINT_KM = 1e-3
 PRIOR_SPREADS, HORIZON_KM = 2.0, 50.0
@@ -86,7 +86,7 @@ class NetworkLocalizationNet(nn.Module):
         self.first = Attention(width, num_heads, NUM_RECEIVER_PAIRS)
         self.layers = nn.ModuleList(Attention(width, num_heads, NUM_SOLUTION_PAIRS) for _ in range(num_layers))
         self.norm_first, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.prior_head, self.receiver_head = nn.Linear(width, 5), nn.Linear(width, 2)
+        self.prior_head, self.receiver_head = nn.Linear(width, 5), nn.Linear(width, 3)
         self.width_head = nn.Linear(width, 1)
         self.trust = nn.Parameter(torch.full((2,), trust))
         for head in (self.prior_head, self.receiver_head, self.width_head):
@@ -129,10 +129,12 @@ class NetworkLocalizationNet(nn.Module):
             tokens = layer(tokens, found.pairs, session.present)
         with torch.autocast(table.device.type, enabled=False):
             tokens = mask_out(self.norm(tokens.float()), session.present)
-            corrected = self._correct(tokens, session, delays, found.weight, found.shift)
+            corrected, information = self._correct(tokens, session, delays, found.weight, found.shift)
             starts = torch.cat([found.late.unsqueeze(1), direct], 1)
-            position, factor = self.solver(corrected, starts)
-            factor = factor * self._scale_factor(tokens, session, corrected, position)
+            position, _ = self.solver(corrected, starts)
+            # Weights of their own: what makes an ellipse honest is not what makes a position close.
+            _, factor = compute_step(position.detach().unsqueeze(1), corrected._replace(weight=information), None)
+            factor = factor[:, 0] * self._scale_factor(tokens, session, corrected, position.detach())
         return Located(position, factor, tokens)
 
     def _embed_spectrograms(self, spectrograms: Tensor, seen: Tensor) -> Tensor:
@@ -168,16 +170,21 @@ class NetworkLocalizationNet(nn.Module):
         turned = [stretch[:, 0] * u11, stretch[:, 0] * u12 + shear * u22, stretch[:, 1] * u22]
         return mean + torch.stack([east, north], -1), torch.stack(turned, -1)
 
-    def _correct(self, tokens: Tensor, session: Session, delays: Delays, weight: Tensor, shift: Tensor) -> Delays:
-        """Return delays with each receiver's learned weight and shift; ``trust`` in the late-arrival search is too."""
+    def _correct(
+        self, tokens: Tensor, session: Session, delays: Delays, weight: Tensor, shift: Tensor
+    ) -> tuple[Delays, Tensor]:
+        """Return delays with each receiver's learned weight and shift, and weights (B, R) for the information alone.
+
+        How far the late-arrival search's own weights and shifts are trusted is learned too.
+        """
         head = self.receiver_head(tokens)
         scale = (session.sigma.square() + LATE_SCALE_KM**2).sqrt()
         ratio = (weight.clamp_min(1e-12) * session.sigma.square()).log()
-        learned = bound_exp(head[..., 0]) * torch.exp(self.trust[0] * ratio.clamp(-12.0, 12.0))
+        base = delays.weight * torch.exp(self.trust[0] * ratio.clamp(-12.0, 12.0))
         move = self.trust[1] * shift + head[..., 1] * scale
-        return delays._replace(
-            arrival=torch.where(session.timed, delays.arrival - move, 0.0), weight=delays.weight * learned
-        )
+        arrival = torch.where(session.timed, delays.arrival - move, 0.0)
+        corrected = delays._replace(arrival=arrival, weight=base * bound_exp(head[..., 0]))
+        return corrected, base * bound_exp(head[..., 2])
 
     def _scale_factor(self, tokens: Tensor, session: Session, delays: Delays, position: Tensor) -> Tensor:
         """Return (B, 1) to multiply the information's factor by: learned, and lower where the data contradict it."""

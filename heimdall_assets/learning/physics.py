@@ -182,7 +182,7 @@ class GaussNewton(nn.Module):
             weight = delays.weight.unsqueeze(1).expand_as(residual)
             east, north, _ = solve_rows(*make_rows(state, unit, residual, weight, delays, damping))
             tried = state + torch.stack([east, north], -1)
-            new_residual, new_unit = compute_residuals(tried, delays)
+            new_residual, new_unit = compute_delay_residuals(tried, delays)
             new_cost = sum_squares(tried, new_residual, delays)
             better = new_cost <= cost * SLACK
             wide = better.unsqueeze(-1)
@@ -194,7 +194,7 @@ class GaussNewton(nn.Module):
                 torch.where(wide.unsqueeze(-1), new_unit, unit),
             )
 
-        residual, unit = compute_residuals(state, delays)
+        residual, unit = compute_delay_residuals(state, delays)
         cost = sum_squares(state, residual, delays)
         start = (state.clone(), torch.full_like(cost, 1e-2), cost, residual, unit)
         return repeat(improve, num_iterations, start)[0]
@@ -223,7 +223,7 @@ class GaussNewton(nn.Module):
             first = first + compute_step(first, delays, torch.full_like(first[..., 0], 1e-3), left_out)[0]
         state = torch.cat([modes, first], 1)
         weight = torch.cat([delays.weight.unsqueeze(1).expand(-1, modes.shape[1], -1), left_out], 1)
-        emission = compute_mean(compute_residuals(state, delays)[0], weight)
+        emission = compute_mean(compute_delay_residuals(state, delays)[0], weight)
 
         def improve(
             state: Tensor, emission: Tensor, damping: Tensor, cost: Tensor, unit: Tensor, target: Tensor, weight: Tensor
@@ -270,7 +270,7 @@ def _view_late(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the late-arrival likelihood's cost (B, S), unit vectors, Newton targets and weights at states."""
     sigma, odds, timed = (item.unsqueeze(1) for item in late)
-    residual, unit = compute_residuals(state, delays)
+    residual, unit = compute_delay_residuals(state, delays)
     cost, slope, curvature, _ = score_late_arrivals(residual - emission.unsqueeze(-1), sigma, odds)
     cost = (cost * timed).sum(-1) + compute_prior_rows(state, delays).square().sum(-1)
     return cost, unit, slope / curvature, curvature * timed
@@ -313,7 +313,7 @@ def compute_prior_rows(state: Tensor, delays: Delays) -> Tensor:
     return apply_factor(delays.factor.unsqueeze(1), delays.mean.unsqueeze(1) - state)
 
 
-def compute_residuals(state: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
+def compute_delay_residuals(state: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
     """Return arrivals less ranges (B, S, R) at states (B, S, 2), and unit vectors (B, S, R, 2)."""
     ranges, unit = compute_ranges(state, delays.receivers, delays.ground)
     return delays.arrival.unsqueeze(1) - ranges, unit
@@ -328,7 +328,7 @@ def sum_squares(state: Tensor, residual: Tensor, delays: Delays) -> Tensor:
 
 def compute_cost(state: Tensor, delays: Delays) -> Tensor:
     """Return the least-squares cost (B, S) at states (B, S, 2)."""
-    return sum_squares(state, compute_residuals(state, delays)[0], delays)
+    return sum_squares(state, compute_delay_residuals(state, delays)[0], delays)
 
 
 def compute_level_cost(state: Tensor, delays: Delays) -> Tensor:
@@ -354,7 +354,7 @@ def compute_step(
         damping: (B, S), relative to the mean information; None: none (not 0: a root has no gradient there).
         weight: (B, S, R) instead of the delays' own, the same for every state.
     """
-    residual, unit = compute_residuals(state, delays)
+    residual, unit = compute_delay_residuals(state, delays)
     weight = delays.weight.unsqueeze(1).expand_as(residual) if weight is None else weight
     east, north, factor = solve_rows(*make_rows(state, unit, residual, weight, delays, damping))
     return torch.stack([east, north], -1), factor
