@@ -192,9 +192,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     path = HERE / "localization.json"
-    results = json.loads(path.read_text()) if path.is_file() else {}
     for world in [options.only] if options.only else WORLDS:
-        results[world] = run_world(world, options)
+        found = run_world(world, options)
+        results = json.loads(path.read_text()) if path.is_file() else {}
+        results[world] = found
         results = {name: results[name] for name in [*WORLDS, *results] if name in results}
         path.write_text(json.dumps(results, indent=1, sort_keys=False) + "\n")
         (HERE / "localization.md").write_text(render(results))
