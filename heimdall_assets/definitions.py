@@ -11,6 +11,7 @@ from heimdall_assets.defs.executor import choose_executor
 from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.resources import ManifestIOResource, StoresResource
 from heimdall_assets.defs.sensors import build_approval_sensor, build_failure_sensor, post_webhook, weekly_retraining
+from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.places import Places, read_places
 
 
@@ -23,6 +24,9 @@ def build_definitions(places: Places) -> dg.Definitions:
         models=places.models,
         scratch=places.scratch,
     )
+    tracking = ExperimentTracking(
+        tracking_uri=places.mlflow_uri, artifacts=str(places.mlflow_artifacts), enabled=places.tracking
+    )
     notify = post_webhook(places.webhook_url) if places.webhook_url else None
     return dg.Definitions(
         assets=ASSETS,
@@ -31,7 +35,7 @@ def build_definitions(places: Places) -> dg.Definitions:
         schedules=[weekly_retraining],
         sensors=[build_approval_sensor(places.retrain), build_failure_sensor(notify)],
         executor=choose_executor(places.executor, places.ray_address, places.home),
-        resources={"stores": stores, "io_manager": ManifestIOResource(stores=stores)},
+        resources={"stores": stores, "tracking": tracking, "io_manager": ManifestIOResource(stores=stores)},
     )
 
 

@@ -58,6 +58,8 @@ class Places:
     models: str
     scratch: str
     mlflow_uri: str
+    mlflow_artifacts: Path
+    tracking: bool
     dagster_home: Path
     executor: str
     ray_address: str
@@ -79,7 +81,7 @@ def read_places(environ: Mapping[str, str] | None = None) -> Places:
     """Return the places that the environment names, each with its embedded default below ``HEIMDALL_HOME``.
 
     Raises:
-        InvalidSetting: ``HEIMDALL_HOME`` exists and is not a folder.
+        InvalidSetting: ``HEIMDALL_HOME`` exists and is not a folder, or a variable holds no value of its kind.
     """
     env = os.environ if environ is None else environ
     home = Path(env.get("HEIMDALL_HOME") or ".heimdall").absolute()
@@ -93,12 +95,20 @@ def read_places(environ: Mapping[str, str] | None = None) -> Places:
         models=env.get("HEIMDALL_MODELS") or str(home / "heimdall-models"),
         scratch=env.get("HEIMDALL_SCRATCH") or str(home / "scratch"),
         mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+        mlflow_artifacts=home / "mlflow-artifacts",
+        tracking=_read_switch("HEIMDALL_TRACKING", env.get("HEIMDALL_TRACKING")),
         dagster_home=Path(env.get("DAGSTER_HOME") or home / "dagster").absolute(),
         executor=env.get("HEIMDALL_EXECUTOR") or "in_process",
         ray_address=env.get("HEIMDALL_RAY_ADDRESS") or "http://127.0.0.1:8265",
         webhook_url=env.get("HEIMDALL_WEBHOOK_URL"),
         retrain=_read_policy(env.get("HEIMDALL_RETRAIN")),
     )
+
+
+def _read_switch(name: str, text: str | None) -> bool:
+    if text not in (None, "", "on", "off"):
+        raise InvalidSetting(f"{name}: found {text!r}, expected on or off")
+    return text != "off"
 
 
 def _read_policy(text: str | None) -> RetrainPolicy:

@@ -1,8 +1,17 @@
 """Fixtures that every room of tests may use."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_mlflow() -> Iterator[None]:
+    """Commands under test track nothing: MLflow costs seconds, and has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEIMDALL_TRACKING", "off")
+        yield
 
 
 @pytest.fixture(scope="session")

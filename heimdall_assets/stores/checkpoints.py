@@ -31,8 +31,13 @@ def train_checkpoint(
     training: TrainingSpec,
     augmentation: AugmentationSpec,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    on_start: Callable[[], None] | None = None,
 ) -> Result:
     """Return the checkpoint of these splits and specs: found, resumed from where it was interrupted, or trained.
+
+    Args:
+        on_epoch: called after each epoch with its number and its metrics.
+        on_start: called before training, and not where the checkpoint was found.
 
     Raises:
         InvalidSetting: a split is empty.
@@ -42,6 +47,8 @@ def train_checkpoint(
     def compute() -> Computed:
         from heimdall_assets.learning.training import fit_model
 
+        if on_start is not None:
+            on_start()
         train, val = load_sessions(objects, train_split), load_sessions(objects, val_split)
         for name, sessions in (("train_split", train), ("val_split", val)):
             if not len(sessions):

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +28,8 @@ pytestmark = [
         importlib.util.find_spec("dagster_ray") is None, reason="dagster-ray is not installed: heimdall-assets[ray]"
     ),
 ]
-START_S = 120.0
+START_S = 180.0
+NUM_STARTS = 3
 
 
 def find_free_port() -> int:
@@ -49,59 +51,56 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
         yield toy
 
 
+HOST = """
+import signal, sys, ray
+ray.init(num_cpus=2, num_gpus=1, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=int(sys.argv[1]),
+         _node_ip_address="127.0.0.1", _temp_dir=sys.argv[2], object_store_memory=100_000_000, log_to_driver=False)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
 @pytest.fixture(scope="module")
 def address(toy: Toy) -> Iterator[str]:
     """Address of a local Ray with one logical GPU, which only holders of the token may use."""
-    port = find_free_port()
-    # A short path of its own: Ray's sockets lie in it, and their names may not be long.
-    folder = Path(f"/tmp/ray-{secrets.token_hex(4)}")
-    command = [
-        str(Path(sys.executable).parent / "ray"),
-        "start",
-        "--head",
-        "--block",
-        "--num-gpus=1",
-        "--num-cpus=2",
-        "--node-ip-address=127.0.0.1",
-        f"--port={find_free_port()}",
-        "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={port}",
-        f"--temp-dir={folder}",
-        "--object-store-memory=100000000",
-        "--disable-usage-stats",
-    ]
-    log = toy.folder / "ray_log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        wait_for_answer(f"http://127.0.0.1:{port}/api/version", process, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-        subprocess.run(["rm", "-rf", str(folder)], check=False)
+    for attempt in range(NUM_STARTS):
+        port = find_free_port()
+        # A short path of its own: Ray's sockets lie in it, and their names may not be long.
+        folder = Path(f"/tmp/ray-{secrets.token_hex(4)}")
+        log = toy.folder / f"ray_{attempt}"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-c", HOST, str(port), str(folder)],
+                # A cancelled step is given time to save; Ray's own 3 s would kill it.
+                env={**os.environ, "RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "120"},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            if wait_until_ready(process, log):
+                yield f"http://127.0.0.1:{port}"
+                return
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+            shutil.rmtree(folder, ignore_errors=True)
+    # Ray's own time limits cannot all be set: on a machine that is too busy it does not come up.
+    pytest.fail(f"Ray did not start in {NUM_STARTS} attempts: {log.read_text(errors='replace')[-4000:]}")
 
 
-def wait_for_answer(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> bool:
     deadline = time.monotonic() + START_S
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"})
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError):
-            urllib.request.urlopen(request, timeout=5).close()
-            return
-        time.sleep(0.5)
-    raise RuntimeError(f"Ray did not start: {log.read_text(errors='replace')[-4000:]}")
+        if "ready" in log.read_text(errors="replace").splitlines():
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def on_ray(address: str) -> dict:
@@ -110,7 +109,7 @@ def on_ray(address: str) -> dict:
 
 def test_cpu_steps_run_here_and_the_gpu_step_on_ray(toy: Toy, address: str):
     run = toy.run("pair", on_ray(address))
-    assert run.status == dg.DagsterRunStatus.SUCCESS, run.messages(dg.DagsterEventType.STEP_FAILURE)
+    assert run.status == dg.DagsterRunStatus.SUCCESS, run.tell()
     assert not run.facts("on_cpu")["ray"]
     facts = run.facts("second_on_gpu")
     assert facts["ray"]

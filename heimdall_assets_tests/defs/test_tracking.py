@@ -10,14 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from heimdall_assets.definitions import build_definitions
-from heimdall_assets.defs.running import QUIET, run_graph
-from heimdall_assets.defs.settings import build_run_config
+from heimdall_assets.defs.running import QUIET
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.manifests import Manifest
-from heimdall_assets.places import Places, prepare_dagster_home, read_places
-from heimdall_assets.specs import TrainingSpec
+from heimdall_assets.places import read_places
 from heimdall_assets.stores.experiments import (
     EXPERIMENT,
     REGISTERED_MODEL,
@@ -26,8 +22,8 @@ from heimdall_assets.stores.experiments import (
     find_run,
     note_run,
 )
-from heimdall_assets.stores.objects import open_object_store
-from heimdall_assets_tests.homes import TINY, fill_home, ignore, make_places
+from heimdall_assets.stores.objects import ObjectStore, open_object_store
+from heimdall_assets_tests.homes import make_places
 
 pytestmark = pytest.mark.filterwarnings(
     # Habits of MLflow and of what it imports.
@@ -51,154 +47,141 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert list(folder.iterdir()) == []
 
 
+CHECKPOINT = "sha256:" + "c" * 64
+
+
+class Act:
+    """What happens at the end of a training."""
+
+    def __init__(self, objects: ObjectStore, act: Callable[[dg.AssetExecutionContext], None]):
+        self.objects = objects
+        self.act = act
+
+
+@dg.asset(name="trained_checkpoint", retry_policy=dg.RetryPolicy(max_retries=1))
+def training(context: dg.AssetExecutionContext, tracking: ExperimentTracking, act: dg.ResourceParam[Act]) -> None:
+    """Tells of two epochs what a training would, then does what the test asks for."""
+    with tracking.follow(context, {"TrainingSpec.max_epochs": 2, "ModelSpec.kind": "network"}) as tracked:
+        tracked.start()
+        for epoch in range(2):
+            tracked.log_epoch(epoch, {"val_loss": 2.0 - epoch})
+        act.act(context)
+        tracked.finish(act.objects, CHECKPOINT, reused=False)
+
+
+class Home:
+    """A small home whose one asset is tracked."""
+
+    def __init__(self, folder: Path):
+        self.places = replace(make_places(folder), tracking=True)
+        self.objects = open_object_store(self.places.objects, recordings=self.places.recordings)
+        self.store = ExperimentStore(self.places.mlflow_uri, self.places.mlflow_artifacts)
+
+    def train(self, act: Callable[[dg.AssetExecutionContext], None], uri: str | None = None) -> list[str]:
+        """Run the asset; return what its run's log says of MLflow."""
+        tracking = ExperimentTracking(
+            tracking_uri=uri or self.places.mlflow_uri, artifacts=str(self.places.mlflow_artifacts)
+        )
+        resources = {"tracking": tracking, "act": Act(self.objects, act)}
+        with dg.DagsterInstance.ephemeral() as instance:
+            with suppress(KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+                dg.materialize(
+                    [training], instance=instance, resources=resources, run_config=QUIET, raise_on_error=False
+                )
+            logs = instance.all_logs(instance.get_run_records(limit=1)[0].dagster_run.run_id)
+            return [log.user_message for log in logs if "MLflow is away" in log.user_message]
+
+    def list_runs(self) -> list[Any]:
+        """All runs, the latest first."""
+        client = self.store.open_client()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
+
+
 @pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, dict[str, Any]]:
-    """A tracked home whose graph ran once."""
-    places = replace(fill_home(tmp_path_factory.mktemp("home")), tracking=True)
-    return places, run_graph(places, "release", TINY, ignore)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home whose training was tracked once."""
+    home = Home(tmp_path_factory.mktemp("home"))
+    assert home.train(lambda context: None) == []
+    return home
 
 
-def open_client(places: Places) -> Any:
-    return ExperimentStore(places.mlflow_uri, places.mlflow_artifacts).open_client()
-
-
-def list_runs(places: Places) -> list[Any]:
-    """All runs, the latest first."""
-    client = open_client(places)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
-
-
-def test_a_training_is_one_finished_run_with_settings_curves_and_origin(released):
-    places, summary = released
-    (run,) = list_runs(places)
+def test_a_training_is_one_finished_run_with_settings_curves_and_origin(home: Home):
+    run = home.list_runs()[-1]
     assert run.info.status == "FINISHED"
-    assert run.data.params["TrainingSpec.max_epochs"] == "2"
-    assert run.data.params["ModelSpec.width"] == "16"
-    assert run.data.tags["heimdall.checkpoint"] == summary["manifests"]["trained_checkpoint"]
-    assert run.data.tags["dagster_run_id"] == summary["run_id"]
-    curve = open_client(places).get_metric_history(run.info.run_id, "val_loss")
-    assert [point.step for point in curve] == [0, 1]
-    assert find_run(places.open_stores().objects, summary["manifests"]["trained_checkpoint"]) == run.info.run_id
+    assert run.data.params == {"TrainingSpec.max_epochs": "2", "ModelSpec.kind": "network"}
+    assert run.data.tags["heimdall.checkpoint"] == CHECKPOINT
+    assert run.data.tags["dagster_run_id"]
+    curve = home.store.open_client().get_metric_history(run.info.run_id, "val_loss")
+    assert [(point.step, point.value) for point in curve] == [(0, 2.0), (1, 1.0)]
+    assert find_run(home.objects, CHECKPOINT) == run.info.run_id
 
 
-def test_figures_and_version_are_attached_to_the_run(released):
-    places, summary = released
-    (run,) = list_runs(places)
-    row = next(row for row in summary["comparison"] if row["method"] == "model")
-    assert run.data.metrics["test/median_m"] == pytest.approx(row["median_m"])
-    assert "baseline/tdoa_robust/median_m" in run.data.metrics
-    assert run.data.tags["heimdall.evaluation"] == summary["manifests"]["evaluation_metrics"]
-    assert run.data.tags["heimdall.version"] == summary["version"]
+def test_artifacts_go_below_the_home(home: Home):
+    assert home.list_runs()[-1].info.artifact_uri.startswith(home.places.mlflow_artifacts.as_uri())
 
 
-def test_aliases_and_versions_are_mirrored(released):
-    places, summary = released
-    client = open_client(places)
-    champion = client.get_model_version_by_alias(REGISTERED_MODEL, "champion")
-    assert champion.tags["heimdall.version"] == summary["version"]
-    assert champion.tags["heimdall.release"] == summary["manifests"]["model_release"]
-    assert Path(champion.source.removeprefix("file://")) == Path(summary["folder"])
-    assert client.get_model_version_by_alias(REGISTERED_MODEL, "challenger").version == champion.version
+def test_failed_cancelled_and_retried_trainings_end_as_they_did(home: Home):
+    def fail_first(context: dg.AssetExecutionContext) -> None:
+        if context.retry_number == 0:
+            raise RuntimeError("the power went")
 
+    def interrupt(context: dg.AssetExecutionContext) -> None:
+        raise dg.DagsterExecutionInterruptedError
 
-def test_a_release_is_registered_once_and_aliases_are_told_once(released):
-    places, summary = released
-    store = ExperimentStore(places.mlflow_uri, places.mlflow_artifacts)
-    number = store.register_release(None, summary["version"], Path(summary["folder"]), "sha256:0")
-    assert number == store.register_release(None, summary["version"], Path(summary["folder"]), "sha256:0") == "1"
-    same = {"champion": summary["version"], "challenger": summary["version"]}
-    assert not store.mirror_aliases(places.open_stores().objects, same)
-
-
-def test_artifacts_go_below_the_home(released):
-    places, _ = released
-    (run,) = list_runs(places)
-    assert run.info.artifact_uri.startswith(places.mlflow_artifacts.as_uri())
-
-
-def test_a_run_that_computes_nothing_makes_no_run(released):
-    places, summary = released
-    again = run_graph(places, "release", TINY, ignore)
-    assert again["manifests"]["trained_checkpoint"] == summary["manifests"]["trained_checkpoint"]
-    (run,) = list_runs(places)
-    with dg.DagsterInstance.from_config(str(places.dagster_home)) as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey("trained_checkpoint"))
-    assert event is not None
-    assert event.asset_materialization is not None
-    assert event.asset_materialization.metadata["mlflow_run_id"].value == run.info.run_id
-
-
-def train_and(places: Places, learning_rate: float, act: Callable[[], None] | None) -> dg.DagsterRunStatus:
-    """Run the graph up to the checkpoint, do ``act`` after the first epoch, and return how the run ended."""
-
-    def listen(asset: str, what: str, done: int, total: int) -> None:
-        if act is not None and (asset, what, done) == ("trained_checkpoint", "epochs trained", 1):
-            act()
-
-    from heimdall_assets.defs.progress import listen as attach
-
-    specs = [*TINY[:1], TrainingSpec(max_epochs=2, num_threads=1, learning_rate=learning_rate)]
-    with dg.DagsterInstance.from_config(str(prepare_dagster_home(places))) as instance, attach(listen):
-        job = build_definitions(places).resolve_job_def("train")
-        run_config = {**build_run_config(specs), **QUIET}
-        with suppress(KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False)
-        return instance.get_run_records(limit=1)[0].dagster_run.status
-
-
-def test_failed_and_cancelled_trainings_end_as_they_did_and_the_next_goes_on_to_the_same_bytes(released):
-    places, _ = released
-    before = len(list_runs(places))
-
-    def cancel() -> None:
+    def press_ctrl_c(context: dg.AssetExecutionContext) -> None:
         raise KeyboardInterrupt
 
-    def fail() -> None:
-        raise RuntimeError("the power went")
+    def fail(context: dg.AssetExecutionContext) -> None:
+        raise RuntimeError("the power went again")
 
-    assert train_and(places, 3e-4, cancel) != dg.DagsterRunStatus.SUCCESS
-    (folder,) = (places.home / "scratch").iterdir()
-    assert (folder / "last.ckpt").exists() or (folder / "on_exception.ckpt").exists()
-    assert [run.info.status for run in list_runs(places)][: len(list_runs(places)) - before] == ["KILLED"]
-    assert train_and(places, 3e-4, None) == dg.DagsterRunStatus.SUCCESS
-    assert list(places.home.joinpath("scratch").iterdir()) == []
-
-    assert train_and(places, 4e-4, fail) == dg.DagsterRunStatus.SUCCESS  # retried once, and resumed: epoch 1 is past
-    statuses = [run.info.status for run in list_runs(places)]
-    assert statuses[: len(statuses) - before] == ["FINISHED", "FAILED", "FINISHED", "KILLED"]
-
-    resumed, uninterrupted = [], []
-    other = fill_home(places.home.parent / "other")
-    for rate in (3e-4, 4e-4):
-        train_and(places, rate, None)
-        resumed.append(read_checkpoint(places))
-        train_and(other, rate, None)
-        uninterrupted.append(read_checkpoint(other))
-    for one, another in zip(resumed, uninterrupted, strict=True):
-        assert one.artifacts["weights.safetensors"].digest == another.artifacts["weights.safetensors"].digest
-
-
-def read_checkpoint(places: Places) -> Manifest:
-    with dg.DagsterInstance.from_config(str(places.dagster_home)) as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey("trained_checkpoint"))
-    assert event is not None
-    assert event.asset_materialization is not None
-    digest = (event.asset_materialization.tags or {})["dagster/data_version"]
-    return Manifest.decode(places.open_stores().objects.read_bytes(digest))
+    before = len(home.list_runs())
+    for act in (fail_first, fail, interrupt, press_ctrl_c):
+        home.train(act)
+    runs = home.list_runs()
+    # A second attempt goes on in the run of the first: there is one for each Dagster run.
+    assert [run.info.status for run in runs[: len(runs) - before]] == ["KILLED", "KILLED", "FAILED", "FINISHED"]
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////dev/null/none.db"])
-def test_a_store_that_is_away_costs_one_warning_and_no_training(released, uri: str, caplog):
-    places, _ = released
-    rate = 5e-4 if uri.startswith("http") else 6e-4
-    with caplog.at_level("WARNING"):
-        assert train_and(replace(places, mlflow_uri=uri), rate, None) == dg.DagsterRunStatus.SUCCESS
-    with dg.DagsterInstance.from_config(str(places.dagster_home)) as instance:
-        run_id = instance.get_run_records(limit=1)[0].dagster_run.run_id
-        said = [log.user_message for log in instance.all_logs(run_id) if "MLflow is away" in log.user_message]
-    assert len(said) == 1, said
-    assert "could not open a run" in said[0]
+def test_a_store_that_is_away_costs_one_warning_and_no_training(home: Home, uri: str):
+    done = []
+    (said,) = home.train(done.append, uri)
+    assert "could not open a run" in said
+    assert len(done) == 1
+
+
+def test_figures_versions_and_aliases_are_attached(home: Home):
+    run_id = home.list_runs()[-1].info.run_id
+    home.store.attach_figures(run_id, {"median_m": 12.5, "baselines": {"tdoa_robust": {"median_m": 20.0}}}, "sha256:e")
+    folder = home.places.home / "heimdall-models" / "v1.0.0"
+    assert home.store.register_release(run_id, "v1.0.0", folder, "sha256:r") == "1"
+    assert home.store.register_release(run_id, "v1.0.0", folder, "sha256:r") == "1"  # once
+    assert home.store.register_release(None, "v1.0.1", folder.with_name("v1.0.1"), "sha256:s") == "2"
+    aliases = {"champion": "v1.0.0", "challenger": "v1.0.1"}
+    assert home.store.mirror_aliases(home.objects, aliases)
+    assert not home.store.mirror_aliases(home.objects, aliases)  # nothing changed, nothing is said
+
+    client = home.store.open_client()
+    run = client.get_run(run_id)
+    assert run.data.metrics["test/median_m"] == 12.5
+    assert run.data.metrics["baseline/tdoa_robust/median_m"] == 20.0
+    assert run.data.tags["heimdall.evaluation"] == "sha256:e"
+    assert run.data.tags["heimdall.version"] == "v1.0.0"
+    champion = client.get_model_version_by_alias(REGISTERED_MODEL, "champion")
+    assert champion.tags == {"heimdall.version": "v1.0.0", "heimdall.release": "sha256:r"}
+    assert champion.source == folder.as_uri()
+    assert champion.run_id == run_id
+    assert client.get_model_version_by_alias(REGISTERED_MODEL, "challenger").tags["heimdall.version"] == "v1.0.1"
+
+
+def test_what_is_told_to_a_store_that_is_away_is_a_warning(home: Home):
+    def refuse(store: object) -> None:
+        raise OSError("no route")
+
+    on = ExperimentTracking(tracking_uri="sqlite:////dev/null/none.db", artifacts=str(home.places.home))
+    with dg.build_asset_context() as context:
+        on.tell(context, "attach figures", refuse)
 
 
 def test_nothing_is_told_where_tracking_is_off(tmp_path: Path):

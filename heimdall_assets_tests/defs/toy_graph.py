@@ -20,7 +20,7 @@ def folder() -> Path:
 
 @dg.asset
 def on_cpu() -> dg.MaterializeResult:
-    return dg.MaterializeResult(metadata={"pid": os.getpid(), "ray": "RAY_JOB_ID" in os.environ})
+    return dg.MaterializeResult(metadata={"pid": os.getpid(), "ray": "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ})
 
 
 def use_gpu(name: str) -> dg.MaterializeResult:
@@ -32,7 +32,7 @@ def use_gpu(name: str) -> dg.MaterializeResult:
     time.sleep(1.0)
     facts = {"pid": os.getpid(), "began_s": began_s, "ended_s": time.time()}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return dg.MaterializeResult(metadata={**facts, "ray": "RAY_JOB_ID" in os.environ, "gpus": gpus})
+    return dg.MaterializeResult(metadata={**facts, "ray": "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ, "gpus": gpus})
 
 
 @dg.asset(deps=[on_cpu], pool=GPU_POOL, op_tags=build_gpu_tags(num_cpus=1), retry_policy=dg.RetryPolicy(max_retries=1))

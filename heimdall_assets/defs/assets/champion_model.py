@@ -3,14 +3,19 @@
 import dagster as dg
 
 from heimdall_assets.defs.settings import PromotionConfig
+from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.promotion import CHAMPION, find_alias, settle_release
+from heimdall_assets.stores.promotion import CHALLENGER, CHAMPION, find_alias, settle_release
 
 
 @dg.asset(group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version="1")
 def champion_model(
-    config: PromotionConfig, model_release: Manifest, stores: dg.ResourceParam[Stores]
+    context: dg.AssetExecutionContext,
+    config: PromotionConfig,
+    model_release: Manifest,
+    stores: dg.ResourceParam[Stores],
+    tracking: ExperimentTracking,
 ) -> dg.MaterializeResult:
     """The release that ``champion`` means: the newest that is whole and not worse than the one before.
 
@@ -18,6 +23,8 @@ def champion_model(
     """
     decision = settle_release(stores, model_release.summary["version"], config.pure())
     champion = find_alias(stores, CHAMPION)
+    aliases = {CHAMPION: champion, CHALLENGER: find_alias(stores, CHALLENGER)}
+    tracking.tell(context, "mirror aliases", lambda store: store.mirror_aliases(stores.objects, aliases))
     manifest = Manifest(
         kind="champion_model",
         code_version="1",

@@ -6,7 +6,9 @@ from heimdall_assets.defs.figures import show_figures, show_markdown
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import EvaluationConfig
+from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.stores.experiments import find_run
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.judgements import judge_checkpoint, load_metrics
 from heimdall_assets.stores.stages import STAGES
@@ -24,6 +26,7 @@ def evaluation_metrics(
     trained_checkpoint: Manifest,
     test_split: Manifest,
     stores: dg.ResourceParam[Stores],
+    tracking: ExperimentTracking,
 ) -> dg.MaterializeResult:
     """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""
     progress, count = report_to(context, "evaluation_metrics"), test_split.summary["num_sessions"]
@@ -31,6 +34,11 @@ def evaluation_metrics(
     result = judge_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
     progress("sessions judged", count, count)
     metrics = load_metrics(stores.objects, result.manifest)
+    run_id = find_run(stores.objects, trained_checkpoint.digest)
+    if run_id is not None and not result.reused:
+        tracking.tell(
+            context, "attach figures", lambda store: store.attach_figures(run_id, metrics, result.manifest.digest)
+        )
     return materialize(
         result,
         {"comparison": show_markdown(metrics), **show_figures(stores.objects, result.manifest)},

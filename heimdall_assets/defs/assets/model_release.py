@@ -5,8 +5,10 @@ import dagster as dg
 from heimdall_assets.defs.events import find_checks, find_events
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
+from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.stores.experiments import find_run
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.releasing import release_model
 from heimdall_assets.stores.stages import STAGES
@@ -23,6 +25,7 @@ def model_release(
     onnx_model: Manifest,
     evaluation_metrics: Manifest,
     stores: dg.ResourceParam[Stores],
+    tracking: ExperimentTracking,
 ) -> dg.MaterializeResult:
     """The released model: ONNX file, settings, figures, model card and provenance under one version.
 
@@ -40,6 +43,14 @@ def model_release(
     )
     progress("model released", 1, 1)
     version = result.manifest.summary["version"]
+    if not result.reused:
+        run_id = find_run(stores.objects, onnx_model.parents["trained_checkpoint"])
+        folder = stores.releases.folder(version)
+        tracking.tell(
+            context,
+            f"register {version}",
+            lambda store: store.register_release(run_id, version, folder, result.manifest.digest),
+        )
     return materialize(
         result,
         {

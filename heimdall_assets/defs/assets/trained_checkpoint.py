@@ -6,6 +6,8 @@ from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
+from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.errors import HeimdallError
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.checkpoints import train_checkpoint
 from heimdall_assets.stores.home import Stores
@@ -19,6 +21,8 @@ from heimdall_assets.stores.stages import STAGES
     code_version=STAGES["trained_checkpoint"].code_version,
     pool=GPU_POOL,
     op_tags=build_gpu_tags(),
+    # A killed training goes on from its last epoch. What the data or the settings forbid is not tried again.
+    retry_policy=dg.RetryPolicy(max_retries=1),
 )
 def trained_checkpoint(
     context: dg.AssetExecutionContext,
@@ -26,6 +30,7 @@ def trained_checkpoint(
     train_split: Manifest,
     val_split: Manifest,
     stores: dg.ResourceParam[Stores],
+    tracking: ExperimentTracking,
 ) -> dg.MaterializeResult:
     """The fitted model: weights as safetensors, settings as JSON. The test split is no input.
 
@@ -33,19 +38,26 @@ def trained_checkpoint(
     """
     progress = report_to(context, "trained_checkpoint")
     total = config.training.max_epochs
+    specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
+    params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
+    with tracking.follow(context, params) as tracked:
 
-    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        progress("epochs trained", epoch + 1, total)
-        context.log_event(dg.AssetObservation(asset_key="trained_checkpoint", metadata={"epoch": epoch, **metrics}))
+        def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+            progress("epochs trained", epoch + 1, total)
+            tracked.log_epoch(epoch, metrics)
+            context.log_event(dg.AssetObservation(asset_key="trained_checkpoint", metadata={"epoch": epoch, **metrics}))
 
-    result = train_checkpoint(
-        stores.objects,
-        stores.scratch,
-        train_split,
-        val_split,
-        config.model.pure(),
-        config.training.pure(),
-        config.augmentation.pure(),
-        on_epoch,
-    )
-    return materialize(result)
+        try:
+            result = train_checkpoint(
+                stores.objects,
+                stores.scratch,
+                train_split,
+                val_split,
+                *specs,
+                on_epoch=on_epoch,
+                on_start=tracked.start,
+            )
+        except HeimdallError as error:
+            raise dg.Failure(f"{error}", allow_retries=False) from error
+        metadata = tracked.finish(stores.objects, result.manifest.digest, result.reused)
+    return materialize(result, metadata)

@@ -1,0 +1,123 @@
+"""Tracking: one MLflow run for each training that is really computed, ended as the training ended.
+
+``dagster_mlflow``'s resource as it is shipped may open a run in each step process, and leaves failed and cancelled ones
+FINISHED; here its ``MlFlow`` is made when a training starts and is ended by hand. A tracking store that is away costs
+one warning, never a training.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
+from typing import Any
+
+import dagster as dg
+
+from heimdall_assets.stores.experiments import EXPERIMENT, ExperimentStore, find_run, note_run, prepare_mlflow
+from heimdall_assets.stores.objects import ObjectStore
+
+FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
+
+
+class TrackedTraining:
+    """The MLflow run of one training; does nothing until started, and nothing more after the first trouble."""
+
+    def __init__(self, context: dg.AssetExecutionContext, store: ExperimentStore | None, params: Mapping[str, Any]):
+        self._context = context
+        self._store = store
+        self._params = params
+        self._mlflow: Any = None
+        self.run_id: str | None = None
+
+    def __enter__(self) -> "TrackedTraining":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            status = FINISHED
+        else:
+            killed = isinstance(error, KeyboardInterrupt | dg.DagsterExecutionInterruptedError)
+            status = KILLED if killed else FAILED
+        if self._mlflow is not None:
+            self._attempt("end its run", lambda: self._mlflow.end_run(status))
+
+    def start(self) -> None:
+        """Open the run: called when the training is found to be needed."""
+        self._attempt("open a run", self._open)
+
+    def _open(self) -> None:
+        if self._store is None:
+            return
+        prepare_mlflow()
+        from dagster_mlflow.resources import MlFlow
+
+        self._store.ensure_experiment()
+        # The part of a resource's context that MlFlow asks for.
+        asked = SimpleNamespace(
+            log=self._context.log,
+            dagster_run=self._context.run,
+            run_id=self._context.run_id,
+            resource_config={
+                "experiment_name": EXPERIMENT,
+                "mlflow_tracking_uri": self._store.uri,
+                "env": {},
+                "extra_tags": {
+                    "heimdall.asset": self._context.asset_key.to_user_string(),
+                    "heimdall.attempt": str(self._context.retry_number),
+                },
+            },
+        )
+        self._mlflow = MlFlow(asked)
+        self.run_id = self._mlflow.active_run().info.run_id
+        self._mlflow.log_params(dict(self._params))
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log one epoch's metrics."""
+        if self._mlflow is not None:
+            self._attempt("log an epoch", lambda: self._mlflow.log_metrics(dict(metrics), step=epoch))
+
+    def finish(self, objects: ObjectStore, checkpoint: str, reused: bool) -> dict[str, str]:
+        """Tie run and checkpoint together, and return the metadata that says which run made the checkpoint."""
+        if self._mlflow is not None and not reused:
+            self._attempt("name its checkpoint", lambda: self._mlflow.set_tag("heimdall.checkpoint", checkpoint))
+        if self.run_id is not None and not reused:
+            note_run(objects, checkpoint, self.run_id)
+        run_id = find_run(objects, checkpoint)
+        return {} if run_id is None else {"mlflow_run_id": run_id}
+
+    def _attempt(self, what: str, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except Exception as error:  # whatever MLflow and the network raise: the training is worth more
+            warn(self._context, what, error)
+            self._store = self._mlflow = None
+
+
+class ExperimentTracking(dg.ConfigurableResource):
+    """The experiment runs in MLflow; imports it only when there is something to say."""
+
+    tracking_uri: str
+    artifacts: str
+    enabled: bool = True
+
+    def _open_store(self) -> ExperimentStore:
+        return ExperimentStore(self.tracking_uri, Path(self.artifacts))
+
+    def follow(self, context: dg.AssetExecutionContext, params: Mapping[str, Any]) -> TrackedTraining:
+        """Return the tracking of one training, a context manager whose end gives the run its status."""
+        return TrackedTraining(context, self._open_store() if self.enabled else None, params)
+
+    def tell(self, context: dg.AssetExecutionContext, what: str, act: Callable[[ExperimentStore], object]) -> None:
+        """Let ``act`` tell the store something; where it is away, one warning says what it was not told."""
+        if not self.enabled:
+            return
+        try:
+            act(self._open_store())
+        except Exception as error:
+            warn(context, what, error)
+
+
+def warn(context: dg.AssetExecutionContext, what: str, error: Exception) -> None:
+    """Say in a step's log that MLflow was not told something."""
+    context.log.warning(f"MLflow is away, could not {what}: {' '.join(str(error).split()):.300}")

@@ -1,0 +1,158 @@
+"""Experiments: what the runs of trainings are told beside their own curves, on an MLflow tracking store.
+
+Belongs here: which run made which checkpoint, figures and versions attached to it later, aliases mirrored for people
+who look there. Not the run itself (``defs.tracking``), and nothing that anything here depends on: releases, aliases and
+lineage have their own ledger, and MLflow may be away.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heimdall_assets.errors import StorageError
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, encode_canonical_json
+from heimdall_assets.stores.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "heimdall"
+REGISTERED_MODEL = "heimdall"
+VERSION_TAG = "heimdall.version"
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # A store that is away is given up within seconds, not after MLflow's own quarter of an hour.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+}
+"""What MLflow reads from the environment of this process; what is set already wins."""
+
+
+def prepare_mlflow() -> None:
+    """Make MLflow quiet, before it is imported: its telemetry starts then."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def note_run(objects: ObjectStore, checkpoint: str, run_id: str) -> None:
+    """Keep which MLflow run made the checkpoint with manifest digest ``checkpoint``."""
+    data = encode_canonical_json({"checkpoint": checkpoint, "mlflow_run_id": run_id})
+    objects.write_reference(_name_run(checkpoint), objects.put_bytes(data, JSON_MEDIA_TYPE).digest)
+
+
+def find_run(objects: ObjectStore, checkpoint: str) -> str | None:
+    """Return the id of the MLflow run that made a checkpoint, or None: it was made untracked."""
+    noted = _read_note(objects, _name_run(checkpoint))
+    return None if noted is None else str(noted["mlflow_run_id"])
+
+
+def _name_run(checkpoint: str) -> str:
+    return f"experiments/{checkpoint.removeprefix('sha256:')}"
+
+
+def _read_note(objects: ObjectStore, name: str) -> dict[str, Any] | None:
+    digest = objects.read_reference(name)
+    if digest is None:
+        return None
+    try:
+        return dict(json.loads(objects.read_bytes(digest)))
+    except (StorageError, ValueError):
+        return None  # a convenience: damaged is as good as absent
+
+
+def collect_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of an evaluation by name: the model's own, and the medians of what it is compared with."""
+    figures = {f"test/{name}": value for name, value in metrics.items() if _is_number(value)}
+    for method, found in metrics.get("baselines", {}).items():
+        figures[f"baseline/{method}/median_m"] = found.get("median_m")
+    figures["bound/median_m"] = (metrics.get("bound") or {}).get("median_m")
+    return {name: float(value) for name, value in figures.items() if _is_number(value)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class ExperimentStore:
+    """The MLflow store behind ``uri``; opened at first use, which costs seconds."""
+
+    def __init__(self, uri: str, artifacts: Path):
+        self.uri = uri
+        self._artifacts = artifacts
+
+    def open_client(self) -> "MlflowClient":
+        """Return a client of the store; an embedded one is made on first use."""
+        prepare_mlflow()
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri)
+
+    def ensure_experiment(self) -> None:
+        """Make the experiment if there is none; an embedded store's files go below the home, never where one stands."""
+        from mlflow.exceptions import MlflowException
+
+        client = self.open_client()
+        if client.get_experiment_by_name(EXPERIMENT) is not None:
+            return
+        embedded = self.uri.startswith("sqlite:")
+        try:
+            client.create_experiment(EXPERIMENT, artifact_location=self._artifacts.as_uri() if embedded else None)
+        except MlflowException:
+            if client.get_experiment_by_name(EXPERIMENT) is None:  # else: another process was faster
+                raise
+
+    def attach_figures(self, run_id: str, metrics: Mapping[str, Any], evaluation: str) -> None:
+        """Log the numbers of an evaluation, and its manifest's digest, to a run."""
+        client = self.open_client()
+        for name, value in collect_figures(metrics).items():
+            client.log_metric(run_id, name, value, synchronous=True)
+        client.set_tag(run_id, "heimdall.evaluation", evaluation)
+
+    def register_release(self, run_id: str | None, version: str, folder: Path, release: str) -> str:
+        """Return the number of the registered model version that stands for a release, made if there is none."""
+        client = self.open_client()
+        found = self._find_version(client, version)
+        if found is not None:
+            return found
+        self._ensure_model(client)
+        made = client.create_model_version(
+            REGISTERED_MODEL,
+            source=folder.as_uri(),
+            run_id=run_id,
+            tags={VERSION_TAG: version, "heimdall.release": release},
+            description=f"Release {version}; its ledger and lineage: heimdall lineage {version}",
+        )
+        if run_id is not None:
+            client.set_tag(run_id, VERSION_TAG, version)
+        return str(made.version)
+
+    def mirror_aliases(self, objects: ObjectStore, aliases: Mapping[str, str | None]) -> bool:
+        """Make the registered model's aliases those of the ledger; return whether anything had to be said to MLflow."""
+        told = _read_note(objects, "experiments/aliases")
+        if told == dict(aliases):
+            return False
+        client = self.open_client()
+        for alias, version in aliases.items():
+            number = None if version is None else self._find_version(client, version)
+            if number is not None:
+                client.set_registered_model_alias(REGISTERED_MODEL, alias, number)
+        data = encode_canonical_json(dict(aliases))
+        objects.write_reference("experiments/aliases", objects.put_bytes(data, JSON_MEDIA_TYPE).digest)
+        return True
+
+    def _ensure_model(self, client: "MlflowClient") -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.get_registered_model(REGISTERED_MODEL)
+        except MlflowException:
+            client.create_registered_model(REGISTERED_MODEL, description="Releases; aliases mirror heimdall's ledger.")
+
+    @staticmethod
+    def _find_version(client: "MlflowClient", version: str) -> str | None:
+        found = client.search_model_versions(f"name='{REGISTERED_MODEL}'")
+        return next((str(item.version) for item in found if item.tags.get(VERSION_TAG) == version), None)
