@@ -19,6 +19,7 @@ from torch import Tensor
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.level_field import fit_field
+from heimdall_assets.learning.level_likelihood import TUNING, compute_negative_log_likelihood
 from heimdall_assets.learning.level_links import (
     Links,
     collect_links,
@@ -27,7 +28,7 @@ from heimdall_assets.learning.level_links import (
     find_centre,
     find_sites,
 )
-from heimdall_assets.learning.level_model import TUNING, LevelPrior, compute_negative_log_likelihood
+from heimdall_assets.learning.level_model import LevelPrior
 
 BLOCK_SIZES = (0.25, 1.0)
 """Sides of the blocks left out, in units of the transmitters' root-mean-square spread: a gap, a district."""

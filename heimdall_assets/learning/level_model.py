@@ -20,31 +20,22 @@ from torch import Tensor, nn
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.learning.level_field import LevelField
+from heimdall_assets.learning.level_likelihood import (
+    TUNING,
+    Expected,
+    compute_log_likelihood,
+    compute_square,
+    make_polar_grid,
+    pick,
+    summarise,
+)
 from heimdall_assets.learning.level_links import MIN_DISTANCE_KM
-
-NUM_REWEIGHTINGS = 3
-"""Steps of the transmitted power's fit at each candidate: least squares first, then with outliers weighed down."""
-
-GAIN_FREEDOM = 2.0
-"""Student's degrees of freedom of the transmitted power: mostly as in training, but a body, a car or a wall takes 3 to
-20 dB."""
-
-NUM_RADII, NUM_ANGLES = 18, 24
-MIN_RADIUS, MAX_RADIUS = 0.02, 8.0
-"""Polar grid, in units of the session's scale."""
 
 POLAR_SHARE, POLAR_SESSIONS = 0.01, 10.0
 """Prior share of transmitters outside the trained points: with S of them known, 0.01 + 10 / (10 + S), at most 0.9."""
 
-POLAR_DECAY = 1.5
-"""Where the polar grid's prior density falls off, in units of the session's scale."""
-
 PEAK_DB = 8.0
 """How much weaker a receiver may be and still pull the polar grid's centre towards itself."""
-
-FREEDOM = (2.0, 40.0)
-"""Range of Student's degrees of freedom: above it one mad receiver outvotes the others, below it a strong level, the
-best sign of a transmitter nearby, counts for nothing."""
 
 CACHE_SESSIONS = 4
 """Sessions judged at once: more of them leave the processor's cache and take three times as long each."""
@@ -52,20 +43,8 @@ CACHE_SESSIONS = 4
 NOWHERE_KM = 9e5
 """Farther away than any receiver."""
 
-TUNING = {
-    "noise": -2.3,  # log share of a site's variance that its map cannot tell
-    "doubt": -1.1,  # log factor of the kriging variance
-    "quiet": -2.0,  # logit of the share of that variance left where a site hears only its own noise
-    "freedom": 0.5,  # logit of Student's degrees of freedom between the two of FREEDOM
-    "blunt": -0.7,  # log of the likelihood's exponent
-    "gain": 1.4,  # log sigma of the transmitted power in dB
-    "roaming": 4.0,  # log variance of a receiver at no known site about the path loss, dB^2
-    "floor": 1.5,  # log variance that every level has, dB^2
-    "elsewhere": 0.0,  # logit of the prior's share that is spread evenly over the trained points
-    "shift": 0.0,  # dB added to the expected level of a receiver at no known site
-    "width": 0.5,  # log of the factor of the covariance
-}
-"""Numbers of the likelihood with their starting values; ``level_fit`` chooses them on held-out blocks."""
+LAW = ("exponent", "offset_db", "reach_km", "cell_km", "farthest_km", "share_elsewhere", "site_radius_km")
+"""Scalars of a fitted field, in the order of the ``law`` buffer."""
 
 
 class LevelPrior(nn.Module):
@@ -86,7 +65,7 @@ class LevelPrior(nn.Module):
     residual: Tensor
     doubt: Tensor
     law: Tensor
-    polar: Tensor
+    polar_points: Tensor
     polar_log_weight: Tensor
     polar_cell: Tensor
 
@@ -102,22 +81,13 @@ class LevelPrior(nn.Module):
             "site_variance": (num_sites,),
             "residual": (num_sites, num_points),
             "doubt": (num_sites, num_points),
-            "law": (
-                7,
-            ),  # exponent, offset_db, reach_km, cell_km, farthest known ground km, share elsewhere, site radius km
+            "law": (len(LAW),),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.ones(shape))
         self.tuning = nn.Parameter(torch.tensor(list(TUNING.values())), requires_grad=False)
-        ring = torch.logspace(math.log10(MIN_RADIUS), math.log10(MAX_RADIUS), NUM_RADII)
-        angle = (2 * torch.arange(NUM_ANGLES) + torch.arange(NUM_RADII)[:, None] % 2) * (math.pi / NUM_ANGLES)
-        polar = torch.stack([ring[:, None] * angle.cos(), ring[:, None] * angle.sin()], -1).reshape(-1, 2)
-        weight = ring.square() / (1.0 + (ring / POLAR_DECAY).square()).pow(3)
-        log_weight = (weight / weight.sum() / NUM_ANGLES).log().repeat_interleave(NUM_ANGLES)
-        self.register_buffer("polar", polar, persistent=False)
-        self.register_buffer("polar_log_weight", log_weight, persistent=False)
-        cell = ring * (math.log(MAX_RADIUS / MIN_RADIUS) / (NUM_RADII - 1))
-        self.register_buffer("polar_cell", cell.repeat_interleave(NUM_ANGLES), persistent=False)
+        for name, value in make_polar_grid()._asdict().items():
+            self.register_buffer(f"polar_{name}", value, persistent=False)
 
     @classmethod
     def fit_initial(cls, train: SessionSet, seed: int = 42, num_steps: int = 60) -> "LevelPrior":
@@ -170,7 +140,11 @@ class LevelPrior(nn.Module):
 
     def number(self, name: str) -> Tensor:
         """Return one of ``TUNING``'s numbers, a scalar that carries its gradient."""
-        return self.tuning[list(TUNING).index(name)]
+        return pick(self.tuning, name)
+
+    def fact(self, name: str) -> Tensor:
+        """Return one of ``LAW``'s scalars."""
+        return self.law[LAW.index(name)]
 
     def forward(self, receiver_en_km: Tensor, level_db: Tensor, level_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the transmitter's mean position (B, 2) in km and upper information factor (B, 3) in 1/km.
@@ -194,15 +168,15 @@ class LevelPrior(nn.Module):
     def _locate(self, receiver_en_km: Tensor, level_db: Tensor, level_mask: Tensor) -> tuple[Tensor, Tensor]:
         place, level, heard = self._clean(receiver_en_km, level_db, level_mask)
         centre, scale = self._find_scale(place, level, heard)
-        polar = centre.unsqueeze(1) + scale[:, None, None] * self.polar
+        polar = centre.unsqueeze(1) + scale[:, None, None] * self.polar_points
         links = self._match_sites(place, heard)
         near = self._judge_points(place, level, heard, links)
         far = self._judge_polar(polar, place, level, heard, links)
         near_prior, far_prior = self._weigh(place, heard)
         posterior = torch.cat([near + near_prior, far + far_prior], 1).softmax(1)
         points = torch.cat([self.points.expand(place.shape[0], -1, -1), polar], 1)
-        cell = torch.cat([self.law[3].expand(near.shape), scale.unsqueeze(1) * self.polar_cell], 1)
-        return self._summarise(posterior, points, cell)
+        cell = torch.cat([self.fact("cell_km").expand(near.shape), scale.unsqueeze(1) * self.polar_cell], 1)
+        return summarise(posterior, points, cell, self.number("width").exp())
 
     def _clean(self, place: Tensor, level: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Masked and absurd entries (NaN compares false) become zeros that carry no weight."""
@@ -216,23 +190,23 @@ class LevelPrior(nn.Module):
         centre = (pull.unsqueeze(-1) * place).sum(1) / pull.sum(1, keepdim=True).clamp_min(1e-6)
         square = ((place - centre.unsqueeze(1)).square().sum(-1) * heard).sum(1)
         count = heard.sum(1).to(level.dtype)
-        scale = ((square + self.law[2].square()) / (count + 1.0)).sqrt()
+        scale = ((square + self.fact("reach_km").square()) / (count + 1.0)).sqrt()
         return centre, scale
 
     def _match_sites(self, place: Tensor, heard: Tensor) -> Tensor:
         """Return how much each receiver belongs to each site, (B, R, K), 1 within metres of one, 0 far from all."""
-        square = _compute_square(place, self.site)
-        near = torch.exp(-((square / (0.75 * self.law[6]).square()).square())) * heard.unsqueeze(-1)
+        square = compute_square(place, self.site)
+        near = torch.exp(-((square / (0.75 * self.fact("site_radius_km")).square()).square())) * heard.unsqueeze(-1)
         return near / near.sum(-1, keepdim=True).clamp_min(1.0)
 
     def _judge_points(self, place: Tensor, level: Tensor, heard: Tensor, links: Tensor) -> Tensor:
         """Return the log-likelihood of the trained points, (B, G)."""
-        loss = self._compute_path_loss(_compute_square(place, self.points))
+        loss = self._compute_path_loss(compute_square(place, self.points))
         known = links.sum(-1, keepdim=True)
         spread = self.number("noise").exp() + self.number("doubt").exp() * self.doubt
         mean = loss + links @ self.residual + (1.0 - known) * self.number("shift")
         variance = links @ (self.site_variance.unsqueeze(1) * spread)
-        return self._fit_gain(mean, variance, level, heard, links, known)
+        return self._judge(mean, variance, level, heard, links, known)
 
     def _judge_polar(self, polar: Tensor, place: Tensor, level: Tensor, heard: Tensor, links: Tensor) -> Tensor:
         """Return the same of the polar grid, (B, Q): sites keep their offsets, but have no maps there."""
@@ -241,33 +215,23 @@ class LevelPrior(nn.Module):
         mean = self._compute_path_loss(square) + (links @ self.site_offset).unsqueeze(-1)
         mean = mean + (1.0 - known) * self.number("shift")
         variance = (links @ self.site_variance).unsqueeze(-1).expand_as(mean)
-        return self._fit_gain(mean, variance, level, heard, links, known)
+        return self._judge(mean, variance, level, heard, links, known)
 
     def _compute_path_loss(self, square: Tensor) -> Tensor:
-        return self.law[1] - (5.0 / math.log(10.0)) * self.law[0] * torch.log(square + MIN_DISTANCE_KM**2)
+        return self.fact("offset_db") - (5.0 / math.log(10.0)) * self.fact("exponent") * torch.log(
+            square + MIN_DISTANCE_KM**2
+        )
 
-    def _fit_gain(
+    def _judge(
         self, mean: Tensor, variance: Tensor, level: Tensor, heard: Tensor, links: Tensor, known: Tensor
     ) -> Tensor:
-        """Return the blunted log-likelihood of each candidate, the transmitted power being the likeliest one there.
-
-        A gain moves a level only as far as the signal stands above the site's own noise, and where it does not, the
-        level scatters less. Student's distribution forgives single receivers that are wrong.
-        """
+        """Return the log-likelihood of the candidates; where a site hears only its own noise, levels scatter less."""
         floor = (links @ self.site_floor).unsqueeze(-1) + (1.0 - known) * -1e3
         signal = 1.0 - torch.exp(((floor - mean) * (math.log(10.0) / 10.0)).clamp(-60.0, 0.0))
         quiet = torch.sigmoid(self.number("quiet"))
         variance = variance * (quiet + (1.0 - quiet) * signal)
         variance = variance + (1.0 - known) * self.number("roaming").exp() + self.number("floor").exp()
-        freedom = FREEDOM[0] + (FREEDOM[1] - FREEDOM[0]) * torch.sigmoid(self.number("freedom"))
-        inverse = heard.to(level.dtype).unsqueeze(-1) / (variance * freedom).sqrt()
-        offset, slope = (level.unsqueeze(-1) - mean) * inverse, signal * inverse
-        usual = (2.0 * self.number("gain")).exp() * GAIN_FREEDOM
-        gain = _reweigh(offset.detach(), slope.detach(), freedom.detach(), usual.detach())
-        fit = torch.log1p((offset - gain.unsqueeze(1) * slope).square()).sum(1) * (freedom + 1.0)
-        size = (variance.log() * heard.unsqueeze(-1)).sum(1)
-        prior = torch.log1p(gain.square() / usual) * (GAIN_FREEDOM + 1.0)
-        return -0.5 * self.number("blunt").exp() * (fit + size) - 0.5 * prior
+        return compute_log_likelihood(Expected(mean, variance, signal), level, heard, self.tuning)
 
     def _weigh(self, place: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
         """Return log prior weights of the trained points (B, G) and of the polar grid (B, Q).
@@ -275,51 +239,11 @@ class LevelPrior(nn.Module):
         The trained points count where the nearest receiver stands on known ground, and fade out beyond.
         """
         away = torch.where(heard, (place.square().sum(-1) + 1e-9).sqrt(), 1e6).amin(1)
-        away = torch.where(heard.any(1), away, 0.0) / self.law[4]
+        away = torch.where(heard.any(1), away, 0.0) / self.fact("farthest_km")
         trust = torch.sigmoid(8.0 * (2.0 - away)).unsqueeze(1)
         elsewhere = torch.sigmoid(self.number("elsewhere"))
         density = (1.0 - elsewhere) * self.density + elsewhere / len(self.density)
-        trust = trust * (1.0 - self.law[5])
+        trust = trust * (1.0 - self.fact("share_elsewhere"))
         near = density.log() + (trust + 1e-30).log()
         far = self.polar_log_weight + (1.0 - trust).log()
         return near, far
-
-    def _summarise(self, posterior: Tensor, points: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and information factor; each candidate is as wide as its cell, so no variance vanishes."""
-        mean = (posterior.unsqueeze(-1) * points).sum(1)
-        away = points - mean.unsqueeze(1)
-        inner = (posterior * cell.square()).sum(1) * 0.25
-        east = (posterior * away[..., 0].square()).sum(1) + inner
-        north = (posterior * away[..., 1].square()).sum(1) + inner
-        cross = (posterior * away[..., 0] * away[..., 1]).sum(1)
-        width = self.number("width").exp()
-        correlation = (cross / (east * north).sqrt()).clamp(-0.999, 0.999)
-        rest = (1.0 - correlation.square()).sqrt()
-        east, north = (east * width).sqrt(), (north * width).sqrt()
-        return mean, torch.stack([1.0 / (east * rest), -correlation / (north * rest), 1.0 / north], 1)
-
-
-def _reweigh(offset: Tensor, slope: Tensor, freedom: Tensor, usual: Tensor) -> Tensor:
-    """Return the likeliest gain in dB at each candidate, (B, N), from residuals and slopes (B, R, N) in sigmas.
-
-    Source: iteratively reweighted least squares for Student's distribution, Lange et al., JASA 84 (1989).
-    """
-    weight, hold = torch.ones_like(offset), (GAIN_FREEDOM + 1.0) / usual
-    for _ in range(NUM_REWEIGHTINGS):
-        weighted = weight * slope * (freedom + 1.0)
-        gain = (weighted * offset).sum(1) / ((weighted * slope).sum(1) + hold)
-        weight = 1.0 / (1.0 + (offset - gain.unsqueeze(1) * slope).square())
-        hold = (GAIN_FREEDOM + 1.0) / (usual + gain.square())
-    return gain
-
-
-def _compute_square(first: Tensor, second: Tensor) -> Tensor:
-    """Return squared distances (B, R, N) between ``first`` (B, R, 2) and ``second`` (N, 2)."""
-    return (first[..., :1] - second[:, 0]).square() + (first[..., 1:] - second[:, 1]).square()
-
-
-def compute_negative_log_likelihood(mean: Tensor, factor: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Gaussian negative log-likelihood (B,) in km, constant dropped, and the squared distance in sigmas."""
-    east, north = (truth - mean).unbind(1)
-    square = (factor[:, 0] * east + factor[:, 1] * north).square() + (factor[:, 2] * north).square()
-    return 0.5 * square - (factor[:, 0] * factor[:, 2]).log(), square

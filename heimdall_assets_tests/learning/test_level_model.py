@@ -9,8 +9,9 @@ from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.level_field import fit_field
 from heimdall_assets.learning.level_fit import BLOCK_SIZES, assign_blocks, fit_level_prior, judge, make_folds
 from heimdall_assets.learning.level_kriging import fit_correlation, krige
+from heimdall_assets.learning.level_likelihood import compute_negative_log_likelihood
 from heimdall_assets.learning.level_links import Links, collect_links, find_centre, find_sites, match_sites
-from heimdall_assets.learning.level_model import LevelPrior, compute_negative_log_likelihood
+from heimdall_assets.learning.level_model import LevelPrior
 from heimdall_assets.signals.geodesy import LocalFrame
 
 CENTRE = (40.765, -111.84)

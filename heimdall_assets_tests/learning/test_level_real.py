@@ -9,8 +9,9 @@ import torch
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.learning.level_fit import fit_level_prior, judge
+from heimdall_assets.learning.level_likelihood import compute_negative_log_likelihood
 from heimdall_assets.learning.level_links import collect_links
-from heimdall_assets.learning.level_model import LevelPrior, compute_negative_log_likelihood
+from heimdall_assets.learning.level_model import LevelPrior
 from heimdall_assets.stores.readers.rss_table import RssTable, decode_receivers, decode_rss_table
 
 ASIDE = ("test_november", "test_indoor")
