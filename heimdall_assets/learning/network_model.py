@@ -65,6 +65,8 @@ class NetworkLocalizationNet(nn.Module):
         late_level: how much weaker late arrivals are; None: levels say nothing about it.
     """
 
+    share: Tensor
+
     def __init__(
         self,
         width: int = 64,
@@ -89,6 +91,8 @@ class NetworkLocalizationNet(nn.Module):
         self.prior_head, self.receiver_head = nn.Linear(width, 5), nn.Linear(width, 3)
         self.width_head = nn.Linear(width, 1)
         self.trust = nn.Parameter(torch.full((2,), trust))
+        # How much of the learned corrections of the position counts; chosen after training, on the validation split.
+        self.register_buffer("share", torch.ones(()))
         for head in (self.prior_head, self.receiver_head, self.width_head):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
@@ -162,7 +166,7 @@ class NetworkLocalizationNet(nn.Module):
             place = session.receivers[..., :2] + offset.unsqueeze(1)
             mean, factor = self.level_prior(place, session.level, session.heard)
             mean = mean - offset
-        head = self.prior_head(self._pool(tokens, session))
+        head = self.share * self.prior_head(self._pool(tokens, session))
         push, stretch, shear = 3.0 * torch.tanh(head[:, :2] / 3.0), bound_exp(head[:, 2:4]), torch.tanh(head[:, 4])
         north = push[:, 1] / factor[:, 2]
         east = (push[:, 0] - factor[:, 1] * north) / factor[:, 0]
@@ -181,9 +185,9 @@ class NetworkLocalizationNet(nn.Module):
         scale = (session.sigma.square() + LATE_SCALE_KM**2).sqrt()
         ratio = (weight.clamp_min(1e-12) * session.sigma.square()).log()
         base = delays.weight * torch.exp(self.trust[0] * ratio.clamp(-12.0, 12.0))
-        move = self.trust[1] * shift + head[..., 1] * scale
+        move = self.trust[1] * shift + self.share * head[..., 1] * scale
         arrival = torch.where(session.timed, delays.arrival - move, 0.0)
-        corrected = delays._replace(arrival=arrival, weight=base * bound_exp(head[..., 0]))
+        corrected = delays._replace(arrival=arrival, weight=base * bound_exp(self.share * head[..., 0]))
         return corrected, base * bound_exp(head[..., 2])
 
     def _scale_factor(self, tokens: Tensor, session: Session, delays: Delays, position: Tensor) -> Tensor:

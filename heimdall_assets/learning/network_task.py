@@ -29,6 +29,7 @@ from heimdall_assets.learning.network_model import NetworkLocalizationNet
 from heimdall_assets.learning.network_tokens import LateLevel
 from heimdall_assets.learning.physics import LEVEL_EXPONENT
 from heimdall_assets.learning.receiver_frame import compute_channel_statistics, read_features
+from heimdall_assets.learning.residuals import compute_residuals
 from heimdall_assets.learning.task import ExportGraph
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
@@ -40,6 +41,9 @@ MIN_GROUP = 100
 
 MIN_CALIBRATED = 20
 """Validation sessions without which a 90 % ellipse cannot be promised at all."""
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the learned corrections that validation chooses from; 0 is the classical solution with learned ellipses."""
 
 MIN_TIMED = 3
 MAX_PROBED = 1000
@@ -169,10 +173,14 @@ class NetworkTask:
         }
 
     def calibrate(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> dict[str, Any]:
-        """Return the variance factors of each group whose 90 % ellipses hold on ``val`` (split conformal)."""
+        """Return the variance factors of each group whose 90 % ellipses hold on ``val`` (split conformal).
+
+        Before that, the network's own ``share`` is set: how much of what it learned about positions holds on ``val``.
+        """
         usable = val.take(self.list_examples(val))
         if len(usable) < MIN_CALIBRATED:
             return {}
+        network.share.fill_(self._choose_share(network, usable, statistics))  # type: ignore[operator, union-attr]
         found = self.predict(network, usable, statistics, {})
         kept = np.flatnonzero(~found.refused) if found.refused is not None else np.arange(len(usable))
         group = np.searchsorted(GROUP_EDGES, count_timed(usable), side="right")
@@ -183,6 +191,15 @@ class NetworkTask:
             enough = len(mine) >= MIN_GROUP
             scales.append(fit_conformal_scale(take_predictions(found, mine), usable.take(mine)) if enough else everyone)
         return {"variance_scale": scales}
+
+    def _choose_share(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> float:
+        """Return the share of least mean logarithmic error on ``val``: median and tail both count in it."""
+        scores = {}
+        for share in SHARES:
+            network.share.fill_(share)  # type: ignore[operator, union-attr]
+            error_m = compute_residuals(val, self.predict(network, val, statistics, {})).error_m
+            scores[share] = float(np.nanmean(np.log(np.maximum(error_m, 1.0))))
+        return min(SHARES, key=scores.__getitem__)
 
     def predict(
         self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]

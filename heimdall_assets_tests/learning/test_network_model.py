@@ -257,6 +257,16 @@ def test_calibration_makes_ellipses_hold_and_too_few_sessions_give_none():
     assert task.calibrate(network, val.take(np.arange(10)), PLAIN) == {}
 
 
+def test_corrections_that_do_not_hold_on_validation_are_not_used():
+    task, val = NetworkTask(), simulate(120)
+    harmful = build(scramble=True)
+    with torch.no_grad():
+        harmful.receiver_head.weight.mul_(20.0)
+    task.calibrate(harmful, val, PLAIN)
+    assert float(harmful.share) == 0.0
+    np.testing.assert_allclose(predict(val, harmful).latitude, predict(val).latitude, atol=1e-6)
+
+
 def test_gradients_are_finite_for_hostile_and_for_late_sessions():
     network = build(scramble=True, trust=1.0).train()
     sessions = join_sessions([*HOSTILE.values(), simulate(20, blocked_fraction=0.5)])
