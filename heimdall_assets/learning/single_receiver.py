@@ -235,23 +235,23 @@ class SingleReceiverTask:
 class SingleReceiverGraph(nn.Module):
     """What is exported: dB in, degrees and metres out, with statistics and calibration as constants."""
 
-    mean: Tensor
-    std: Tensor
+    mean_db: Tensor
+    std_db: Tensor
     centre_deg: Tensor
     scale_deg: Tensor
 
     def __init__(self, network: nn.Module, statistics: dict[str, Any], calibration: dict[str, Any]) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(statistics["feature_mean_db"], dtype=torch.float32).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(statistics["feature_std_db"], dtype=torch.float32).view(3, 1, 1))
+        self.register_buffer("mean_db", torch.tensor(statistics["feature_mean_db"], dtype=torch.float32).view(3, 1, 1))
+        self.register_buffer("std_db", torch.tensor(statistics["feature_std_db"], dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("centre_deg", torch.tensor(statistics["centre_deg"], dtype=torch.float64))
         self.register_buffer("scale_deg", torch.from_numpy(compute_scale_deg(statistics)))
         self.sigma_factor = float(np.sqrt(calibration.get("receiver_variance_scale", 1.0)))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return positions (B, 2) float64 degrees and uncertainties (B, 2) float32 metres."""
-        output = self.network((features - self.mean) / self.std)
+        output = self.network((features - self.mean_db) / self.std_db)
         degrees = self.centre_deg + output[:, :2].double() * self.scale_deg
         latitude, longitude = degrees[:, 0], wrap_longitude(degrees[:, 1])
         metres = torch.stack(compute_metres_per_degree(latitude, torch), dim=1)
