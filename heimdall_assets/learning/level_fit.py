@@ -56,7 +56,7 @@ COVERAGE = 0.90
 MAX_JUDGED = 200
 """Sessions of a fold that the width is found on."""
 
-POWER_DB = 3.0
+POWER_DB = 1.5
 """Change of the transmitted power that tuning adds to a session: the next campaign holds its handheld differently."""
 
 JUMPS, JUMP_DB = 0.01, 15.0
