@@ -227,7 +227,6 @@ def _trace(graph: ExportGraph, opset: int) -> onnx.ModelProto:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r".*does not need to be set.*")
-        warnings.filterwarnings("error", category=torch.jit.TracerWarning)  # a decision on data would be baked in
         try:
             exporter.setLevel(logging.ERROR)
             return _trace_unrolled(graph, opset) if graph.is_unrolled else _trace_whole(graph, opset)
@@ -264,22 +263,30 @@ def _trace_unrolled(graph: ExportGraph, opset: int) -> onnx.ModelProto:
     for name, factor in factors.items():
         torch.onnx.register_custom_op_symbolic(name, _make_scaling(factor), first_opset)
     try:
-        torch.onnx.export(
-            graph.module,
-            tuple(graph.inputs.values()),
-            file,
-            input_names=list(graph.inputs),
-            output_names=graph.outputs,
-            opset_version=opset,
-            dynamic_axes={
-                key: {axis: name for axis, (name, _) in axes.items()} for key, axes in graph.dynamic_axes.items()
-            },
-            dynamo=False,
-            verbose=False,
-        )
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always", category=torch.jit.TracerWarning)
+            torch.onnx.export(
+                graph.module,
+                tuple(graph.inputs.values()),
+                file,
+                input_names=list(graph.inputs),
+                output_names=graph.outputs,
+                opset_version=opset,
+                dynamic_axes={
+                    key: {axis: name for axis, (name, _) in axes.items()} for key, axes in graph.dynamic_axes.items()
+                },
+                dynamo=False,
+                verbose=False,
+            )
     finally:
         for name in factors:
             torch.onnx.unregister_custom_op_symbolic(name, first_opset)
+    for warning in seen:
+        if issubclass(warning.category, torch.jit.TracerWarning):
+            line = str(warning.message).split(".")[0]
+            raise InvalidInput(
+                f"ONNX export: the model decides on its data, and one decision would be baked in: {line}"
+            )
     return onnx.load_model_from_string(file.getvalue())
 
 

@@ -182,5 +182,5 @@ def test_unrolled_graph_takes_any_length_of_its_axes() -> None:
 
 
 def test_decision_on_data_is_not_baked_into_an_unrolled_graph() -> None:
-    with pytest.raises(torch.jit.TracerWarning, match="Python boolean"):
+    with pytest.raises(InvalidInput, match="decides on its data"):
         _trace(make_graph(Deciding()), 20)
