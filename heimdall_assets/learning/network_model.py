@@ -63,6 +63,7 @@ class NetworkLocalizationNet(nn.Module):
             alone. None: a wide round prior around the receivers.
         trust: 0: start as weighted least squares; 1: as the likelihood that some arrivals are late.
         late_level: how much weaker late arrivals are; None: levels say nothing about it.
+        signals: heads of the signal tasks over the tokens; ``forward`` leaves them to whoever wants them.
     """
 
     share: Tensor
@@ -77,9 +78,10 @@ class NetworkLocalizationNet(nn.Module):
         level_prior: nn.Module | None = None,
         trust: float = 0.0,
         late_level: LateLevel | None = None,
+        signals: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.backbone, self.level_prior = backbone, level_prior
+        self.backbone, self.level_prior, self.signals = backbone, level_prior, signals
         self.solver, self.late_level = GaussNewton(), late_level
         self.embed_receiver = nn.Linear(NUM_RECEIVER_COLUMNS, width)
         self.embed_solution = nn.Linear(NUM_SOLUTION_COLUMNS, width)

@@ -30,6 +30,7 @@ from heimdall_assets.learning.network_tokens import LateLevel
 from heimdall_assets.learning.physics import LEVEL_EXPONENT
 from heimdall_assets.learning.receiver_frame import compute_channel_statistics, read_features
 from heimdall_assets.learning.residuals import compute_residuals
+from heimdall_assets.learning.signal_tasks import TASKS, SignalHeads, compute_signal_losses, make_signal_labels
 from heimdall_assets.learning.task import ExportGraph
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
@@ -114,6 +115,7 @@ class NetworkTask:
             level_prior = LevelPrior.create(statistics["level_prior"])
             level_prior.requires_grad_(False)
         return NetworkLocalizationNet(
+            signals=SignalHeads(model.width) if model.multi_target else None,
             width=model.width,
             num_layers=model.num_layers,
             num_heads=model.num_heads,
@@ -149,8 +151,10 @@ class NetworkTask:
                 raise InvalidInput("augmentation without a random generator: expected both")
             # A level prior holds a map: turned, its sites would stand elsewhere.
             table = disturb_table(table, augmentation, rng, turn=statistics["level_prior"] is None)
+        labels = make_signal_labels(sessions.take(examples))
         return {
             **_make_inputs(sessions, table, statistics),
+            **{f"signal_{name}": values for name, values in labels.items()},
             "truth": torch.from_numpy(table.truth_km),
             "margin": torch.from_numpy(table.margin_km).clamp_min(MARGIN_FLOOR_KM),
         }
@@ -166,11 +170,14 @@ class NetworkTask:
         with torch.no_grad():
             gaussian = compute_gaussian_loss(squared, log_determinant).mean()
             error_km = (located.position - batch["truth"]).square().sum(-1).sqrt().median()
-        return {
-            "loss": (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean(),
-            "gaussian_nll": gaussian,
-            "median_error_km": error_km,
-        }
+        loss = (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean()
+        found = {"gaussian_nll": gaussian, "median_error_km": error_km}
+        if network.signals is not None and "seen" in batch:
+            outputs = network.signals(located.tokens, batch["seen"])  # type: ignore[operator]
+            labels = {name: batch[f"signal_{name}"] for name in TASKS}
+            found |= compute_signal_losses(network.signals, outputs, labels)  # type: ignore[arg-type]
+            loss = loss + found["signal"]
+        return {"loss": loss, **found}
 
     def calibrate(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> dict[str, Any]:
         """Return the variance factors of each group whose 90 % ellipses hold on ``val`` (split conformal).
