@@ -174,6 +174,7 @@ def _compute_strata(
     strata["median_snr_db"] = snr_db.to_numpy(dtype=np.float64)
     clocks = rows.groupby("session_id", sort=True)["clock_class"].agg(_name_common)
     strata["clock_class"] = clocks.to_numpy(dtype=np.str_)
+    strata["duration_s"] = _floats(first, "duration_s")
     strata["site"] = _find_sites(first, assignment)
     strata.setdefault("signal_type", np.full(len(first), UNKNOWN))
     return strata
