@@ -93,7 +93,7 @@ class FittedModel:
 
     def encode(self) -> dict[str, bytes]:
         """Return the files of this model by name; equal models give equal bytes."""
-        weights = {name: np.ascontiguousarray(self.weights[name]) for name in sorted(self.weights)}
+        weights = {name: np.array(self.weights[name], order="C") for name in sorted(self.weights)}
         settings = {"format": SETTINGS_FORMAT, **self.settings, "history": self.history}
         return {WEIGHTS_FILE: encode_safetensors(weights), SETTINGS_FILE: encode_canonical_json(settings)}
 
