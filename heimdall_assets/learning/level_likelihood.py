@@ -21,6 +21,10 @@ NUM_RADII, NUM_ANGLES = 18, 24
 MIN_RADIUS, MAX_RADIUS = 0.02, 8.0
 """Polar grid, in units of the session's scale."""
 
+STRANGER_DB = 8.0
+"""Sigma of what receivers at no known site have in common, their antennas and their dB scale: with nobody else to
+compare, it is as unknown as the transmitted power."""
+
 POLAR_DECAY = 1.5
 """Where the polar grid's prior density falls off, in units of the session's scale."""
 
@@ -71,7 +75,7 @@ class Expected(NamedTuple):
     signal: Tensor
 
 
-def compute_log_likelihood(expected: Expected, level: Tensor, heard: Tensor, tuning: Tensor) -> Tensor:
+def compute_log_likelihood(expected: Expected, level: Tensor, heard: Tensor, strange: Tensor, tuning: Tensor) -> Tensor:
     """Return the blunted log-likelihood of each candidate (B, N), the transmitted power being the likeliest one there.
 
     A gain moves a level only as far as the signal stands above the site's own noise. Student's distribution forgives
@@ -81,13 +85,14 @@ def compute_log_likelihood(expected: Expected, level: Tensor, heard: Tensor, tun
         expected: of each candidate.
         level: (B, R).
         heard: bool (B, R).
+        strange: (B, 1), share of the receivers that stand at no known site.
         tuning: the numbers of ``TUNING``.
     """
     freedom = FREEDOM[0] + (FREEDOM[1] - FREEDOM[0]) * torch.sigmoid(pick(tuning, "freedom"))
     weight = heard.to(level.dtype).unsqueeze(-1)
     inverse = weight / (expected.variance * freedom).sqrt()
     offset, slope = (level.unsqueeze(-1) - expected.level) * inverse, expected.signal * inverse
-    usual = (2.0 * pick(tuning, "gain")).exp() * GAIN_FREEDOM
+    usual = ((2.0 * pick(tuning, "gain")).exp() + (STRANGER_DB * strange).square()) * GAIN_FREEDOM
     gain = fit_gain(offset.detach(), slope.detach(), freedom.detach(), usual.detach())
     fit = torch.log1p((offset - gain.unsqueeze(1) * slope).square()).sum(1) * (freedom + 1.0)
     size = (expected.variance.log() * weight).sum(1)

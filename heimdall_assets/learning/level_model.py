@@ -231,7 +231,9 @@ class LevelPrior(nn.Module):
         quiet = torch.sigmoid(self.number("quiet"))
         variance = variance * (quiet + (1.0 - quiet) * signal)
         variance = variance + (1.0 - known) * self.number("roaming").exp() + self.number("floor").exp()
-        return compute_log_likelihood(Expected(mean, variance, signal), level, heard, self.tuning)
+        count = heard.sum(1, keepdim=True).clamp(min=1)
+        strange = ((1.0 - known.squeeze(-1)) * heard).sum(1, keepdim=True) / count
+        return compute_log_likelihood(Expected(mean, variance, signal), level, heard, strange, self.tuning)
 
     def _weigh(self, place: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
         """Return log prior weights of the trained points (B, G) and of the polar grid (B, Q).
