@@ -268,7 +268,7 @@ def _trace_unrolled(graph: ExportGraph, opset: int) -> onnx.ModelProto:
             torch.onnx.export(
                 graph.module,
                 tuple(graph.inputs.values()),
-                file,
+                file,  # type: ignore[arg-type]  # a stream is taken, though not declared
                 input_names=list(graph.inputs),
                 output_names=graph.outputs,
                 opset_version=opset,
