@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help install demo ui test lint types check bench-localization clean
+.PHONY: help install browser demo ui test lint types check bench-localization clean
 
 help:
 	@echo "make demo   install, simulate a network, run the whole graph, show the results"
@@ -38,8 +38,14 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
+# The page's test drives a real browser; where none can be installed it skips and says so.
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		|| echo "no browser: the page's test will skip"
+
 # One process per core, one thread per process: two would only wait for each other.
-test: lint types
+test: lint types browser
 	OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope
 
 bench-localization: $(VENV)/.installed-test
