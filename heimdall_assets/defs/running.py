@@ -109,7 +109,7 @@ def _first_cause(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure:
             return f"{event.step_key}: {_describe_error(event.step_failure_data.error)}"
-    failures = [event.event_specific_data for event in result.all_events if event.is_run_failure]
+    failures: list[Any] = [event.event_specific_data for event in result.all_events if event.is_run_failure]
     return f"run {result.run_id}: {_describe_error(failures[0].error) if failures else 'failed without saying why'}"
 
 
