@@ -8,7 +8,8 @@ from heimdall_assets.definitions import build_definitions
 from heimdall_assets.defs.running import GraphFailed
 from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.places import prepare_dagster_home
-from heimdall_assets.specs import SplitSpec, TrainingSpec
+from heimdall_assets.specs import AugmentationSpec, ModelSpec, SplitSpec, TrainingSpec
+from heimdall_assets.stores.checkpoints import train_checkpoint
 from heimdall_assets.stores.datasets import load_sessions, load_table
 from heimdall_assets.stores.results import read_parent
 from heimdall_assets.stores.simulated import import_simulated
@@ -164,3 +165,52 @@ def test_steps_load_the_version_their_run_recorded(home):
         }
         lonely = build_definitions(places).resolve_job_def("train")
         assert lonely.name == "train"
+
+
+def test_a_cancelled_training_goes_on_to_the_same_weights(home, tmp_path):
+    from heimdall_assets.learning.training import fit_model
+
+    places, summary = home
+    stores = places.open_stores()
+    train_split, val_split = (read_manifest(places, summary, f"{name}_split") for name in ("train", "val"))
+    specs = (
+        ModelSpec(use_spectrograms=False, width=16, num_layers=1, num_heads=2),
+        TrainingSpec(max_epochs=3, num_threads=1, learning_rate=8e-4),
+        AugmentationSpec(),
+    )
+
+    def cancel(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_checkpoint(stores.objects, stores.scratch, train_split, val_split, *specs, cancel)
+    (kept,) = stores.scratch.iterdir()
+    assert (kept / "last.ckpt").exists()
+
+    epochs: list[int] = []
+    started: list[bool] = []
+    resumed = train_checkpoint(
+        stores.objects,
+        stores.scratch,
+        train_split,
+        val_split,
+        *specs,
+        lambda epoch, metrics: epochs.append(epoch),
+        lambda: started.append(True),
+    )
+    assert 0 not in epochs  # gone on, not begun anew
+    assert epochs[-1] == 2
+    assert started == [True]
+    assert not kept.exists()
+
+    sessions = [load_sessions(stores.objects, split) for split in (train_split, val_split)]
+    uninterrupted = fit_model(*specs, *sessions, tmp_path).encode()
+    for name, artifact in resumed.manifest.artifacts.items():
+        assert artifact.digest == compute_digest(uninterrupted[name]), name
+
+    found = train_checkpoint(
+        stores.objects, stores.scratch, train_split, val_split, *specs, None, lambda: started.append(True)
+    )
+    assert found.reused
+    assert started == [True]  # what is found is not trained, and not tracked
