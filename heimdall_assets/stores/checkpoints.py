@@ -63,7 +63,6 @@ def train_checkpoint(
         shutil.rmtree(folder)
         return artifacts, {
             **fitted.settings["facts"],
-            "val_loss": min(float(row["val_loss"]) for row in fitted.history),
             "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},
             "environment": fitted.settings["environment"],
         }
@@ -79,6 +78,6 @@ def describe_mix(sessions: SessionSet) -> dict[str, int]:
 
 def load_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> "FittedModel":
     """Return the fitted model at rest behind a checkpoint's manifest."""
-    from heimdall_assets.learning.training import decode_model
+    from heimdall_assets.learning.fitted import decode_model
 
     return decode_model({name: objects.read_bytes(artifact.digest) for name, artifact in checkpoint.artifacts.items()})
