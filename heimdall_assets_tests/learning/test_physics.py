@@ -194,7 +194,7 @@ def test_nothing_but_finite_numbers_whatever_comes_in(receivers, arrival):
     found = solver.search_late(delays, torch.tensor(sigma, dtype=torch.float32)[None], modes)
     position, factor = solver(delays, modes)
     assert all(torch.isfinite(item).all() for item in (*found, position, factor))
-    (position.sum() + factor.log().sum() * 0 + factor.sum()).backward()
+    (position.sum() + factor.sum()).backward()
     assert torch.isfinite(delays.arrival.grad).all()
 
 
