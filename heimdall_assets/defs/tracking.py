@@ -5,7 +5,9 @@ FINISHED; here its ``MlFlow`` is made when a training starts and is ended by han
 one warning, never a training.
 """
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any
@@ -16,6 +18,14 @@ from heimdall_assets.stores.experiments import EXPERIMENT, ExperimentStore, find
 from heimdall_assets.stores.objects import ObjectStore
 
 FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
+
+
+@contextmanager
+def _quiet_beta() -> Iterator[None]:
+    """Keep to ourselves that Dagster calls its MLflow package beta: the user can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=dg.BetaWarning)
+        yield
 
 
 class TrackedTraining:
@@ -50,14 +60,15 @@ class TrackedTraining:
         if self._store is None:
             return
         prepare_mlflow()
-        from dagster_mlflow.resources import MlFlow
+        with _quiet_beta():
+            from dagster_mlflow.resources import MlFlow
 
         self._store.ensure_experiment()
         # The part of a resource's context that MlFlow asks for.
         asked = SimpleNamespace(
             log=self._context.log,
             dagster_run=self._context.run,
-            run_id=self._context.run_id,
+            run_id=self._context.run.run_id,
             resource_config={
                 "experiment_name": EXPERIMENT,
                 "mlflow_tracking_uri": self._store.uri,
@@ -68,7 +79,8 @@ class TrackedTraining:
                 },
             },
         )
-        self._mlflow = MlFlow(asked)
+        with _quiet_beta():
+            self._mlflow = MlFlow(asked)
         self.run_id = self._mlflow.active_run().info.run_id
         self._mlflow.log_params(dict(self._params))
 
