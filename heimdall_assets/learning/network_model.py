@@ -147,7 +147,7 @@ class NetworkLocalizationNet(nn.Module):
         """Return (B, R, D), 0 for receivers without a spectrogram; only those with one cost anything in training."""
         assert self.backbone is not None
         assert self.embed_spectrogram is not None
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # no branch on data in a traced graph
             flat = torch.where(seen[..., None, None, None], spectrograms, 0.0).flatten(0, 1)
             encoded = self.embed_spectrogram(self.backbone(flat)).unflatten(0, seen.shape)
             return mask_out(encoded, seen)
@@ -168,7 +168,7 @@ class NetworkLocalizationNet(nn.Module):
             place = session.receivers[..., :2] + offset.unsqueeze(1)
             mean, factor = self.level_prior(place, session.level, session.heard)
             mean = mean - offset
-        head = self.share * self.prior_head(self._pool(tokens, session))
+        head = self.share * self.prior_head(self._pool(tokens, session)) * self._find_free(session)
         push, stretch, shear = 3.0 * torch.tanh(head[:, :2] / 3.0), bound_exp(head[:, 2:4]), torch.tanh(head[:, 4])
         north = push[:, 1] / factor[:, 2]
         east = (push[:, 0] - factor[:, 1] * north) / factor[:, 0]
@@ -196,17 +196,20 @@ class NetworkLocalizationNet(nn.Module):
         """Return (B, 1) to multiply the information's factor by: learned, and lower where the data contradict it."""
         count = session.timed.sum(1).to(tokens.dtype).clamp_min(1.0)
         misfit = compute_cost(position.unsqueeze(1), delays)[:, 0] / count
-        return bound_exp(self.width_head(self._pool(tokens, session))) * (misfit / MISFIT).clamp_min(
-            1.0
-        ).rsqrt().unsqueeze(-1)
+        return bound_exp(self.width_head(self._pool(tokens, session)) * self._find_free(session)) * (
+            misfit / MISFIT
+        ).clamp_min(1.0).rsqrt().unsqueeze(-1)
 
-    def _pool(self, tokens: Tensor, session: Session) -> Tensor:
-        """Return the mean token (B, D); 0 where a fitted level prior must not be touched: sessions without delays."""
-        present = session.present
-        if self.level_prior is not None:
-            present = present & session.timed.any(1, keepdim=True)
-        weight = present.to(tokens.dtype).unsqueeze(-1)
+    @staticmethod
+    def _pool(tokens: Tensor, session: Session) -> Tensor:
+        """Return the mean token (B, D) of the receivers that are there."""
+        weight = session.present.to(tokens.dtype).unsqueeze(-1)
         return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+    def _find_free(self, session: Session) -> Tensor:
+        """Return (B, 1), 0 where nothing may be learned on top: a fitted level prior and no delays; else 1."""
+        free = session.timed.any(1, keepdim=True)
+        return (free | (self.level_prior is None)).to(session.level.dtype)
 
 
 def bound_exp(value: Tensor) -> Tensor:
