@@ -209,7 +209,8 @@ class NetworkLocalizationNet(nn.Module):
     def _find_free(self, session: Session) -> Tensor:
         """Return (B, 1), 0 where nothing may be learned on top: a fitted level prior and no delays; else 1."""
         free = session.timed.any(1, keepdim=True)
-        return (free | (self.level_prior is None)).to(session.level.dtype)
+        free = free if self.level_prior is not None else torch.ones_like(free)
+        return free.to(session.level.dtype)
 
 
 def bound_exp(value: Tensor) -> Tensor:
