@@ -13,6 +13,7 @@ from heimdall_assets.errors import CannotLocate, InvalidInput
 from heimdall_assets.learning.network_data import RECEIVER_COLUMNS, assemble_table, disturb_table, join_sessions
 from heimdall_assets.learning.network_graph import choose_scale, to_degrees
 from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
+from heimdall_assets.learning.network_model import NetworkLocalizationNet
 from heimdall_assets.learning.network_task import (
     NetworkTask,
     count_timed,
@@ -265,6 +266,25 @@ def test_corrections_that_do_not_hold_on_validation_are_not_used():
     task.calibrate(harmful, val, PLAIN)
     assert float(harmful.share) == 0.0
     np.testing.assert_allclose(predict(val, harmful).latitude, predict(val).latitude, atol=1e-6)
+
+
+class FixedPrior(torch.nn.Module):
+    """A level prior that needs no fitting."""
+
+    def forward(self, receivers, level, heard):
+        return receivers.mean(1) + 1.0, torch.tensor([[2.0, 0.3, 1.5]]).expand(len(receivers), 3)
+
+
+def test_sessions_with_levels_only_are_left_to_the_level_prior():
+    torch.manual_seed(0)
+    network = NetworkLocalizationNet(16, 1, 2, level_prior=FixedPrior())
+    torch.nn.init.normal_(network.prior_head.bias)
+    torch.nn.init.normal_(network.width_head.bias)
+    table = torch.full((2, 4, len(RECEIVER_COLUMNS)), float("nan"))
+    table[..., :3], table[..., RECEIVER_COLUMNS.index("level_db")] = torch.randn(2, 4, 3), -70.0
+    located = network(table, torch.zeros(2, 2))
+    torch.testing.assert_close(located.position, table[..., :2].mean(1) + 1.0)
+    torch.testing.assert_close(located.factor, torch.tensor([[2.0, 0.3, 1.5]] * 2))
 
 
 def test_gradients_are_finite_for_hostile_and_for_late_sessions():
