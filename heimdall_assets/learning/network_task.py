@@ -197,6 +197,9 @@ class NetworkTask:
             mine = kept[group[kept] == number]
             enough = len(mine) >= MIN_GROUP
             scales.append(fit_conformal_scale(take_predictions(found, mine), usable.take(mine)) if enough else everyone)
+        if statistics["level_prior"] is not None:
+            # It made itself honest on ground held out in larger blocks than the split's: validation may only widen it.
+            scales[0] = max(1.0, scales[0])
         return {"variance_scale": scales}
 
     def _choose_share(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> float:
