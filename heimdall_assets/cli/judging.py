@@ -1,10 +1,14 @@
 """``heimdall locate``, ``predict`` and ``evaluate``: positions with their ellipses, and how good they are."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from heimdall_assets.cli.importing import ReceiverType, collect_receivers
 from heimdall_assets.cli.output import json_option, show_progress, write_json, write_table
+from heimdall_assets.domain import Position
+from heimdall_assets.errors import NotFound
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import EvaluationSpec
 
@@ -39,13 +43,27 @@ def locate(session: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("model")
-@click.argument("session")
+@click.argument("recordings", nargs=-1, required=True, metavar="SESSION|FILES")
+@click.option("--receiver", "receivers", type=ReceiverType(), multiple=True, help="Position of a file's station.")
 @json_option
-def predict(model: str, session: str, as_json: bool) -> None:
-    """Locate the transmitter of SESSION with a released MODEL (version, latest or alias)."""
-    from heimdall_assets.stores.observing import predict_stored
+def predict(
+    model: str, recordings: tuple[str, ...], receivers: tuple[tuple[str, Position], ...], as_json: bool
+) -> None:
+    """Locate a transmitter with a released MODEL (version, latest or alias).
 
-    write_position(predict_stored(read_places().open_stores(), model, session), as_json)
+    SESSION is one of the database, by id or name; FILES are KiwiSDR or SigMF recordings of one transmission, each
+    station's position given with --receiver.
+    """
+    from heimdall_assets.stores.observing import predict_files, predict_stored
+
+    stores, paths = read_places().open_stores(), [Path(name) for name in recordings]
+    if len(paths) > 1 or paths[0].is_file():
+        for path in paths:
+            if not path.is_file():
+                raise NotFound(f"file {path}: there is none; expected one session, or recordings that exist")
+        write_position(predict_files(stores, model, paths, collect_receivers(receivers)), as_json)
+        return
+    write_position(predict_stored(stores, model, recordings[0]), as_json)
 
 
 @click.command()

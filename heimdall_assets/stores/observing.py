@@ -3,14 +3,17 @@
 The same steps as the assets take, on the same code; nothing here decides what a model learns from.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from heimdall_assets.domain import Estimate, Predictions, SessionSet
-from heimdall_assets.errors import CannotLocate, NotFound, Refused
+from heimdall_assets.domain import Estimate, Position, Predictions, SessionSet
+from heimdall_assets.errors import CannotLocate, InvalidSetting, NotFound, Refused
 from heimdall_assets.learning.judging import judge_model
 from heimdall_assets.locating.classical import locate_session
 from heimdall_assets.manifests import Manifest
@@ -19,6 +22,9 @@ from heimdall_assets.specs import DatasetSpec, DelaySpec, EvaluationSpec, Featur
 from heimdall_assets.stores.checkpoints import load_checkpoint
 from heimdall_assets.stores.datasets import Progress, load_sessions, load_table, observe_sessions
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.identities import make_source
+from heimdall_assets.stores.imports import import_kiwisdr, import_sigmf
+from heimdall_assets.stores.measurements import MeasurementStore
 from heimdall_assets.stores.results import read_parent
 
 if TYPE_CHECKING:
@@ -197,6 +203,49 @@ def predict_stored(stores: Stores, model: str, name: str, progress: Progress = _
     estimate = take_estimate(released.predict(sessions), 0)
     described = describe_estimate(estimate, _truth_of(sessions, 0), float(sessions.error_margin_m[0]))
     return {"version": released.version, "session_id": session_id, **described, "refused": refused}
+
+
+def predict_files(
+    stores: Stores, model: str, files: Sequence[Path], receivers: Mapping[str, Position], progress: Progress = _silent
+) -> dict[str, Any]:
+    """Return where a released model puts the transmitter of recordings that are in no database, and stay in none.
+
+    Args:
+        files: GNSS-stamped KiwiSDR recordings (.wav) or SigMF (.sigmf, .sigmf-meta), one a receiver, all of one kind.
+        receivers: station part of a file's name -> its position.
+
+    Raises:
+        InvalidRecording: a file that cannot be read, timed or used.
+        InvalidSetting: files of another kind.
+    """
+    released = read_released(stores, model)
+    kinds = {path.suffix.removesuffix("-meta").removesuffix("-data") for path in files}
+    importers = {".wav": import_kiwisdr, ".sigmf": import_sigmf}
+    if len(kinds) != 1 or not kinds <= set(importers):
+        raise InvalidSetting(
+            f"files {', '.join(sorted(kinds))}: expected all .wav (KiwiSDR) or all .sigmf; import others first"
+        )
+    if not receivers:
+        raise InvalidSetting("files: found no --receiver, expected CODE,LAT,LON of each file's station")
+    # An import needs a source; what it says of the truth is not asked for below.
+    somewhere = make_source("unknown", next(iter(receivers.values())))
+    with TemporaryDirectory() as folder:
+        database = MeasurementStore(f"sqlite:///{folder}/files.db")
+        database.upgrade()
+        importers[kinds.pop()](
+            database,
+            stores.objects,
+            session_name="files",
+            source=somewhere,
+            receivers=receivers,
+            files=list(files),
+            campaign="files",
+        )
+        rows = database.read_session_rows(database.find_session("files")["id"])
+        database.close()
+    sessions, refused = observe_stored(stores, rows, progress, released.manifest)
+    described = describe_estimate(take_estimate(released.predict(sessions), 0))
+    return {"version": released.version, "session_id": None, **described, "refused": refused}
 
 
 def evaluate_stored(

@@ -149,3 +149,16 @@ def test_a_bad_source_is_refused(heimdall, tmp_path, bad):
             "--start", "2026-11-20T10:00:00Z", "--frequency-hz", "145e6", file, code=2,
         )
     )  # fmt: skip
+
+
+def test_files_are_predicted_without_becoming_sessions(heimdall, shared_data):
+    files = sorted((shared_data / "kiwisdr_dcf77_2017").glob("*.wav"))
+    positions = ["HB9RYZ,47.1721,8.42683", "F1JEK,45.779290,0.614638", "DF0KL,53.665337,7.282766"]
+    options = [part for position in positions for part in ("--receiver", position)]
+    before = len(json.loads(heimdall("sessions", "list", "--json").stdout))
+    found = json.loads(heimdall("predict", "latest", *files, *options, "--json").stdout)
+    assert np.isfinite([found["latitude"], found["longitude"], found["ellipse_90"]["semi_major_m"]]).all()
+    assert found["error_m"] is None  # nobody said where the transmitter stands
+    assert len(json.loads(heimdall("sessions", "list", "--json").stdout)) == before
+    assert "found no --receiver" in one_error(heimdall("predict", "latest", *files, code=2))
+    assert "there is none" in one_error(heimdall("predict", "latest", *files, "missing.wav", *options, code=2))
