@@ -134,8 +134,8 @@ class LevelPrior(nn.Module):
         """What ``create`` needs, JSON values."""
         return {
             "centre_deg": list(self.centre_deg),
-            "num_points": len(self.points),
-            "num_sites": len(self.site),
+            "num_points": self.points.shape[0],
+            "num_sites": self.site.shape[0],
         }
 
     def number(self, name: str) -> Tensor:
@@ -244,7 +244,7 @@ class LevelPrior(nn.Module):
         away = torch.where(heard.any(1), away, 0.0) / self.fact("farthest_km")
         trust = torch.sigmoid(8.0 * (2.0 - away)).unsqueeze(1)
         elsewhere = torch.sigmoid(self.number("elsewhere"))
-        density = (1.0 - elsewhere) * self.density + elsewhere / len(self.density)
+        density = (1.0 - elsewhere) * self.density + elsewhere / self.density.shape[0]
         trust = trust * (1.0 - self.fact("share_elsewhere"))
         near = density.log() + (trust + 1e-30).log()
         far = self.polar_log_weight + (1.0 - trust).log()
