@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.errors import InvalidInput
@@ -30,6 +29,8 @@ def fit_variance_scale(predictions: Predictions, sessions: SessionSet) -> float:
     # Below a micrometre an error is the rounding of degrees.
     if energy.max() < 1e-12:
         raise InvalidInput(f"calibration of {predictions.method}: found every error zero, expected errors to fit on")
+
+    from scipy.optimize import minimize_scalar  # slow to load
 
     def compute_nll(log_scale: float) -> float:
         variance = math.exp(log_scale) * eigenvalues + label_m2[:, None]

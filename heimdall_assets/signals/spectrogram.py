@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
+from scipy import fft
 
 from heimdall_assets.errors import InvalidInput, InvalidRecording
 from heimdall_assets.specs import FeatureSpec
@@ -207,7 +207,9 @@ def _check(samples: NDArray[Any], sample_rate_hz: float, spec: FeatureSpec, name
 @lru_cache(maxsize=8)
 def _window(n_fft: int) -> tuple[NDArray[np.float32], float]:
     """Return the periodic Hann window scaled so that a full-scale complex tone has power 1 in all, and its scale."""
-    window = signal.get_window("hann", n_fft)
+    from scipy.signal.windows import get_window  # slow to load: listing the graph needs no window
+
+    window = get_window("hann", n_fft)
     scale = 1.0 / np.sqrt(n_fft * np.square(window).sum())
     return (window * scale).astype(np.float32), scale
 

@@ -1,7 +1,6 @@
 """Drift: how far a snapshot's distributions lie from those of the latest release's data."""
 
 import pandas as pd
-from scipy.stats import ks_2samp
 
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.datasets import load_table
@@ -16,6 +15,8 @@ def compare_with_release(stores: Stores, rows: pd.DataFrame) -> dict[str, float]
 
     ``volume`` is the share of the release's sessions that are gone.
     """
+    from scipy.stats import ks_2samp  # slow to load: only who compares needs it
+
     releases = stores.releases.list_releases()
     if not releases:
         return {}
