@@ -27,9 +27,7 @@ from heimdall_assets.manifests import (
     Manifest,
     compute_json_digest,
 )
-from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.signals.iq import check_recording
-from heimdall_assets.signals.spectrogram import compute_spectrogram
 from heimdall_assets.specs import DelaySpec, FeatureSpec, RecordingSpec, TimingSpec
 from heimdall_assets.stores.objects import ObjectStore
 from heimdall_assets.stores.readers import decode_recording
@@ -247,6 +245,10 @@ def _work_session(
     task: _Task, objects: ObjectStore, features: FeatureSpec, delays: DelaySpec
 ) -> tuple[list[NDArray[np.float32] | str | None], list[tuple[float, float, float]]]:
     """Return each row's spectrogram (a reason where there is none, None where none is needed), and its arrivals."""
+    # Slow to load, and wanted only where recordings are worked on.
+    from heimdall_assets.signals.delays import compute_delays
+    from heimdall_assets.signals.spectrogram import compute_spectrogram
+
     recordings = [_decode_checked(objects.read_bytes(row["digest"]), row) for row in task.rows]
     images: list[NDArray[np.float32] | str | None] = []
     for row, recording, needed in zip(task.rows, recordings, task.needs_feature, strict=True):
