@@ -96,6 +96,10 @@ def simulate_session(spec: SimulationSpec, index: int) -> SimulatedSession:
     """
     if index < 0:
         raise InvalidSetting(f"session index {index}: expected 0 or more")
+    if spec.blocked_loss_db:
+        raise InvalidSetting(
+            f"blocked_loss_db {spec.blocked_loss_db}: expected 0: sessions with IQ do not weaken blocked paths"
+        )
     if spec.max_receivers > len(ITALIAN_STATIONS):
         raise InvalidSetting(
             f"max_receivers {spec.max_receivers}: expected at most {len(ITALIAN_STATIONS)}, the Italian network"
