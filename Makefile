@@ -10,7 +10,7 @@ help:
 	@echo "make demo   install, simulate a network, run the whole graph, show the results"
 	@echo "make ui     open the asset graph on http://127.0.0.1:3000"
 	@echo "make test   ruff, types and every test"
-	@echo "make bench-localization   the reference table (long)"
+	@echo "make bench-localization [POWDER=FOLDER]   the reference table (long)"
 
 # pip puts the installer into the environment, then the installer takes exactly the locked versions.
 $(VENV)/.installed: pyproject.toml requirements.lock
@@ -49,7 +49,7 @@ test: lint types browser
 	OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope
 
 bench-localization: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/localization.py
+	$(BIN)/python benchmarks/localization.py $(if $(POWDER),--powder $(POWDER))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -168,7 +168,9 @@ def _compute_strata(
     strata = _list_scalars(records) | _list_spans(records)
     for column in ("campaign", "origin", "source_id"):
         strata[column] = first[column].to_numpy(dtype=np.str_)
-    strata["month"] = pd.to_datetime(first["session_start"], utc=True).dt.strftime("%Y-%m").to_numpy(dtype=np.str_)
+    start = pd.to_datetime(first["session_start"], utc=True)
+    strata["month"] = start.dt.strftime("%Y-%m").to_numpy(dtype=np.str_)
+    strata["date"] = start.dt.strftime("%Y-%m-%d").to_numpy(dtype=np.str_)
     strata["num_receivers"] = np.diff(offsets)
     snr_db = pd.Series(_floats(rows, "snr_db")).groupby(rows["session_id"].to_numpy(), sort=True).median()
     strata["median_snr_db"] = snr_db.to_numpy(dtype=np.float64)

@@ -1,7 +1,7 @@
 """Judging: a model beside every classical estimator and the physical bound, on the same sessions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.learning.evaluation import evaluate_predictions
-from heimdall_assets.locating.bounds import compute_session_bounds
+from heimdall_assets.locating.bounds import PathLoss, compute_session_bounds
 from heimdall_assets.locating.classical import ESTIMATORS
+from heimdall_assets.locating.level_model import fit_level_model
 from heimdall_assets.specs import EvaluationSpec
 
 
@@ -34,11 +35,21 @@ def judge_model(
 
     Args:
         reference: the sessions the model was fitted on, from which the baselines take their area, path loss and
-            station offsets; None: they take the stations' geometry and stated defaults.
+            station offsets, and the bound the law of levels; None: they take the stations' geometry and stated
+            defaults, and the bound is that of the delays alone.
     """
     predictions = predict(sessions)
     baselines = {name: estimate(sessions, reference) for name, estimate in ESTIMATORS.items()}
-    bound_covariance, bound_m = compute_session_bounds(sessions)
+    path_loss = _find_path_loss(sessions, reference)
+    bound_covariance, bound_m = compute_session_bounds(sessions, path_loss)
     train_sites = None if reference is None else set(reference.strata.get("site", np.array([], dtype=str)).tolist())
     metrics = evaluate_predictions(sessions, predictions, baselines, bound_covariance, spec, train_sites)
+    metrics["bound_path_loss"] = None if path_loss is None else asdict(path_loss)
     return Judgement(metrics, predictions, baselines, bound_m)
+
+
+def _find_path_loss(sessions: SessionSet, reference: SessionSet | None) -> PathLoss | None:
+    """Return the law that levels of the reference follow; None where it has none, or none are judged."""
+    if reference is None or not (np.isfinite(reference.level_db).any() and np.isfinite(sessions.level_db).any()):
+        return None
+    return fit_level_model(reference).path_loss

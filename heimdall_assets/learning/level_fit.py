@@ -3,7 +3,7 @@
 A map judged on the transmissions it was drawn from looks sharper than it is. So the training split is cut into blocks
 of ground, each block is judged by maps drawn from the others, and the dozen numbers of ``level_model.TUNING`` are those
 that make these judgements most likely. Small blocks show what a gap in a map costs, large ones what a new district
-does.
+does. Days left out show what the next campaign costs, whose gains and handhelds are not those of the last.
 
 Belongs here: folds, tuning, calibration. Does not belong here: any number of the test split.
 """
@@ -34,6 +34,9 @@ BLOCK_SIZES = (0.25, 1.0)
 """Sides of the blocks left out, in units of the transmitters' root-mean-square spread: a gap, a district."""
 
 NUM_FOLDS = 3
+NUM_OCCASIONS, MIN_OCCASION = 3, 50
+"""Spells of whole days that are left out in turn, and the sessions one needs to say anything."""
+
 MIN_TUNED_SESSIONS = 200
 """Fewer say less about the likelihood's numbers than their starting values do."""
 
@@ -78,7 +81,7 @@ def fit_level_prior(train: SessionSet, seed: int = 42, num_steps: int = 60) -> L
     """Return the module fitted on the training split.
 
     Args:
-        train: sessions with known sources and levels.
+        train: sessions with known sources and levels; their stratum ``date``, where there is one, tells days apart.
         seed: of folds and of the tuning's draws.
         num_steps: gradient steps of the tuning; 0 keeps the starting values.
 
@@ -87,13 +90,18 @@ def fit_level_prior(train: SessionSet, seed: int = 42, num_steps: int = 60) -> L
     """
     centre = find_centre(train)
     links = collect_links(train, centre)
-    links = links.take(np.flatnonzero(np.isfinite(links.source_km).all(axis=1) & links.heard.any(axis=1)))
+    usable = np.flatnonzero(np.isfinite(links.source_km).all(axis=1) & links.heard.any(axis=1))
+    links = links.take(usable)
     if not len(links):
         raise CannotLocate(f"{len(train)} sessions: no levels of known sources: expected at least one to learn from")
     tuning = None
     if num_steps and len(links) >= MIN_TUNED_SESSIONS:
-        folds = make_folds(links, centre, seed)
-        tuning = widen(folds, tune(folds, seed, num_steps))
+        chosen = np.unique(np.linspace(0, len(links) - 1, MAX_TUNED_SESSIONS).astype(np.int64))
+        date = np.asarray(train.strata.get("date", np.full(len(train), ""))).astype(str)[usable][chosen]
+        ground = make_folds(links.take(chosen), centre, seed)
+        days = make_occasions(links.take(chosen), date, centre)
+        tuning = tune(ground, seed, num_steps)
+        tuning = widen([folds for folds in (ground, days) if folds], tuning)
     return _draw(links, links, centre, tuning)
 
 
@@ -113,18 +121,35 @@ def assign_blocks(source_km: NDArray[np.float64], size_km: float, seed: int) -> 
 
 
 def make_folds(links: Links, centre: tuple[float, float], seed: int) -> list[Fold]:
-    """Return folds of every block size; large training splits are thinned evenly."""
-    chosen = np.unique(np.linspace(0, len(links) - 1, MAX_TUNED_SESSIONS).astype(np.int64))
-    links = links.take(chosen)
+    """Return folds of every block size."""
     spread = compute_spread(links.source_km)
     folds = []
     for size in BLOCK_SIZES:
-        fold = assign_blocks(links.source_km, size * spread, seed)
-        for number in np.unique(fold):
-            kept, left = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            if len(kept) and len(left):
-                folds.append(Fold(_draw(links.take(kept), links, centre), links.take(left)))
+        folds += _leave_out(links, assign_blocks(links.source_km, size * spread, seed), centre, 1)
     return folds
+
+
+def make_occasions(links: Links, date: NDArray[np.str_], centre: tuple[float, float]) -> list[Fold]:
+    """Return folds of whole days, about equal spells of them; none where all sessions are of one day.
+
+    Args:
+        links: S sessions.
+        date: (S,), ISO dates, so that their order is that of time.
+        centre: of the frame.
+    """
+    _, inverse, counts = np.unique(date, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - 0.5 * counts
+    return _leave_out(links, (NUM_OCCASIONS * middle / len(links)).astype(np.int64)[inverse], centre, MIN_OCCASION)
+
+
+def _leave_out(links: Links, fold: NDArray[np.int64], centre: tuple[float, float], least: int) -> list[Fold]:
+    """Return each fold of at least so many sessions, with the maps of all others; none where there are no others."""
+    made = []
+    for number in np.unique(fold):
+        kept, left = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        if len(kept) and len(left) >= least:
+            made.append(Fold(_draw(links.take(kept), links, centre), links.take(left)))
+    return made
 
 
 def to_tensors(links: Links) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -162,22 +187,24 @@ def tune(folds: list[Fold], seed: int, num_steps: int) -> Tensor:
     return tuning.detach()
 
 
-def widen(folds: list[Fold], tuning: Tensor) -> Tensor:
-    """Return ``tuning`` with the width that lets the ellipses of all folds together hold what they promise.
+def widen(kinds: list[list[Fold]], tuning: Tensor) -> Tensor:
+    """Return ``tuning`` with the width that lets the ellipses of every kind of fold hold what they promise.
 
     Split-conformal: the 90 % quantile of the squared distances is brought to that of a Gaussian. Gaps and districts
-    weigh alike, so the ellipses are a little wide where a map is known and not far too small where ground is new.
+    weigh alike, so the ellipses are a little wide where a map is known and not far too small where ground is new; and
+    where other days cost more than either, they decide, for every session to come is of another day.
     """
-    squares = []
-    for fold in folds:
-        fold.prior.tuning.copy_(tuning)
-        chosen = fold.held_out.take(np.arange(0, len(fold.held_out), 1 + len(fold.held_out) // MAX_JUDGED))
-        truth = torch.as_tensor(chosen.source_km, dtype=torch.float32)
-        squares.append(compute_negative_log_likelihood(*judge(fold.prior, chosen), truth)[1])
-    ratio = torch.cat(squares).quantile(COVERAGE) / (-2.0 * math.log1p(-COVERAGE))
-    index = list(TUNING).index("width")
+    ratios = []
+    for folds in kinds:
+        squares = []
+        for fold in folds:
+            fold.prior.tuning.copy_(tuning)
+            chosen = fold.held_out.take(np.arange(0, len(fold.held_out), 1 + len(fold.held_out) // MAX_JUDGED))
+            truth = torch.as_tensor(chosen.source_km, dtype=torch.float32)
+            squares.append(compute_negative_log_likelihood(*judge(fold.prior, chosen), truth)[1])
+        ratios.append(torch.cat(squares).quantile(COVERAGE) / (-2.0 * math.log1p(-COVERAGE)))
     tuning = tuning.clone()
-    tuning[index] += ratio.log().clamp(-2.0, 4.0)
+    tuning[list(TUNING).index("width")] += torch.stack(ratios).amax().log().clamp(-2.0, 4.0)
     return tuning
 
 

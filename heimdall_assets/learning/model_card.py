@@ -63,9 +63,14 @@ def describe_verdict(metrics: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     if unsure:
         lines.append(f"The difference to {', '.join(unsure)} may be chance: its interval holds zero.")
-    ratio = metrics.get("median_error_over_bound")
+    ratio, law = metrics.get("median_error_over_bound"), metrics.get("bound_path_loss")
     if ratio is not None:
         lines.append(f"Its median error is {ratio:.2f} times what physics allows on these sessions.")
+        if law is not None:
+            lines.append(
+                f"For levels that is what a log-distance law (exponent {law['exponent']:.2f}, scatter "
+                f"{law['shadowing_db']:.1f} dB) tells; a model that knows the ground may be closer."
+            )
     if metrics.get("coverage_90") is not None:
         lines.append(f"Its 90 % ellipses hold the truth in {100 * metrics['coverage_90']:.1f} % of sessions.")
     return [" ".join(lines)] if lines else []

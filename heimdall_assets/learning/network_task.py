@@ -129,9 +129,16 @@ class NetworkTask:
     def start_network(
         self, network: nn.Module, model: ModelSpec, train: SessionSet, statistics: dict[str, Any]
     ) -> None:
-        """Set the level prior that ``fit_statistics`` fitted on the same split."""
-        if self._level_prior is not None:
-            network.level_prior.load_state_dict(self._level_prior.state_dict())  # type: ignore[union-attr]
+        """Set the level prior that ``fit_statistics`` fitted on the same split.
+
+        Where no session has a delay and no signal head wants the tokens, nothing is left to learn on top of it: every
+        weight is frozen, so that no epoch is spent on gradients that are zero.
+        """
+        if self._level_prior is None:
+            return
+        network.level_prior.load_state_dict(self._level_prior.state_dict())  # type: ignore[union-attr]
+        if network.signals is None and not count_timed(train).any():
+            network.requires_grad_(False)
 
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
         known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)

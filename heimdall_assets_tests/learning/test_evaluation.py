@@ -1,6 +1,7 @@
 """Evaluation against closed forms: known errors give known figures, honest Gaussians give honest calibration."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from hypothesis import strategies as st
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.learning.comparison import compare_paired
 from heimdall_assets.learning.evaluation import evaluate_predictions
+from heimdall_assets.learning.judging import judge_model
 from heimdall_assets.learning.model_card import format_metres, render_metrics_table, render_model_card
 from heimdall_assets.learning.residuals import compute_residuals
 from heimdall_assets.learning.strata import assign_strata
-from heimdall_assets.specs import EvaluationSpec
+from heimdall_assets.locating.classical import ESTIMATORS
+from heimdall_assets.simulation.observations import simulate_observations
+from heimdall_assets.specs import EvaluationSpec, SimulationSpec
 from heimdall_assets_tests.learning.judged import draw_predictions, make_sessions, place_answers, spread_covariances
 
 SPEC = EvaluationSpec(num_bootstrap=300)
@@ -381,3 +385,21 @@ def test_the_card_says_what_forbids_trust():
     assert "\n\n\n\n" not in card
     bare = render_model_card(version="v1.0.0", metrics=metrics, data={}, specs={})
     assert "not recorded" in bare
+
+
+def test_levels_are_judged_beside_the_bound_of_the_law_that_training_sessions_follow():
+    """Log-distance likelihood on a world of independent shadowing: near the bound, and never far below it."""
+    reference, sessions = (
+        replace(drawn, arrival_s=np.full(len(drawn.arrival_s), np.nan))
+        for drawn in (
+            simulate_observations(SimulationSpec(seed=seed, shadowing_db=3.0), np.arange(600)) for seed in (1, 2)
+        )
+    )
+    judgement = judge_model(lambda judged: ESTIMATORS["log_distance"](judged, reference), sessions, reference, SPEC)
+    law = judgement.metrics["bound_path_loss"]
+    assert law["exponent"] == pytest.approx(3.0, abs=0.15)
+    assert law["shadowing_db"] == pytest.approx(3.0, abs=0.3)
+    assert 0.8 < judgement.metrics["median_error_over_bound"] < 1.5
+    alone = judge_model(lambda judged: ESTIMATORS["log_distance"](judged, None), sessions, None, SPEC)
+    assert alone.metrics["bound_path_loss"] is None
+    assert alone.metrics["bound"]["num_sessions"] == 0

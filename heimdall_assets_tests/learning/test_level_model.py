@@ -1,5 +1,7 @@
 """The level prior on worlds whose truth is known: path loss with correlated shadowing, drawn from a seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,26 @@ import torch
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.level_field import fit_field
-from heimdall_assets.learning.level_fit import BLOCK_SIZES, assign_blocks, fit_level_prior, judge, make_folds
+from heimdall_assets.learning.level_fit import (
+    BLOCK_SIZES,
+    assign_blocks,
+    fit_level_prior,
+    judge,
+    make_folds,
+    make_occasions,
+    widen,
+)
 from heimdall_assets.learning.level_kriging import fit_correlation, krige
-from heimdall_assets.learning.level_likelihood import compute_negative_log_likelihood
+from heimdall_assets.learning.level_likelihood import TUNING, compute_negative_log_likelihood
 from heimdall_assets.learning.level_links import Links, collect_links, find_centre, find_sites, match_sites
 from heimdall_assets.learning.level_model import LevelPrior
+from heimdall_assets.learning.residuals import compute_residuals
+from heimdall_assets.learning.training import fit_model
 from heimdall_assets.signals.geodesy import LocalFrame
+from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 
 CENTRE = (40.765, -111.84)
+CHI_90 = -2.0 * np.log(0.1)
 EXPONENT, SHADOWING_DB, FADING_DB, CORRELATION_KM = 2.6, 6.0, 2.0, 0.25
 
 
@@ -257,6 +271,32 @@ def test_blocks_stay_whole_and_folds_never_judge_their_own_ground(train):
     assert sum(len(item.held_out) for item in folds) == len(BLOCK_SIZES) * len(links)
 
 
+def test_spells_left_out_hold_whole_days_and_one_day_or_a_few_sessions_are_no_spell(train):
+    links = collect_links(train, CENTRE)
+    date = np.array([f"2026-05-{1 + 4 * row // len(links):02d}" for row in range(len(links))])
+    folds = make_occasions(links, date, CENTRE)
+    assert [len(fold.held_out) for fold in folds] == [len(links) // 4, len(links) // 2, len(links) // 4]
+    assert make_occasions(links, np.full(len(links), "2026-05-01"), CENTRE) == []
+    rare = np.array(["2026-05-01"] * 10 + ["2026-05-02"] * (len(links) - 10))
+    assert [len(fold.held_out) for fold in make_occasions(links, rare, CENTRE)] == [len(links) - 10]
+
+
+def test_the_kind_of_fold_that_costs_more_decides_how_wide_ellipses_are(train):
+    links = collect_links(train, CENTRE)
+    date = np.where(np.arange(len(links)) % 2 == 0, "2026-05-01", "2026-05-02")
+    tuning, width = torch.tensor(list(TUNING.values())), list(TUNING).index("width")
+    ground, days = make_folds(links, CENTRE, seed=1)[:2], make_occasions(links, date, CENTRE)
+    # The second day's receivers all read wrong, each in its own way.
+    wrong = np.random.default_rng(0).normal(0, 15, days[1].held_out.level_db.shape[1])
+    days[1] = replace(days[1], held_out=replace(days[1].held_out, level_db=days[1].held_out.level_db + wrong))
+    alone = [widen([kind], tuning)[width] for kind in (ground, days)]
+    assert alone[1] > alone[0] + 0.5
+    both = widen([ground, days], tuning)
+    assert both[width] == alone[1]
+    rest = [index for index in range(len(tuning)) if index != width]
+    assert torch.equal(both[rest], tuning[rest])
+
+
 def test_few_sessions_and_few_levels_still_make_a_prior(world):
     for count in (1, 5):
         prior = fit_level_prior(world.hear(count, seed=1))
@@ -274,3 +314,15 @@ def test_without_known_sources_nothing_is_learned(train):
     silent.level_db[:] = np.nan
     with pytest.raises(CannotLocate, match="levels of known sources"):
         fit_level_prior(silent)
+
+
+def test_levels_alone_spend_no_epoch_and_are_answered_as_the_prior_answers(world, tmp_path):
+    train, val = world.hear(60, seed=40), world.hear(30, seed=41)
+    val = replace(val, session_id=np.char.add("val-", val.session_id))
+    training = TrainingSpec(max_epochs=5, num_threads=1)
+    fitted = fit_model(ModelSpec(width=16), training, AugmentationSpec(), train, val, tmp_path)
+    assert fitted.history == []
+    assert fitted.settings["facts"]["best_epoch"] is None
+    error_km, _ = judge_sessions(fitted.network.level_prior, val)
+    answered_m = compute_residuals(val, fitted.predict(val)).error_m
+    np.testing.assert_allclose(answered_m, 1000.0 * error_km, rtol=0.02, atol=1.0)
