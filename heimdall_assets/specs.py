@@ -247,7 +247,9 @@ class SimulationSpec(Spec):
     clock_jitter_s: float = Field(70e-9, ge=0, description="one-sigma error of one session")
     blocked_fraction: float = Field(0.0, ge=0, le=1, description="receivers without line of sight")
     blocked_excess_s: float = Field(1e-6, ge=0, description="mean of their exponential excess delay")
-    blocked_loss_db: float = Field(0.0, ge=0, le=60, description="level they lose; 0: levels do not tell who")
+    blocked_loss_db: float = Field(
+        0.0, ge=0, le=60, description="level they lose; 0: levels do not tell who; in IQ their SNR falls with it"
+    )
     rician_k_db: float | None = Field(None, description="multipath; None: line of sight alone")
     delay_spread_s: float = Field(0.5e-6, ge=0)
     path_loss: Literal["log_distance", "free_space", "two_ray"] = Field(
