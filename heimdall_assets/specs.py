@@ -160,6 +160,10 @@ class ModelSpec(Spec):
     def _check(self) -> Self:
         if self.uncertainty_max <= self.uncertainty_min:
             raise ValueError("uncertainty_max: expected more than uncertainty_min")
+        if self.multi_target and not (self.kind == "network" and self.use_spectrograms):
+            raise ValueError(
+                "multi_target: expected kind network and use_spectrograms: signals are read off spectrograms"
+            )
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width}: expected a multiple of num_heads {self.num_heads}")
         return self
@@ -199,6 +203,9 @@ class ExportSpec(Spec):
 
     opset: int = Field(20, ge=18, le=23)
     max_position_error_sigma: float = Field(0.02, gt=0, description="largest |ONNX - PyTorch| in units of sigma")
+    max_signal_error: float = Field(
+        0.01, gt=0, description="largest |ONNX - PyTorch| of a signal task: share, frame, dB"
+    )
     max_uncertainty_error: float = Field(
         0.05, gt=0, description="largest relative difference of a sigma; three receivers in a row reach 3 % in float32"
     )

@@ -30,7 +30,8 @@ from heimdall_assets.learning.network_tokens import LateLevel
 from heimdall_assets.learning.physics import LEVEL_EXPONENT
 from heimdall_assets.learning.receiver_frame import compute_channel_statistics, read_features
 from heimdall_assets.learning.residuals import compute_residuals
-from heimdall_assets.learning.signal_tasks import TASKS, SignalHeads, compute_signal_losses, make_signal_labels
+from heimdall_assets.learning.signal_labels import TASKS, list_labelled, make_signal_labels
+from heimdall_assets.learning.signal_tasks import OUTPUTS, SignalHeads, compute_signal_losses, mask_unseen
 from heimdall_assets.learning.task import ExportGraph
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
@@ -97,6 +98,8 @@ class NetworkTask:
 
             self._level_prior = LevelPrior.fit_initial(chosen)
             statistics["level_prior"] = self._level_prior.settings
+        if model.multi_target:
+            statistics["signal_tasks"] = _list_signal_tasks(chosen, statistics)
         late_level = measure_late_level(chosen)
         statistics["late_level"] = None if late_level is None else list(late_level)
         statistics["trust"] = _choose_trust(chosen.take(np.flatnonzero(num_timed >= MIN_TIMED)[:MAX_PROBED]))
@@ -114,8 +117,7 @@ class NetworkTask:
 
             level_prior = LevelPrior.create(statistics["level_prior"])
             level_prior.requires_grad_(False)
-        return NetworkLocalizationNet(
-            signals=SignalHeads(model.width) if model.multi_target else None,
+        network = NetworkLocalizationNet(
             width=model.width,
             num_layers=model.num_layers,
             num_heads=model.num_heads,
@@ -125,13 +127,22 @@ class NetworkTask:
             trust=statistics["trust"],
             late_level=None if statistics["late_level"] is None else LateLevel(*statistics["late_level"]),
         )
+        if model.multi_target:  # after all else is drawn: positions start at the same weights with and without heads
+            from heimdall_assets.learning.backbone import count_frame_features
+
+            num_features = count_frame_features(backbone, statistics["feature_shape"][2])
+            network.signals = SignalHeads(num_features, model.width)
+        return network
 
     def start_network(
         self, network: nn.Module, model: ModelSpec, train: SessionSet, statistics: dict[str, Any]
     ) -> None:
-        """Set the level prior that ``fit_statistics`` fitted on the same split."""
+        """Set the level prior that ``fit_statistics`` fitted on the same split, and signal heads to the mean label."""
         if self._level_prior is not None:
             network.level_prior.load_state_dict(self._level_prior.state_dict())  # type: ignore[union-attr]
+        if network.signals is not None:
+            seen = np.flatnonzero(_count(train, train.feature_row >= 0))
+            network.signals.start(make_signal_labels(train.take(seen)))  # type: ignore[operator, union-attr]
 
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
         known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)
@@ -151,13 +162,16 @@ class NetworkTask:
                 raise InvalidInput("augmentation without a random generator: expected both")
             # A level prior holds a map: turned, its sites would stand elsewhere.
             table = disturb_table(table, augmentation, rng, turn=statistics["level_prior"] is None)
-        labels = make_signal_labels(sessions.take(examples))
-        return {
+        batch = {
             **_make_inputs(sessions, table, statistics),
-            **{f"signal_{name}": values for name, values in labels.items()},
             "truth": torch.from_numpy(table.truth_km),
             "margin": torch.from_numpy(table.margin_km).clamp_min(MARGIN_FLOOR_KM),
         }
+        if statistics.get("signal_tasks") and "seen" in batch:
+            labels = make_signal_labels(sessions.take(examples))
+            known = mask_unseen({name: torch.from_numpy(values) for name, values in labels.items()}, batch["seen"])
+            batch |= {f"signal_{name}": values for name, values in known.items()}
+        return batch
 
     def compute_loss(self, network: nn.Module, batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Return the heavy-tailed likelihood to minimise, the Gaussian one and the squared error to watch."""
@@ -172,10 +186,9 @@ class NetworkTask:
             error_km = (located.position - batch["truth"]).square().sum(-1).sqrt().median()
         loss = (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean()
         found = {"gaussian_nll": gaussian, "median_error_km": error_km}
-        if network.signals is not None and "seen" in batch:
-            outputs = network.signals(located.tokens, batch["seen"])  # type: ignore[operator]
+        if located.signals is not None:
             labels = {name: batch[f"signal_{name}"] for name in TASKS}
-            found |= compute_signal_losses(network.signals, outputs, labels)  # type: ignore[arg-type]
+            found |= compute_signal_losses(network.signals, located.signals, labels)  # type: ignore[arg-type]
             loss = loss + found["signal"]
         return {"loss": loss, **found}
 
@@ -215,22 +228,17 @@ class NetworkTask:
         self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
     ) -> Predictions:
         """Return one prediction per session; those without any receiver at a known place are refused."""
-        graph = NetworkGraph(network, statistics, calibration).eval()
-        device = next(network.parameters()).device
-        graph.to(device)
-        was_training, parts, rows = network.training, [], []
-        network.eval()
-        with torch.no_grad():
-            for examples, arrays in _feed(sessions, PREDICT_BATCH, statistics):
-                inputs = (
-                    torch.from_numpy(arrays[name]).to(device) for name in _name_inputs(statistics) if name in arrays
-                )
-                parts.append([value.cpu().numpy() for value in graph(*inputs)])
-                rows.append(examples)
-        network.train(was_training)
-        names = ("positions", "uncertainties", "covariance")
-        joined = {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)} if parts else {}
-        return _collect(sessions, np.concatenate(rows) if rows else np.empty(0, dtype=np.int64), joined)
+        examples, outputs = _run(network, sessions, statistics, calibration)
+        return _collect(sessions, examples, outputs)
+
+    def predict_signals(
+        self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
+    ) -> dict[str, NDArray[Any]] | None:
+        """Return ``signal_tasks.OUTPUTS``, one row a session, NaN where it has no spectrogram; None without heads."""
+        if not statistics.get("signal_tasks"):
+            return None
+        examples, outputs = _run(network, sessions, statistics, calibration, whole=True)
+        return collect_signals(sessions, examples, outputs)
 
     def make_export_graph(
         self, network: nn.Module, model: ModelSpec, statistics: dict[str, Any], calibration: dict[str, Any]
@@ -254,10 +262,11 @@ class NetworkTask:
             module=NetworkGraph(network, statistics, calibration).eval(),
             inputs=inputs,
             dynamic_axes=axes,
-            outputs=["positions", "uncertainties", "covariance"],
+            outputs=_name_outputs(statistics),
             feed=feed,
             collect=_collect,
             is_unrolled=True,
+            collect_signals=collect_signals if statistics.get("signal_tasks") else None,
             facts={
                 "input.origin": "(batch, 2) float64, latitude and longitude of the tangent plane, degrees of WGS-84",
                 "input.receivers": f"(batch, receivers, {len(RECEIVER_COLUMNS)}) float32, NaN for what is missing: "
@@ -265,6 +274,9 @@ class NetworkTask:
                 "output.positions": "(batch, 2) float64, latitude and longitude, degrees of WGS-84",
                 "output.uncertainties": "(batch, 2) float32, one-sigma north and east, metres",
                 "output.covariance": "(batch, 3) float32, variance east, variance north, covariance, square metres",
+                **(
+                    {f"output.{name}": text for name, text in OUTPUTS.items()} if statistics.get("signal_tasks") else {}
+                ),
                 "normalisation": "inside the graph",
             },
         )
@@ -372,6 +384,64 @@ def _choose_trust(sessions: SessionSet) -> float:
 
 def _name_inputs(statistics: dict[str, Any]) -> list[str]:
     return ["origin", "receivers"] + (["spectrograms", "seen"] if statistics["feature_shape"] is not None else [])
+
+
+def _name_outputs(statistics: dict[str, Any]) -> list[str]:
+    signals = list(OUTPUTS) if statistics.get("signal_tasks") else []
+    return ["positions", "uncertainties", "covariance", *signals]
+
+
+def _list_signal_tasks(train: SessionSet, statistics: dict[str, Any]) -> list[str]:
+    """Return the signal tasks that training sessions with a spectrogram have a label of.
+
+    Raises:
+        InvalidInput: there is no such session: heads that learned nothing would guess.
+    """
+    seen = np.flatnonzero(_count(train, train.feature_row >= 0))
+    tasks = [] if statistics["feature_shape"] is None else list_labelled(make_signal_labels(train.take(seen)))
+    if not tasks:
+        raise InvalidInput(
+            f"training split: 0 of {len(train)} sessions have both a spectrogram and a label of their signal "
+            "(type, span or SNR): expected at least 1 for ModelSpec.multi_target"
+        )
+    return tasks
+
+
+def _run(
+    network: nn.Module,
+    sessions: SessionSet,
+    statistics: dict[str, Any],
+    calibration: dict[str, Any],
+    whole: bool = False,
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """Return the sessions that could be fed (E,), and the graph's outputs over them; ``whole``: signals too."""
+    graph = NetworkGraph(network, statistics, calibration).eval()
+    device = next(network.parameters()).device
+    graph.to(device)
+    was_training, parts, rows = network.training, [], [np.empty(0, dtype=np.int64)]
+    network.eval()
+    with torch.no_grad():
+        for examples, arrays in _feed(sessions, PREDICT_BATCH, statistics, whole):
+            inputs = (torch.from_numpy(arrays[name]).to(device) for name in _name_inputs(statistics) if name in arrays)
+            parts.append([value.cpu().numpy() for value in graph(*inputs)])
+            rows.append(examples)
+    network.train(was_training)
+    names = _name_outputs(statistics) if whole else _name_outputs({})
+    joined = {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)} if parts else {}
+    return np.concatenate(rows), joined
+
+
+def collect_signals(
+    sessions: SessionSet, examples: NDArray[np.int64], outputs: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return the signal outputs of ``examples`` (E,) as rows of ``sessions``, NaN for the others."""
+    found = {}
+    for name in OUTPUTS:
+        width = outputs[name].shape[1] if name in outputs else 1
+        found[name] = np.full((len(sessions), width), np.nan, dtype=np.float32)
+        if len(examples):
+            found[name][examples] = outputs[name]
+    return found
 
 
 def _make_inputs(sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any]) -> dict[str, Tensor]:
