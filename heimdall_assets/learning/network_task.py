@@ -13,22 +13,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heimdall_assets.domain import Predictions, SessionSet
-from heimdall_assets.errors import CannotLocate, InvalidInput
+from heimdall_assets.errors import InvalidInput
 from heimdall_assets.learning.calibration import fit_conformal_scale
 from heimdall_assets.learning.network_data import (
     MAX_RECEIVERS,
     RECEIVER_COLUMNS,
-    ReceiverTable,
     assemble_table,
     disturb_table,
     join_sessions,
 )
-from heimdall_assets.learning.network_graph import GROUP_EDGES, NetworkGraph, place_origin
+from heimdall_assets.learning.network_feed import (
+    collect_positions,
+    collect_signals,
+    count_marked,
+    feed_sessions,
+    make_inputs,
+    name_outputs,
+    run_network,
+)
+from heimdall_assets.learning.network_graph import GROUP_EDGES, NetworkGraph
 from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
 from heimdall_assets.learning.network_model import NetworkLocalizationNet
 from heimdall_assets.learning.network_tokens import LateLevel
 from heimdall_assets.learning.physics import LEVEL_EXPONENT
-from heimdall_assets.learning.receiver_frame import compute_channel_statistics, read_features
+from heimdall_assets.learning.receiver_frame import compute_channel_statistics
 from heimdall_assets.learning.residuals import compute_residuals
 from heimdall_assets.learning.signal_labels import TASKS, list_labelled, make_signal_labels
 from heimdall_assets.learning.signal_tasks import OUTPUTS, SignalHeads, compute_signal_losses, mask_unseen
@@ -37,7 +45,6 @@ from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
 
-PREDICT_BATCH = 256
 MIN_GROUP = 100
 """Validation sessions that a calibration group needs; smaller ones take the factor of all sessions."""
 
@@ -141,7 +148,7 @@ class NetworkTask:
         if self._level_prior is not None:
             network.level_prior.load_state_dict(self._level_prior.state_dict())  # type: ignore[union-attr]
         if network.signals is not None:
-            seen = np.flatnonzero(_count(train, train.feature_row >= 0))
+            seen = np.flatnonzero(count_marked(train, train.feature_row >= 0))
             network.signals.start(make_signal_labels(train.take(seen)))  # type: ignore[operator, union-attr]
 
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
@@ -163,7 +170,7 @@ class NetworkTask:
             # A level prior holds a map: turned, its sites would stand elsewhere.
             table = disturb_table(table, augmentation, rng, turn=statistics["level_prior"] is None)
         batch = {
-            **_make_inputs(sessions, table, statistics),
+            **make_inputs(sessions, table, statistics),
             "truth": torch.from_numpy(table.truth_km),
             "margin": torch.from_numpy(table.margin_km).clamp_min(MARGIN_FLOOR_KM),
         }
@@ -228,8 +235,8 @@ class NetworkTask:
         self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
     ) -> Predictions:
         """Return one prediction per session; those without any receiver at a known place are refused."""
-        examples, outputs = _run(network, sessions, statistics, calibration)
-        return _collect(sessions, examples, outputs)
+        examples, outputs = run_network(network, sessions, statistics, calibration)
+        return collect_positions(sessions, examples, outputs)
 
     def predict_signals(
         self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
@@ -237,7 +244,7 @@ class NetworkTask:
         """Return ``signal_tasks.OUTPUTS``, one row a session, NaN where it has no spectrogram; None without heads."""
         if not statistics.get("signal_tasks"):
             return None
-        examples, outputs = _run(network, sessions, statistics, calibration, whole=True)
+        examples, outputs = run_network(network, sessions, statistics, calibration, whole=True)
         return collect_signals(sessions, examples, outputs)
 
     def make_export_graph(
@@ -256,15 +263,15 @@ class NetworkTask:
             weight.requires_grad_(False)
 
         def feed(sessions: SessionSet, size: int) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
-            return _feed(sessions, size, statistics, whole=True)
+            return feed_sessions(sessions, size, statistics, whole=True)
 
         return ExportGraph(
             module=NetworkGraph(network, statistics, calibration).eval(),
             inputs=inputs,
             dynamic_axes=axes,
-            outputs=_name_outputs(statistics),
+            outputs=name_outputs(statistics),
             feed=feed,
-            collect=_collect,
+            collect=collect_positions,
             is_unrolled=True,
             collect_signals=collect_signals if statistics.get("signal_tasks") else None,
             facts={
@@ -305,19 +312,14 @@ def simulate_training_sessions(num_sessions: int, seed: int) -> list[SessionSet]
 
 def count_timed(sessions: SessionSet) -> NDArray[np.int64]:
     """Return how many receivers of each session (S,) have a usable delay."""
-    return _count(sessions, np.isfinite(sessions.arrival_s) & np.isfinite(sessions.timing_sigma_s))
+    return count_marked(sessions, np.isfinite(sessions.arrival_s) & np.isfinite(sessions.timing_sigma_s))
 
 
 def count_usable(sessions: SessionSet) -> NDArray[np.int64]:
     """Return how many receivers of each session (S,) stand at a known place and measured anything."""
     placed = np.isfinite(sessions.receiver_latitude) & np.isfinite(sessions.receiver_longitude)
     heard = np.isfinite(sessions.arrival_s) | np.isfinite(sessions.level_db) | (sessions.feature_row >= 0)
-    return _count(sessions, placed & heard)
-
-
-def _count(sessions: SessionSet, marked: NDArray[np.bool_]) -> NDArray[np.int64]:
-    total = np.concatenate([[0], np.cumsum(marked)])
-    return (total[sessions.offsets[1:]] - total[sessions.offsets[:-1]]).astype(np.int64)
+    return count_marked(sessions, placed & heard)
 
 
 def take_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
@@ -382,22 +384,13 @@ def _choose_trust(sessions: SessionSet) -> float:
     return 1.0 if errors[1] < 0.9 * errors[0] else 0.0
 
 
-def _name_inputs(statistics: dict[str, Any]) -> list[str]:
-    return ["origin", "receivers"] + (["spectrograms", "seen"] if statistics["feature_shape"] is not None else [])
-
-
-def _name_outputs(statistics: dict[str, Any]) -> list[str]:
-    signals = list(OUTPUTS) if statistics.get("signal_tasks") else []
-    return ["positions", "uncertainties", "covariance", *signals]
-
-
 def _list_signal_tasks(train: SessionSet, statistics: dict[str, Any]) -> list[str]:
     """Return the signal tasks that training sessions with a spectrogram have a label of.
 
     Raises:
         InvalidInput: there is no such session: heads that learned nothing would guess.
     """
-    seen = np.flatnonzero(_count(train, train.feature_row >= 0))
+    seen = np.flatnonzero(count_marked(train, train.feature_row >= 0))
     tasks = [] if statistics["feature_shape"] is None else list_labelled(make_signal_labels(train.take(seen)))
     if not tasks:
         raise InvalidInput(
@@ -405,103 +398,3 @@ def _list_signal_tasks(train: SessionSet, statistics: dict[str, Any]) -> list[st
             "(type, span or SNR): expected at least 1 for ModelSpec.multi_target"
         )
     return tasks
-
-
-def _run(
-    network: nn.Module,
-    sessions: SessionSet,
-    statistics: dict[str, Any],
-    calibration: dict[str, Any],
-    whole: bool = False,
-) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Return the sessions that could be fed (E,), and the graph's outputs over them; ``whole``: signals too."""
-    graph = NetworkGraph(network, statistics, calibration).eval()
-    device = next(network.parameters()).device
-    graph.to(device)
-    was_training, parts, rows = network.training, [], [np.empty(0, dtype=np.int64)]
-    network.eval()
-    with torch.no_grad():
-        for examples, arrays in _feed(sessions, PREDICT_BATCH, statistics, whole):
-            inputs = (torch.from_numpy(arrays[name]).to(device) for name in _name_inputs(statistics) if name in arrays)
-            parts.append([value.cpu().numpy() for value in graph(*inputs)])
-            rows.append(examples)
-    network.train(was_training)
-    names = _name_outputs(statistics) if whole else _name_outputs({})
-    joined = {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)} if parts else {}
-    return np.concatenate(rows), joined
-
-
-def collect_signals(
-    sessions: SessionSet, examples: NDArray[np.int64], outputs: dict[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """Return the signal outputs of ``examples`` (E,) as rows of ``sessions``, NaN for the others."""
-    found = {}
-    for name in OUTPUTS:
-        width = outputs[name].shape[1] if name in outputs else 1
-        found[name] = np.full((len(sessions), width), np.nan, dtype=np.float32)
-        if len(examples):
-            found[name][examples] = outputs[name]
-    return found
-
-
-def _make_inputs(sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any]) -> dict[str, Tensor]:
-    """Return what the network's ``forward`` takes; spectrograms only where some receiver has one."""
-    centre = (statistics["level_prior"] or {}).get("centre_deg", [0.0, 0.0])
-    origin = torch.from_numpy(table.origin_deg)
-    inputs = {
-        "receivers": torch.from_numpy(table.receivers),
-        "offset": place_origin(origin, torch.tensor(centre, dtype=torch.float64)),
-    }
-    arrays = _read_spectrograms(sessions, table, statistics, whole=False)
-    if arrays:
-        graph = NetworkGraph(nn.Identity(), statistics, {})
-        inputs["spectrograms"] = (torch.from_numpy(arrays["spectrograms"]) - graph.mean_db) / graph.std_db
-        inputs["seen"] = torch.from_numpy(arrays["seen"])
-    return inputs
-
-
-def _read_spectrograms(
-    sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any], whole: bool
-) -> dict[str, NDArray[Any]]:
-    """Return spectrograms (B, R, 3, mels, frames) in dB and which are there; none where no receiver has one.
-
-    Args:
-        sessions: that ``table`` came from.
-        table: its feature rows say which.
-        statistics: of the model.
-        whole: also where there are none, as a traced graph has all its inputs always.
-    """
-    shape = statistics["feature_shape"]
-    seen = table.feature_row >= 0
-    if shape is None or not (whole or seen.any()):
-        return {}
-    values = np.zeros((*seen.shape, *shape), dtype=np.float32)
-    if seen.any():
-        values[seen] = read_features(sessions, table.feature_row[seen], statistics)
-    return {"spectrograms": values, "seen": seen}
-
-
-def _feed(
-    sessions: SessionSet, size: int, statistics: dict[str, Any], whole: bool = False
-) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
-    """Yield sessions with a receiver at a known place, ``size`` at once, and the inputs of ``NetworkGraph``."""
-    placed = np.isfinite(sessions.receiver_latitude) & np.isfinite(sessions.receiver_longitude)
-    rows = np.flatnonzero(_count(sessions, placed) > 0)
-    if len(rows) and (widest := int(sessions.num_receivers[rows].max())) > MAX_RECEIVERS:
-        name = sessions.session_id[rows[sessions.num_receivers[rows].argmax()]]
-        raise CannotLocate(f"session {name}: {widest} receivers: expected at most {MAX_RECEIVERS}")
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        table = assemble_table(sessions.take(part))
-        arrays = _read_spectrograms(sessions, table, statistics, whole)
-        yield part, {"origin": table.origin_deg, "receivers": table.receivers, **arrays}
-
-
-def _collect(sessions: SessionSet, examples: NDArray[np.int64], outputs: dict[str, NDArray[Any]]) -> Predictions:
-    """Return one prediction per session; those not among ``examples`` are refused."""
-    positions, covariance = np.full((len(sessions), 2), np.nan), np.full((len(sessions), 3), np.nan)
-    if len(examples):
-        positions[examples], covariance[examples] = outputs["positions"], outputs["covariance"]
-    refused = ~(np.isfinite(positions).all(1) & np.isfinite(covariance).all(1))
-    positions[refused], covariance[refused] = np.nan, np.nan
-    return Predictions(positions[:, 0], positions[:, 1], covariance, "network", refused)

@@ -88,7 +88,7 @@ def _judge_types(
     probability: Floats, kind: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]] | None
 ) -> dict[str, Any]:
     """Return accuracy, its mean over the types that occur, and the recall of each, beside the commonest type's."""
-    judged = np.isfinite(probability).all(axis=1) & np.not_equal(kind, NO_TYPE)
+    judged = np.logical_and(np.isfinite(probability).all(axis=1), kind != NO_TYPE)
     said, true = probability[judged].argmax(axis=1), kind[judged]
     named = {number: SIGNAL_TYPES[number].value for number in np.unique(true)}
     recalls = {name: float((said[true == number] == number).mean()) for number, name in named.items()}
