@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         seed=7, num_sessions=options.sessions, min_receivers=options.receivers, max_receivers=options.receivers, **MIX
     )
     with tempfile.TemporaryDirectory() as folder:
-        places = read_places({"HEIMDALL_HOME": folder, "HEIMDALL_TRACKING": "off"})
+        places = read_places({"HEIMDALL_HOME": str(options.home or folder), "HEIMDALL_TRACKING": "off"})
         stores = places.open_stores()
         mix = import_simulated(stores, simulation, "signals", tell)
         rows = stores.measurements.read_approved(DatasetSpec()).rows
@@ -57,12 +57,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         )
         splits = assign_splits(rows, SplitSpec()).set_index("session_id")["split"].reindex(sessions.session_id)
         parts = {name: sessions.take((splits == name).to_numpy().nonzero()[0]) for name in ("train", "val", "test")}
+        fit = Path(options.home or folder) / "fit"
+        last = fit / "last.ckpt"
         started, wall = time.process_time(), time.monotonic()
         fitted = fit_model(
             ModelSpec(backbone_size=options.backbone, multi_target=True),
-            TrainingSpec(max_epochs=options.epochs, batch_size=16, num_threads=options.threads),
-            AugmentationSpec(), parts["train"], parts["val"], Path(folder) / "fit",
+            TrainingSpec(
+                max_epochs=options.epochs, batch_size=16, learning_rate=3e-3, warmup_epochs=1,
+                num_threads=options.threads,
+            ),
+            AugmentationSpec(), parts["train"], parts["val"], fit,
             on_epoch=lambda epoch, metrics: print(epoch, metrics, flush=True),
+            resume_from=last if last.is_file() else None,
         )  # fmt: skip
         cost = {"cpu_s": time.process_time() - started, "wall_s": time.monotonic() - wall}
         judged = judge_model(fitted.predict, parts["test"], parts["train"], EvaluationSpec(), fitted.predict_signals)
@@ -113,6 +119,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--backbone", default="atto")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--home", type=Path, help="folder that keeps sessions and a broken-off fit; default: none")
     parser.add_argument("--write", type=Path, default=HERE, help="folder that takes the results")
     options = parser.parse_args()
     found = run(options)

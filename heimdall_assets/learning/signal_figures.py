@@ -78,8 +78,8 @@ def _judge_spans(probability: Floats, covered: Floats, reference: Floats | None)
     names = [name for name in found if name != "num_sessions"]
     if reference is None or not np.isfinite(reference).any():
         return found | {f"baseline_{name}": None for name in names}
-    answered = np.isfinite(probability).all(axis=1)
-    mean = np.where(answered[:, None], np.nanmean(reference, axis=0), np.nan)
+    answered = np.isfinite(probability).all(axis=1, keepdims=True)
+    mean = np.where(answered, np.nanmean(reference, axis=0), np.nan)
     baseline = judge_spans(mean, covered)
     return found | {f"baseline_{name}": baseline[name] for name in names}
 
