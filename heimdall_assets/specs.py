@@ -160,6 +160,10 @@ class ModelSpec(Spec):
     def _check(self) -> Self:
         if self.uncertainty_max <= self.uncertainty_min:
             raise ValueError("uncertainty_max: expected more than uncertainty_min")
+        if self.multi_target and not (self.kind == "network" and self.use_spectrograms):
+            raise ValueError(
+                "multi_target: expected kind network and use_spectrograms: signals are read off spectrograms"
+            )
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width}: expected a multiple of num_heads {self.num_heads}")
         return self
@@ -199,6 +203,9 @@ class ExportSpec(Spec):
 
     opset: int = Field(20, ge=18, le=23)
     max_position_error_sigma: float = Field(0.02, gt=0, description="largest |ONNX - PyTorch| in units of sigma")
+    max_signal_error: float = Field(
+        0.01, gt=0, description="largest |ONNX - PyTorch| of a signal task: share, frame, dB"
+    )
     max_uncertainty_error: float = Field(
         0.05, gt=0, description="largest relative difference of a sigma; three receivers in a row reach 3 % in float32"
     )
@@ -247,7 +254,9 @@ class SimulationSpec(Spec):
     clock_jitter_s: float = Field(70e-9, ge=0, description="one-sigma error of one session")
     blocked_fraction: float = Field(0.0, ge=0, le=1, description="receivers without line of sight")
     blocked_excess_s: float = Field(1e-6, ge=0, description="mean of their exponential excess delay")
-    blocked_loss_db: float = Field(0.0, ge=0, le=60, description="level they lose; 0: levels do not tell who")
+    blocked_loss_db: float = Field(
+        0.0, ge=0, le=60, description="level they lose; 0: levels do not tell who; in IQ their SNR falls with it"
+    )
     rician_k_db: float | None = Field(None, description="multipath; None: line of sight alone")
     delay_spread_s: float = Field(0.5e-6, ge=0)
     path_loss: Literal["log_distance", "free_space", "two_ray"] = Field(

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.errors import InvalidInput, InvalidTable
+from heimdall_assets.learning.signal_labels import UNKNOWN
 from heimdall_assets.learning.splits import compute_sites
 from heimdall_assets.specs import SplitSpec, TimingSpec
-
-UNKNOWN = "unknown"
-"""What a stratum holds for a session that does not say."""
 
 
 def assemble_sessions(
@@ -53,6 +51,7 @@ def assemble_sessions(
     arrival = _match_arrivals(rows, arrivals)
     records = _list_attributes(first)
     strata = _compute_strata(rows, first, records, offsets, assignment)
+    strata["true_snr_db"] = _compute_true_snr_db(rows, records, offsets)
     blocked = _read_blocked(rows, records, offsets)
     if blocked is not None:
         strata["line_of_sight"] = ~np.logical_or.reduceat(blocked, offsets[:-1])
@@ -230,16 +229,31 @@ def _list_spans(records: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
 
 def _read_blocked(rows: pd.DataFrame, records: list[dict[str, Any]], offsets: NDArray[np.int64]) -> Any:
     """Return the simulation's line-of-sight truth, bool (M,), or None: a truth that some receiver lacks is none."""
+    blocked = [value for values in _list_truth(rows, records, offsets, "blocked") for value in values]
+    return np.array(blocked, dtype=np.bool_) if all(isinstance(value, bool) for value in blocked) else None
+
+
+def _compute_true_snr_db(
+    rows: pd.DataFrame, records: list[dict[str, Any]], offsets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the median of the receivers' true SNR of each session, which only a simulation knows; else NaN."""
+    found = np.full(len(records), np.nan)
+    for number, values in enumerate(_list_truth(rows, records, offsets, "snr_db")):
+        if values and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+            found[number] = np.median(values)
+    return found
+
+
+def _list_truth(
+    rows: pd.DataFrame, records: list[dict[str, Any]], offsets: NDArray[np.int64], name: str
+) -> list[list[Any]]:
+    """Return of each session what its simulation says of each receiver under ``name``; None where it says nothing."""
     stations = rows["station_id"].to_numpy(dtype=np.str_)
-    blocked: list[bool] = []
+    found = []
     for number, record in enumerate(records):
         truth = record.get("truth")
         receivers = truth.get("receivers") if isinstance(truth, dict) else None
-        if not isinstance(receivers, list):
-            return None
-        known = {str(item.get("station_id")): item.get("blocked") for item in receivers if isinstance(item, dict)}
-        values = [known.get(str(station)) for station in stations[offsets[number] : offsets[number + 1]]]
-        if not all(isinstance(value, bool) for value in values):
-            return None
-        blocked.extend(bool(value) for value in values)
-    return np.array(blocked, dtype=np.bool_)
+        told = receivers if isinstance(receivers, list) else []
+        known = {str(item.get("station_id")): item.get(name) for item in told if isinstance(item, dict)}
+        found.append([known.get(str(station)) for station in stations[offsets[number] : offsets[number + 1]]])
+    return found

@@ -128,6 +128,21 @@ def predict_onnx(
     return graph.collect(sessions, examples, outputs)
 
 
+def predict_onnx_signals(
+    fitted: FittedModel, data: bytes, sessions: SessionSet, num_threads: int = 1, batch_size: int = ONNX_BATCH
+) -> dict[str, NDArray[Any]] | None:
+    """Return what the ONNX file says of signals, one row per session, as ``FittedModel.predict_signals`` does.
+
+    Raises:
+        CorruptObject: not a whole, valid ONNX file.
+    """
+    graph = _build_graph(fitted)
+    if graph.collect_signals is None:
+        return None
+    examples, outputs, _ = _run_onnx(graph, open_onnx_session(data, num_threads), sessions, batch_size)
+    return graph.collect_signals(sessions, examples, outputs)
+
+
 def compute_parity(fitted: FittedModel, data: bytes, sessions: SessionSet) -> dict[str, float]:
     """Return how far the ONNX file departs from PyTorch over all elements of all examples of ``sessions``.
 
@@ -135,6 +150,7 @@ def compute_parity(fitted: FittedModel, data: bytes, sessions: SessionSet) -> di
         ``num_examples``; ``max_position_error_deg``; ``max_position_error_m`` (per axis); ``max_position_error_sigma``
         (in units of the predicted sigma of the axis); ``max_uncertainty_error`` (relative);
         ``max_uncertainty_error_m``;
+        ``max_signal_error`` (of probabilities, shares, frames and dB; 0 without signal heads);
         ``max_session_error_sigma`` (fused sessions, ONNX against ``FittedModel.predict``); ``position_spread_deg`` and
         ``uncertainty_spread_m``, standard deviations of PyTorch's outputs: near 0 a parity would prove nothing.
 
@@ -157,6 +173,14 @@ def compute_parity(fitted: FittedModel, data: bytes, sessions: SessionSet) -> di
         "max_position_error_sigma": _find_largest(offset_m / expected_sigma, position, expected),
         "max_uncertainty_error": _find_largest(np.abs(sigma / expected_sigma - 1.0), sigma, expected_sigma),
         "max_uncertainty_error_m": _find_largest(np.abs(sigma - expected_sigma), sigma, expected_sigma),
+        "max_signal_error": max(
+            (
+                _find_largest(np.abs(outputs[k] - reference[k]), outputs[k], reference[k])
+                for k in graph.outputs[2:]
+                if k.startswith("signal_")
+            ),
+            default=0.0,
+        ),
         "max_session_error_sigma": _compare_sessions(sessions_onnx, sessions_torch),
         "position_spread_deg": float(np.nanstd(expected, axis=0).max()),
         "uncertainty_spread_m": float(np.nanstd(expected_sigma, axis=0).max()),

@@ -80,6 +80,11 @@ class FittedModel:
         """Return one calibrated prediction per session, computed on the CPU with the caller's thread count."""
         return self.task.predict(self.network, sessions, self.statistics, self.calibration)
 
+    def predict_signals(self, sessions: SessionSet) -> dict[str, NDArray[Any]] | None:
+        """Return ``signal_tasks.OUTPUTS``, one row a session, NaN where unknown; None: a model of positions alone."""
+        predict = getattr(self.task, "predict_signals", None)
+        return None if predict is None else predict(self.network, sessions, self.statistics, self.calibration)
+
     def predict_receivers(self, sessions: SessionSet) -> Predictions:
         """Return one prediction per receiver, each from its own spectrogram.
 

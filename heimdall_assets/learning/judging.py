@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.learning.evaluation import evaluate_predictions
+from heimdall_assets.learning.signal_figures import judge_signals
 from heimdall_assets.locating.bounds import PathLoss, compute_session_bounds
 from heimdall_assets.locating.classical import ESTIMATORS
 from heimdall_assets.locating.level_model import fit_level_model
@@ -30,13 +31,18 @@ def judge_model(
     sessions: SessionSet,
     reference: SessionSet | None,
     spec: EvaluationSpec,
+    predict_signals: Callable[[SessionSet], dict[str, NDArray[Any]] | None] | None = None,
 ) -> Judgement:
     """Return the judgement of ``predict`` on ``sessions``.
 
     Args:
+        predict: sessions to positions.
+        sessions: to judge on.
         reference: the sessions the model was fitted on, from which the baselines take their area, path loss and
             station offsets, and the bound the law of levels; None: they take the stations' geometry and stated
             defaults, and the bound is that of the delays alone.
+        spec: levels, radii, bootstrap.
+        predict_signals: sessions to what the signal heads say; None, or giving None: the model has no such heads.
     """
     predictions = predict(sessions)
     baselines = {name: estimate(sessions, reference) for name, estimate in ESTIMATORS.items()}
@@ -45,6 +51,9 @@ def judge_model(
     train_sites = None if reference is None else set(reference.strata.get("site", np.array([], dtype=str)).tolist())
     metrics = evaluate_predictions(sessions, predictions, baselines, bound_covariance, spec, train_sites)
     metrics["bound_path_loss"] = None if path_loss is None else asdict(path_loss)
+    signals = None if predict_signals is None else predict_signals(sessions)
+    if signals is not None:
+        metrics["signals"] = judge_signals(sessions, signals, reference)
     return Judgement(metrics, predictions, baselines, bound_m)
 
 

@@ -124,6 +124,40 @@ def render_strata_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def render_signals_table(metrics: Mapping[str, Any]) -> str:
+    """Return the figures of the signal tasks beside what one would score without looking, as Markdown; "" for none."""
+    signals = metrics.get("signals")
+    if not signals:
+        return ""
+    kind, span, onset, end = (signals[name] for name in ("type", "span", "onset", "end"))
+    countdown, snr = signals["countdown"], signals["snr"]
+    rows = [
+        ("type: accuracy", kind, "accuracy", _percent),
+        ("type: mean recall of the types", kind, "balanced_accuracy", _percent),
+        ("span: F1 of frames at 0.5", span, "f1", _number),
+        ("span: precision", span, "precision", _number),
+        ("span: recall", span, "recall", _number),
+        ("span: probability inside minus outside", span, "separation", _number),
+        ("onset, all: mean absolute error, share of the recording", onset, "mean_absolute_error", _number),
+        ("onset, inside the recording alone", onset, "inside_mean_absolute_error", _number),
+        ("end, all: mean absolute error, share of the recording", end, "mean_absolute_error", _number),
+        ("end, inside the recording alone", end, "inside_mean_absolute_error", _number),
+        ("countdown: mean absolute error, frames", countdown, "mean_absolute_error", _number),
+        ("SNR: mean absolute error, dB", snr, "mean_absolute_error", _number),
+    ]
+    lines = ["| signal task | sessions | model | without looking |", "|---|---|---|---|"]
+    for title, row, key, write in rows:
+        inside = key.startswith("inside_")
+        baseline = key.replace("inside_", "inside_baseline_") if inside else f"baseline_{key}"
+        num = row["inside_num_sessions" if inside else "num_sessions"]
+        lines.append(f"| {title} | {num} | {write(row[key])} | {write(row[baseline])} |")
+    stated = snr["receivers_own_mean_absolute_error"]
+    note = "Without looking: the commonest type, the mean span, the median, all of the training labels."
+    if stated is not None:
+        note += f" The SNR that receivers state themselves, which the heads do not see, errs by {_number(stated)} dB."
+    return "\n".join([*lines, "", note]) + "\n"
+
+
 def render_model_card(
     *,
     version: str,
@@ -164,6 +198,7 @@ def render_model_card(
         accuracy_table=render_accuracy_table(metrics),
         calibration_table=render_calibration_table(metrics),
         strata_table=render_strata_table(metrics),
+        signals_table=render_signals_table(metrics),
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from heimdall_assets.domain import SIGNAL_SPEED_M_S, SessionSet
 from heimdall_assets.errors import InvalidInput
+from heimdall_assets.learning.signal_labels import LABEL_STRATA
 from heimdall_assets.locating.arrays import compute_arrival_sigma_s
 from heimdall_assets.signals.geodesy import compute_centre
 from heimdall_assets.specs import AugmentationSpec
@@ -136,7 +137,9 @@ def to_geocentric_km(latitude: Floats, longitude: Floats, altitude_m: Floats) ->
 
 
 def join_sessions(parts: list[SessionSet]) -> SessionSet:
-    """Return several session sets as one; only the first may have spectrograms, strata they do not share are dropped.
+    """Return several session sets as one; only the first may have spectrograms.
+
+    Strata that they do not share are dropped, but for those that labels are made of: there sessions are unknown.
 
     Raises:
         InvalidInput: a later set has spectrograms.
@@ -149,12 +152,17 @@ def join_sessions(parts: list[SessionSet]) -> SessionSet:
             columns[item.name] = np.concatenate([getattr(part, item.name) for part in parts])
     counts = np.concatenate([part.num_receivers for part in parts])
     shared = set.intersection(*(set(part.strata) for part in parts))
+    labels = {name: missing for name, missing in LABEL_STRATA.items() if any(name in part.strata for part in parts)}
+    strata = {name: np.concatenate([part.strata[name] for part in parts]) for name in sorted(shared - set(labels))}
+    for name, missing in labels.items():
+        values = [part.strata.get(name, np.full(len(part), missing)) for part in parts]
+        strata[name] = np.concatenate(values)
     blocked = [part.blocked for part in parts if part.blocked is not None]
     return SessionSet(
         **columns,
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         features=parts[0].features,
-        strata={name: np.concatenate([part.strata[name] for part in parts]) for name in sorted(shared)},
+        strata=strata,
         blocked=np.concatenate(blocked) if len(blocked) == len(parts) else None,
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from heimdall_assets.learning.network_data import WGS84_A_KM, WGS84_E2, WGS84_F
 from heimdall_assets.learning.network_tokens import read_column
 from heimdall_assets.learning.physics import EARTH_RADIUS_KM, compute_covariance
+from heimdall_assets.learning.signal_tasks import read_signals
 
 GROUP_EDGES = (3, 4, 5, 6)
 """Sessions are calibrated by how many of their receivers have a delay: below 3, 3, 4, 5, 6 and more."""
@@ -36,7 +37,7 @@ class NetworkGraph(nn.Module):
 
     def __init__(self, network: nn.Module, statistics: dict[str, Any], calibration: dict[str, Any]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.signal_tasks = network, statistics.get("signal_tasks") or []
         scale = calibration.get("variance_scale", [1.0] * (len(GROUP_EDGES) + 1))
         self.register_buffer("variance_scale", torch.tensor(scale, dtype=torch.float32))
         centre = (statistics.get("level_prior") or {}).get("centre_deg", [0.0, 0.0])
@@ -47,8 +48,10 @@ class NetworkGraph(nn.Module):
 
     def forward(
         self, origin: Tensor, receivers: Tensor, spectrograms: Tensor | None = None, seen: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return positions (B, 2) degrees float64, north and east sigma (B, 2) m, covariance (B, 3) m^2.
+    ) -> tuple[Tensor, ...]:
+        """Return positions (B, 2) degrees float64, north and east sigma (B, 2) m, covariance (B, 3) m^2, and signals.
+
+        Signals are ``signal_tasks.OUTPUTS``, from a network with such heads where there are spectrograms.
 
         Args:
             origin: float64 (B, 2), latitude and longitude of the tangent plane that ``receivers`` stand in.
@@ -65,7 +68,10 @@ class NetworkGraph(nn.Module):
         covariance = compute_covariance(located.factor) * scale.unsqueeze(-1) * 1e6
         latitude, longitude = to_degrees(located.position.double(), origin)
         uncertainties = torch.stack([covariance[:, 1], covariance[:, 0]], -1).sqrt()
-        return torch.stack([latitude, longitude], -1), uncertainties, covariance
+        signals = []
+        if located.signals is not None and seen is not None:
+            signals = read_signals(located.signals, seen, self.signal_tasks)
+        return torch.stack([latitude, longitude], -1), uncertainties, covariance, *signals
 
 
 def choose_scale(num_timed: Tensor, variance_scale: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from heimdall_assets.learning.backbone import encode_frames
 from heimdall_assets.learning.network_tokens import (
     LATE_SCALE_KM,
     MIN_SPREAD_KM,
@@ -42,11 +43,11 @@ LARGEST_LOG = 4.0
 
 
 class Located(NamedTuple):
-    """What the model gives: position (B, 2), upper factor (B, 3) of its information, tokens (B, R, D)."""
+    """What the model gives: position (B, 2), upper factor (B, 3) of its information; with heads, their outputs."""
 
     position: Tensor
     factor: Tensor
-    tokens: Tensor
+    signals: dict[str, Tensor] | None
 
 
 class NetworkLocalizationNet(nn.Module):
@@ -63,7 +64,7 @@ class NetworkLocalizationNet(nn.Module):
             alone. None: a wide round prior around the receivers.
         trust: 0: start as weighted least squares; 1: as the likelihood that some arrivals are late.
         late_level: how much weaker late arrivals are; None: levels say nothing about it.
-        signals: heads of the signal tasks over the tokens; ``forward`` leaves them to whoever wants them.
+        signals: heads of the signal tasks over what the backbone makes of spectrograms; None: position alone.
     """
 
     share: Tensor
@@ -102,7 +103,7 @@ class NetworkLocalizationNet(nn.Module):
     def forward(
         self, table: Tensor, offset: Tensor, spectrograms: Tensor | None = None, seen: Tensor | None = None
     ) -> Located:
-        """Return positions, the factors of their information, and tokens.
+        """Return positions, the factors of their information, and what the signal heads say.
 
         Args:
             table: float32 (B, R, K), ``RECEIVER_COLUMNS``, NaN for what is missing.
@@ -112,9 +113,10 @@ class NetworkLocalizationNet(nn.Module):
         """
         session = take_apart(table)
         columns, pairs = describe_receivers(table, session)
-        tokens = self.embed_receiver(columns)
+        tokens, signals = self.embed_receiver(columns), None
         if spectrograms is not None and seen is not None and self.backbone is not None:
-            tokens = tokens + self._embed_spectrograms(spectrograms, seen)
+            pictures, signals = self._embed_spectrograms(spectrograms, seen)
+            tokens = tokens + pictures
         tokens = self.first(mask_out(self.dropout(tokens), session.present), pairs, session.present)
         with torch.autocast(table.device.type, enabled=False):  # heads and solver in float32: bf16 costs hundreds of m
             tokens = self.norm_first(tokens.float())
@@ -141,21 +143,43 @@ class NetworkLocalizationNet(nn.Module):
             # Weights of their own: what makes an ellipse honest is not what makes a position close.
             _, factor = compute_step(position.detach().unsqueeze(1), corrected._replace(weight=information), None)
             factor = factor[:, 0] * self._scale_factor(tokens, session, corrected, position.detach())
-        return Located(position, factor, tokens)
+        return Located(position, factor, signals)
 
-    def _embed_spectrograms(self, spectrograms: Tensor, seen: Tensor) -> Tensor:
-        """Return (B, R, D), 0 for receivers without a spectrogram; only those with one cost anything in training."""
+    def _embed_spectrograms(self, spectrograms: Tensor, seen: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Return (B, R, D), 0 for receivers without a spectrogram, and what signal heads say of them, if there are any.
+
+        Only spectrograms that are there cost anything in training.
+        """
         assert self.backbone is not None
         assert self.embed_spectrogram is not None
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # no branch on data in a traced graph
-            flat = torch.where(seen[..., None, None, None], spectrograms, 0.0).flatten(0, 1)
-            encoded = self.embed_spectrogram(self.backbone(flat)).unflatten(0, seen.shape)
-            return mask_out(encoded, seen)
-        out = torch.zeros(*seen.shape, self.embed_spectrogram.out_features, device=seen.device)
-        if seen.any():
-            encoded = self.embed_spectrogram(self.backbone(spectrograms[seen]))
-            out = out.to(encoded.dtype).masked_scatter(seen.unsqueeze(-1), encoded)
-        return out
+        whole = torch.compiler.is_exporting() or torch.jit.is_tracing()  # no branch on data in a traced graph
+        flat = (
+            torch.where(seen[..., None, None, None], spectrograms, 0.0).flatten(0, 1) if whole else spectrograms[seen]
+        )
+        if not whole and not seen.any():
+            nothing = spectrograms.new_zeros(*seen.shape, self.embed_spectrogram.out_features)
+            return nothing, self._tell_signals(None, seen)
+
+        def place(rows: Tensor) -> Tensor:
+            if whole:
+                return mask_out(rows.unflatten(0, seen.shape), seen)
+            out = torch.zeros(*seen.shape, rows.shape[-1], device=rows.device, dtype=rows.dtype)
+            return out.masked_scatter(seen.unsqueeze(-1), rows)
+
+        if self.signals is None:
+            return place(self.embed_spectrogram(self.backbone(flat))), None
+        encoded = encode_frames(self.backbone, flat)
+        pictures = place(self.embed_spectrogram(encoded[:, : self.embed_spectrogram.in_features]))
+        return pictures, self._tell_signals(place(encoded), seen)
+
+    def _tell_signals(self, encoded: Tensor | None, seen: Tensor) -> dict[str, Tensor] | None:
+        """Return what signal heads say of encoded spectrograms (B, R, C), or of none; None where there are no heads."""
+        if self.signals is None:
+            return None
+        with torch.autocast(seen.device.type, enabled=False):
+            if encoded is None:
+                encoded = torch.zeros(*seen.shape, int(self.signals.num_features), device=seen.device)  # type: ignore[arg-type]
+            return self.signals(encoded.float(), seen)
 
     def _fuse_prior(self, tokens: Tensor, session: Session, offset: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean (B, 2) and upper factor (B, 3) of where the source is likely before delays are looked at."""

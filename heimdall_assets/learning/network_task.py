@@ -13,30 +13,38 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heimdall_assets.domain import Predictions, SessionSet
-from heimdall_assets.errors import CannotLocate, InvalidInput
+from heimdall_assets.errors import InvalidInput
 from heimdall_assets.learning.calibration import fit_conformal_scale
 from heimdall_assets.learning.network_data import (
     MAX_RECEIVERS,
     RECEIVER_COLUMNS,
-    ReceiverTable,
     assemble_table,
     disturb_table,
     join_sessions,
 )
-from heimdall_assets.learning.network_graph import GROUP_EDGES, NetworkGraph, place_origin
+from heimdall_assets.learning.network_feed import (
+    collect_positions,
+    collect_signals,
+    count_marked,
+    feed_sessions,
+    make_inputs,
+    name_outputs,
+    run_network,
+)
+from heimdall_assets.learning.network_graph import GROUP_EDGES, NetworkGraph
 from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
 from heimdall_assets.learning.network_model import NetworkLocalizationNet
 from heimdall_assets.learning.network_tokens import LateLevel
 from heimdall_assets.learning.physics import LEVEL_EXPONENT
-from heimdall_assets.learning.receiver_frame import compute_channel_statistics, read_features
+from heimdall_assets.learning.receiver_frame import compute_channel_statistics
 from heimdall_assets.learning.residuals import compute_residuals
-from heimdall_assets.learning.signal_tasks import TASKS, SignalHeads, compute_signal_losses, make_signal_labels
+from heimdall_assets.learning.signal_labels import TASKS, list_labelled, make_signal_labels
+from heimdall_assets.learning.signal_tasks import OUTPUTS, SignalHeads, compute_signal_losses, mask_unseen
 from heimdall_assets.learning.task import ExportGraph
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
 
-PREDICT_BATCH = 256
 MIN_GROUP = 100
 """Validation sessions that a calibration group needs; smaller ones take the factor of all sessions."""
 
@@ -97,6 +105,8 @@ class NetworkTask:
 
             self._level_prior = LevelPrior.fit_initial(chosen)
             statistics["level_prior"] = self._level_prior.settings
+        if model.multi_target:
+            statistics["signal_tasks"] = _list_signal_tasks(chosen, statistics)
         late_level = measure_late_level(chosen)
         statistics["late_level"] = None if late_level is None else list(late_level)
         statistics["trust"] = _choose_trust(chosen.take(np.flatnonzero(num_timed >= MIN_TIMED)[:MAX_PROBED]))
@@ -114,8 +124,7 @@ class NetworkTask:
 
             level_prior = LevelPrior.create(statistics["level_prior"])
             level_prior.requires_grad_(False)
-        return NetworkLocalizationNet(
-            signals=SignalHeads(model.width) if model.multi_target else None,
+        network = NetworkLocalizationNet(
             width=model.width,
             num_layers=model.num_layers,
             num_heads=model.num_heads,
@@ -125,20 +134,28 @@ class NetworkTask:
             trust=statistics["trust"],
             late_level=None if statistics["late_level"] is None else LateLevel(*statistics["late_level"]),
         )
+        if model.multi_target:  # after all else is drawn: positions start at the same weights with and without heads
+            from heimdall_assets.learning.backbone import count_frame_features
+
+            num_features = count_frame_features(backbone, statistics["feature_shape"][2])
+            network.signals = SignalHeads(num_features, model.width)
+        return network
 
     def start_network(
         self, network: nn.Module, model: ModelSpec, train: SessionSet, statistics: dict[str, Any]
     ) -> None:
-        """Set the level prior that ``fit_statistics`` fitted on the same split.
+        """Set the level prior that ``fit_statistics`` fitted on the same split, and signal heads to the mean label.
 
-        Where no session has a delay and no signal head wants the tokens, nothing is left to learn on top of it: every
-        weight is frozen, so that no epoch is spent on gradients that are zero.
+        Where no session has a delay and no signal head wants the tokens, nothing is left to learn on top of a level
+        prior: every weight is frozen, so that no epoch is spent on gradients that are zero.
         """
-        if self._level_prior is None:
-            return
-        network.level_prior.load_state_dict(self._level_prior.state_dict())  # type: ignore[union-attr]
-        if network.signals is None and not count_timed(train).any():
-            network.requires_grad_(False)
+        if network.signals is not None:
+            seen = np.flatnonzero(count_marked(train, train.feature_row >= 0))
+            network.signals.start(make_signal_labels(train.take(seen)))  # type: ignore[operator, union-attr]
+        if self._level_prior is not None:
+            network.level_prior.load_state_dict(self._level_prior.state_dict())  # type: ignore[union-attr]
+            if network.signals is None and not count_timed(train).any():
+                network.requires_grad_(False)
 
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
         known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)
@@ -158,13 +175,16 @@ class NetworkTask:
                 raise InvalidInput("augmentation without a random generator: expected both")
             # A level prior holds a map: turned, its sites would stand elsewhere.
             table = disturb_table(table, augmentation, rng, turn=statistics["level_prior"] is None)
-        labels = make_signal_labels(sessions.take(examples))
-        return {
-            **_make_inputs(sessions, table, statistics),
-            **{f"signal_{name}": values for name, values in labels.items()},
+        batch = {
+            **make_inputs(sessions, table, statistics),
             "truth": torch.from_numpy(table.truth_km),
             "margin": torch.from_numpy(table.margin_km).clamp_min(MARGIN_FLOOR_KM),
         }
+        if statistics.get("signal_tasks") and "seen" in batch:
+            labels = make_signal_labels(sessions.take(examples))
+            known = mask_unseen({name: torch.from_numpy(values) for name, values in labels.items()}, batch["seen"])
+            batch |= {f"signal_{name}": values for name, values in known.items()}
+        return batch
 
     def compute_loss(self, network: nn.Module, batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Return the heavy-tailed likelihood to minimise, the Gaussian one and the squared error to watch."""
@@ -179,10 +199,9 @@ class NetworkTask:
             error_km = (located.position - batch["truth"]).square().sum(-1).sqrt().median()
         loss = (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean()
         found = {"gaussian_nll": gaussian, "median_error_km": error_km}
-        if network.signals is not None and "seen" in batch:
-            outputs = network.signals(located.tokens, batch["seen"])  # type: ignore[operator]
+        if located.signals is not None:
             labels = {name: batch[f"signal_{name}"] for name in TASKS}
-            found |= compute_signal_losses(network.signals, outputs, labels)  # type: ignore[arg-type]
+            found |= compute_signal_losses(network.signals, located.signals, labels)  # type: ignore[arg-type]
             loss = loss + found["signal"]
         return {"loss": loss, **found}
 
@@ -222,22 +241,17 @@ class NetworkTask:
         self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
     ) -> Predictions:
         """Return one prediction per session; those without any receiver at a known place are refused."""
-        graph = NetworkGraph(network, statistics, calibration).eval()
-        device = next(network.parameters()).device
-        graph.to(device)
-        was_training, parts, rows = network.training, [], []
-        network.eval()
-        with torch.no_grad():
-            for examples, arrays in _feed(sessions, PREDICT_BATCH, statistics):
-                inputs = (
-                    torch.from_numpy(arrays[name]).to(device) for name in _name_inputs(statistics) if name in arrays
-                )
-                parts.append([value.cpu().numpy() for value in graph(*inputs)])
-                rows.append(examples)
-        network.train(was_training)
-        names = ("positions", "uncertainties", "covariance")
-        joined = {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)} if parts else {}
-        return _collect(sessions, np.concatenate(rows) if rows else np.empty(0, dtype=np.int64), joined)
+        examples, outputs = run_network(network, sessions, statistics, calibration)
+        return collect_positions(sessions, examples, outputs)
+
+    def predict_signals(
+        self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
+    ) -> dict[str, NDArray[Any]] | None:
+        """Return ``signal_tasks.OUTPUTS``, one row a session, NaN where it has no spectrogram; None without heads."""
+        if not statistics.get("signal_tasks"):
+            return None
+        examples, outputs = run_network(network, sessions, statistics, calibration, whole=True)
+        return collect_signals(sessions, examples, outputs)
 
     def make_export_graph(
         self, network: nn.Module, model: ModelSpec, statistics: dict[str, Any], calibration: dict[str, Any]
@@ -255,16 +269,17 @@ class NetworkTask:
             weight.requires_grad_(False)
 
         def feed(sessions: SessionSet, size: int) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
-            return _feed(sessions, size, statistics, whole=True)
+            return feed_sessions(sessions, size, statistics, whole=True)
 
         return ExportGraph(
             module=NetworkGraph(network, statistics, calibration).eval(),
             inputs=inputs,
             dynamic_axes=axes,
-            outputs=["positions", "uncertainties", "covariance"],
+            outputs=name_outputs(statistics),
             feed=feed,
-            collect=_collect,
+            collect=collect_positions,
             is_unrolled=True,
+            collect_signals=collect_signals if statistics.get("signal_tasks") else None,
             facts={
                 "input.origin": "(batch, 2) float64, latitude and longitude of the tangent plane, degrees of WGS-84",
                 "input.receivers": f"(batch, receivers, {len(RECEIVER_COLUMNS)}) float32, NaN for what is missing: "
@@ -272,6 +287,9 @@ class NetworkTask:
                 "output.positions": "(batch, 2) float64, latitude and longitude, degrees of WGS-84",
                 "output.uncertainties": "(batch, 2) float32, one-sigma north and east, metres",
                 "output.covariance": "(batch, 3) float32, variance east, variance north, covariance, square metres",
+                **(
+                    {f"output.{name}": text for name, text in OUTPUTS.items()} if statistics.get("signal_tasks") else {}
+                ),
                 "normalisation": "inside the graph",
             },
         )
@@ -300,19 +318,14 @@ def simulate_training_sessions(num_sessions: int, seed: int) -> list[SessionSet]
 
 def count_timed(sessions: SessionSet) -> NDArray[np.int64]:
     """Return how many receivers of each session (S,) have a usable delay."""
-    return _count(sessions, np.isfinite(sessions.arrival_s) & np.isfinite(sessions.timing_sigma_s))
+    return count_marked(sessions, np.isfinite(sessions.arrival_s) & np.isfinite(sessions.timing_sigma_s))
 
 
 def count_usable(sessions: SessionSet) -> NDArray[np.int64]:
     """Return how many receivers of each session (S,) stand at a known place and measured anything."""
     placed = np.isfinite(sessions.receiver_latitude) & np.isfinite(sessions.receiver_longitude)
     heard = np.isfinite(sessions.arrival_s) | np.isfinite(sessions.level_db) | (sessions.feature_row >= 0)
-    return _count(sessions, placed & heard)
-
-
-def _count(sessions: SessionSet, marked: NDArray[np.bool_]) -> NDArray[np.int64]:
-    total = np.concatenate([[0], np.cumsum(marked)])
-    return (total[sessions.offsets[1:]] - total[sessions.offsets[:-1]]).astype(np.int64)
+    return count_marked(sessions, placed & heard)
 
 
 def take_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
@@ -377,68 +390,17 @@ def _choose_trust(sessions: SessionSet) -> float:
     return 1.0 if errors[1] < 0.9 * errors[0] else 0.0
 
 
-def _name_inputs(statistics: dict[str, Any]) -> list[str]:
-    return ["origin", "receivers"] + (["spectrograms", "seen"] if statistics["feature_shape"] is not None else [])
+def _list_signal_tasks(train: SessionSet, statistics: dict[str, Any]) -> list[str]:
+    """Return the signal tasks that training sessions with a spectrogram have a label of.
 
-
-def _make_inputs(sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any]) -> dict[str, Tensor]:
-    """Return what the network's ``forward`` takes; spectrograms only where some receiver has one."""
-    centre = (statistics["level_prior"] or {}).get("centre_deg", [0.0, 0.0])
-    origin = torch.from_numpy(table.origin_deg)
-    inputs = {
-        "receivers": torch.from_numpy(table.receivers),
-        "offset": place_origin(origin, torch.tensor(centre, dtype=torch.float64)),
-    }
-    arrays = _read_spectrograms(sessions, table, statistics, whole=False)
-    if arrays:
-        graph = NetworkGraph(nn.Identity(), statistics, {})
-        inputs["spectrograms"] = (torch.from_numpy(arrays["spectrograms"]) - graph.mean_db) / graph.std_db
-        inputs["seen"] = torch.from_numpy(arrays["seen"])
-    return inputs
-
-
-def _read_spectrograms(
-    sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any], whole: bool
-) -> dict[str, NDArray[Any]]:
-    """Return spectrograms (B, R, 3, mels, frames) in dB and which are there; none where no receiver has one.
-
-    Args:
-        sessions: that ``table`` came from.
-        table: its feature rows say which.
-        statistics: of the model.
-        whole: also where there are none, as a traced graph has all its inputs always.
+    Raises:
+        InvalidInput: there is no such session: heads that learned nothing would guess.
     """
-    shape = statistics["feature_shape"]
-    seen = table.feature_row >= 0
-    if shape is None or not (whole or seen.any()):
-        return {}
-    values = np.zeros((*seen.shape, *shape), dtype=np.float32)
-    if seen.any():
-        values[seen] = read_features(sessions, table.feature_row[seen], statistics)
-    return {"spectrograms": values, "seen": seen}
-
-
-def _feed(
-    sessions: SessionSet, size: int, statistics: dict[str, Any], whole: bool = False
-) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
-    """Yield sessions with a receiver at a known place, ``size`` at once, and the inputs of ``NetworkGraph``."""
-    placed = np.isfinite(sessions.receiver_latitude) & np.isfinite(sessions.receiver_longitude)
-    rows = np.flatnonzero(_count(sessions, placed) > 0)
-    if len(rows) and (widest := int(sessions.num_receivers[rows].max())) > MAX_RECEIVERS:
-        name = sessions.session_id[rows[sessions.num_receivers[rows].argmax()]]
-        raise CannotLocate(f"session {name}: {widest} receivers: expected at most {MAX_RECEIVERS}")
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        table = assemble_table(sessions.take(part))
-        arrays = _read_spectrograms(sessions, table, statistics, whole)
-        yield part, {"origin": table.origin_deg, "receivers": table.receivers, **arrays}
-
-
-def _collect(sessions: SessionSet, examples: NDArray[np.int64], outputs: dict[str, NDArray[Any]]) -> Predictions:
-    """Return one prediction per session; those not among ``examples`` are refused."""
-    positions, covariance = np.full((len(sessions), 2), np.nan), np.full((len(sessions), 3), np.nan)
-    if len(examples):
-        positions[examples], covariance[examples] = outputs["positions"], outputs["covariance"]
-    refused = ~(np.isfinite(positions).all(1) & np.isfinite(covariance).all(1))
-    positions[refused], covariance[refused] = np.nan, np.nan
-    return Predictions(positions[:, 0], positions[:, 1], covariance, "network", refused)
+    seen = np.flatnonzero(count_marked(train, train.feature_row >= 0))
+    tasks = [] if statistics["feature_shape"] is None else list_labelled(make_signal_labels(train.take(seen)))
+    if not tasks:
+        raise InvalidInput(
+            f"training split: 0 of {len(train)} sessions have both a spectrogram and a label of their signal "
+            "(type, span or SNR): expected at least 1 for ModelSpec.multi_target"
+        )
+    return tasks

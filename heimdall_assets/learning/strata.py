@@ -23,6 +23,8 @@ _COUNT_EDGES = [2, 3, 4, 5, 6, 7, 8, 16]
 _COUNT_LABELS = ["1", "2", "3", "4", "5", "6", "7", "8 to 15", "16 and more"]
 
 _IDENTITIES = frozenset({"site", "index", "source_id", "session_id", "session_name"})
+_MEASURES = frozenset({"span_start_s", "span_end_s", "true_snr_db"})
+"""Strata that labels are made of: their few round values, such as 0 s, group nothing."""
 
 _READING_ORDER = {label: index for index, label in enumerate([*_SNR_LABELS, *_GDOP_LABELS, *_COUNT_LABELS])}
 
@@ -54,7 +56,7 @@ def assign_strata(sessions: SessionSet, train_sites: Collection[str] | None = No
         strata["site"] = np.where(seen, "seen in training", "unseen")
     for name, values in sessions.strata.items():
         labels = _label(np.asarray(values))
-        if name not in strata and name not in _IDENTITIES and labels is not None:
+        if name not in strata and name not in _IDENTITIES | _MEASURES and labels is not None:
             strata[name] = labels
     return strata
 

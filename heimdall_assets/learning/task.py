@@ -39,6 +39,7 @@ class ExportGraph:
         facts: facts of the graph for ``metadata_props`` (units, normalisation), values are strings.
         is_unrolled: it holds thousands of small operators, as an unrolled solver does; then it is traced in seconds by
             the exporter of TorchScript instead of in minutes by ``torch.export``.
+        collect_signals: as ``collect``, but gives signal output -> one row per session; None: no such outputs.
     """
 
     module: "nn.Module"
@@ -49,6 +50,9 @@ class ExportGraph:
     collect: Callable[[SessionSet, NDArray[np.int64], dict[str, NDArray[Any]]], Predictions]
     facts: dict[str, str]
     is_unrolled: bool = False
+    collect_signals: (
+        Callable[[SessionSet, NDArray[np.int64], dict[str, NDArray[Any]]], dict[str, NDArray[Any]]] | None
+    ) = None
 
 
 class Task(Protocol):

@@ -96,10 +96,6 @@ def simulate_session(spec: SimulationSpec, index: int) -> SimulatedSession:
     """
     if index < 0:
         raise InvalidSetting(f"session index {index}: expected 0 or more")
-    if spec.blocked_loss_db:
-        raise InvalidSetting(
-            f"blocked_loss_db {spec.blocked_loss_db}: expected 0: sessions with IQ do not weaken blocked paths"
-        )
     if spec.max_receivers > len(ITALIAN_STATIONS):
         raise InvalidSetting(
             f"max_receivers {spec.max_receivers}: expected at most {len(ITALIAN_STATIONS)}, the Italian network"
@@ -186,6 +182,7 @@ def _draw_paths(generator: np.random.Generator, spec: SimulationSpec, source: Po
         loss_db=propagation.compute_loss_db(range_m, spec),
         shadowing_db=_draw_shadowing(spec.seed, spec.shadowing_db).evaluate_db(source_en, receiver_en),
         blocked=blocked,
+        blocked_loss_db=np.where(blocked, spec.blocked_loss_db, 0.0),
         excess_s=excess_s,
         transmitter_offset_hz=float(spec.carrier_hz * generator.uniform(-2.5e-6, 2.5e-6)) if spec.impairments else 0.0,
         season=int(generator.integers(receivers.NUM_SEASONS)),

@@ -41,6 +41,7 @@ class Paths:
     loss_db: NDArray[np.float64]
     shadowing_db: NDArray[np.float64]
     blocked: NDArray[np.bool_]
+    blocked_loss_db: NDArray[np.float64]
     excess_s: NDArray[np.float64]
     transmitter_offset_hz: float
     season: int
@@ -89,6 +90,7 @@ def record(
         "blocked": bool(path.blocked[place]),
         "excess_s": float(path.excess_s[place]),
         "path_loss_db": float(path.loss_db[place]),
+        "blocked_loss_db": float(path.blocked_loss_db[place]),
         "shadowing_db": float(path.shadowing_db[place]),
         "noise_dbm": station.noise_dbm,
         "clipped_fraction": clipped,
@@ -122,11 +124,17 @@ def _draw_level_dbm(
     place: int,
     station: receivers.StationTraits,
 ) -> float:
-    """Return the mean level over the recording: by the link budget, or so that the SNR is as drawn."""
+    """Return the mean level over the recording: by the link budget, or so that the SNR in sight is as drawn.
+
+    What reaches a blocked receiver is weaker by the spec's loss, either way: the noise beside it is the station's own,
+    so level and SNR fall together.
+    """
     if spec.snr_min_db is not None and spec.snr_max_db is not None:
-        return float(station.noise_dbm + generator.uniform(spec.snr_min_db, spec.snr_max_db))
-    level_dbm = spec.source_power_dbm - path.loss_db[place] + path.shadowing_db[place]
-    return float(level_dbm + 10.0 * math.log10(wave.mean_power))
+        level_dbm = station.noise_dbm + generator.uniform(spec.snr_min_db, spec.snr_max_db)
+    else:
+        level_dbm = spec.source_power_dbm - path.loss_db[place] + path.shadowing_db[place]
+        level_dbm += 10.0 * math.log10(wave.mean_power)
+    return float(level_dbm - path.blocked_loss_db[place])
 
 
 def _add_noise(

@@ -45,9 +45,11 @@ def check_parity(measured: dict[str, float], spec: ExportSpec) -> dict[str, Any]
     passed = (
         max(measured["max_position_error_sigma"], measured["max_session_error_sigma"]) <= spec.max_position_error_sigma
         and measured["max_uncertainty_error"] <= spec.max_uncertainty_error
+        and measured["max_signal_error"] <= spec.max_signal_error
         and (measured["num_examples"] < 2 or measured["position_spread_deg"] > 0)
     )
     tolerances = {"position_sigma": spec.max_position_error_sigma, "uncertainty": spec.max_uncertainty_error}
+    tolerances["signal"] = spec.max_signal_error
     return {**measured, "tolerances": tolerances, "passed": bool(passed)}
 
 

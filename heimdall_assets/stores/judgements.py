@@ -24,7 +24,7 @@ def judge_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Man
         fitted = load_checkpoint(objects, checkpoint)
         reference = load_sessions(objects, read_parent(objects, checkpoint, "train_split"))
         sessions = load_sessions(objects, test_split)
-        judgement = judge_model(fitted.predict, sessions, reference, spec)
+        judgement = judge_model(fitted.predict, sessions, reference, spec, fitted.predict_signals)
         artifacts = {
             "metrics.json": objects.put_bytes(encode_canonical_json(judgement.metrics), JSON_MEDIA_TYPE),
             "predictions": artifact_of_table(objects, tabulate_predictions(sessions, judgement)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from heimdall_assets.domain import Estimate, Position, Predictions, SessionSet
 from heimdall_assets.errors import CannotLocate, InvalidSetting, NotFound, Refused
@@ -177,6 +178,12 @@ class Released:
 
         return predict_onnx(self.fitted, self.onnx, sessions)
 
+    def predict_signals(self, sessions: SessionSet) -> dict[str, NDArray[Any]] | None:
+        """Return what the ONNX file says of the signals; None: a model of positions alone."""
+        from heimdall_assets.learning.export import predict_onnx_signals
+
+        return predict_onnx_signals(self.fitted, self.onnx, sessions)
+
 
 def read_released(stores: Stores, model: str) -> Released:
     """Return a released model by version, latest or alias.
@@ -275,7 +282,7 @@ def evaluate_stored(
         )
     sessions, refused = observe_stored(stores, fresh, progress, released.manifest)
     reference = load_sessions(stores.objects, read_parent(stores.objects, released.manifest, "train_split"))
-    judged = judge_model(released.predict, sessions, reference, spec)
+    judged = judge_model(released.predict, sessions, reference, spec, released.predict_signals)
     return {
         "version": released.version,
         "campaigns": campaigns,

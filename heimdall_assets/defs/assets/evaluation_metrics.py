@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from heimdall_assets.defs.figures import show_figures, show_markdown
+from heimdall_assets.defs.figures import show_figures, show_tables
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import EvaluationConfig
@@ -41,5 +41,5 @@ def evaluation_metrics(
         )
     return materialize(
         result,
-        {"comparison": show_markdown(metrics), **show_figures(stores.objects, result.manifest)},
+        {**show_tables(metrics), **show_figures(stores.objects, result.manifest)},
     )

@@ -1,0 +1,85 @@
+"""Signal tasks through the whole graph: the simulator's truth in the database becomes labels, losses and figures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from heimdall_assets.learning.signal_labels import make_signal_labels
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.specs import ModelSpec, SimulationSpec
+from heimdall_assets.stores.checkpoints import load_checkpoint
+from heimdall_assets.stores.datasets import load_sessions
+from heimdall_assets.stores.judgements import load_metrics
+from heimdall_assets.stores.observing import read_released
+from heimdall_assets_tests.homes import fill_home, release
+
+MIXED = SimulationSpec(
+    num_sessions=30, min_receivers=2, max_receivers=2, duration_s=0.8, voice_fraction=0.4, tone_fraction=0.3
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    places = fill_home(tmp_path_factory.mktemp("home"), MIXED)
+    return places, release(places, ModelSpec(multi_target=True, width=16, num_layers=1, num_heads=2))
+
+
+def read(places, summary, name) -> Manifest:
+    return Manifest.decode(places.open_stores().objects.read_bytes(summary["manifests"][name]))
+
+
+def test_labels_are_the_truth_in_the_database(home):
+    places, summary = home
+    stores = places.open_stores()
+    truth = {row["id"]: row["attributes"] for row in stores.measurements.list_sessions()}
+    begins = ends = 0
+    for split in ("train", "val", "test"):
+        sessions = load_sessions(stores.objects, read(places, summary, f"{split}_split"))
+        labels = make_signal_labels(sessions)
+        for row, session_id in enumerate(sessions.session_id):
+            said = truth[str(session_id)]
+            assert ["voice", "tone", "dtmf"][labels["type"][row]] == said["signal_type"]
+            np.testing.assert_allclose(labels["edges"][row], np.array(said["span"]) / 0.8, atol=1e-4)
+            snr_db = np.median([receiver["snr_db"] for receiver in said["truth"]["receivers"]])
+            assert labels["snr"][row, 0] == pytest.approx(snr_db, abs=1e-3)
+            begins += said["span"][0] > 0.0
+            ends += said["span"][1] < 0.8
+    assert begins >= 3  # the key goes down, and up, within some recordings: spans differ
+    assert ends >= 3
+
+
+def test_the_spectrogram_shows_the_key_where_the_label_says(home):
+    """Labels, levels and pictures share one clock: frames of the transmission are louder than those before it."""
+    places, summary = home
+    sessions = load_sessions(places.open_stores().objects, read(places, summary, "train_split"))
+    labels, contrasts = make_signal_labels(sessions), []
+    for row in range(len(sessions)):
+        covered, snr_db = labels["span"][row], labels["snr"][row, 0]
+        if (covered == 0.0).sum() >= 4 and snr_db > 10.0:
+            pictures = sessions.features[sessions.feature_row[sessions.receivers(row)]]
+            loud = pictures[:, 2].mean(axis=1).max(axis=0)
+            contrasts.append(np.median(loud[covered == 1.0]) - np.median(loud[covered == 0.0]))
+    assert contrasts
+    assert np.median(contrasts) > 6.0
+
+
+def test_they_are_learned_judged_and_released(home):
+    places, summary = home
+    stores = places.open_stores()
+    fitted = load_checkpoint(stores.objects, read(places, summary, "trained_checkpoint"))
+    assert fitted.statistics["signal_tasks"] == ["type", "span", "edges", "countdown", "snr"]
+    assert "val_signal" in fitted.history[0]
+    metrics = load_metrics(stores.objects, read(places, summary, "evaluation_metrics"))
+    test = load_sessions(stores.objects, read(places, summary, "test_split"))
+    assert metrics["signals"]["type"]["num_sessions"] == len(test)
+    assert 0.0 <= metrics["signals"]["span"]["f1"] <= 1.0
+    assert metrics["signals"]["snr"]["baseline_mean_absolute_error"] > 0.0
+    assert summary["parity"]["passed"]
+    assert 0.0 < summary["parity"]["max_signal_error"] < 0.01
+    files = {name: stores.releases.read_file(summary["version"], name) for name in ("metrics.json", "README.md")}
+    assert json.loads(files["metrics.json"])["signals"] == metrics["signals"]
+    assert "| span: probability inside minus outside |" in files["README.md"].decode()
+    ours, theirs = fitted.predict_signals(test), read_released(stores, "latest").predict_signals(test)
+    for name, values in ours.items():
+        np.testing.assert_allclose(theirs[name], values, atol=0.01)
