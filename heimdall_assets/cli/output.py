@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from heimdall_assets.errors import HeimdallError
 
@@ -50,11 +51,44 @@ def write_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     """Print rows as a table; numbers stand right."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        numeric = bool(rows) and isinstance(rows[0][index], int | float)
+        numeric = any(isinstance(row[index], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_format(value) for value in row))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+        table.add_row(*(Text(_format(value)) for value in row))  # a name in brackets is no markup
+    _console().print(table)
+
+
+def write_fields(fields: Mapping[str, Any]) -> None:
+    """Print what is known of one thing, a line each, names on the left; what is unknown is left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", overflow="fold")
+    grid.add_column(overflow="fold")
+    for name, value in fields.items():
+        if value not in (None, "", [], {}):
+            grid.add_row(name, Text(json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)))
+    _console().print(grid)
+
+
+def write_comparison(title: str, rows: Sequence[Mapping[str, Any]], worse_than: Sequence[str]) -> None:
+    """Print each method's errors in metres, and say so where the model is worse than one of them."""
+    columns = ["method", "median", "90 %", "90 % ellipse covers"]
+    cells = [[row["method"], row["median_m"], row["p90_m"], _format_share(row["coverage_90"])] for row in rows]
+    write_table(f"{title}: error in metres", columns, cells)
+    if worse_than:
+        write_line(f"The model is worse than: {', '.join(worse_than)}.")
+
+
+def write_line(text: str) -> None:
+    """Print ``text``; a terminal breaks it between words, a pipe gets one line."""
+    _console().print(Text(text), soft_wrap=not sys.stdout.isatty())
+
+
+def _format_share(share: float | None) -> str:
+    return "-" if share is None or math.isnan(share) else f"{share:.0%}"
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _format(value: Any) -> str:
@@ -72,22 +106,23 @@ def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
     """Yield a listener (asset, what, done, total) that draws one bar per piece of work, with time left, on stderr."""
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    tasks: dict[str, Any] = {}
+    tasks: dict[tuple[str, str], Any] = {}
 
     def listen(asset: str, what: str, done: int, total: int) -> None:
-        name = f"{asset}: {what}" if asset else what
         if not tasks:  # a command that fails before its work begins prints its error and nothing else
-            bar.console.print(title)
+            bar.console.print(Text(title))
             bar.start()
-        if name not in tasks:
-            tasks[name] = bar.add_task(name, total=total)
-        bar.update(tasks[name], completed=done, total=total)
+        if (asset, what) not in tasks:
+            for task in tasks.values():  # training may stop early: its clock stops with it
+                bar.stop_task(task)
+            tasks[asset, what] = bar.add_task(what, total=total)
+        bar.update(tasks[asset, what], completed=done, total=total)
 
     try:
         yield listen
