@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -16,20 +16,37 @@ from rich.text import Text
 
 from heimdall_assets.errors import HeimdallError
 
+_LONGEST_VALUE = 200
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 class HeimdallGroup(click.Group):
-    """A group whose commands turn errors of ours into one line and exit status 2."""
+    """A group whose commands turn errors, ours and those of their options, into one line and exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise  # the help is the answer
+        except click.UsageError as error:
+            where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
+            _fail(ctx, f"{error.format_message()}{where}")
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except HeimdallError as error:
-            if ctx.find_root().params.get("debug"):
-                traceback.print_exc()
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-            ctx.exit(2)
+            _fail(ctx, str(error))
+        except OSError as error:
+            _fail(ctx, f"{error.filename or 'system'}: {error.strerror or error}")
+        except Exception as error:
+            _fail(ctx, f"unexpected {type(error).__name__}: {error} (heimdall --debug ... shows where)")
+
+
+def _fail(ctx: click.Context, message: str) -> NoReturn:
+    if ctx.find_root().params.get("debug"):
+        traceback.print_exc()
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    ctx.exit(2)
 
 
 def write_json(value: Any) -> None:
@@ -48,7 +65,10 @@ def _plain(value: Any) -> Any:
 
 
 def write_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows as a table; numbers stand right."""
+    """Print rows as a table, numbers on the right; only the title where there are none."""
+    if not rows:
+        write_line(title)
+        return
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in rows)
@@ -60,13 +80,26 @@ def write_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 def write_fields(fields: Mapping[str, Any]) -> None:
     """Print what is known of one thing, a line each, names on the left; what is unknown is left out."""
+    known = {name: _show(value) for name, value in fields.items() if value not in (None, "", [], {})}
+    width = max(map(len, known), default=0)
+    if not sys.stdout.isatty():
+        for name, text in known.items():
+            click.echo(f"{name:<{width}}  {text}")
+        return
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", overflow="fold")
+    grid.add_column(style="bold", min_width=width)
     grid.add_column(overflow="fold")
-    for name, value in fields.items():
-        if value not in (None, "", [], {}):
-            grid.add_row(name, Text(json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)))
+    for name, text in known.items():
+        grid.add_row(name, Text(text))
     _console().print(grid)
+
+
+def _show(value: Any) -> str:
+    """Return one value as text; what would fill a screen is counted."""
+    if not isinstance(value, list | dict):
+        return str(value)
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{len(value)} entries, see --json"
 
 
 def write_comparison(title: str, rows: Sequence[Mapping[str, Any]], worse_than: Sequence[str]) -> None:

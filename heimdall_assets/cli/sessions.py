@@ -6,7 +6,7 @@ import click
 
 from heimdall_assets.cli.output import json_option, write_fields, write_json, write_table
 from heimdall_assets.domain import ApprovalStatus
-from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.measurements import MeasurementStore
 
@@ -121,6 +121,8 @@ def _decide(
     if names:
         ids = store.resolve_sessions(names)
     else:
+        if campaign is not None and not store.list_sessions(campaign=campaign):
+            raise NotFound(f"campaign {campaign}: found no sessions, expected at least 1 (heimdall sessions list)")
         pending = None if campaign is not None and decision is ApprovalStatus.REJECTED else ApprovalStatus.PENDING
         ids = [row["id"] for row in store.list_sessions(approval_status=pending, campaign=campaign)]
     count = store.decide(ids, decision, by, reason)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from heimdall_assets.domain import ClockClass, Position, Source
+from heimdall_assets.domain import ClockClass, Position, Source, check_name
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.stores.identities import make_source
 from heimdall_assets.stores.imports import Stated
@@ -31,7 +31,7 @@ class ReceiverType(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Position]:
         code, latitude, longitude, altitude = (*_split(value, 3, 4, "--receiver"), "0")[:4]
-        return code, parse_position(latitude, longitude, f"--receiver {code}", altitude)
+        return check_name(code, "receiver"), parse_position(latitude, longitude, f"--receiver {code}", altitude)
 
 
 rate_option = click.option("--rate-hz", type=float, help="Sample rate of .npy files.")
@@ -115,11 +115,15 @@ def parse_start(text: str) -> int:
 
     try:
         stamp = pd.Timestamp(text)
-    except (ValueError, OverflowError):
-        raise InvalidSetting(f"--start {text!r}: expected an ISO 8601 time such as 2026-11-20T10:00:00Z") from None
-    if stamp is pd.NaT or stamp.tzinfo is None:
-        raise InvalidSetting(f"--start {text!r}: found no time zone, expected one, such as a final Z")
-    return int(stamp.tz_convert("UTC").as_unit("ns").value)
+        if stamp is pd.NaT:
+            raise ValueError
+        if stamp.tzinfo is None:
+            raise InvalidSetting(f"--start {text!r}: found no time zone, expected one, such as a final Z")
+        return int(stamp.tz_convert("UTC").as_unit("ns").value)
+    except (ValueError, OverflowError):  # no time, or one that 64 bits cannot count
+        raise InvalidSetting(
+            f"--start {text!r:.60}: expected an ISO 8601 time of 1970 to 2225 such as 2026-11-20T10:00:00Z"
+        ) from None
 
 
 def _split(value: str, fewest: int, most: int, option: str) -> list[str]:

@@ -77,5 +77,5 @@ def observe_sessions(
     made = compute_features(objects, join_recordings(rows, checked), features, delays, progress)
     index, images = load_features(objects, made.index)
     sessions = assemble_sessions(rows, index, made.arrivals, images, timing)
-    bad = checked[checked["status"] != "ok"].assign(what="recording")
-    return sessions, pd.concat([bad[list(REFUSED_COLUMNS)], made.refused], ignore_index=True).astype(REFUSED_COLUMNS)
+    bad = checked[checked["status"] != "ok"].assign(what="recording")[list(REFUSED_COLUMNS)].astype(REFUSED_COLUMNS)
+    return sessions, pd.concat([bad, made.refused], ignore_index=True)

@@ -125,10 +125,13 @@ _LACKS = {"recording": "left out", "spectrogram": "no spectrogram", "arrival": "
 def describe_refused(rows: pd.DataFrame, refused: pd.DataFrame) -> list[str]:
     """Return a line for each reason of one session: the stations, what they lack, and why."""
     names = refused["measurement_id"].map(rows.set_index("measurement_id")["station_name"])
-    stations: dict[tuple[str, str], list[str]] = {}
+    lacks: dict[tuple[str, str], list[str]] = {}  # station and reason -> what it lacks
     for station, what, reason in zip(names, refused["what"], refused["reason"], strict=True):
-        stations.setdefault((what, reason), []).append(station)
-    return [f"{', '.join(named)}: {_LACKS[what]}: {reason}" for (what, reason), named in stations.items()]
+        lacks.setdefault((station, reason), []).append(_LACKS[what])
+    stations: dict[tuple[str, str], list[str]] = {}
+    for (station, reason), whats in lacks.items():
+        stations.setdefault((", ".join(whats), reason), []).append(station)
+    return [f"{', '.join(named)}: {what}: {reason}" for (what, reason), named in stations.items()]
 
 
 _SPEC_HOMES = {

@@ -1,6 +1,14 @@
 """The command line: results as JSON and as tables, errors as one line with exit status 2."""
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -182,16 +190,34 @@ def test_npy_files_are_predicted_with_what_they_cannot_say(heimdall, home, tmp_p
     assert "options about files" in one_error(heimdall("predict", "latest", session, "--clock", "gnss", code=2))
 
 
-def test_a_session_is_shown_in_the_width_of_a_terminal(heimdall, monkeypatch):
-    name = json.loads(heimdall("sessions", "list", "--json").stdout)[0]["session_name"]
-    shown = heimdall("sessions", "show", name).stdout
-    assert "4 receivers" in shown
-    assert max(map(len, shown.splitlines())) <= 120
-    whole = json.loads(heimdall("sessions", "show", name, "--json").stdout)
+def run_in_terminal(home, width: int, *arguments: str) -> list[str]:
+    """The lines that a command writes to a real terminal of that width."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    command = [sys.executable, "-c", "from heimdall_assets.cli import main; main()", *arguments]
+    environment = {**os.environ, "HEIMDALL_HOME": str(home), "TERM": "dumb"}
+    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
+        os.close(follower)
+        said = b""
+        with suppress(OSError):  # the terminal is gone when its last writer is
+            while part := os.read(leader, 65536):
+                said += part
+    os.close(leader)
+    assert process.returncode == 0, said.decode()
+    return said.decode().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_session_is_shown_in_the_width_of_a_terminal(heimdall, home, width):
+    session = json.loads(heimdall("sessions", "list", "--json").stdout)[0]["id"]
+    whole = json.loads(heimdall("sessions", "show", session, "--json").stdout)
+    lines = run_in_terminal(home, width, "sessions", "show", session)
+    assert max(map(len, lines)) <= width
     assert len(whole["measurements"]) == len(whole["stations"]) == 4
+    for value in (session, whole["session_name"], whole["source"]["name"], "4 receivers", "approved by heimdall"):
+        assert any(value in line for line in lines), value  # nothing is cut or folded away
     for station in whole["stations"]:
-        assert station["name"] in shown
-    assert whole["source"]["name"] in shown
+        assert any(station["name"] in line and f"{station['latitude']:.5f}" in line for line in lines)
 
 
 def test_files_are_predicted_without_becoming_sessions(heimdall, shared_data):
