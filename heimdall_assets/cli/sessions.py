@@ -77,6 +77,7 @@ def _describe_session(found: dict[str, Any]) -> dict[str, Any]:
 def _write_receivers(found: dict[str, Any]) -> None:
     stations = {station["id"]: station for station in found["stations"]}
     rows = [_describe_receiver(row, stations.get(row["websdr_station_id"], {})) for row in found["measurements"]]
+    rows.sort(key=lambda row: str(row["station"]))
     names = [name for name in (rows[0] if rows else {}) if any(row[name] not in (None, "") for row in rows)]
     write_table(f"{len(rows)} receivers", names, [[row[name] for name in names] for row in rows])
 

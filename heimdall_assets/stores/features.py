@@ -88,6 +88,7 @@ class _Session:
 
     @property
     def is_pending(self) -> bool:
+        """Whether anything of it is still to be computed."""
         return any(self.task.needs_feature) or self.task.needs_delays
 
 
