@@ -27,6 +27,9 @@ AIR_REFRACTIVITY = 315e-6
 SIGNAL_SPEED_M_S = SPEED_OF_LIGHT_M_S / (1.0 + AIR_REFRACTIVITY)
 """Speed of a radio wave near the ground: the one speed every delay here is turned into metres with."""
 
+CHANNEL_HZ = 12_500.0
+"""Noise bandwidth of the channel that every SNR here refers to (narrow-band FM raster, ETSI EN 300 086)."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+:-]{0,127}")
 
 

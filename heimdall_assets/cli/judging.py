@@ -5,12 +5,21 @@ from typing import Any
 
 import click
 
-from heimdall_assets.cli.importing import ReceiverType, collect_receivers
-from heimdall_assets.cli.output import json_option, show_progress, write_json, write_table
-from heimdall_assets.domain import Position
-from heimdall_assets.errors import NotFound
+from heimdall_assets.cli.output import json_option, show_progress, write_comparison, write_json, write_line
+from heimdall_assets.cli.stating import (
+    clock_option,
+    collect_receivers,
+    frequency_option,
+    rate_option,
+    read_stated,
+    receiver_option,
+    start_option,
+)
+from heimdall_assets.domain import ClockClass, Position
+from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import EvaluationSpec
+from heimdall_assets.stores.imports import Stated
 
 
 def write_position(found: dict[str, Any], as_json: bool) -> None:
@@ -28,7 +37,7 @@ def write_position(found: dict[str, Any], as_json: bool) -> None:
         inside = "inside" if found["inside_90"] else "outside"
         click.echo(f"error: {found['error_m']:,.0f} m, the truth lies {inside} the ellipse")
     for reason in found["refused"]:
-        click.echo(f"left out: {reason}")
+        write_line(f"left out: {reason}")
 
 
 @click.command()
@@ -44,25 +53,41 @@ def locate(session: str, as_json: bool) -> None:
 @click.command()
 @click.argument("model")
 @click.argument("recordings", nargs=-1, required=True, metavar="SESSION|FILES")
-@click.option("--receiver", "receivers", type=ReceiverType(), multiple=True, help="Position of a file's station.")
+@receiver_option(required=False)
+@rate_option
+@start_option
+@frequency_option
+@clock_option
 @json_option
 def predict(
-    model: str, recordings: tuple[str, ...], receivers: tuple[tuple[str, Position], ...], as_json: bool
+    model: str,
+    recordings: tuple[str, ...],
+    receivers: tuple[tuple[str, Position], ...],
+    rate_hz: float | None,
+    start: str | None,
+    frequency_hz: float | None,
+    clock: str,
+    as_json: bool,
 ) -> None:
     """Locate a transmitter with a released MODEL (version, latest or alias).
 
-    SESSION is one of the database, by id or name; FILES are KiwiSDR or SigMF recordings of one transmission, each
-    station's position given with --receiver.
+    SESSION is one of the database, by id or name; FILES are KiwiSDR, SigMF or NumPy recordings of one transmission,
+    each station's position given with --receiver. What .npy files cannot say is given as for `heimdall import npy`:
+    --rate-hz, --start, --frequency-hz, --clock.
     """
     from heimdall_assets.stores.observing import predict_files, predict_stored
 
     stores, paths = read_places().open_stores(), [Path(name) for name in recordings]
+    stated = read_stated(rate_hz, start, frequency_hz)
     if len(paths) > 1 or paths[0].is_file():
         for path in paths:
             if not path.is_file():
                 raise NotFound(f"file {path}: there is none; expected one session, or recordings that exist")
-        write_position(predict_files(stores, model, paths, collect_receivers(receivers)), as_json)
+        found = predict_files(stores, model, paths, collect_receivers(receivers), stated, ClockClass(clock))
+        write_position(found, as_json)
         return
+    if receivers or stated != Stated() or clock != "none":
+        raise InvalidSetting(f"session {recordings[0]}: found options about files, expected none or files that exist")
     write_position(predict_stored(stores, model, recordings[0]), as_json)
 
 
@@ -83,10 +108,7 @@ def evaluate(model: str, campaigns: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         write_json(metrics)
         return
-    rows = [[row["method"], row["median_m"], row["p90_m"], row["coverage_90"]] for row in compare_methods(metrics)]
-    title = f"model {metrics['version']} on {metrics['num_sessions']} sessions: error in metres"
-    write_table(title, ["method", "median", "90 %", "90 % ellipse covers"], rows)
+    title = f"model {metrics['version']} on {metrics['num_sessions']} sessions"
+    write_comparison(title, compare_methods(metrics), metrics["worse_than"])
     if metrics["num_refused_trained_on"]:
         click.echo(f"left out: {metrics['num_refused_trained_on']} sessions that it was trained on")
-    if metrics["worse_than"]:
-        click.echo(f"The model is worse than: {', '.join(metrics['worse_than'])}.")

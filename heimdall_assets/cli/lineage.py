@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from heimdall_assets.cli.output import json_option, show_progress, write_json, write_table
+from heimdall_assets.domain import check_name
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.places import Places, read_places
 from heimdall_assets.stores.home import Stores
@@ -30,6 +31,9 @@ def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | 
         raise InvalidInput(
             "lineage: expected either a MODEL or one of --session, --measurement, --source, --station, --object"
         )
+    for what, name in asked.items():
+        if name is not None:
+            check_name(name, what)
     stores = read_places().open_stores()
     if model is None:
         _show_uses(stores, asked, as_json)

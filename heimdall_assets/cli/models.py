@@ -19,12 +19,23 @@ def list_models(as_json: bool) -> None:
     if as_json:
         write_json(rows)
         return
-    names = ["version", "aliases", "num_sessions", "median_m", "p90_m", "coverage_90", "created_at"]
-    write_table(f"{len(rows)} released models", names, [[_show(row.get(name)) for name in names] for row in rows])
-
-
-def _show(value: object) -> object:
-    return ", ".join(str(item) for item in value) if isinstance(value, list) else value
+    names = ["version", "alias", "sessions", "median m", "90 % m", "covers", "made (UTC)"]
+    write_table(
+        f"{len(rows)} released models; covers: share of truths in the 90 % ellipse",
+        names,
+        [
+            [
+                row["version"],
+                ", ".join(row["aliases"]),
+                row.get("num_sessions"),
+                row.get("median_m"),
+                row.get("p90_m"),
+                row.get("coverage_90"),
+                row["created_at"][:16].replace("T", " "),
+            ]
+            for row in rows
+        ],
+    )
 
 
 @models.command()

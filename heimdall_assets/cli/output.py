@@ -6,29 +6,47 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from heimdall_assets.errors import HeimdallError
+
+_LONGEST_VALUE = 200
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 class HeimdallGroup(click.Group):
-    """A group whose commands turn errors of ours into one line and exit status 2."""
+    """A group whose commands turn errors, ours and those of their options, into one line and exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise  # the help is the answer
+        except click.UsageError as error:
+            where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
+            _fail(ctx, f"{error.format_message()}{where}")
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except HeimdallError as error:
-            if ctx.find_root().params.get("debug"):
-                traceback.print_exc()
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-            ctx.exit(2)
+            _fail(ctx, str(error))
+        except OSError as error:
+            _fail(ctx, f"{error.filename or 'system'}: {error.strerror or error}")
+        except Exception as error:
+            _fail(ctx, f"unexpected {type(error).__name__}: {error} (heimdall --debug ... shows where)")
+
+
+def _fail(ctx: click.Context, message: str) -> NoReturn:
+    if ctx.find_root().params.get("debug"):
+        traceback.print_exc()
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    ctx.exit(2)
 
 
 def write_json(value: Any) -> None:
@@ -47,14 +65,63 @@ def _plain(value: Any) -> Any:
 
 
 def write_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows as a table; numbers stand right."""
+    """Print rows as a table, numbers on the right; only the title where there are none."""
+    if not rows:
+        write_line(title)
+        return
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        numeric = bool(rows) and isinstance(rows[0][index], int | float)
+        numeric = any(isinstance(row[index], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_format(value) for value in row))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+        table.add_row(*(Text(_format(value)) for value in row))  # a name in brackets is no markup
+    _console().print(table)
+
+
+def write_fields(fields: Mapping[str, Any]) -> None:
+    """Print what is known of one thing, a line each, names on the left; what is unknown is left out."""
+    known = {name: _show(value) for name, value in fields.items() if value not in (None, "", [], {})}
+    width = max(map(len, known), default=0)
+    if not sys.stdout.isatty():
+        for name, text in known.items():
+            click.echo(f"{name:<{width}}  {text}")
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", min_width=width)
+    grid.add_column(overflow="fold")
+    for name, text in known.items():
+        grid.add_row(name, Text(text))
+    _console().print(grid)
+
+
+def _show(value: Any) -> str:
+    """Return one value as text; what would fill a screen is counted."""
+    if not isinstance(value, list | dict):
+        return str(value)
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{len(value)} entries, see --json"
+
+
+def write_comparison(title: str, rows: Sequence[Mapping[str, Any]], worse_than: Sequence[str]) -> None:
+    """Print each method's errors in metres, and say so where the model is worse than one of them."""
+    columns = ["method", "median", "90 %", "90 % ellipse covers"]
+    cells = [[row["method"], row["median_m"], row["p90_m"], _format_share(row["coverage_90"])] for row in rows]
+    write_table(f"{title}: error in metres", columns, cells)
+    if worse_than:
+        write_line(f"The model is worse than: {', '.join(worse_than)}.")
+
+
+def write_line(text: str) -> None:
+    """Print ``text``; a terminal breaks it between words, a pipe gets one line."""
+    _console().print(Text(text), soft_wrap=not sys.stdout.isatty())
+
+
+def _format_share(share: float | None) -> str:
+    return "-" if share is None or math.isnan(share) else f"{share:.0%}"
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _format(value: Any) -> str:
@@ -72,22 +139,23 @@ def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
     """Yield a listener (asset, what, done, total) that draws one bar per piece of work, with time left, on stderr."""
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    tasks: dict[str, Any] = {}
+    tasks: dict[tuple[str, str], Any] = {}
 
     def listen(asset: str, what: str, done: int, total: int) -> None:
-        name = f"{asset}: {what}" if asset else what
         if not tasks:  # a command that fails before its work begins prints its error and nothing else
-            bar.console.print(title)
+            bar.console.print(Text(title))
             bar.start()
-        if name not in tasks:
-            tasks[name] = bar.add_task(name, total=total)
-        bar.update(tasks[name], completed=done, total=total)
+        if (asset, what) not in tasks:
+            for task in tasks.values():  # training may stop early: its clock stops with it
+                bar.stop_task(task)
+            tasks[asset, what] = bar.add_task(what, total=total)
+        bar.update(tasks[asset, what], completed=done, total=total)
 
     try:
         yield listen

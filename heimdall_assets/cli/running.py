@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from heimdall_assets.cli.output import json_option, show_progress, write_json, write_table
+from heimdall_assets.cli.output import json_option, show_progress, write_comparison, write_json, write_line
 from heimdall_assets.cli.settings import read_settings
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import prepare_dagster_home, read_places
@@ -19,25 +19,18 @@ def _summarize(summary: dict, as_json: bool) -> None:
     if as_json:
         write_json(summary)
         return
-    rows = [[row["method"], row["median_m"], row["p90_m"], row["coverage_90"]] for row in summary["comparison"]]
-    write_table(
-        f"{summary['num_sessions']} test sessions: error in metres",
-        ["method", "median", "90 %", "90 % ellipse covers"],
-        rows,
-    )
-    if summary["worse_than"]:
-        click.echo(f"The model is worse than: {', '.join(summary['worse_than'])}.")
+    write_comparison(f"{summary['num_sessions']} test sessions", summary["comparison"], summary["worse_than"])
     parity = summary["parity"]
-    click.echo(
+    write_line(
         f"ONNX {summary['onnx_bytes'] / 1e6:.2f} MB, parity with PyTorch "
         f"{'holds' if parity['passed'] else 'FAILS'} "
         f"(largest difference {parity['max_position_error_sigma']:.2g} sigma)"
     )
     computed = ", ".join(f"{name} {count}" for name, count in summary["computed"].items() if count) or "nothing"
-    click.echo(f"Computed now: {computed}.")
-    click.echo(f"Release {summary['version']}: {summary['folder']}")
-    promotion = summary["promotion"]
-    click.echo(f"{'Champion' if promotion['promoted'] else 'Challenger'}: {promotion['reason']}")
+    write_line(f"Computed now: {computed}.")
+    write_line(f"Release {summary['version']}: {summary['folder']}")
+    standing = "Champion" if summary["champion"] == summary["version"] else "Challenger"
+    write_line(f"{standing}: {summary['promotion']['reason']}")
 
 
 @click.command()

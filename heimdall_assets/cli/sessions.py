@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from heimdall_assets.cli.output import json_option, write_json, write_table
+from heimdall_assets.cli.output import json_option, write_fields, write_json, write_table
 from heimdall_assets.domain import ApprovalStatus
-from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.measurements import MeasurementStore
 
@@ -35,8 +35,16 @@ def list_sessions(status: str | None, campaign: str | None, as_json: bool) -> No
     if as_json:
         write_json(rows)
         return
-    columns = ["id", "session_name", "campaign", "origin", "approval_status", "num_measurements"]
-    write_table(f"{len(rows)} sessions", columns, [[row[name] for name in columns] for row in rows])
+    columns = {
+        "session": "session_name",
+        "campaign": "campaign",
+        "origin": "origin",
+        "status": "approval_status",
+        "receivers": "num_measurements",
+    }
+    if len({row["session_name"] for row in rows}) < len(rows):  # only an id tells namesakes apart
+        columns = {"id": "id", **columns}
+    write_table(f"{len(rows)} sessions", list(columns), [[row[name] for name in columns.values()] for row in rows])
 
 
 @sessions.command()
@@ -48,15 +56,53 @@ def show(session: str, as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    simple = [(name, value) for name, value in found.items() if not isinstance(value, list | dict)]
-    write_table(f"session {session}", ["field", "value"], simple)
-    for part in ("measurements", "approval_events"):
-        _write_part(part, found[part])
+    write_fields(_describe_session(found))
+    _write_receivers(found)
+    for event in found["approval_events"]:
+        click.echo(f"{event['decision']} by {event['decided_by']}, {event['decided_at']}: {event['reason']}")
 
 
-def _write_part(title: str, rows: list[dict[str, Any]]) -> None:
-    names = [name for name in (rows[0] if rows else {}) if any(row[name] not in (None, {}, "") for row in rows)]
-    write_table(f"{len(rows)} {title}", names, [[row[name] for name in names] for row in rows])
+def _describe_session(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what stands in a session's own row, with its source in one line and each attribute on its own."""
+    source = found["source"]
+    fields = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
+    if source is not None:
+        doubt = source.get("error_margin_meters")
+        place = f"{_format_degrees(source['latitude'])}, {_format_degrees(source['longitude'])}"
+        fields["source"] = f"{source['name']}, {place}" + (f" +- {doubt:g} m" if doubt else "")
+    attributes = found.get("attributes")
+    return fields | (attributes if isinstance(attributes, dict) else {})
+
+
+def _write_receivers(found: dict[str, Any]) -> None:
+    stations = {station["id"]: station for station in found["stations"]}
+    rows = [_describe_receiver(row, stations.get(row["websdr_station_id"], {})) for row in found["measurements"]]
+    rows.sort(key=lambda row: str(row["station"]))
+    names = [name for name in (rows[0] if rows else {}) if any(row[name] not in (None, "") for row in rows)]
+    write_table(f"{len(rows)} receivers", names, [[row[name] for name in names] for row in rows])
+
+
+def _describe_receiver(row: dict[str, Any], station: dict[str, Any]) -> dict[str, Any]:
+    """Return one receiver's part in as few columns as a narrow terminal holds; ``--json`` says everything."""
+    moves = row.get("receiver_latitude") is not None
+    latitude, longitude = (
+        row[f"receiver_{name}"] if moves else station.get(name) for name in ("latitude", "longitude")
+    )
+    seconds, rate_hz = row.get("duration_seconds"), row.get("iq_sample_rate")
+    parts = [f"{seconds:.4g} s" if seconds else "", f"{rate_hz:.0f} Hz" if rate_hz else ""]
+    return {
+        "station": station.get("name") or row["websdr_station_id"],
+        "latitude": _format_degrees(latitude),
+        "longitude": _format_degrees(longitude),
+        "clock": station.get("clock_class"),
+        "level dB": row.get("signal_strength_db"),
+        "SNR dB": row.get("snr_db"),
+        "IQ": ", ".join(part for part in parts if part),
+    }
+
+
+def _format_degrees(value: Any) -> str:
+    return f"{value:.5f}" if isinstance(value, int | float) else "?"
 
 
 def _decide(
@@ -76,6 +122,8 @@ def _decide(
     if names:
         ids = store.resolve_sessions(names)
     else:
+        if campaign is not None and not store.list_sessions(campaign=campaign):
+            raise NotFound(f"campaign {campaign}: found no sessions, expected at least 1 (heimdall sessions list)")
         pending = None if campaign is not None and decision is ApprovalStatus.REJECTED else ApprovalStatus.PENDING
         ids = [row["id"] for row in store.list_sessions(approval_status=pending, campaign=campaign)]
     count = store.decide(ids, decision, by, reason)

@@ -68,6 +68,7 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
         "run_id": result.run_id,
         "version": version,
         "folder": str(stores.releases.folder(version)),
+        "champion": manifests["champion_model"].summary["champion"],
         "promotion": manifests["champion_model"].summary["decision"],
         "num_sessions": metrics["num_sessions"],
         "comparison": compare_methods(metrics),

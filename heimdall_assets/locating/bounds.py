@@ -46,7 +46,7 @@ def compute_delay_bound_s(
     snr = 10.0 ** (np.asarray(snr_db, dtype=np.float64) / 10.0)
     energy = snr * np.asarray(bandwidth_hz, dtype=np.float64) * np.asarray(duration_s, dtype=np.float64)
     with np.errstate(divide="ignore"):
-        return 1.0 / np.sqrt(8.0 * np.pi**2 * np.square(rms_bandwidth_hz) * energy)
+        return 1.0 / (2.0 * np.pi * np.asarray(rms_bandwidth_hz, dtype=np.float64) * np.sqrt(2.0 * energy))
 
 
 def compute_delay_information(receiver_en: ArrayLike, sigma_s: ArrayLike, at: ArrayLike) -> FloatArray:

@@ -49,14 +49,17 @@ class Grid:
 
     @property
     def duration_s(self) -> float:
+        """Length of the interval, in s."""
         return 1.0 / self.step_hz
 
     @property
     def bandwidth_hz(self) -> float:
+        """Width of the channel, in Hz: also the rate of its samples."""
         return self.num * self.step_hz
 
     @property
     def first_hz(self) -> float:
+        """Lowest frequency, in Hz."""
         return -(self.num // 2) * self.step_hz
 
     @property

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Position, Recording
+from heimdall_assets.domain import CHANNEL_HZ, Position, Recording
 from heimdall_assets.errors import CannotLocate, InvalidInput
 from heimdall_assets.signals.alignment import align_recordings, compute_lag_limits_s, compute_start_times_s, to_time
 from heimdall_assets.signals.ambiguity import find_ambiguous
@@ -24,8 +24,6 @@ from heimdall_assets.specs import DelaySpec
 Floats = NDArray[np.float64]
 
 NUM_REFERENCES = 3  # receivers tried as the one others are compared with, until most of them share its signal
-
-CHANNEL_HZ = 12_500.0  # that SNR refers to
 
 
 @dataclass(frozen=True)

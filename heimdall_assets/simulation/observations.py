@@ -7,16 +7,17 @@ Shapes: S sessions, R receiver slots of the widest session; slots beyond a sessi
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 from scipy.special import ndtri
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, SPEED_OF_LIGHT_M_S, SessionSet, SignalType
+from heimdall_assets.domain import CHANNEL_HZ, SIGNAL_SPEED_M_S, SPEED_OF_LIGHT_M_S, SessionSet, SignalType
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.locating.bounds import compute_delay_bound_s
+from heimdall_assets.signals.geodesy import compute_straight_range_m
+from heimdall_assets.simulation.propagation import MAN_MADE_CITY_DBM
 from heimdall_assets.specs import SimulationSpec, TimingSpec
 
 Floats = NDArray[np.float64]
@@ -31,12 +32,6 @@ ITALIAN_NETWORK: tuple[tuple[str, float, float, float], ...] = (
     ("Milano Baggio", 45.478, 9.123, 120.0),
 )
 """Name, latitude, longitude in degrees, altitude in metres of the seven 2 m / 70 cm WebSDRs of north-west Italy."""
-
-CHANNEL_HZ = 12_500.0
-"""Noise bandwidth of the channel that SNR refers to (narrow-band FM raster, ETSI EN 300 086)."""
-
-NOISE_DBM = -113.0
-"""Man-made and thermal noise in one channel at 145 MHz in a city (ITU-R P.372-16, figure 39, in 12.5 kHz)."""
 
 LOWEST_DELAY_SNR_DB = -10.0
 """Below it a correlation peak of one second no longer stands out of the noise: no delay is reported."""
@@ -86,11 +81,12 @@ def simulate_observations(
         )
     draw = _Draw(spec.seed, indices)
     place = _draw_italian(draw, spec) if network == "italian" else _draw_random(draw, spec)
-    range_m = _compute_ranges_m(place)
+    at_sea_level = (place.source_latitude[:, None], place.source_longitude[:, None], 0.0)
+    range_m = compute_straight_range_m(place.latitude, place.longitude, place.altitude_m, *at_sea_level)
     blocked = draw.uniform("blocked", range_m.shape[1]) < spec.blocked_fraction
     level_db, snr_db = _draw_levels(draw, spec, range_m, blocked, network)
     signal = np.searchsorted(np.cumsum([spec.voice_fraction, spec.tone_fraction]), draw.uniform("signal", 1)[:, 0])
-    sigma_s = compute_arrival_sigma_s(snr_db, RMS_BANDWIDTH_HZ[signal][:, None], spec.duration_s)
+    sigma_s = compute_delay_bound_s(snr_db, CHANNEL_HZ, spec.duration_s, RMS_BANDWIDTH_HZ[signal][:, None])
     clock_s, timing_sigma_s = _draw_clocks(draw, spec, place)
     arrival_s = range_m / SIGNAL_SPEED_M_S + clock_s + sigma_s * draw.normal("arrival", range_m.shape[1])
     arrival_s += np.where(blocked, draw.exponential("excess", range_m.shape[1]) * spec.blocked_excess_s, 0.0)
@@ -132,15 +128,6 @@ def simulate_observations(
         },
         blocked=blocked[keep],
     )
-
-
-def compute_arrival_sigma_s(snr_db: Floats, rms_bandwidth_hz: Floats, duration_s: float) -> Floats:
-    """Return the Cramer-Rao bound of one arrival time in seconds, shape of the broadcast arguments.
-
-    Source: var >= 1 / (8 pi^2 beta^2 SNR B T); Quazi 1981, "An overview on the time delay estimate", eq. 8.
-    """
-    energy = 10.0 ** (np.asarray(snr_db) / 10.0) * CHANNEL_HZ * duration_s
-    return 1.0 / (2.0 * math.pi * rms_bandwidth_hz * np.sqrt(2.0 * energy))
 
 
 class _Draw:
@@ -231,20 +218,6 @@ def _wrap_deg(longitude: Floats) -> Floats:
     return (longitude + 180.0) % 360.0 - 180.0
 
 
-@cache
-def _geocentric() -> Transformer:
-    return Transformer.from_crs("EPSG:4979", "EPSG:4978", always_xy=True)
-
-
-def _compute_ranges_m(place: _Geometry) -> Floats:
-    """Return straight distances from source (at sea level) to each receiver, float64 (S, R), on WGS-84."""
-    receiver = np.stack(_geocentric().transform(place.longitude, place.latitude, place.altitude_m))
-    source = np.stack(
-        _geocentric().transform(place.source_longitude, place.source_latitude, np.zeros_like(place.source_latitude))
-    )
-    return np.sqrt(((receiver - source[:, :, None]) ** 2).sum(0))
-
-
 def _draw_levels(
     draw: _Draw, spec: SimulationSpec, range_m: Floats, blocked: NDArray[np.bool_], network: str
 ) -> tuple[Floats, Floats]:
@@ -268,7 +241,7 @@ def _draw_levels(
     loss_db = loss_db + np.where(blocked, spec.blocked_loss_db, 0.0)
     level_db = power_dbm - loss_db + spec.shadowing_db * draw.normal("shadowing", num)
     if spec.snr_min_db is None or spec.snr_max_db is None:
-        return level_db, level_db - NOISE_DBM
+        return level_db, level_db - MAN_MADE_CITY_DBM
     return level_db, spec.snr_min_db + (spec.snr_max_db - spec.snr_min_db) * draw.uniform("snr", num)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from heimdall_assets.domain import SPEED_OF_LIGHT_M_S
+from heimdall_assets.domain import CHANNEL_HZ, SPEED_OF_LIGHT_M_S
 from heimdall_assets.specs import SimulationSpec
 
 Floats = NDArray[np.float64]
@@ -21,9 +21,6 @@ REFERENCE_M = 1000.0
 SOURCE_HEIGHT_M, RECEIVER_HEIGHT_M = 5.0, 30.0  # above ground: a car or house, and a hill-top mast; two-ray law only
 
 NEAREST_M = 10.0  # antennas closer than a few wavelengths have no path loss law
-
-CHANNEL_HZ = 12_500.0
-"""Noise bandwidth that SNR refers to: one narrow-band FM channel (ETSI EN 300 086)."""
 
 THERMAL_DBM_HZ = -174.0
 """Thermal noise at 290 K in 1 Hz: 10 log10(k T / 1 mW)."""

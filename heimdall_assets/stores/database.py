@@ -6,7 +6,7 @@ Belongs here: engines, locks, upgrades. Does not belong here: tables (``schema``
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound, Refused, StorageError
+from heimdall_assets.stores.files import describe
 from heimdall_assets.stores.schema import SCHEMA
 from heimdall_assets.stores.shape import REVISION, Kind, Shape, read_shape
 
@@ -27,6 +28,15 @@ _WRITE_LOCK = 0x4845494D
 """PostgreSQL advisory lock that every writing transaction takes first: ledgers and versions have one order."""
 
 _WRITES = "heimdall_writes"
+
+_EXPECTED = {
+    "file is not a database": "expected a SQLite file; put a whole copy in its place",
+    "malformed": "expected a SQLite file without damage; put a whole copy in its place",
+    "unable to open database file": "expected a file in a folder that may be written",
+    "readonly database": "expected a file that may be written",
+    "disk is full": "expected room to write; nothing stored before is lost",
+}
+"""What SQLite says -> what a user can do about it."""
 
 
 class Database:
@@ -141,7 +151,7 @@ class Database:
                 yield connection
         except DBAPIError as error:
             reason = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
-            raise StorageError(f"{self.shown}: {reason[0]}") from error
+            raise self._explain(reason[0]) from error
         except ValueError as error:
             if "NUL" not in str(error):
                 raise
@@ -173,7 +183,12 @@ class Database:
         if self._read_only:
             connection = _open_sqlite_read_only(path)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"{self.shown}: could not make its folder ({describe(error)}), expected a place to write"
+                ) from error
             connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA synchronous=FULL")  # a decision that was reported survives a power loss
@@ -186,18 +201,19 @@ class Database:
         """Let readers and one writer work at once; kept in the file. SQLite does not wait here, so this does."""
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
-            connection = self._open_sqlite()
             try:
-                connection.execute("PRAGMA journal_mode=WAL")
+                with closing(self._open_sqlite()) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
                 return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise StorageError(f"{self.shown}: {error}") from error
-                time.sleep(0.02)
             except sqlite3.DatabaseError as error:
-                raise StorageError(f"{self.shown}: {error}") from error
-            finally:
-                connection.close()
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise self._explain(str(error)) from error
+                time.sleep(0.02)
+
+    def _explain(self, reason: str) -> StorageError:
+        """Return the error for what the database said, with what was expected where that is known."""
+        expected = next((hint for said, hint in _EXPECTED.items() if said in reason), None)
+        return StorageError(f"{self.shown}: {reason}" + (f", {expected}" if expected else ""))
 
 
 def _parse_url(url: str) -> URL:

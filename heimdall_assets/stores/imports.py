@@ -6,10 +6,11 @@ refuses its whole import: nothing is half added.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from heimdall_assets.domain import ClockClass, IqFormat, Position, Source
-from heimdall_assets.errors import InvalidRecording, InvalidTable
+from heimdall_assets.domain import ClockClass, IqFormat, Position
+from heimdall_assets.errors import InvalidRecording, InvalidSetting, InvalidTable
 from heimdall_assets.specs import RecordingSpec
 from heimdall_assets.stores.iq_session import Decoded, SessionClaim, add_iq_session, read_bounded, read_recording
 from heimdall_assets.stores.measurements import ImportReport, MeasurementStore
@@ -25,35 +26,44 @@ from heimdall_assets.stores.rss_batch import (
     build_rss_batch,
 )
 
+_DEFAULTS = RecordingSpec()  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What is said beside files that cannot say it themselves; None: nothing is said.
+
+    Attributes:
+        sample_rate_hz: rate of all files.
+        start_unix_ns: time of the first sample of all files, ns since 1970-01-01 UTC.
+        frequency_hz: radio frequency of 0 Hz baseband.
+    """
+
+    sample_rate_hz: float | None = None
+    start_unix_ns: int | None = None
+    frequency_hz: float | None = None
+
 
 def import_kiwisdr(
     measurements: MeasurementStore,
     objects: ObjectStore,
-    *,
-    session_name: str,
-    source: Source,
-    receivers: Mapping[str, Position],
+    claim: SessionClaim,
     files: Sequence[Path],
-    campaign: str,
-    recording_spec: RecordingSpec | None = None,
+    spec: RecordingSpec = _DEFAULTS,
 ) -> ImportReport:
     """Return the report of one pending session made of GNSS-stamped KiwiSDR files, stored as they are.
 
     Args:
         measurements: where the rows go.
         objects: where the files go.
-        session_name: name of the session; with ``campaign`` its identity.
-        source: the transmitter (see ``identities.make_source``).
-        receivers: station code -> position; the code is the station part of a file's name.
+        claim: the session; a station's code is the station part of a file's name, and its clock is GNSS by format.
         files: one file a receiver, such as ``20171127T104156Z_77500_F1JEK_iq.wav``.
-        campaign: the campaign that the session belongs to.
-        recording_spec: limits of a usable recording.
+        spec: limits of a usable recording.
 
     Raises:
         InvalidRecording: a file that cannot be read, timed or used, twice the same station, an unknown code, or files
             that do not overlap in time. Nothing is added.
     """
-    spec = recording_spec or RecordingSpec()  # type: ignore[call-arg]
 
     def decode(data: bytes, path: Path) -> Decoded:
         named = parse_kiwisdr_name(path.name)
@@ -65,25 +75,18 @@ def import_kiwisdr(
         return Decoded(named.station, recording, named.centre_frequency_hz, attributes)
 
     for path in files:  # all names before the first of many megabytes is read
-        _check_station(parse_kiwisdr_name(Path(path).name).station, receivers, Path(path).name)
-    claim = SessionClaim(session_name, source, campaign, receivers, ClockClass.GNSS)
-    return add_iq_session(measurements, objects, claim, IqFormat.KIWISDR_WAV, files, decode, spec)
+        _check_station(parse_kiwisdr_name(Path(path).name).station, claim.receivers, Path(path).name)
+    timed = replace(claim, clock_class=ClockClass.GNSS)
+    return add_iq_session(measurements, objects, timed, IqFormat.KIWISDR_WAV, files, decode, spec)
 
 
 def import_npy(
     measurements: MeasurementStore,
     objects: ObjectStore,
-    *,
-    session_name: str,
-    source: Source,
-    receivers: Mapping[str, Position],
+    claim: SessionClaim,
     files: Sequence[Path],
-    campaign: str,
-    sample_rate_hz: float,
-    start_unix_ns: int,
-    frequency_hz: float,
-    clock_class: ClockClass = ClockClass.NONE,
-    recording_spec: RecordingSpec | None = None,
+    stated: Stated,
+    spec: RecordingSpec = _DEFAULTS,
 ) -> ImportReport:
     """Return the report of one pending session made of ``.npy`` files, stored as they are.
 
@@ -92,51 +95,44 @@ def import_npy(
     Args:
         measurements: where the rows go.
         objects: where the files go.
-        session_name: name of the session; with ``campaign`` its identity.
-        source: the transmitter.
-        receivers: station code -> position.
+        claim: the session.
         files: one file a receiver.
-        campaign: the campaign that the session belongs to.
-        sample_rate_hz: rate of all files, which cannot say it themselves.
-        start_unix_ns: time of the first sample of all files, ns since 1970-01-01 UTC.
-        frequency_hz: radio frequency of 0 Hz baseband.
-        clock_class: how the receivers were timed; ``none`` gives no delays.
-        recording_spec: limits of a usable recording.
+        stated: rate, start and frequency, which the files cannot say.
+        spec: limits of a usable recording.
 
     Raises:
+        InvalidSetting: rate, start or frequency is not stated.
         InvalidRecording: a file that cannot be read or used, twice the same station, or an unknown one; nothing is
             added.
     """
-    spec = recording_spec or RecordingSpec()  # type: ignore[call-arg]
+    rate_hz, frequency_hz = stated.sample_rate_hz, stated.frequency_hz
+    if rate_hz is None or stated.start_unix_ns is None or frequency_hz is None:
+        names = {"sample rate": rate_hz, "start": stated.start_unix_ns, "frequency": frequency_hz}
+        missing = " and ".join(name for name, value in names.items() if value is None)
+        raise InvalidSetting(f"{_name_first(files)}: found no {missing}, expected it stated: a .npy file carries none")
 
     def decode(data: bytes, path: Path) -> Decoded:
         recording = decode_npy(
             data,
             name=path.name,
-            sample_rate_hz=sample_rate_hz,
-            start_unix_ns=start_unix_ns,
+            sample_rate_hz=rate_hz,
+            start_unix_ns=stated.start_unix_ns,
             max_samples=spec.max_samples,
         )
-        return Decoded(_find_station(path, receivers), recording, frequency_hz, {})
+        return Decoded(_find_station(path, claim.receivers), recording, frequency_hz, {})
 
     for path in files:
-        _find_station(Path(path), receivers)
-    claim = SessionClaim(session_name, source, campaign, receivers, clock_class)
+        _find_station(Path(path), claim.receivers)
     return add_iq_session(measurements, objects, claim, IqFormat.NPY, files, decode, spec)
 
 
 def import_sigmf(
     measurements: MeasurementStore,
     objects: ObjectStore,
-    *,
-    session_name: str,
-    source: Source,
-    receivers: Mapping[str, Position],
+    claim: SessionClaim,
     files: Sequence[Path],
-    campaign: str,
-    frequency_hz: float | None = None,
-    clock_class: ClockClass = ClockClass.NONE,
-    recording_spec: RecordingSpec | None = None,
+    stated: Stated = Stated(),
+    spec: RecordingSpec = _DEFAULTS,
 ) -> ImportReport:
     """Return the report of one pending session made of SigMF recordings.
 
@@ -146,33 +142,60 @@ def import_sigmf(
     Args:
         measurements: where the rows go.
         objects: where the archives go.
-        session_name: name of the session; with ``campaign`` its identity.
-        source: the transmitter.
-        receivers: station code -> position.
+        claim: the session.
         files: one archive or ``.sigmf-meta`` a receiver; the ``.sigmf-data`` beside it may be listed too.
-        campaign: the campaign that the session belongs to.
-        frequency_hz: radio frequency of recordings that do not say it.
-        clock_class: how the receivers were timed; ``none`` gives no delays.
-        recording_spec: limits of a usable recording.
+        stated: the frequency of recordings that do not say it.
+        spec: limits of a usable recording.
 
     Raises:
         InvalidRecording: a file that cannot be read, timed or used, twice the same station, an unknown one, or files
             that do not overlap in time. Nothing is added.
     """
-    spec = recording_spec or RecordingSpec()  # type: ignore[call-arg]
 
     def decode(data: bytes, path: Path) -> Decoded:
         recording = decode_sigmf(data, name=path.name, max_samples=spec.max_samples)
-        frequency = recording.centre_frequency_hz if recording.centre_frequency_hz is not None else frequency_hz
-        if frequency is None:
+        said_hz = recording.centre_frequency_hz
+        frequency_hz = said_hz if said_hz is not None else stated.frequency_hz
+        if frequency_hz is None:
             raise InvalidRecording(f"{path.name}: no core:frequency, expected one, or a frequency given for the import")
-        return Decoded(_find_station(path, receivers), recording, frequency, {})
+        return Decoded(_find_station(path, claim.receivers), recording, frequency_hz, {})
 
     paths = _select_sigmf(files)
     for path in paths:
-        _find_station(path, receivers)
-    claim = SessionClaim(session_name, source, campaign, receivers, clock_class)
+        _find_station(path, claim.receivers)
     return add_iq_session(measurements, objects, claim, IqFormat.SIGMF, paths, decode, spec, read=_read_sigmf)
+
+
+def import_recordings(
+    measurements: MeasurementStore, objects: ObjectStore, claim: SessionClaim, files: Sequence[Path], stated: Stated
+) -> ImportReport:
+    """Return the report of one pending session made of recordings whose kind their names tell.
+
+    Args:
+        measurements: where the rows go.
+        objects: where the files go.
+        claim: the session.
+        files: all ``.wav`` (KiwiSDR), all SigMF or all ``.npy``.
+        stated: what they cannot say themselves, and nothing else.
+
+    Raises:
+        InvalidSetting: files of several kinds or of another one; something is stated that they say themselves, or
+            nothing where they cannot.
+        InvalidRecording: as for the kind.
+    """
+    kinds = {Path(path).suffix.removesuffix("-meta").removesuffix("-data") for path in files}
+    if kinds == {".npy"}:
+        return import_npy(measurements, objects, claim, files, stated)
+    if kinds == {".sigmf"}:
+        _refuse_stated(files, {"sample rate": stated.sample_rate_hz, "start": stated.start_unix_ns})
+        return import_sigmf(measurements, objects, claim, files, stated)
+    if kinds == {".wav"}:
+        clock = None if claim.clock_class is ClockClass.NONE else claim.clock_class
+        said = {"sample rate": stated.sample_rate_hz, "start": stated.start_unix_ns, "frequency": stated.frequency_hz}
+        _refuse_stated(files, said | {"clock": clock})
+        return import_kiwisdr(measurements, objects, claim, files)
+    found = ", ".join(sorted(kind or "no ending" for kind in kinds))
+    raise InvalidSetting(f"files: found {found}, expected all .wav (KiwiSDR), all .sigmf or all .npy")
 
 
 def import_rss_table(
@@ -212,6 +235,18 @@ def import_rss_table(
         source_type=source_type,
     )
     return measurements.add(batch)
+
+
+def _name_first(files: Sequence[Path]) -> str:
+    return Path(files[0]).name if files else "files"
+
+
+def _refuse_stated(files: Sequence[Path], stated: Mapping[str, object]) -> None:
+    for name, value in stated.items():
+        if value is not None:
+            raise InvalidSetting(
+                f"{_name_first(files)}: found a stated {name} {value}, expected none: the file says it"
+            )
 
 
 def _check_station(station: str, receivers: Mapping[str, Position], name: str) -> None:

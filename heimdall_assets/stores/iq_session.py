@@ -48,13 +48,21 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class SessionClaim:
-    """What whoever imports says about a session; ``receivers`` is station code -> position."""
+    """What whoever imports says about a session.
+
+    Attributes:
+        name: of the session; with ``campaign`` its identity.
+        source: the transmitter (see ``identities.make_source``).
+        campaign: the campaign that the session belongs to.
+        receivers: station code -> position.
+        clock_class: how the receivers were timed; ``none`` gives no delays.
+    """
 
     name: str
     source: Source
     campaign: str
     receivers: Mapping[str, Position]
-    clock_class: ClockClass
+    clock_class: ClockClass = ClockClass.NONE
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 The same steps as the assets take, on the same code; nothing here decides what a model learns from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Estimate, Position, Predictions, SessionSet
+from heimdall_assets.domain import ClockClass, Estimate, Position, Predictions, SessionSet
 from heimdall_assets.errors import CannotLocate, InvalidSetting, NotFound, Refused
 from heimdall_assets.learning.judging import judge_model
 from heimdall_assets.locating.classical import locate_session
@@ -21,12 +22,14 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.signals.geodesy import LocalFrame, compute_distance_m
 from heimdall_assets.specs import DatasetSpec, DelaySpec, EvaluationSpec, FeatureSpec, RecordingSpec, Spec, TimingSpec
 from heimdall_assets.stores.checkpoints import load_checkpoint
-from heimdall_assets.stores.datasets import Progress, load_sessions, load_table, observe_sessions
+from heimdall_assets.stores.datasets import load_sessions, load_table, observe_sessions
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.identities import make_source
-from heimdall_assets.stores.imports import import_kiwisdr, import_sigmf
+from heimdall_assets.stores.imports import Stated, import_recordings
+from heimdall_assets.stores.iq_session import SessionClaim
 from heimdall_assets.stores.measurements import MeasurementStore
 from heimdall_assets.stores.results import read_parent
+from heimdall_assets.stores.work_pool import Progress
 
 if TYPE_CHECKING:
     from heimdall_assets.learning.fitted import FittedModel
@@ -93,17 +96,20 @@ def take_estimate(predictions: Predictions, index: int) -> Estimate:
 
 def observe_stored(
     stores: Stores, rows: pd.DataFrame, progress: Progress = _silent, model: Manifest | None = None
-) -> tuple[SessionSet, list[str]]:
-    """Return sessions assembled from their rows, and the reason of each refused recording.
+) -> tuple[SessionSet, pd.DataFrame]:
+    """Return sessions assembled from their rows, and what of them was refused (``features.REFUSED_COLUMNS``).
 
     Args:
+        stores: of this home.
+        rows: ``domain.APPROVED_COLUMNS``.
+        progress: told what is done.
         model: manifest of an exported model whose specs are to be used; None: the defaults.
     """
 
     def fields(spec: type[Spec]) -> dict[str, Any]:
         return {} if model is None else _find_spec(stores, model, spec.__name__)
 
-    sessions, refused = observe_sessions(
+    return observe_sessions(
         stores.objects,
         rows,
         RecordingSpec(**fields(RecordingSpec)),
@@ -112,7 +118,21 @@ def observe_stored(
         TimingSpec(**fields(TimingSpec)),
         progress,
     )
-    return sessions, [str(reason) for reason in refused["reason"]]
+
+
+_LACKS = {"recording": "left out", "spectrogram": "no spectrogram", "arrival": "no arrival time"}
+
+
+def describe_refused(rows: pd.DataFrame, refused: pd.DataFrame) -> list[str]:
+    """Return a line for each reason of one session: the stations, what they lack, and why."""
+    names = refused["measurement_id"].map(rows.set_index("measurement_id")["station_name"])
+    lacks: dict[tuple[str, str], list[str]] = {}  # station and reason -> what it lacks
+    for station, what, reason in zip(names, refused["what"], refused["reason"], strict=True):
+        lacks.setdefault((station, reason), []).append(_LACKS[what])
+    stations: dict[tuple[str, str], list[str]] = {}
+    for (station, reason), whats in lacks.items():
+        stations.setdefault((", ".join(whats), reason), []).append(station)
+    return [f"{', '.join(named)}: {what}: {reason}" for (what, reason), named in stations.items()]
 
 
 _SPEC_HOMES = {
@@ -132,18 +152,20 @@ def _truth_of(sessions: SessionSet, index: int) -> tuple[float, float] | None:
     return (latitude, longitude) if np.isfinite(latitude) and np.isfinite(longitude) else None
 
 
-def read_session(stores: Stores, name: str) -> tuple[str, pd.DataFrame]:
-    """Return the id and rows of the session called ``name`` (id or name), of any approval.
+def read_session(stores: Stores, name: str) -> tuple[str, pd.DataFrame, list[str]]:
+    """Return the id of the session called ``name`` (id or name), its usable rows, and why others are left out.
 
     Raises:
         NotFound: there is none.
-        CannotLocate: it has no measurements.
+        CannotLocate: it has no usable measurements.
     """
     session_id = stores.measurements.find_session(name)["id"]
-    rows = stores.measurements.read_session_rows(session_id)
-    if not len(rows):
-        raise CannotLocate(f"session {name}: found 0 usable measurements, expected at least 1")
-    return session_id, rows
+    found = stores.measurements.read_session(session_id)
+    left_out = [f"measurement {row.measurement_id}: {row.reason}" for row in found.left_out.itertuples()]
+    if not len(found.rows):
+        why = f" ({left_out[0]})" if left_out else ""
+        raise CannotLocate(f"session {name}: found 0 usable measurements, expected at least 1{why}")
+    return session_id, found.rows, left_out
 
 
 def locate_stored(stores: Stores, name: str, progress: Progress = _silent) -> dict[str, Any]:
@@ -153,11 +175,22 @@ def locate_stored(stores: Stores, name: str, progress: Progress = _silent) -> di
         NotFound: there is no such session.
         CannotLocate: no honest position follows from its data.
     """
-    session_id, rows = read_session(stores, name)
+    session_id, rows, left_out = read_session(stores, name)
     sessions, refused = observe_stored(stores, rows, progress)
-    estimate = locate_session(sessions, 0)
+    reasons = left_out + describe_refused(rows, refused)
+    with _explained(reasons):
+        estimate = locate_session(sessions, 0)
     described = describe_estimate(estimate, _truth_of(sessions, 0), float(sessions.error_margin_m[0]))
-    return {"session_id": session_id, **described, "num_receivers": len(rows), "refused": refused}
+    return {"session_id": session_id, **described, "num_receivers": len(rows), "refused": reasons}
+
+
+@contextmanager
+def _explained(reasons: list[str]) -> Iterator[None]:
+    """Add what was refused to the message of an estimate that cannot be made."""
+    try:
+        yield
+    except CannotLocate as error:
+        raise CannotLocate("; ".join([str(error), *reasons])) from error
 
 
 # --- released models --------------------------------------------------------------------------------------------------
@@ -203,35 +236,49 @@ def read_released(stores: Stores, model: str) -> Released:
 
 
 def predict_stored(stores: Stores, model: str, name: str, progress: Progress = _silent) -> dict[str, Any]:
-    """Return where a released model puts a stored session."""
+    """Return where a released model puts a stored session.
+
+    Raises:
+        NotFound: there is no such model or session.
+        CannotLocate: the session holds nothing from which this model can tell a position.
+    """
     released = read_released(stores, model)
-    session_id, rows = read_session(stores, name)
+    session_id, rows, left_out = read_session(stores, name)
     sessions, refused = observe_stored(stores, rows, progress, released.manifest)
-    estimate = take_estimate(released.predict(sessions), 0)
+    reasons = left_out + describe_refused(rows, refused)
+    with _explained(reasons):
+        estimate = take_estimate(released.predict(sessions), 0)
     described = describe_estimate(estimate, _truth_of(sessions, 0), float(sessions.error_margin_m[0]))
-    return {"version": released.version, "session_id": session_id, **described, "refused": refused}
+    return {"version": released.version, "session_id": session_id, **described, "refused": reasons}
 
 
 def predict_files(
-    stores: Stores, model: str, files: Sequence[Path], receivers: Mapping[str, Position], progress: Progress = _silent
+    stores: Stores,
+    model: str,
+    files: Sequence[Path],
+    receivers: Mapping[str, Position],
+    stated: Stated,
+    clock_class: ClockClass = ClockClass.NONE,
+    progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Return where a released model puts the transmitter of recordings that are in no database, and stay in none.
 
     Args:
-        files: GNSS-stamped KiwiSDR recordings (.wav) or SigMF (.sigmf, .sigmf-meta), one a receiver, all of one kind.
+        stores: of this home; it is given nothing but the recordings' bytes and what is computed of them.
+        model: version, latest or alias.
+        files: GNSS-stamped KiwiSDR recordings (.wav), SigMF (.sigmf, .sigmf-meta) or NumPy (.npy), one a receiver, all
+            of one kind.
         receivers: station part of a file's name -> its position.
+        stated: what files of this kind cannot say themselves.
+        clock_class: how .npy and SigMF recordings were timed; KiwiSDR recordings say it.
+        progress: told what is done.
 
     Raises:
         InvalidRecording: a file that cannot be read, timed or used.
-        InvalidSetting: files of another kind.
+        InvalidSetting: files of another kind, or something is stated that they say, or not stated that they cannot.
+        CannotLocate: they hold nothing from which this model can tell a position.
     """
     released = read_released(stores, model)
-    kinds = {path.suffix.removesuffix("-meta").removesuffix("-data") for path in files}
-    importers = {".wav": import_kiwisdr, ".sigmf": import_sigmf}
-    if len(kinds) != 1 or not kinds <= set(importers):
-        raise InvalidSetting(
-            f"files {', '.join(sorted(kinds))}: expected all .wav (KiwiSDR) or all .sigmf; import others first"
-        )
     if not receivers:
         raise InvalidSetting("files: found no --receiver, expected CODE,LAT,LON of each file's station")
     # An import needs a source; what it says of the truth is not asked for below.
@@ -239,20 +286,15 @@ def predict_files(
     with TemporaryDirectory() as folder:
         database = MeasurementStore(f"sqlite:///{folder}/files.db")
         database.upgrade()
-        importers[kinds.pop()](
-            database,
-            stores.objects,
-            session_name="files",
-            source=somewhere,
-            receivers=receivers,
-            files=list(files),
-            campaign="files",
-        )
+        claim = SessionClaim("files", somewhere, "files", receivers, clock_class)
+        import_recordings(database, stores.objects, claim, files, stated)
         rows = database.read_session_rows(database.find_session("files")["id"])
         database.close()
     sessions, refused = observe_stored(stores, rows, progress, released.manifest)
-    described = describe_estimate(take_estimate(released.predict(sessions), 0))
-    return {"version": released.version, "session_id": None, **described, "refused": refused}
+    reasons = describe_refused(rows, refused)
+    with _explained(reasons):
+        estimate = take_estimate(released.predict(sessions), 0)
+    return {"version": released.version, "session_id": None, **describe_estimate(estimate), "refused": reasons}
 
 
 def evaluate_stored(
@@ -288,5 +330,5 @@ def evaluate_stored(
         "campaigns": campaigns,
         **judged.metrics,
         "num_refused_trained_on": num_trained_on,
-        "num_refused_recordings": len(refused),
+        "num_refused_recordings": int((refused["what"] == "recording").sum()),
     }

@@ -92,7 +92,7 @@ def _explain(
         )
     elif changed:
         reasons.append(f"another {', '.join(changed)} than the latest release's")
-    return "; ".join(reasons) or "its stored result is gone or damaged"
+    return "; ".join(reasons) or "its stored result is gone or damaged, or lacks recordings that could not be read"
 
 
 def _compare_fields(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

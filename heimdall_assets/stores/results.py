@@ -78,7 +78,10 @@ def find_or_compute(
 
 
 def read_result(objects: ObjectStore, name: str) -> Manifest | None:
-    """Return the manifest behind reference ``name`` if it and all its artifacts are still there, else None."""
+    """Return the manifest behind reference ``name`` if it and all its artifacts are still there, else None.
+
+    One that lacks something whose bytes could not be had then (``num_unread``) is none either: they may be back.
+    """
     try:
         digest = objects.read_reference(name)
         if digest is None:
@@ -86,6 +89,8 @@ def read_result(objects: ObjectStore, name: str) -> Manifest | None:
         manifest = Manifest.decode(objects.read_bytes(digest))
     except (StorageError, NotFound, ValueError):
         return None  # damaged or gone at rest: computing it again heals it
+    if manifest.summary.get("num_unread"):
+        return None
     if all(objects.exists(artifact.digest) for artifact in manifest.artifacts.values()):
         return manifest
     return None

@@ -5,15 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch, Measurement
 from heimdall_assets.manifests import NPY_MEDIA_TYPE
 from heimdall_assets.simulation.network import SimulatedSession, simulate_session
 from heimdall_assets.specs import SimulationSpec
-from heimdall_assets.stores.datasets import Progress
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects import ObjectStore
+from heimdall_assets.stores.work_pool import Progress, cut, run_parts
 
 CHUNK = 4  # sessions a process makes before it reports
 PARALLEL_FROM = 12  # fewer sessions are made before worker processes have started
@@ -29,11 +28,9 @@ def import_simulated(
     present = {row["id"]: row for row in stores.measurements.list_sessions(campaign=campaign)}
     known = {(row["attributes"].get("simulation"), row["attributes"].get("index")) for row in present.values()}
     missing = [index for index in range(spec.num_sessions) if (spec_key(spec), index) not in known]
-    tasks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-    jobs = cpu_count() if len(missing) >= PARALLEL_FROM else 1
     made = 0
-    for batches in Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_make_sessions)(stores.objects, spec, task, campaign) for task in tasks
+    for batches in run_parts(
+        _make_sessions, cut(missing, CHUNK), len(missing), stores.objects, spec, campaign, parallel_from=PARALLEL_FROM
     ):
         for batch in batches:
             stores.measurements.add(batch)
@@ -59,7 +56,7 @@ def spec_key(spec: SimulationSpec) -> str:
 
 
 def _make_sessions(
-    objects: ObjectStore, spec: SimulationSpec, indices: Sequence[int], campaign: str
+    indices: Sequence[int], objects: ObjectStore, spec: SimulationSpec, campaign: str
 ) -> list[ImportBatch]:
     # One session's ids must not depend on how many are drawn.
     single = spec.model_copy(update={"num_sessions": 1})

@@ -1,4 +1,4 @@
-"""Tables as bytes: Parquet whose bytes depend on the rows alone.
+"""Tables as bytes: Parquet whose bytes depend on the rows alone; cumulative indexes; rows as plain records.
 
 Belongs here: the one way a data frame rests in the object store. Does not belong here: what its columns mean.
 """
@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from heimdall_assets.errors import CorruptObject, InvalidTable
+from heimdall_assets.errors import CorruptObject, HeimdallError, InvalidTable
+from heimdall_assets.manifests import PARQUET_MEDIA_TYPE
+from heimdall_assets.stores.object_store import ObjectStore
 
 _DTYPES_KEY = b"heimdall.dtypes"
 
@@ -67,6 +69,34 @@ def decode_table(data: bytes) -> pd.DataFrame:
             f"table: found {len(data)} bytes that are no table ({error!s:.200}), expected Parquet"
         ) from error
     return table
+
+
+def read_index(objects: ObjectStore, name: str) -> pd.DataFrame | None:
+    """Return the cumulative index behind reference ``name``, or None where there is none or it is damaged."""
+    try:
+        digest = objects.read_reference(name)
+        return None if digest is None else decode_table(objects.read_bytes(digest))
+    except HeimdallError:
+        return None
+
+
+def write_index(objects: ObjectStore, name: str, table: pd.DataFrame) -> None:
+    """Store ``table`` and let reference ``name`` point at it.
+
+    Raises:
+        StorageError: it could not be stored; the index before still stands.
+    """
+    objects.write_reference(name, objects.put_bytes(encode_table(table), PARQUET_MEDIA_TYPE).digest)
+
+
+def list_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return each row as column -> value."""
+    return [{str(name): value for name, value in record.items()} for record in table.to_dict("records")]
+
+
+def nullable(value: Any) -> Any:
+    """Return one cell, None where it is missing."""
+    return None if pd.isna(value) else value
 
 
 def _restore(arrow: Any, column: pd.Series, dtype: Any) -> pd.Series:

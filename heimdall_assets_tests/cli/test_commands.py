@@ -1,13 +1,21 @@
 """The command line: results as JSON and as tables, errors as one line with exit status 2."""
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
-from heimdall_assets_tests.homes import fill_home, release
+from heimdall_assets_tests.homes import fill_home, make_places, release
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +157,67 @@ def test_a_bad_source_is_refused(heimdall, tmp_path, bad):
             "--start", "2026-11-20T10:00:00Z", "--frequency-hz", "145e6", file, code=2,
         )
     )  # fmt: skip
+
+
+def write_recordings(folder, home) -> tuple[list, list[str], str]:
+    """The .npy files of one simulated session, with the options that say what they cannot."""
+    stores = make_places(home).open_stores()
+    session = stores.measurements.find_session(stores.measurements.list_sessions()[0]["id"])
+    stations = {station["id"]: station for station in session["stations"]}
+    files, options = [], []
+    for number, row in enumerate(session["measurements"]):
+        station = stations[row["websdr_station_id"]]
+        files.append(folder / f"websdr_R{number}.npy")
+        files[-1].write_bytes(stores.objects.read_location(row["iq_data_location"], 10**9))
+        options += ["--receiver", f"R{number},{station['latitude']},{station['longitude']},{station['altitude_asl']}"]
+    start = np.datetime64(session["measurements"][0]["iq_start_unix_ns"], "ns")
+    options += ["--rate-hz", str(row["iq_sample_rate"]), "--frequency-hz", str(row["frequency_hz"])]
+    return files, options, f"{start}Z"
+
+
+def test_npy_files_are_predicted_with_what_they_cannot_say(heimdall, home, tmp_path):
+    files, options, start = write_recordings(tmp_path, home)
+    before = len(json.loads(heimdall("sessions", "list", "--json").stdout))
+    command = ["predict", "latest", *files, *options]
+    found = json.loads(heimdall(*command, "--start", start, "--clock", "gnss_calibrated", "--json").stdout)
+    assert np.isfinite([found["latitude"], found["longitude"], found["ellipse_90"]["semi_major_m"]]).all()
+    assert len(json.loads(heimdall("sessions", "list", "--json").stdout)) == before
+    assert "found no start, expected it stated" in one_error(heimdall(*command, code=2))
+    assert "found no time zone" in one_error(heimdall(*command, "--start", start[:-1], code=2))
+    untimed = one_error(heimdall(*command, "--start", start, code=2))
+    assert "0 of 4 recordings of the session are timed" in untimed
+    session = json.loads(heimdall("sessions", "list", "--json").stdout)[0]["id"]
+    assert "options about files" in one_error(heimdall("predict", "latest", session, "--clock", "gnss", code=2))
+
+
+def run_in_terminal(home, width: int, *arguments: str) -> list[str]:
+    """The lines that a command writes to a real terminal of that width."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    command = [sys.executable, "-c", "from heimdall_assets.cli import main; main()", *arguments]
+    environment = {**os.environ, "HEIMDALL_HOME": str(home), "TERM": "dumb"}
+    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
+        os.close(follower)
+        said = b""
+        with suppress(OSError):  # the terminal is gone when its last writer is
+            while part := os.read(leader, 65536):
+                said += part
+    os.close(leader)
+    assert process.returncode == 0, said.decode()
+    return said.decode().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_session_is_shown_in_the_width_of_a_terminal(heimdall, home, width):
+    session = json.loads(heimdall("sessions", "list", "--json").stdout)[0]["id"]
+    whole = json.loads(heimdall("sessions", "show", session, "--json").stdout)
+    lines = run_in_terminal(home, width, "sessions", "show", session)
+    assert max(map(len, lines)) <= width
+    assert len(whole["measurements"]) == len(whole["stations"]) == 4
+    for value in (session, whole["session_name"], whole["source"]["name"], "4 receivers", "approved by heimdall"):
+        assert any(value in line for line in lines), value  # nothing is cut or folded away
+    for station in whole["stations"]:
+        assert any(station["name"] in line and f"{station['latitude']:.5f}" in line for line in lines)
 
 
 def test_files_are_predicted_without_becoming_sessions(heimdall, shared_data):

@@ -10,8 +10,6 @@ from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.simulation.observations import (
     ITALIAN_NETWORK,
-    RMS_BANDWIDTH_HZ,
-    compute_arrival_sigma_s,
     simulate_observations,
 )
 from heimdall_assets.specs import SimulationSpec
@@ -80,11 +78,6 @@ def test_noise_has_the_size_of_the_bound_and_of_the_clock():
     assert residual_s.std() == pytest.approx(expected_s, rel=0.03)
     assert sessions.arrival_sigma_s == pytest.approx(398e-9, rel=0.01)
     assert sessions.timing_sigma_s == pytest.approx(70e-9)
-
-
-def test_bound_follows_quazi():
-    assert compute_arrival_sigma_s(np.array(0.0), RMS_BANDWIDTH_HZ[0], 1.0) == pytest.approx(1258e-9, rel=1e-3)
-    assert compute_arrival_sigma_s(np.array(20.0), 800.0, 4.0) == pytest.approx(1258e-9 / 20.0, rel=1e-3)
 
 
 def test_blocked_receivers_are_late_by_the_stated_mean():

@@ -19,7 +19,15 @@ from heimdall_assets.errors import (
 from heimdall_assets.manifests import compute_digest
 from heimdall_assets.specs import DatasetSpec, RecordingSpec
 from heimdall_assets.stores.identities import compute_id, make_source, make_station
-from heimdall_assets.stores.imports import import_kiwisdr, import_npy, import_rss_table, import_sigmf
+from heimdall_assets.stores.imports import (
+    Stated,
+    import_kiwisdr,
+    import_npy,
+    import_recordings,
+    import_rss_table,
+    import_sigmf,
+)
+from heimdall_assets.stores.iq_session import SessionClaim
 from heimdall_assets.stores.measurements import MeasurementStore
 from heimdall_assets.stores.objects import FolderObjectStore
 from heimdall_assets.stores.readers import decode_recording
@@ -42,6 +50,7 @@ PLACES = {
     "CC3": Position(latitude=53.665337, longitude=7.282766),
 }
 START_NS = 1_772_625_600 * 10**9
+STATED = {"sample_rate_hz": 48_000.0, "start_unix_ns": START_NS, "frequency_hz": 145.5e6}
 
 
 @pytest.fixture
@@ -75,27 +84,22 @@ def kiwi_name(station: str) -> str:
     return f"20260304T120000Z_77500_{station}_iq.wav"
 
 
-def run_kiwisdr(store, objects, files, **changes):
-    settings = {"session_name": "dcf", "source": SOURCE, "receivers": PLACES, "campaign": "dcf77"} | changes
-    return import_kiwisdr(store, objects, files=files, **settings)
+def make_claim(**changes) -> SessionClaim:
+    facts = {"name": "call", "source": SOURCE, "receivers": PLACES, "campaign": "field"} | changes
+    return SessionClaim(**facts)
 
 
-def run_npy(store, objects, files, **changes):
-    settings = {
-        "session_name": "call",
-        "source": SOURCE,
-        "receivers": PLACES,
-        "campaign": "field",
-        "sample_rate_hz": 48_000.0,
-        "start_unix_ns": START_NS,
-        "frequency_hz": 145.5e6,
-    } | changes
-    return import_npy(store, objects, files=files, **settings)
+def run_kiwisdr(store, objects, files, spec=None, **changes):
+    claim = make_claim(**({"name": "dcf", "campaign": "dcf77"} | changes))
+    return import_kiwisdr(store, objects, claim, files, spec or RecordingSpec())
 
 
-def run_sigmf(store, objects, files, **changes):
-    settings = {"session_name": "call", "source": SOURCE, "receivers": PLACES, "campaign": "field"} | changes
-    return import_sigmf(store, objects, files=files, **settings)
+def run_npy(store, objects, files, stated=None, **changes):
+    return import_npy(store, objects, make_claim(**changes), files, Stated(**(STATED | (stated or {}))))
+
+
+def run_sigmf(store, objects, files, frequency_hz=None, **changes):
+    return import_sigmf(store, objects, make_claim(**changes), files, Stated(frequency_hz=frequency_hz))
 
 
 def test_kiwisdr_files_become_one_pending_session(store, objects, tmp_path):
@@ -188,9 +192,9 @@ def test_files_that_do_not_overlap_are_refused(store, objects, tmp_path):
     [
         ({"files": []}, InvalidRecording),
         ({"campaign": "../x"}, InvalidIdentifier),
-        ({"session_name": "a/b"}, InvalidIdentifier),
-        ({"session_name": ""}, InvalidIdentifier),
-        ({"recording_spec": RecordingSpec(max_samples=1000)}, InvalidRecording),
+        ({"name": "a/b"}, InvalidIdentifier),
+        ({"name": ""}, InvalidIdentifier),
+        ({"spec": RecordingSpec(max_samples=1000)}, InvalidRecording),
         ({"files": [Path("/dev/zero")]}, HeimdallError),
         ({"files": [Path("nowhere") / kiwi_name("AA1")]}, NotFound),
     ],
@@ -257,7 +261,7 @@ def test_bad_npy_imports_are_refused(store, objects, tmp_path, files, found):
 )
 def test_numbers_that_cannot_be_are_refused(store, objects, tmp_path, changes, found):
     with pytest.raises(InvalidRecording, match=found):
-        run_npy(store, objects, write(tmp_path, {"AA1.npy": make_npy(SHORT)}), **changes)
+        run_npy(store, objects, write(tmp_path, {"AA1.npy": make_npy(SHORT)}), changes)
 
 
 def test_sigmf_archives_and_pairs_become_a_session(store, objects, tmp_path):
@@ -303,6 +307,40 @@ def test_a_given_frequency_serves_recordings_without_one(store, objects, tmp_pat
 
 def write_table(folder: Path, table: bytes = TABLE) -> dict[str, Path]:
     return dict(zip(("table", "receivers"), write(folder, {"t.csv": table, "r.json": RECEIVERS}), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "stated", "clock", "found"),
+    [
+        (["AA1.npy"], {"start_unix_ns": None}, "none", "AA1.npy: found no start, expected it stated"),
+        (["AA1.npy"], {"sample_rate_hz": None, "frequency_hz": None}, "none", "found no sample rate and frequency"),
+        (["AA1.sigmf"], {}, "none", "AA1.sigmf: found a stated sample rate 48000.0, expected none"),
+        ([kiwi_name("AA1")], {"sample_rate_hz": None, "start_unix_ns": None}, "none", "a stated frequency 145500000"),
+        ([kiwi_name("AA1")], dict.fromkeys(STATED), "gnss", "found a stated clock gnss, expected none"),
+        (["AA1.npy", "BB2.sigmf"], {}, "none", r"found \.npy, \.sigmf, expected all"),
+        (["AA1"], {}, "none", "found no ending, expected all"),
+    ],
+)
+@pytest.mark.usefixtures("expect_nothing_added")
+def test_what_is_stated_must_be_what_files_cannot_say(store, objects, tmp_path, names, stated, clock, found):
+    files = write(tmp_path, dict.fromkeys(names, b"never read"))
+    claim = make_claim(clock_class=ClockClass(clock))
+    with pytest.raises(InvalidSetting, match=found):
+        import_recordings(store, objects, claim, files, Stated(**(STATED | stated)))
+
+
+def test_recordings_are_imported_as_what_their_names_say(store, objects, tmp_path):
+    npy = write(tmp_path, {"AA1.npy": make_npy(SHORT), "BB2.npy": make_npy(SHORT)})
+    import_recordings(store, objects, make_claim(clock_class=ClockClass.GNSS), npy, Stated(**STATED))
+    sigmf = write(tmp_path, {"AA1.sigmf": make_sigmf(SHORT)})
+    import_recordings(store, objects, make_claim(name="sigmf"), sigmf, Stated())
+    kiwi = write(tmp_path, {kiwi_name("AA1"): make_kiwisdr(NOISE)})
+    import_recordings(store, objects, make_claim(name="kiwi"), kiwi, Stated())
+    formats = {
+        name: store.find_session(name)["measurements"][0]["iq_data_format"] for name in ("call", "sigmf", "kiwi")
+    }
+    assert formats == {"call": "npy", "sigmf": "sigmf", "kiwi": "kiwisdr-wav"}
+    assert {station["clock_class"] for station in store.find_session("kiwi")["stations"]} == {"gnss"}
 
 
 def test_each_row_of_a_table_becomes_a_session(store, tmp_path):

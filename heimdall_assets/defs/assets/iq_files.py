@@ -7,8 +7,9 @@ from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import RecordingConfig
 from heimdall_assets.defs.tables import preview
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.stores.datasets import artifact_of_table, ingest_recordings, load_table
+from heimdall_assets.stores.datasets import artifact_of_table, load_table
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.ingesting import ingest_recordings
 from heimdall_assets.stores.results import Computed, find_or_compute
 from heimdall_assets.stores.stages import STAGES
 
@@ -37,6 +38,7 @@ def iq_files(
         return {"table": artifact_of_table(stores.objects, found.table)}, {
             "num_recordings": int(good.sum()),
             "num_refused": int((~good).sum()),
+            "num_unread": int((found.table["status"] == "unread").sum()),
             "seconds_of_iq": float(found.table.loc[good, "duration_s"].sum()),
         }
 

@@ -76,7 +76,13 @@ def decode_kiwisdr(
 def parse_kiwisdr(
     data: bytes, *, name: str, start_unix_ns: int | None = None, max_samples: int = 200_000_000
 ) -> tuple[Recording, TimeAxis]:
-    """Return what ``decode_kiwisdr`` does, and the time axis with its counts."""
+    """Return what ``decode_kiwisdr`` does, and the time axis with its counts.
+
+    Args and errors: as ``decode_kiwisdr``. Samples are complex64 (N,), full scale 1.0.
+
+    Raises:
+        InvalidRecording: as ``decode_kiwisdr``.
+    """
     blocks, nominal_rate_hz = _parse_blocks(data, name, max_samples)
     file_name = _parse_name(name)
     hint_ns = start_unix_ns

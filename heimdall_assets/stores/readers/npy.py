@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
+from heimdall_assets.stores.readers.finite import refuse_infinite
 
 EXPECTED = "expected complex64 or complex128 (N,) or int16 pairs (N, 2), little endian, in C order"
 
@@ -106,12 +107,7 @@ def _convert(data: bytes, dtype: np.dtype[Any], offset: int, name: str) -> NDArr
         return (raw.astype(np.float32) * np.float32(_INT16_SCALE)).view(np.complex64)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is refused below
         samples = raw.astype(np.complex64)
-    finite = np.isfinite(samples)
-    if not finite.all():
-        raise InvalidRecording(
-            f"{name}: {np.count_nonzero(~finite)} samples are not finite, the first is number "
-            f"{np.flatnonzero(~finite)[0]}; expected numbers only"
-        )
+    refuse_infinite(samples, name)
     return samples
 
 

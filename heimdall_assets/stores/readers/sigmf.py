@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
+from heimdall_assets.stores.readers.finite import refuse_infinite
 from heimdall_assets.stores.readers.strict_json import parse_strict_json
 
 SAMPLE_BYTES = {"cf32_le": 8, "cf64_le": 16, "ci16_le": 4}
@@ -191,10 +192,5 @@ def _read_samples(metadata: dict[str, Any], raw: bytes, name: str) -> NDArray[np
         samples = np.asarray(reader.read_samples())
     if samples.dtype != np.complex64 or samples.ndim != 1:
         raise InvalidRecording(f"{name}: found {samples.dtype} {samples.shape}, expected complex samples (N,)")
-    finite = np.isfinite(samples)
-    if not finite.all():
-        raise InvalidRecording(
-            f"{name}: {np.count_nonzero(~finite)} samples are not finite, the first is number "
-            f"{np.flatnonzero(~finite)[0]}; expected numbers only"
-        )
+    refuse_infinite(samples, name)
     return samples

@@ -54,13 +54,23 @@ def read_columns(data: bytes, name: str) -> tuple[dict[str, Sequence[str]], int]
 
 
 class Cells:
-    """Columns of text turned into checked numbers, each refusal naming row and column."""
+    """Columns of text turned into checked arrays of R rows; ``InvalidTable`` names the first bad row and its column.
+
+    Args:
+        columns: name -> R cells.
+        num_rows: R.
+        name: what to call the table in an error.
+    """
 
     def __init__(self, columns: Mapping[str, Sequence[str]], num_rows: int, name: str) -> None:
         self.columns, self.num_rows, self.name = columns, num_rows, name
 
     def refuse(self, bad: NDArray[np.bool_], column: str, expected: str) -> None:
-        """Raise ``InvalidTable`` for the first bad row, if there is one."""
+        """Check that no row of ``bad``, bool (R,), is marked.
+
+        Raises:
+            InvalidTable: one is; the message names the first, its cell, and what was ``expected``.
+        """
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise InvalidTable(
@@ -69,6 +79,7 @@ class Cells:
             )
 
     def numbers(self, column: str) -> NDArray[np.float64]:
+        """Return a column as float64 (R,); NaN where the cell is empty; text and infinity raise."""
         text = self.columns[column]
         values = np.array([parse_number(cell) for cell in text], dtype=np.float64)
         missing = np.array([cell in MISSING for cell in text])
@@ -76,6 +87,7 @@ class Cells:
         return values
 
     def levels(self, column: str) -> NDArray[np.float64]:
+        """Return a column of levels in dB, float64 (R,); NaN: not heard. Levels no receiver shows raise."""
         level_db = self.numbers(column)
         level_db[level_db == NOT_HEARD_DB] = np.nan
         wrong = (level_db < MIN_LEVEL_DB) | (level_db > MAX_LEVEL_DB)
@@ -85,6 +97,7 @@ class Cells:
     def coordinates(
         self, latitude_column: str, longitude_column: str, may_be_absent: bool = False
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return latitude and longitude in degrees, each float64 (R,); NaN: absent, which raises unless it may be."""
         latitude, longitude = self.numbers(latitude_column), self.numbers(longitude_column)
         absent = np.isnan(latitude) | np.isnan(longitude)
         absent |= np.isin(latitude, ABSENT_COORDINATES_DEG) | np.isin(longitude, ABSENT_COORDINATES_DEG)
@@ -96,6 +109,7 @@ class Cells:
         return latitude, longitude
 
     def times(self, column: str) -> NDArray[np.datetime64]:
+        """Return a column of times as datetime64[us] (R,), UTC; a cell that is no time of 1980 to 2200 raises."""
         # one by one: pandas.to_datetime gives a time without a zone the zone of the row before it
         times = np.array([_parse_time(cell) for cell in self.columns[column]], dtype="datetime64[us]")
         self.refuse(np.isnat(times), column, "a time such as 2022-11-23 13:24:40 (UTC)")
