@@ -11,8 +11,8 @@ from heimdall_assets.cli.output import json_option, write_json
 from heimdall_assets.domain import ClockClass, Position, Source
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
-from heimdall_assets.stores import imports
 from heimdall_assets.stores.identities import make_source
+from heimdall_assets.stores.rss_batch import DEFAULT_ERROR_MARGIN_M, DEFAULT_FREQUENCY_HZ
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 CLOCKS = [str(clock) for clock in ClockClass]
@@ -144,8 +144,10 @@ def kiwisdr(
     as_json: bool,
 ) -> None:
     """Add one session of GNSS-stamped KiwiSDR IQ recordings (wav), one file a receiver."""
+    from heimdall_assets.stores.imports import import_kiwisdr
+
     stores = read_places().open_stores()
-    report = imports.import_kiwisdr(
+    report = import_kiwisdr(
         stores.measurements,
         stores.objects,
         session_name=session_name,
@@ -172,8 +174,10 @@ def sigmf(
     clock: str,
 ) -> None:
     """Add one session of SigMF recordings (.sigmf, or .sigmf-meta with .sigmf-data beside it)."""
+    from heimdall_assets.stores.imports import import_sigmf
+
     stores = read_places().open_stores()
-    report = imports.import_sigmf(
+    report = import_sigmf(
         stores.measurements,
         stores.objects,
         session_name=session_name,
@@ -206,8 +210,10 @@ def npy(
     clock: str,
 ) -> None:
     """Add one session of NumPy recordings (.npy: complex64, complex128 or int16 pairs), one file a receiver."""
+    from heimdall_assets.stores.imports import import_npy
+
     stores = read_places().open_stores()
-    report = imports.import_npy(
+    report = import_npy(
         stores.measurements,
         stores.objects,
         session_name=session_name,
@@ -230,10 +236,8 @@ def npy(
 )
 @click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Only rows that hold this.")
 @click.option("--campaign", default="field", show_default=True, help="Campaign the sessions belong to.")
-@click.option("--frequency-hz", type=float, default=imports.DEFAULT_FREQUENCY_HZ, show_default=True)
-@click.option(
-    "--margin-m", type=float, default=imports.DEFAULT_ERROR_MARGIN_M, show_default=True, help="Doubt of truth."
-)
+@click.option("--frequency-hz", type=float, default=DEFAULT_FREQUENCY_HZ, show_default=True)
+@click.option("--margin-m", type=float, default=DEFAULT_ERROR_MARGIN_M, show_default=True, help="Doubt of truth.")
 @json_option
 def rss_table(
     table: Path,
@@ -245,13 +249,15 @@ def rss_table(
     as_json: bool,
 ) -> None:
     """Add one session per row of a table of received levels (CSV)."""
+    from heimdall_assets.stores.imports import import_rss_table
+
     where = {}
     for condition in conditions:
         column, found, value = condition.partition("=")
         if not found:
             raise InvalidSetting(f"--where {condition!r}: expected COLUMN=VALUE")
         where[column] = value
-    report = imports.import_rss_table(
+    report = import_rss_table(
         read_places().open_stores().measurements,
         table=table,
         receivers=receivers,

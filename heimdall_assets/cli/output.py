@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from heimdall_assets.errors import HeimdallError
 
@@ -48,6 +45,9 @@ def _plain(value: Any) -> Any:
 
 def write_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows as a table; numbers stand right."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(rows) and isinstance(rows[0][index], int | float)
@@ -70,6 +70,16 @@ def _format(value: Any) -> str:
 @contextmanager
 def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
     """Yield a listener (asset, what, done, total) that draws one bar per piece of work, with time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -5,13 +5,14 @@ from typing import Any
 
 import dagster as dg
 
-from heimdall_assets.learning.evaluation import render_metrics_table
 from heimdall_assets.manifests import SVG_MEDIA_TYPE, Manifest
 from heimdall_assets.stores.objects import ObjectStore
 
 
 def show_markdown(metrics: dict[str, Any]) -> dg.MarkdownMetadataValue:
     """Return the comparison of model, baselines and bound as a table."""
+    from heimdall_assets.learning.model_card import render_metrics_table
+
     return dg.MetadataValue.md(render_metrics_table(metrics))
 
 

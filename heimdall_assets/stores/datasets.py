@@ -23,7 +23,6 @@ from heimdall_assets.learning.data import assemble_sessions
 from heimdall_assets.manifests import (
     NPY_MEDIA_TYPE,
     PARQUET_MEDIA_TYPE,
-    Artifact,
     Manifest,
     compute_json_digest,
 )
@@ -32,7 +31,7 @@ from heimdall_assets.specs import DelaySpec, FeatureSpec, RecordingSpec, TimingS
 from heimdall_assets.stores.objects import ObjectStore
 from heimdall_assets.stores.readers import decode_recording
 from heimdall_assets.stores.results import read_parent
-from heimdall_assets.stores.tables import decode_table, encode_table
+from heimdall_assets.stores.tables import decode_table, encode_table, load_table
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, how many there are."""
@@ -458,16 +457,6 @@ def load_features(objects: ObjectStore, index: pd.DataFrame) -> tuple[pd.DataFra
     ordered = index.sort_values(["shard", "row"], ignore_index=True)
     parts = [shards[str(shard)][group["row"].to_numpy()] for shard, group in ordered.groupby("shard", sort=True)]
     return ordered.assign(row=np.arange(len(ordered), dtype=np.int64)), np.concatenate(parts)
-
-
-def artifact_of_table(objects: ObjectStore, table: pd.DataFrame) -> Artifact:
-    """Store ``table`` as Parquet and return where it rests."""
-    return objects.put_bytes(encode_table(table), PARQUET_MEDIA_TYPE)
-
-
-def load_table(objects: ObjectStore, artifact: Artifact) -> pd.DataFrame:
-    """Return the table at rest behind ``artifact``."""
-    return decode_table(objects.read_bytes(artifact.digest))
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------

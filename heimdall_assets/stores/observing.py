@@ -20,12 +20,13 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.signals.geodesy import LocalFrame, compute_distance_m
 from heimdall_assets.specs import DatasetSpec, DelaySpec, EvaluationSpec, FeatureSpec, RecordingSpec, Spec, TimingSpec
 from heimdall_assets.stores.checkpoints import load_checkpoint
-from heimdall_assets.stores.datasets import Progress, load_sessions, load_table, observe_sessions
+from heimdall_assets.stores.datasets import Progress, load_sessions, observe_sessions
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.identities import make_source
 from heimdall_assets.stores.imports import import_kiwisdr, import_sigmf
 from heimdall_assets.stores.measurements import MeasurementStore
 from heimdall_assets.stores.results import read_parent
+from heimdall_assets.stores.tables import load_table
 
 if TYPE_CHECKING:
     from heimdall_assets.learning.fitted import FittedModel

@@ -10,9 +10,10 @@ from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.checkpoints import train_checkpoint
-from heimdall_assets.stores.datasets import load_sessions, load_table
+from heimdall_assets.stores.datasets import load_sessions
 from heimdall_assets.stores.results import read_parent
 from heimdall_assets.stores.simulated import import_simulated
+from heimdall_assets.stores.tables import load_table
 from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, make_places, release
 
 
