@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help install browser demo ui test lint types check bench-localization clean
+.PHONY: help install browser demo ui test lint types check bench-localization bench-incremental clean
 
 help:
 	@echo "make demo   install, simulate a network, run the whole graph, show the results"
 	@echo "make ui     open the asset graph on http://127.0.0.1:3000"
 	@echo "make test   ruff, types and every test"
 	@echo "make bench-localization   the reference table (long)"
+	@echo "make bench-incremental    what a run costs that has little to do (minutes)"
 
 # pip puts the installer into the environment, then the installer takes exactly the locked versions.
 $(VENV)/.installed: pyproject.toml requirements.lock
@@ -50,6 +51,9 @@ test: lint types browser
 
 bench-localization: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/localization.py
+
+bench-incremental: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/incremental.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -434,11 +434,16 @@ def _pack_shards(
         return places
     per_shard = max(1, SHARD_BYTES // images[0].nbytes)
     for part, part_keys in zip(_chunk(images, per_shard), _chunk(keys, per_shard), strict=True):
-        buffer = io.BytesIO()
-        np.save(buffer, np.stack(part), allow_pickle=False)
-        digest = objects.put_bytes(buffer.getvalue(), NPY_MEDIA_TYPE).digest
+        digest = objects.put_bytes(encode_shard(part), NPY_MEDIA_TYPE).digest
         places.update((key, (digest, row)) for row, key in enumerate(part_keys))
     return places
+
+
+def encode_shard(images: Sequence[NDArray[np.float32]]) -> bytes:
+    """Return the one encoding of a shard: spectrograms one after the other, as ``.npy``."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack(images), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def load_features(objects: ObjectStore, index: pd.DataFrame) -> tuple[pd.DataFrame | None, NDArray[np.float32] | None]:

@@ -78,7 +78,7 @@ def find_or_compute(
 
 
 def read_result(objects: ObjectStore, name: str) -> Manifest | None:
-    """Return the manifest behind reference ``name`` if it and all its artifacts are still there, else None."""
+    """Return the manifest behind reference ``name`` if it and all that it points at are still there, else None."""
     try:
         digest = objects.read_reference(name)
         if digest is None:
@@ -86,9 +86,8 @@ def read_result(objects: ObjectStore, name: str) -> Manifest | None:
         manifest = Manifest.decode(objects.read_bytes(digest))
     except (StorageError, NotFound, ValueError):
         return None  # damaged or gone at rest: computing it again heals it
-    if all(objects.exists(artifact.digest) for artifact in manifest.artifacts.values()):
-        return manifest
-    return None
+    held = [artifact.digest for artifact in manifest.artifacts.values()]
+    return manifest if all(map(objects.exists, [*held, *manifest.summary.get("shards", [])])) else None
 
 
 def read_parent(objects: ObjectStore, manifest: Manifest, kind: str) -> Manifest:
