@@ -82,6 +82,17 @@ def test_a_second_run_computes_nothing_and_finds_the_same_release(home):
     }
     assert again["version"] == summary["version"]
     assert not any(again["computed"].values()), again["computed"]
+    objects = places.open_stores().objects
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(places))) as instance:
+        for name in again["computed"]:  # a truthful materialization all the same: reused, and from what
+            event = instance.get_latest_materialization_event(dg.AssetKey(name))
+            assert event is not None
+            assert event.run_id == again["run_id"]
+            made = event.asset_materialization
+            assert made.metadata["reused"].value is True
+            assert made.tags["dagster/data_version"] == again["manifests"][name]
+            parents = Manifest.decode(objects.read_bytes(again["manifests"][name])).parents
+            assert {key: made.tags[f"dagster/input_data_version/{key}"] for key in parents} == parents
 
 
 def test_the_release_holds_what_the_contract_names(home):
