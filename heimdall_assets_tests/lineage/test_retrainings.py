@@ -27,7 +27,7 @@ from heimdall_assets_tests.homes import ignore, make_places, release
 
 pytestmark = pytest.mark.long
 
-SIMULATION = SimulationSpec(num_sessions=20, min_receivers=4, max_receivers=4, duration_s=0.5)
+SIMULATION = SimulationSpec(num_sessions=20, min_receivers=4, max_receivers=4, duration_s=0.8)
 NUM_RETRAININGS = 5
 WITHDRAWN = "moved while it was recorded"
 PROMOTED = "better at unseen sites"
