@@ -1,6 +1,7 @@
 """The house keeps its floors: imports go down only, Dagster is named upstairs only, nothing is read at import."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ FLOORS = {
 }
 ORDER = list(FLOORS)
 HEAVY = ("torch", "lightning", "mlflow", "onnx", "onnxruntime", "timm", "ray")
+"""What only a running step may load."""
+SLOW = (
+    *HEAVY, "pandas", "pyarrow", "scipy", "sqlalchemy", "alembic", "joblib", "pyproj", "matplotlib", "jinja2",
+    "jsonschema", "requests", "rich", "sigmf",
+)  # fmt: skip
+"""What neither listing the graph nor asking for help waits for."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -68,9 +75,45 @@ def test_no_room_is_called_utils_and_no_pickle_is_loaded(path: Path):
     assert not {"pickle", "cloudpickle", "dill"} & {name.split(".")[0] for name in list_imports(path)}
 
 
-def test_definitions_load_without_heavy_packages_and_without_reading_the_environment(tmp_path: Path):
-    """In a fresh process: what is imported, and which variables are asked for while modules load."""
-    program = f"""
+def list_loaded(program: str, folder: Path, **environment: str) -> set[str]:
+    """Top-level packages that a fresh process has loaded after ``program``."""
+    program += '\nimport sys; print("loaded", *{name.split(".")[0] for name in sys.modules})'
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        cwd=folder,
+        timeout=120,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_listing_the_graph_loads_nothing_that_only_running_it_needs(tmp_path: Path):
+    program = """
+from heimdall_assets.definitions import defs
+repository = defs().get_repository_def()
+assert len(repository.asset_graph.get_all_asset_keys()) >= 12
+"""
+    loaded = list_loaded(program, tmp_path)
+    assert "dagster" in loaded
+    assert not loaded & set(SLOW)
+
+
+def test_help_and_the_list_of_models_load_no_dagster_and_no_pandas(tmp_path: Path):
+    loaded = list_loaded("from heimdall_assets.cli import main; main(['--help'], standalone_mode=False)", tmp_path)
+    assert "click" in loaded
+    assert not loaded & {"dagster", *SLOW}
+    program = "from heimdall_assets.cli import main; main(['models', 'list'], standalone_mode=False)"
+    loaded = list_loaded(program, tmp_path, HEIMDALL_HOME=str(tmp_path / "home"))
+    assert "sqlalchemy" in loaded  # it did ask the database
+    assert not loaded & {"dagster", "pandas", "pyarrow", "scipy", *HEAVY}
+
+
+def test_loading_reads_no_environment_and_writes_nothing(tmp_path: Path):
+    """In a fresh process: which variables are asked for while modules load."""
+    program = """
 import os, sys
 asked = []
 class Watched(dict):
@@ -84,8 +127,6 @@ real = os.environ
 os.environ = Watched(real)
 import heimdall_assets.definitions, heimdall_assets.cli
 os.environ = real
-heavy = sorted({{name.split(".")[0] for name in sys.modules}} & set({HEAVY!r}))
-assert not heavy, heavy
 ours = [name for name in asked if name.startswith(("HEIMDALL", "MLFLOW", "DAGSTER_HOME"))]
 assert not ours, ours
 heimdall_assets.definitions.defs()

@@ -8,6 +8,7 @@ from heimdall_assets.cli.lineage import diff, lineage, verify
 from heimdall_assets.cli.models import models
 from heimdall_assets.cli.output import HeimdallGroup
 from heimdall_assets.cli.planning import plan
+from heimdall_assets.cli.reproducing import reproduce
 from heimdall_assets.cli.running import demo, train, ui
 from heimdall_assets.cli.sessions import sessions
 
@@ -22,5 +23,8 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (demo, importing, sessions, train, models, locate, predict, evaluate, plan, lineage, verify, diff, ui):
+COMMANDS = (
+    demo, importing, sessions, train, models, locate, predict, evaluate, plan, lineage, verify, diff, reproduce, ui,
+)  # fmt: skip
+for command in COMMANDS:
     main.add_command(command)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,9 +23,11 @@ from heimdall_assets.cli.stating import (
 from heimdall_assets.domain import ClockClass, Position, Source
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
-from heimdall_assets.stores import imports
-from heimdall_assets.stores.iq_session import SessionClaim
-from heimdall_assets.stores.measurements import ImportReport
+from heimdall_assets.stores.rss_batch import DEFAULT_ERROR_MARGIN_M, DEFAULT_FREQUENCY_HZ
+
+if TYPE_CHECKING:
+    from heimdall_assets.stores.iq_session import SessionClaim
+    from heimdall_assets.stores.measurements import ImportReport
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -34,7 +36,7 @@ campaign_option = click.option(
 )
 
 
-def _write_report(report: ImportReport, as_json: bool) -> None:
+def _write_report(report: "ImportReport", as_json: bool) -> None:
     described = dataclasses.asdict(report)
     if as_json:
         write_json(described)
@@ -43,13 +45,15 @@ def _write_report(report: ImportReport, as_json: bool) -> None:
     click.echo("They are pending: heimdall sessions approve ... --by NAME --reason TEXT")
 
 
-def _session_command(*options: Callable[[Command], Command]) -> Callable[[Callable[..., ImportReport]], click.Command]:
+def _session_command(
+    *options: Callable[[Command], Command],
+) -> Callable[[Callable[..., "ImportReport"]], click.Command]:
     """Return what makes a command of ``run(stores, claim, files, **values of the further options)``.
 
     Every import of IQ recordings makes one session, of which the same things are said.
     """
 
-    def decorate(run: Callable[..., ImportReport]) -> click.Command:
+    def decorate(run: Callable[..., "ImportReport"]) -> click.Command:
         @wraps(run)
         def command(
             session_name: str,
@@ -61,6 +65,8 @@ def _session_command(*options: Callable[[Command], Command]) -> Callable[[Callab
             clock: str = "none",
             **stated: Any,
         ) -> None:
+            from heimdall_assets.stores.iq_session import SessionClaim
+
             claim = SessionClaim(session_name, source, campaign, collect_receivers(receivers), ClockClass(clock))
             _write_report(run(read_places().open_stores(), claim, files, **stated), as_json)
 
@@ -87,33 +93,39 @@ def importing() -> None:
 
 
 @_session_command()
-def kiwisdr(stores: Any, claim: SessionClaim, files: tuple[Path, ...]) -> ImportReport:
+def kiwisdr(stores: Any, claim: "SessionClaim", files: tuple[Path, ...]) -> "ImportReport":
     """Add one session of GNSS-stamped KiwiSDR IQ recordings (wav), one file a receiver."""
-    return imports.import_kiwisdr(stores.measurements, stores.objects, claim, files)
+    from heimdall_assets.stores.imports import import_kiwisdr
+
+    return import_kiwisdr(stores.measurements, stores.objects, claim, files)
 
 
 @_session_command(clock_option, frequency_option)
-def sigmf(stores: Any, claim: SessionClaim, files: tuple[Path, ...], frequency_hz: float | None) -> ImportReport:
+def sigmf(stores: Any, claim: "SessionClaim", files: tuple[Path, ...], frequency_hz: float | None) -> "ImportReport":
     """Add one session of SigMF recordings (.sigmf, or .sigmf-meta with .sigmf-data beside it)."""
+    from heimdall_assets.stores.imports import import_sigmf
+
     stated = read_stated(None, None, frequency_hz)
-    return imports.import_sigmf(stores.measurements, stores.objects, claim, files, stated)
+    return import_sigmf(stores.measurements, stores.objects, claim, files, stated)
 
 
 @_session_command(clock_option, frequency_option, start_option, rate_option)
 def npy(
     stores: Any,
-    claim: SessionClaim,
+    claim: "SessionClaim",
     files: tuple[Path, ...],
     rate_hz: float | None,
     start: str | None,
     frequency_hz: float | None,
-) -> ImportReport:
+) -> "ImportReport":
     """Add one session of NumPy recordings (.npy: complex64, complex128 or int16 pairs), one file a receiver.
 
     Such a file says neither rate nor time nor frequency: --rate-hz, --start and --frequency-hz do.
     """
+    from heimdall_assets.stores.imports import import_npy
+
     stated = read_stated(rate_hz, start, frequency_hz)
-    return imports.import_npy(stores.measurements, stores.objects, claim, files, stated)
+    return import_npy(stores.measurements, stores.objects, claim, files, stated)
 
 
 @importing.command("rss-table")
@@ -123,10 +135,8 @@ def npy(
 )
 @click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Only rows that hold this.")
 @campaign_option
-@click.option("--frequency-hz", type=float, default=imports.DEFAULT_FREQUENCY_HZ, show_default=True)
-@click.option(
-    "--margin-m", type=float, default=imports.DEFAULT_ERROR_MARGIN_M, show_default=True, help="Doubt of truth."
-)
+@click.option("--frequency-hz", type=float, default=DEFAULT_FREQUENCY_HZ, show_default=True)
+@click.option("--margin-m", type=float, default=DEFAULT_ERROR_MARGIN_M, show_default=True, help="Doubt of truth.")
 @json_option
 def rss_table(
     table: Path,
@@ -138,13 +148,15 @@ def rss_table(
     as_json: bool,
 ) -> None:
     """Add one session per row of a table of received levels (CSV)."""
+    from heimdall_assets.stores.imports import import_rss_table
+
     where = {}
     for condition in conditions:
         column, found, value = condition.partition("=")
         if not found:
             raise InvalidSetting(f"--where {condition!r}: expected COLUMN=VALUE")
         where[column] = value
-    report = imports.import_rss_table(
+    report = import_rss_table(
         read_places().open_stores().measurements,
         table=table,
         receivers=receivers,

@@ -126,11 +126,10 @@ def _read_events(places: Places, stores: Stores, version: str) -> dict[int, dict
         return None
     import dagster as dg
 
-    from heimdall_assets.defs.events import read_data_versions
+    from heimdall_assets.defs.events import read_events
 
     with dg.DagsterInstance.from_config(str(places.dagster_home)) as instance:
-        versions = read_data_versions(instance, recorded)
-    return {number: {"data_version": found} for number, found in versions.items() if found is not None}
+        return read_events(instance, recorded)
 
 
 @click.command()

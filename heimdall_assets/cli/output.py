@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -137,6 +136,15 @@ def _format(value: Any) -> str:
 @contextmanager
 def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
     """Yield a listener (asset, what, done, total) that draws one bar per piece of work, with time left, on stderr."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),

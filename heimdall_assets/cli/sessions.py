@@ -1,6 +1,6 @@
 """``heimdall sessions``: list, show, approve, reject."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,12 +8,14 @@ from heimdall_assets.cli.output import json_option, write_fields, write_json, wr
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.places import read_places
-from heimdall_assets.stores.measurements import MeasurementStore
+
+if TYPE_CHECKING:
+    from heimdall_assets.stores.measurements import MeasurementStore
 
 STATUSES = [str(status) for status in ApprovalStatus]
 
 
-def open_measurements() -> MeasurementStore:
+def open_measurements() -> "MeasurementStore":
     """Return the database of this home."""
     return read_places().open_stores().measurements
 

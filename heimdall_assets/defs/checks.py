@@ -10,9 +10,9 @@ from heimdall_assets.defs.tables import preview
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.specs import FeatureSpec
-from heimdall_assets.stores.datasets import load_table
 from heimdall_assets.stores.drift import compare_with_release
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.tables import load_table
 
 StoresParam = dg.ResourceParam[Stores]
 

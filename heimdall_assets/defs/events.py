@@ -5,8 +5,10 @@ from typing import Any
 
 import dagster as dg
 
+from heimdall_assets.lineage.walk import OUTSIDE
 from heimdall_assets.manifests import Manifest
 
+INPUT_VERSION = "dagster/input_data_version/"
 SEARCHED = 500
 """Materializations of one asset looked through, newest first; a release follows its parents closely."""
 
@@ -48,13 +50,16 @@ def find_checks(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any
     return sorted(checks, key=lambda check: (check["asset"], check["name"]))
 
 
-def read_data_versions(instance: dg.DagsterInstance, storage: Mapping[int, str]) -> dict[int, str | None]:
-    """Return storage id -> data version that Dagster records for it now; None: the event is gone.
+def read_events(instance: dg.DagsterInstance, storage: Mapping[int, str]) -> dict[int, dict[str, Any]]:
+    """Return storage id -> what Dagster records of that materialization now; one that is gone is not in it.
 
     Args:
         storage: storage id -> asset.
+
+    Returns:
+        ``run_id``, ``data_version`` and ``inputs`` (asset -> data version) of each.
     """
-    versions: dict[int, str | None] = {}
+    events: dict[int, dict[str, Any]] = {}
     for storage_id, asset in storage.items():
         records = instance.fetch_materializations(
             dg.AssetRecordsFilter(
@@ -62,6 +67,16 @@ def read_data_versions(instance: dg.DagsterInstance, storage: Mapping[int, str])
             ),
             limit=1,
         ).records
-        event = records[0].asset_materialization if records else None
-        versions[storage_id] = None if event is None else (event.tags or {}).get("dagster/data_version")
-    return versions
+        if records and (event := records[0].asset_materialization) is not None:
+            tags = event.tags or {}
+            inputs = {
+                name.removeprefix(INPUT_VERSION): version
+                for name, version in tags.items()
+                if name.startswith(INPUT_VERSION) and name.removeprefix(INPUT_VERSION) not in OUTSIDE
+            }
+            events[storage_id] = {
+                "run_id": records[0].run_id,
+                "data_version": tags.get("dagster/data_version"),
+                "inputs": inputs,
+            }
+    return events

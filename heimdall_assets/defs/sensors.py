@@ -6,15 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
-from sqlalchemy.exc import SQLAlchemyError
 
 from heimdall_assets.defs.retraining import RunState, compare_approved, plan_retraining
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.specs import DatasetSpec, RetrainPolicy
-from heimdall_assets.stores.datasets import load_table
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.results import read_parent
+from heimdall_assets.stores.tables import load_table
 
 FINGERPRINT_TAG = "heimdall/approved_fingerprint"
 RETRAIN_JOB = "release"
@@ -78,7 +77,7 @@ def build_approval_sensor(policy: RetrainPolicy) -> dg.SensorDefinition:
             released_fingerprint, released = read_released_set(stores)
             same = fingerprint == released_fingerprint
             now = released if same else _list_decisions(stores.measurements.read_approved(dataset).rows)
-        except (HeimdallError, SQLAlchemyError, OSError) as error:
+        except (HeimdallError, OSError) as error:
             return dg.SensorResult(skip_reason=f"the database cannot be read now, asking again: {error!s:.300}")
 
         now_s = time.time()

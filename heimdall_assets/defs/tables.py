@@ -1,11 +1,17 @@
 """Tables for people: the first rows of a DataFrame as metadata that Dagster's page draws."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def preview(table: pd.DataFrame, num_rows: int = 20) -> dg.TableMetadataValue:
+def preview(table: "pd.DataFrame", num_rows: int = 20) -> dg.TableMetadataValue:
     """Return the first rows of ``table``, every cell a string, a number or empty."""
+    import pandas as pd
+
     head = table.head(num_rows)
     records = [
         dg.TableRecord(

@@ -137,11 +137,7 @@ def _verify_objects(provenance: Mapping[str, Any], objects: ObjectReader, progre
     version = provenance["model"]["version"]
     for count, (digest, (kind, label)) in enumerate(sorted(wanted.items()), start=1):
         name = f"{label} {digest}"
-        again = (
-            "heimdall import (the same recording again), then heimdall verify " + version
-            if kind == "recording"
-            else f"heimdall verify {version} --repair, then heimdall train (the same data computes it again)"
-        )
+        again = _tell_cure(kind, label, version)
         try:
             found = compute_digest(objects.read_bytes(digest))
             if found != digest:
@@ -153,6 +149,17 @@ def _verify_objects(provenance: Mapping[str, Any], objects: ObjectReader, progre
         except HeimdallError as error:
             yield Finding(kind, name, str(error), f"SHA-256 {digest}", (), again)
         progress("objects hashed", count, len(wanted))
+
+
+def _tell_cure(kind: str, label: str, version: str) -> str:
+    if kind == "recording":
+        return f"heimdall import (the same recording again), then heimdall verify {version}"
+    if label.startswith("approved_measurements/"):  # made from rows that the database may no longer hold so
+        return (
+            f"heimdall verify {version} --repair, then heimdall train if the same sessions are approved; else restore "
+            "the object from a backup"
+        )
+    return f"heimdall reproduce {version} --repair (makes the same bytes again)"
 
 
 def _list_objects(provenance: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

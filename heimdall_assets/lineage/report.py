@@ -25,7 +25,16 @@ FIGURES = ("num_sessions", "median_m", "p90_m", "coverage_90", "median_error_ove
 
 
 def render_tree(provenance: Mapping[str, Any]) -> str:
-    """Return the way from the release back to the database as indented text, each manifest told once."""
+    """Return the way from the release back to the database as indented text, each manifest told once.
+
+    Below it: who approved what and why, checks, seeds and environment.
+    """
+    return (
+        "\n".join([*_draw_tree(provenance), "", *_list_approvals(provenance), *_list_surroundings(provenance)]) + "\n"
+    )
+
+
+def _draw_tree(provenance: Mapping[str, Any]) -> list[str]:
     nodes = {node["digest"]: node for node in provenance["nodes"]}
     model = provenance["model"]
     lines = [f"{model['version']}  {_describe_data(provenance)}"]
@@ -33,7 +42,7 @@ def render_tree(provenance: Mapping[str, Any]) -> str:
     roots = sorted(model["manifests"].items(), reverse=True)
     for place, (_, digest) in enumerate(roots):
         _draw_branch(lines, nodes, digest, told, "", place == len(roots) - 1)
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def render_html(provenance: Mapping[str, Any], provenance_digest: str | None = None) -> str:
@@ -58,7 +67,7 @@ def render_html(provenance: Mapping[str, Any], provenance_digest: str | None = N
         provenance=provenance,
         digest=provenance_digest,
         summary=_describe_data(provenance),
-        tree=render_tree(provenance),
+        tree="\n".join(_draw_tree(provenance)),
         map=_draw_map(provenance),
         sessions=sessions[:MAX_TABLE_ROWS],
         num_sessions=len(sessions),
@@ -93,6 +102,29 @@ def _draw_branch(
             lines.append(f"{deeper}{'`-- ' if last else '|-- '}{name} {parent[:12]}  (fingerprint of the approved set)")
         else:
             _draw_branch(lines, nodes, parent, told, deeper, last)
+
+
+def _list_approvals(provenance: Mapping[str, Any]) -> list[str]:
+    """Return one line for each who and why: of how many sessions, first and last time."""
+    groups: dict[tuple[Any, Any], list[str]] = {}
+    for row in iterate_rows(provenance["sessions"]):
+        if row["approved_by"] is not None:
+            groups.setdefault((row["approved_by"], row["approval_reason"]), []).append(str(row["approved_at"]))
+    return [
+        f"approved by {by}, {' to '.join(sorted({min(times), max(times)}))}: {len(times)} sessions: {why}"
+        for (by, why), times in groups.items()
+    ]
+
+
+def _list_surroundings(provenance: Mapping[str, Any]) -> list[str]:
+    """Return checks, seeds and environment, one line each."""
+    failed = [f"{check['asset']} {check['name']}" for check in provenance["checks"] if not check["passed"]]
+    parts = {
+        "checks": f"{len(provenance['checks'])} evaluated, {', '.join(failed) or 'none'} failed",
+        "seeds": ", ".join(f"{name} {value}" for name, value in provenance["seeds"].items()),
+        "environment": ", ".join(f"{name} {_show(value)}" for name, value in sorted(provenance["environment"].items())),
+    }
+    return [f"{name}: {text}" for name, text in parts.items() if text]
 
 
 def _pick_counts(summary: Mapping[str, Any]) -> list[str]:

@@ -8,25 +8,15 @@ import pandas as pd
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.learning.data import assemble_sessions
-from heimdall_assets.manifests import PARQUET_MEDIA_TYPE, Artifact, Manifest
+from heimdall_assets.manifests import Manifest
 from heimdall_assets.specs import DelaySpec, FeatureSpec, RecordingSpec, TimingSpec
 from heimdall_assets.stores.features import REFUSED_COLUMNS, compute_features
 from heimdall_assets.stores.ingesting import ingest_recordings
 from heimdall_assets.stores.objects import ObjectStore
 from heimdall_assets.stores.results import read_parent
 from heimdall_assets.stores.shards import load_features
-from heimdall_assets.stores.tables import decode_table, encode_table
+from heimdall_assets.stores.tables import load_table
 from heimdall_assets.stores.work_pool import Progress
-
-
-def artifact_of_table(objects: ObjectStore, table: pd.DataFrame) -> Artifact:
-    """Store ``table`` as Parquet and return where it rests."""
-    return objects.put_bytes(encode_table(table), PARQUET_MEDIA_TYPE)
-
-
-def load_table(objects: ObjectStore, artifact: Artifact) -> pd.DataFrame:
-    """Return the table at rest behind ``artifact``."""
-    return decode_table(objects.read_bytes(artifact.digest))
 
 
 def join_recordings(rows: pd.DataFrame, checked: pd.DataFrame) -> pd.DataFrame:

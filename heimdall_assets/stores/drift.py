@@ -1,16 +1,19 @@
 """Drift: how far a snapshot's distributions lie from those of the latest release's data."""
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.stores.datasets import load_table
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.results import read_parent
+from heimdall_assets.stores.tables import load_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("frequency_hz", "signal_strength_db", "snr_db", "source_latitude", "source_longitude")
 
 
-def compare_with_release(stores: Stores, rows: pd.DataFrame) -> dict[str, float]:
+def compare_with_release(stores: Stores, rows: "pd.DataFrame") -> dict[str, float]:
     """Return the Kolmogorov-Smirnov distance of each column to the latest release's snapshot; empty: no release yet.
 
     ``volume`` is the share of the release's sessions that are gone.

@@ -1,7 +1,7 @@
 """Healing: what an audit found damaged, put right from its twin where there is one, else moved out of the way.
 
 A release's files are objects too, so each is the other's copy. Whatever else is damaged is set aside: the next run
-finds it missing and computes it again, the same bytes from the same data, code and settings.
+that needs it finds it missing and computes it again, and ``reproducing`` makes what an old release hangs on again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,7 +35,9 @@ def heal_release(stores: Stores, version: str, digests: Iterable[str]) -> list[s
         if digest in whole and _heal_object(stores, version, whole[digest]):
             done.append(f"object {digest}: stored again from {version}/{whole[digest]}")
         elif stores.objects.set_aside(digest):
-            done.append(f"object {digest}: damaged bytes moved to damaged/{digest}; heimdall train computes it again")
+            done.append(
+                f"object {digest}: damaged bytes moved to damaged/{digest}; heimdall reproduce {version} makes it again"
+            )
     return done
 
 

@@ -2,25 +2,32 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from heimdall_assets.stores.measurements import MeasurementStore
-from heimdall_assets.stores.objects import ObjectStore, open_object_store
-from heimdall_assets.stores.releases import ReleaseStore
+if TYPE_CHECKING:
+    from heimdall_assets.stores.measurements import MeasurementStore
+    from heimdall_assets.stores.objects import ObjectStore
+    from heimdall_assets.stores.releases import ReleaseStore
 
 
 @dataclass(frozen=True)
 class Stores:
     """The opened stores of one home."""
 
-    measurements: MeasurementStore
-    objects: ObjectStore
-    releases: ReleaseStore
+    measurements: "MeasurementStore"
+    objects: "ObjectStore"
+    releases: "ReleaseStore"
     scratch: Path
     """Local folder for work in progress: checkpoints of a training that may be resumed."""
 
 
 def open_stores(*, database_url: str, objects: str, recordings: str, models: str, scratch: str) -> Stores:
     """Return the stores at these addresses; an embedded database is created and upgraded on first use."""
+    # Databases are slow to load: whoever only lists the graph, or asks for help, opens none.
+    from heimdall_assets.stores.measurements import MeasurementStore
+    from heimdall_assets.stores.objects import open_object_store
+    from heimdall_assets.stores.releases import ReleaseStore
+
     measurements = MeasurementStore(database_url)
     measurements.upgrade()
     return Stores(

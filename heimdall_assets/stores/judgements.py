@@ -12,9 +12,10 @@ from heimdall_assets.learning.judging import Judgement, judge_model
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE, Manifest, encode_canonical_json
 from heimdall_assets.specs import EvaluationSpec
 from heimdall_assets.stores.checkpoints import load_checkpoint
-from heimdall_assets.stores.datasets import artifact_of_table, load_sessions
+from heimdall_assets.stores.datasets import load_sessions
 from heimdall_assets.stores.objects import ObjectStore
 from heimdall_assets.stores.results import Computed, Result, find_or_compute, read_parent
+from heimdall_assets.stores.tables import artifact_of_table
 
 
 def judge_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Manifest, spec: EvaluationSpec) -> Result:

@@ -6,9 +6,8 @@ columns (``schema``), adding rows (``additions``), the flattened snapshot (``sna
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from sqlalchemy import Connection, Engine, select, update
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch
@@ -37,6 +36,9 @@ from heimdall_assets.stores.snapshots import (
     read_one_session,
     read_snapshot,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["ApprovedSnapshot", "ImportReport", "MeasurementStore"]
 
@@ -205,7 +207,7 @@ class MeasurementStore:
         with self._reading() as (connection, shape):
             return read_one_session(connection, shape, session_id)
 
-    def read_session_rows(self, session_id: str) -> pd.DataFrame:
+    def read_session_rows(self, session_id: str) -> "pd.DataFrame":
         """Return the usable rows of one session, whatever its approval."""
         return self.read_session(session_id).rows
 

@@ -22,13 +22,14 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.signals.geodesy import LocalFrame, compute_distance_m
 from heimdall_assets.specs import DatasetSpec, DelaySpec, EvaluationSpec, FeatureSpec, RecordingSpec, Spec, TimingSpec
 from heimdall_assets.stores.checkpoints import load_checkpoint
-from heimdall_assets.stores.datasets import load_sessions, load_table, observe_sessions
+from heimdall_assets.stores.datasets import load_sessions, observe_sessions
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.identities import make_source
 from heimdall_assets.stores.imports import Stated, import_recordings
 from heimdall_assets.stores.iq_session import SessionClaim
 from heimdall_assets.stores.measurements import MeasurementStore
 from heimdall_assets.stores.results import read_parent
+from heimdall_assets.stores.tables import load_table
 from heimdall_assets.stores.work_pool import Progress
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from heimdall_assets.learning.comparison import compare_paired
 from heimdall_assets.learning.residuals import compute_residuals
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.specs import EvaluationSpec, PromotionSpec
-from heimdall_assets.stores.datasets import load_sessions, load_table
+from heimdall_assets.stores.datasets import load_sessions
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.observing import Released, read_released
 from heimdall_assets.stores.results import read_parent
+from heimdall_assets.stores.tables import load_table
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"

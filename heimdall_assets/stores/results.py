@@ -78,7 +78,7 @@ def find_or_compute(
 
 
 def read_result(objects: ObjectStore, name: str) -> Manifest | None:
-    """Return the manifest behind reference ``name`` if it and all its artifacts are still there, else None.
+    """Return the manifest behind reference ``name`` if it and all that it points at are still there, else None.
 
     One that lacks something whose bytes could not be had then (``num_unread``) is none either: they may be back.
     """
@@ -91,9 +91,8 @@ def read_result(objects: ObjectStore, name: str) -> Manifest | None:
         return None  # damaged or gone at rest: computing it again heals it
     if manifest.summary.get("num_unread"):
         return None
-    if all(objects.exists(artifact.digest) for artifact in manifest.artifacts.values()):
-        return manifest
-    return None
+    held = [artifact.digest for artifact in manifest.artifacts.values()]
+    return manifest if all(map(objects.exists, [*held, *manifest.summary.get("shards", [])])) else None
 
 
 def read_parent(objects: ObjectStore, manifest: Manifest, kind: str) -> Manifest:

@@ -7,15 +7,17 @@ belong here: queries (``snapshots``), what the IQ bytes hold (``signals.iq``).
 import json
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from heimdall_assets.domain import ApprovalStatus, ClockClass, IqFormat, Origin, SessionStatus
 from heimdall_assets.errors import InvalidIdentifier
 from heimdall_assets.stores.locations import parse_location
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Mask = NDArray[np.bool_]
 
@@ -50,6 +52,8 @@ class RawRows:
 
     def integers(self, name: str) -> "pd.api.extensions.ExtensionArray":
         """Return the column as Int64 (N,), exact to the last digit; NA where it is NULL or no integer of 64 bits."""
+        import pandas as pd
+
         whole = [_to_integer(value) for value in self._columns[name]]
         return pd.array(whole, dtype="Int64")
 
@@ -62,6 +66,8 @@ class RawRows:
 
     def times(self, name: str) -> "pd.Series[Any]":
         """Return the column as datetime64[us, UTC] (N,); NaT where it is NULL or no time."""
+        import pandas as pd
+
         texts = pd.Series(self.texts(name), dtype=object)
         return pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce").astype("datetime64[us, UTC]")
 
@@ -219,7 +225,7 @@ class _Judge:
         self.expect_range("iq_sample_rate_hz", 0, 1e9, above=True)
         self.expect_range("iq_samples_count", 1, 1e10)
         for name in ("iq_samples_count", "iq_start_unix_ns"):
-            self.expect(name, ~pd.isna(self.raw.integers(name)), "an integer")
+            self.expect(name, ~self.raw.integers(name).isna(), "an integer")
         self.expect_range("duration_s", 0, 1e9, above=True)
         self.expect_object("measurement_attributes")
 

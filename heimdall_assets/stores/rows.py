@@ -9,7 +9,6 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
-import pandas as pd
 from sqlalchemy import Connection, func, or_, select
 
 from heimdall_assets.domain import ApprovalStatus
@@ -53,6 +52,8 @@ def _to_plain(value: Any) -> Any:
 
 
 def _to_iso(text: str) -> str:
+    import pandas as pd
+
     found = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
     return text if pd.isna(found) else found.isoformat()
 

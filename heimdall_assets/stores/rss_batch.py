@@ -5,7 +5,7 @@ Belongs here: identities, names and attributes of such sessions. Does not belong
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from heimdall_assets.domain import (
     check_name,
 )
 from heimdall_assets.stores.identities import compute_id, make_source, make_station
-from heimdall_assets.stores.readers.rss_table import RssTable
+
+if TYPE_CHECKING:
+    from heimdall_assets.stores.readers.rss_table import RssTable
 
 DEFAULT_FREQUENCY_HZ = 462.7e6
 """FRS / GMRS channel 21, where the POWDER data set's handhelds transmitted. Source: its publisher."""
@@ -33,7 +35,7 @@ DEFAULT_SOURCE_TYPE = "handheld"
 
 
 def build_rss_batch(
-    table: RssTable, *, campaign: str, frequency_hz: float, error_margin_m: float, source_type: str
+    table: "RssTable", *, campaign: str, frequency_hz: float, error_margin_m: float, source_type: str
 ) -> ImportBatch:
     """Return stations, sources, pending sessions and measurements of ``table``.
 
@@ -64,7 +66,7 @@ def build_rss_batch(
     )
 
 
-def _build_sources(table: RssTable, frequency_hz: float, error_margin_m: float, source_type: str) -> list[Source]:
+def _build_sources(table: "RssTable", frequency_hz: float, error_margin_m: float, source_type: str) -> list[Source]:
     return [
         make_source(
             f"{source_type} {latitude:.7f} {longitude:.7f}",
@@ -78,7 +80,7 @@ def _build_sources(table: RssTable, frequency_hz: float, error_margin_m: float, 
 
 
 def _build_sessions(
-    table: RssTable,
+    table: "RssTable",
     campaign: str,
     sources: list[Source],
     heard: np.ndarray[Any, Any],
@@ -119,7 +121,7 @@ def _name_session(campaign: str, time: datetime, used: dict[str, int]) -> str:
 
 
 def _build_measurements(
-    table: RssTable,
+    table: "RssTable",
     sessions: list[Session],
     stations: list[Station],
     placed: np.ndarray[Any, Any],

@@ -4,6 +4,7 @@ Belongs here: packing and finding again. Does not belong here: how a spectrogram
 """
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -48,11 +49,16 @@ class ShardPacker:
         return self._places
 
     def _store(self) -> None:
-        buffer = io.BytesIO()
-        np.save(buffer, np.stack(self._images), allow_pickle=False)
-        digest = self._objects.put_bytes(buffer.getvalue(), NPY_MEDIA_TYPE).digest
+        digest = self._objects.put_bytes(encode_shard(self._images), NPY_MEDIA_TYPE).digest
         self._places.update((key, (digest, row)) for row, key in enumerate(self._keys))
         self._images, self._keys = [], []
+
+
+def encode_shard(images: Sequence[NDArray[np.float32]]) -> bytes:
+    """Return the one encoding of a shard: spectrograms one after the other, as ``.npy``."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack(images), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def read_places(objects: ObjectStore, name: str) -> Places:

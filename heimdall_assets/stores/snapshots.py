@@ -5,16 +5,18 @@ what makes a value believable (``row_rules``), who approved what (``measurements
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from sqlalchemy import Connection, Select, and_, func, select
 
 from heimdall_assets.domain import APPROVED_COLUMNS, ApprovalStatus, Origin
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.row_rules import RawRows, find_reasons
 from heimdall_assets.stores.shape import Kind, Shape
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class ApprovedSnapshot:
         num_undecided: approval status -> number of measurements whose session is not approved.
     """
 
-    rows: pd.DataFrame
-    left_out: pd.DataFrame
+    rows: "pd.DataFrame"
+    left_out: "pd.DataFrame"
     num_undecided: dict[str, int] = field(default_factory=dict)
 
 
@@ -176,7 +178,9 @@ def _read_raw(connection: Connection, query: Select[Any]) -> RawRows:
     return RawRows({name: list(values) for name, values in columns.items()}, len(rows))
 
 
-def _part_rows(raw: RawRows, reasons: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _part_rows(raw: RawRows, reasons: np.ndarray) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    import pandas as pd
+
     good = np.array([reason is None for reason in reasons], dtype=bool)
     rows = _flatten(raw).loc[good].sort_values(["session_id", "station_id", "measurement_id"], ignore_index=True)
     left_out = pd.DataFrame(
@@ -189,7 +193,9 @@ def _part_rows(raw: RawRows, reasons: np.ndarray) -> tuple[pd.DataFrame, pd.Data
     return rows, left_out.sort_values(["session_id", "measurement_id", "reason"], ignore_index=True)
 
 
-def _flatten(raw: RawRows) -> pd.DataFrame:
+def _flatten(raw: RawRows) -> "pd.DataFrame":
+    import pandas as pd
+
     moves = ~np.isnan(raw.numbers("own_latitude")) & ~np.isnan(raw.numbers("own_longitude"))
     columns: dict[str, Any] = {}
     for name, dtype in APPROVED_COLUMNS.items():

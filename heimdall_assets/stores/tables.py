@@ -1,21 +1,23 @@
 """Tables as bytes: Parquet whose bytes depend on the rows alone; cumulative indexes; rows as plain records.
 
-Belongs here: the one way a data frame rests in the object store. Does not belong here: what its columns mean.
+Belongs here: the one way a data frame rests in the object store. Does not belong here: what its columns mean. pandas is
+loaded when a table is made or read, not when this module is: whoever only names tables does not wait for it.
 """
 
 import json
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, InvalidTable
-from heimdall_assets.manifests import PARQUET_MEDIA_TYPE
+from heimdall_assets.manifests import PARQUET_MEDIA_TYPE, Artifact
 from heimdall_assets.stores.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DTYPES_KEY = b"heimdall.dtypes"
 
 
-def encode_table(table: pd.DataFrame) -> bytes:
+def encode_table(table: "pd.DataFrame") -> bytes:
     """Return ``table`` as Parquet: no index, fixed compression, no version, time or place of who made it.
 
     Equal columns, dtypes and rows in equal order give equal bytes under one version of pyarrow.
@@ -48,12 +50,13 @@ def encode_table(table: pd.DataFrame) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def decode_table(data: bytes) -> pd.DataFrame:
+def decode_table(data: bytes) -> "pd.DataFrame":
     """Return the data frame that ``encode_table`` gave ``data`` for, dtypes included.
 
     Raises:
         CorruptObject: the bytes are no such table.
     """
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -71,7 +74,17 @@ def decode_table(data: bytes) -> pd.DataFrame:
     return table
 
 
-def read_index(objects: ObjectStore, name: str) -> pd.DataFrame | None:
+def artifact_of_table(objects: ObjectStore, table: "pd.DataFrame") -> Artifact:
+    """Store ``table`` as Parquet and return where it rests."""
+    return objects.put_bytes(encode_table(table), PARQUET_MEDIA_TYPE)
+
+
+def load_table(objects: ObjectStore, artifact: Artifact) -> "pd.DataFrame":
+    """Return the table at rest behind ``artifact``."""
+    return decode_table(objects.read_bytes(artifact.digest))
+
+
+def read_index(objects: ObjectStore, name: str) -> "pd.DataFrame | None":
     """Return the cumulative index behind reference ``name``, or None where there is none or it is damaged."""
     try:
         digest = objects.read_reference(name)
@@ -80,26 +93,30 @@ def read_index(objects: ObjectStore, name: str) -> pd.DataFrame | None:
         return None
 
 
-def write_index(objects: ObjectStore, name: str, table: pd.DataFrame) -> None:
+def write_index(objects: ObjectStore, name: str, table: "pd.DataFrame") -> None:
     """Store ``table`` and let reference ``name`` point at it.
 
     Raises:
         StorageError: it could not be stored; the index before still stands.
     """
-    objects.write_reference(name, objects.put_bytes(encode_table(table), PARQUET_MEDIA_TYPE).digest)
+    objects.write_reference(name, artifact_of_table(objects, table).digest)
 
 
-def list_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def list_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return each row as column -> value."""
     return [{str(name): value for name, value in record.items()} for record in table.to_dict("records")]
 
 
 def nullable(value: Any) -> Any:
     """Return one cell, None where it is missing."""
+    import pandas as pd
+
     return None if pd.isna(value) else value
 
 
-def _restore(arrow: Any, column: pd.Series, dtype: Any) -> pd.Series:
+def _restore(arrow: Any, column: "pd.Series", dtype: Any) -> "pd.Series":
+    import pandas as pd
+
     if dtype[:1] in "IU":
         # Through float64 a large integer beside a null would lose its last digits.
         return pd.Series(arrow.to_pylist(), dtype=dtype)

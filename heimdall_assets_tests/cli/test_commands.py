@@ -231,3 +231,44 @@ def test_files_are_predicted_without_becoming_sessions(heimdall, shared_data):
     assert len(json.loads(heimdall("sessions", "list", "--json").stdout)) == before
     assert "found no --receiver" in one_error(heimdall("predict", "latest", *files, code=2))
     assert "there is none" in one_error(heimdall("predict", "latest", *files, "missing.wav", *options, code=2))
+
+
+def find_object(home, digest):
+    return home / "objects" / "objects" / "sha256" / digest[:2] / digest
+
+
+def test_a_model_is_made_again_and_heals_what_was_damaged(heimdall, home):
+    told = json.loads(heimdall("lineage", "latest", "--json").stdout)
+    nodes = {node["kind"]: node for node in told["nodes"]}
+    weights = nodes["trained_checkpoint"]["artifacts"]["weights.safetensors"]["digest"]
+    (shard,) = nodes["spectrogram_features"]["summary"]["shards"]
+    manifest = nodes["train_split"]["digest"]
+    for digest in (weights, shard, manifest):
+        path = find_object(home, digest)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.chmod(0o644)
+        path.write_bytes(bytes(data))
+    found = json.loads(heimdall("verify", "latest", "--json", code=1).stdout)["findings"]
+    assert {finding["name"].split()[-1] for finding in found} == {weights, shard, manifest}
+    assert all("heimdall reproduce v1.0.0 --repair" in finding["next_command"] for finding in found)
+
+    made = json.loads(heimdall("reproduce", "latest", "--repair", "--json").stdout)
+    assert [stage["stage"] for stage in made["stages"]][:2] == ["iq_files", "spectrogram_features"]
+    assert made["same"]
+    assert made["first_difference"] is None
+    assert not any(stage["differences"] for stage in made["stages"])
+    assert made["environment"] == {}
+    assert set(made["restored"]) == {weights, shard, manifest}
+    assert json.loads(heimdall("verify", "latest", "--json").stdout)["ok"]
+    assert not list((home / "scratch").iterdir())  # what was made apart is gone again
+
+
+def test_another_setting_names_the_first_stage_that_comes_out_otherwise(heimdall):
+    made = json.loads(heimdall("reproduce", "latest", "--set", "TrainingSpec.seed=7", "--json", code=1).stdout)
+    differences = {stage["stage"]: stage["differences"] for stage in made["stages"]}
+    assert made["first_difference"] == "trained_checkpoint"
+    assert differences["trained_checkpoint"][0] == "TrainingSpec.seed 42 then, 7 now"
+    assert any("weights.safetensors" in line for line in differences["trained_checkpoint"])
+    assert differences["spectrogram_features"] == []
+    assert "DatasetSpec" in one_error(heimdall("reproduce", "latest", "--set", "DatasetSpec.origin=both", code=2))

@@ -11,7 +11,7 @@ from heimdall_assets.defs import checks
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Artifact, Manifest
 from heimdall_assets.specs import FeatureSpec, SplitSpec
-from heimdall_assets.stores.datasets import artifact_of_table
+from heimdall_assets.stores.tables import artifact_of_table
 from heimdall_assets_tests.homes import make_places
 
 

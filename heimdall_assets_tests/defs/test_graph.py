@@ -10,9 +10,10 @@ from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.checkpoints import train_checkpoint
-from heimdall_assets.stores.datasets import load_sessions, load_table
+from heimdall_assets.stores.datasets import load_sessions
 from heimdall_assets.stores.results import read_parent
 from heimdall_assets.stores.simulated import import_simulated
+from heimdall_assets.stores.tables import load_table
 from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, make_places, release
 
 
@@ -81,6 +82,17 @@ def test_a_second_run_computes_nothing_and_finds_the_same_release(home):
     }
     assert again["version"] == summary["version"]
     assert not any(again["computed"].values()), again["computed"]
+    objects = places.open_stores().objects
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(places))) as instance:
+        for name in again["computed"]:  # a truthful materialization all the same: reused, and from what
+            event = instance.get_latest_materialization_event(dg.AssetKey(name))
+            assert event is not None
+            assert event.run_id == again["run_id"]
+            made = event.asset_materialization
+            assert made.metadata["reused"].value is True
+            assert made.tags["dagster/data_version"] == again["manifests"][name]
+            parents = Manifest.decode(objects.read_bytes(again["manifests"][name])).parents
+            assert {key: made.tags[f"dagster/input_data_version/{key}"] for key in parents} == parents
 
 
 def test_the_release_holds_what_the_contract_names(home):

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from heimdall_assets.lineage.report import MAX_TABLE_ROWS, render_html, render_tree
-from heimdall_assets_tests.lineage.world import make_world
+from heimdall_assets_tests.lineage.world import REASON, make_world
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,12 @@ def test_the_tree_tells_every_manifest_once_in_full(provenance):
         assert text.count(f"{node['kind']} {node['digest'][:12]}  (") == 1
     assert "measurement_database" in text
     assert "5 sessions (3 test, 1 train, 1 val)" in text
-    assert "approved by Ada" in text
+    assert "approved by Ada, " in text
+    assert f"5 sessions: {REASON}" in text
+    assert "checks: 1 evaluated, none failed" in text
+    assert "TrainingSpec.seed 42" in text
+    assert "cpu_capability AVX2" in text
+    assert f"git_sha {'0' * 40}" in text
     assert "(above)" in text
     assert text.splitlines()[0].startswith("v1.0.0")
 

@@ -1,15 +1,12 @@
 """``measurement_database`` (outside, reported when its approved set changes) and ``approved_measurements``."""
 
 import dagster as dg
-import pandas as pd
 
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import DatasetConfig
 from heimdall_assets.defs.tables import preview
-from heimdall_assets.stores.datasets import artifact_of_table
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.results import Computed, find_or_compute
 from heimdall_assets.stores.stages import STAGES
 
 measurement_database = dg.AssetSpec(
@@ -36,43 +33,18 @@ def approved_measurements(
 
     Rows that cannot be used are left out, counted and listed with their reason.
     """
+    from heimdall_assets.stores.preparing import take_snapshot
+
     progress = report_to(context, "approved_measurements")
     progress("snapshot taken", 0, 1)
-    dataset = config.pure()
-    snapshot = stores.measurements.read_approved(dataset)
-    rows, left_out = snapshot.rows, snapshot.left_out
-
-    def compute() -> Computed:
-        artifacts = {
-            "table": artifact_of_table(stores.objects, rows),
-            "left_out": artifact_of_table(stores.objects, left_out),
-        }
-        return artifacts, {
-            "num_sessions": int(rows["session_id"].nunique()),
-            "num_measurements": len(rows),
-            "num_stations": int(rows["station_id"].nunique()),
-            "num_with_iq": int(rows["iq_data_location"].notna().sum()),
-            "num_left_out": len(left_out),
-            "sessions_by_origin": _count_sessions(rows, "origin"),
-            "sessions_by_campaign": _count_sessions(rows, "campaign"),
-        }
-
-    # The database is outside: what was read is the input, by content.
-    parents = {"measurement_database": stores.measurements.compute_fingerprint(dataset)}
-    content = {"rows": artifact_of_table(stores.objects, rows).digest}
-    result = find_or_compute(stores.objects, "approved_measurements", parents, [dataset], compute, content)
+    result, snapshot = take_snapshot(stores, config.pure())
     progress("snapshot taken", 1, 1)
     return materialize(
         result,
         {
-            "database_fingerprint": parents["measurement_database"],
+            "database_fingerprint": result.manifest.parents["measurement_database"],
             "sessions_by_campaign": result.manifest.summary["sessions_by_campaign"],
-            "first_rows": preview(rows),
-            "left_out": preview(left_out),
+            "first_rows": preview(snapshot.rows),
+            "left_out": preview(snapshot.left_out),
         },
     )
-
-
-def _count_sessions(rows: pd.DataFrame, column: str) -> dict[str, int]:
-    counts = rows.groupby(column)["session_id"].nunique()
-    return {str(name): int(count) for name, count in counts.items()}

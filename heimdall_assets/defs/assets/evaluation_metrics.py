@@ -10,7 +10,6 @@ from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.experiments import find_run
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.judgements import judge_checkpoint, load_metrics
 from heimdall_assets.stores.stages import STAGES
 
 
@@ -29,6 +28,8 @@ def evaluation_metrics(
     tracking: ExperimentTracking,
 ) -> dg.MaterializeResult:
     """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""
+    from heimdall_assets.stores.judgements import judge_checkpoint, load_metrics
+
     progress, count = report_to(context, "evaluation_metrics"), test_split.summary["num_sessions"]
     progress("sessions judged", 0, count)
     result = judge_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())

@@ -10,7 +10,6 @@ from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.experiments import find_run
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.releasing import release_model
 from heimdall_assets.stores.stages import STAGES
 
 
@@ -31,6 +30,8 @@ def model_release(
 
     The same model is released once: releasing it again finds the version it has.
     """
+    from heimdall_assets.stores.releasing import release_model
+
     progress = report_to(context, "model_release")
     progress("model released", 0, 1)
     nodes = walk_manifests([onnx_model.digest, evaluation_metrics.digest], stores.objects.read_bytes)

@@ -6,7 +6,6 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import ExportConfig
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.stores.exports import export_checkpoint
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.stages import STAGES
 
@@ -22,6 +21,8 @@ def onnx_model(
     stores: dg.ResourceParam[Stores],
 ) -> dg.MaterializeResult:
     """One ONNX file with the statistics, units and specs inside, compared element by element with PyTorch."""
+    from heimdall_assets.stores.exports import export_checkpoint
+
     progress = report_to(context, "onnx_model")
     progress("model exported", 0, 1)
     result = export_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())

@@ -7,14 +7,10 @@ import dagster as dg
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import SplitsConfig
 from heimdall_assets.defs.tables import preview
-from heimdall_assets.learning.splits import assign_splits
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.stores.datasets import artifact_of_table, load_table
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.results import Computed, find_or_compute, read_parent
 from heimdall_assets.stores.stages import STAGES
-
-SPLITS = ("train", "val", "test")
+from heimdall_assets.stores.tables import load_table
 
 
 @dg.multi_asset(
@@ -38,20 +34,9 @@ def splits(
     config: SplitsConfig, spectrogram_features: Manifest, stores: dg.ResourceParam[Stores]
 ) -> Iterator[dg.MaterializeResult]:
     """Assign every session to train, val or test by a keyed hash of its transmitting site."""
-    split, timing = config.split.pure(), config.timing.pure()
-    approved = load_table(
-        stores.objects, read_parent(stores.objects, spectrogram_features, "approved_measurements").artifacts["table"]
-    )
-    assigned = assign_splits(approved, split)
-    parents = {"spectrogram_features": spectrogram_features.digest}
-    for name in SPLITS:
-        table = assigned[assigned["split"] == name].reset_index(drop=True)
+    from heimdall_assets.stores.preparing import split_sessions
 
-        def compute(table=table) -> Computed:  # type: ignore[no-untyped-def]
-            return {"table": artifact_of_table(stores.objects, table)}, {
-                "num_sessions": len(table),
-                "num_sites": int(table["site"].nunique()),
-            }
-
-        result = find_or_compute(stores.objects, f"{name}_split", parents, [split, timing], compute)
-        yield materialize(result, {"sessions": preview(table)}, asset_key=f"{name}_split")
+    made = split_sessions(stores.objects, spectrogram_features, config.split.pure(), config.timing.pure())
+    for name, result in made.items():
+        sessions = preview(load_table(stores.objects, result.manifest.artifacts["table"]))
+        yield materialize(result, {"sessions": sessions}, asset_key=f"{name}_split")

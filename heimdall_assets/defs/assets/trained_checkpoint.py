@@ -9,7 +9,6 @@ from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.stores.checkpoints import train_checkpoint
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.stages import STAGES
 
@@ -36,6 +35,8 @@ def trained_checkpoint(
 
     An interrupted training resumes from its last checkpoint.
     """
+    from heimdall_assets.stores.checkpoints import train_checkpoint
+
     progress = report_to(context, "trained_checkpoint")
     total = config.training.max_epochs
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())

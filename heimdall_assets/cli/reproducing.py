@@ -1,0 +1,53 @@
+"""``heimdall reproduce``: an old model made again, stage by stage, and compared with what was recorded of it."""
+
+import dataclasses
+
+import click
+
+from heimdall_assets.cli.output import json_option, show_progress, write_json
+from heimdall_assets.cli.settings import read_settings
+from heimdall_assets.places import read_places
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="Spec.field=value", help="Another setting, to see what it changes."
+)
+@click.option("--repair", is_flag=True, help="Store again what is damaged or missing and came out the same.")
+@json_option
+def reproduce(model: str, assignments: tuple[str, ...], repair: bool, as_json: bool) -> None:
+    """Make MODEL again from its frozen snapshot, settings and seeds; exit 1 where a stage comes out otherwise."""
+    from heimdall_assets.stores.reproducing import reproduce_release
+
+    stores = read_places().open_stores()
+    version = stores.releases.resolve(model)
+    with show_progress(f"Making model {version} again") as listener:
+        found = reproduce_release(
+            stores,
+            version,
+            read_settings(None, assignments),
+            lambda what, done, total: listener("", what, done, total),
+            repair,
+        )
+    first = found.first_difference
+    if as_json:
+        told = {"same": first is None, "first_difference": None if first is None else first.stage}
+        write_json({**dataclasses.asdict(found), **told})
+    else:
+        for stage in found.stages:
+            click.echo(f"{stage.stage}: {'; '.join(stage.differences) or 'the same'}")
+        for name, (then, now) in found.environment.items():
+            click.echo(f"environment: {name} {then} then, {now} now")
+        for digest in found.restored:
+            click.echo(f"restored: object {digest}")
+        click.echo(f"model {version}: " + _conclude(None if first is None else first.stage, bool(found.environment)))
+    if first is not None:
+        raise SystemExit(1)
+
+
+def _conclude(first: str | None, elsewhere: bool) -> str:
+    if first is None:
+        return "made again, the same bytes at every stage"
+    reason = "; the environment is not the recorded one: other bits are to be expected" if elsewhere else ""
+    return f"the first stage that comes out otherwise is {first}{reason}"
