@@ -23,6 +23,7 @@ from heimdall_assets.defs.executor.delegation import (
 )
 from heimdall_assets.defs.executor.local import LocalProcessHandler
 from heimdall_assets.defs.executor.ray import build_ray_handler
+from heimdall_assets.defs.progress import tell_step
 
 HEALTH_INTERVAL_S = 2
 ABOUT = "in_process: steps one after another; local: each a process of this machine; ray: GPU-tagged ones as Ray jobs."
@@ -67,7 +68,9 @@ class RouterExecutor(StepDelegatingExecutor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         try:
-            yield from super().execute(plan_context, execution_plan)
+            for event in super().execute(plan_context, execution_plan):
+                tell_step(event)
+                yield event
         finally:
             self._cpu.end()
 
