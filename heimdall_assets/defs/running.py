@@ -1,6 +1,5 @@
 """Running the graph for the command line: one run on the home's own Dagster instance, steps where the places say."""
 
-import sys
 from typing import Any
 
 import dagster as dg
@@ -96,9 +95,7 @@ def _execute(places: Places, job: str, instance: dg.DagsterInstance, config: dic
     # Steps in other processes make the job anew, by name.
     name = ("heimdall_assets.definitions", "resolve_job")
     made = dg.build_reconstructable_job(*name, reconstructable_args=(job,), reconstructable_kwargs=places.share())
-    # With this interpreter, as the page does it, and not with whatever `dagster` is first in PATH.
-    repository = made.repository._replace(entry_point=[sys.executable, "-m", "dagster"])
-    return dg.execute_job(made._replace(repository=repository), instance, run_config=config, raise_on_error=False)
+    return dg.execute_job(made, instance, run_config=config, raise_on_error=False)
 
 
 def compare_methods(metrics: dict[str, Any]) -> list[dict[str, Any]]:

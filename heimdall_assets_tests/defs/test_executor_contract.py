@@ -64,12 +64,6 @@ def test_a_step_says_its_command_and_its_arguments_apart():
     assert callable(ExecuteStepArgs.get_command_env)
 
 
-def test_a_job_made_anew_starts_with_the_interpreter_it_is_told():
-    made = dg.build_reconstructable_job("heimdall_assets.definitions", "resolve_job", reconstructable_args=("train",))
-    told = made._replace(repository=made.repository._replace(entry_point=["python", "-m", "dagster"]))
-    assert told.get_python_origin().repository_origin.entry_point == ["python", "-m", "dagster"]
-
-
 def test_a_slot_is_freed_by_run_and_step(tmp_path: Path):
     with dg.DagsterInstance.ephemeral() as instance:
         assert callable(instance.event_log_storage.free_concurrency_slot_for_step)

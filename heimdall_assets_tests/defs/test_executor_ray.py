@@ -1,13 +1,10 @@
 """One run on two machines' worth of places: CPU steps here, the GPU-tagged step as a job of a local Ray."""
 
 import importlib.util
-import os
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -27,9 +24,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    with open_toy(tmp_path_factory.mktemp("toy")) as toy, pytest.MonkeyPatch.context() as patch:
-        # Ray's jobs start with `dagster`.
-        patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    with open_toy(tmp_path_factory.mktemp("toy")) as toy:
         yield toy
 
 

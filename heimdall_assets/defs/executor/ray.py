@@ -1,5 +1,6 @@
 """Ray: a step as a job of a Ray cluster, whose machines reach the same stores and the same Dagster instance."""
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from heimdall_assets.defs.executor.delegation import (
     StepHandler,
     StepHandlerContext,
 )
+from heimdall_assets.defs.executor.local import build_command
 from heimdall_assets.errors import InvalidSetting, MissingDependency
 
 
@@ -85,8 +87,15 @@ def build_ray_handler(address: str, variables: Mapping[str, str]) -> RayJobHandl
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise MissingDependency("executor ray: found no dagster-ray; install heimdall-assets[ray]") from error
+
+    class StepJobs(JobSubmissionClient):
+        """Starts steps with this interpreter, as on this machine: a job's shell finds no ``dagster`` in its PATH."""
+
+        def submit_job(self, *, entrypoint: str, **options: Any) -> str:
+            return str(super().submit_job(entrypoint=shlex.join(build_command(shlex.split(entrypoint))), **options))
+
     try:
-        client = JobSubmissionClient(address)
+        client = StepJobs(address)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         line = " ".join(str(error).split())
         raise InvalidSetting(f"HEIMDALL_RAY_ADDRESS {address}: no Ray that answers ({line:.200})") from error
