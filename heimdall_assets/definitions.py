@@ -3,11 +3,13 @@
 Loading it imports neither torch nor lightning nor mlflow nor onnx: assets import what they need when they run.
 """
 
+import os
+
 import dagster as dg
 
 from heimdall_assets.defs.assets import ASSETS
 from heimdall_assets.defs.checks import CHECKS
-from heimdall_assets.defs.executor import choose_executor
+from heimdall_assets.defs.executor.router import build_executor
 from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.resources import ManifestIOResource, StoresResource
 from heimdall_assets.defs.sensors import build_approval_sensor, build_failure_sensor, post_webhook, weekly_retraining
@@ -34,9 +36,14 @@ def build_definitions(places: Places) -> dg.Definitions:
         jobs=JOBS,
         schedules=[weekly_retraining],
         sensors=[build_approval_sensor(places.retrain), build_failure_sensor(notify)],
-        executor=choose_executor(places.executor, places.ray_address, places.home),
+        executor=build_executor(places.executor, places.ray_address, places.share()),
         resources={"stores": stores, "tracking": tracking, "io_manager": ManifestIOResource(stores=stores)},
     )
+
+
+def resolve_job(name: str, **variables: str) -> dg.JobDefinition:
+    """Return a job as a step's process makes it anew: on the places of its environment, save what ``variables`` say."""
+    return build_definitions(read_places({**os.environ, **variables})).resolve_job_def(name)
 
 
 @dg.definitions

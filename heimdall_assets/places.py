@@ -15,6 +15,9 @@ from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.specs import RetrainPolicy
 from heimdall_assets.stores.home import Stores, open_stores
 
+EXECUTORS = ("in_process", "local", "ray")
+"""Where steps run: in the run's own process, each in one of this machine, or the GPU-tagged one on Ray."""
+
 DAGSTER_YAML = """\
 # The embedded instance: everything below one folder, no server. Written by `heimdall`; deploy/ has the others.
 storage:
@@ -66,6 +69,22 @@ class Places:
     webhook_url: str | None
     retrain: RetrainPolicy
 
+    def share(self) -> dict[str, str]:
+        """Return the variables that send a step's process to these places, wherever it runs; none holds a secret.
+
+        Addresses of databases, which may hold passwords, are not among them: whoever runs steps elsewhere has them.
+        """
+        return {
+            "HEIMDALL_HOME": str(self.home),
+            "HEIMDALL_OBJECTS": self.objects,
+            "HEIMDALL_RECORDINGS": self.recordings,
+            "HEIMDALL_MODELS": self.models,
+            "HEIMDALL_SCRATCH": self.scratch,
+            "HEIMDALL_TRACKING": "on" if self.tracking else "off",
+            "HEIMDALL_EXECUTOR": self.executor,
+            "HEIMDALL_RAY_ADDRESS": self.ray_address,
+        }
+
     def open_stores(self) -> Stores:
         """Return the opened stores; the embedded database is created and upgraded on first use."""
         return open_stores(
@@ -90,25 +109,29 @@ def read_places(environ: Mapping[str, str] | None = None) -> Places:
     return Places(
         home=home,
         database_url=env.get("HEIMDALL_DATABASE_URL") or f"sqlite:///{home / 'heimdall.db'}",
-        objects=env.get("HEIMDALL_OBJECTS") or str(home / "objects"),
-        recordings=env.get("HEIMDALL_RECORDINGS") or str(home / "recordings"),
-        models=env.get("HEIMDALL_MODELS") or str(home / "heimdall-models"),
-        scratch=env.get("HEIMDALL_SCRATCH") or str(home / "scratch"),
+        objects=_make_absolute(env.get("HEIMDALL_OBJECTS") or str(home / "objects")),
+        recordings=_make_absolute(env.get("HEIMDALL_RECORDINGS") or str(home / "recordings")),
+        models=_make_absolute(env.get("HEIMDALL_MODELS") or str(home / "heimdall-models")),
+        scratch=_make_absolute(env.get("HEIMDALL_SCRATCH") or str(home / "scratch")),
         mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         mlflow_artifacts=home / "mlflow-artifacts",
-        tracking=_read_switch("HEIMDALL_TRACKING", env.get("HEIMDALL_TRACKING")),
+        tracking=_read_choice("HEIMDALL_TRACKING", env.get("HEIMDALL_TRACKING") or "on", ("on", "off")) == "on",
         dagster_home=Path(env.get("DAGSTER_HOME") or home / "dagster").absolute(),
-        executor=env.get("HEIMDALL_EXECUTOR") or "in_process",
+        executor=_read_choice("HEIMDALL_EXECUTOR", env.get("HEIMDALL_EXECUTOR") or EXECUTORS[0], EXECUTORS),
         ray_address=env.get("HEIMDALL_RAY_ADDRESS") or "http://127.0.0.1:8265",
         webhook_url=env.get("HEIMDALL_WEBHOOK_URL"),
         retrain=_read_policy(env.get("HEIMDALL_RETRAIN")),
     )
 
 
-def _read_switch(name: str, text: str | None) -> bool:
-    if text not in (None, "", "on", "off"):
-        raise InvalidSetting(f"{name}: found {text!r}, expected on or off")
-    return text != "off"
+def _make_absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).absolute())
+
+
+def _read_choice(name: str, text: str, choices: tuple[str, ...]) -> str:
+    if text not in choices:
+        raise InvalidSetting(f"{name}: found {text!r}, expected {', '.join(choices[:-1])} or {choices[-1]}")
+    return text
 
 
 def _read_policy(text: str | None) -> RetrainPolicy:

@@ -25,6 +25,13 @@ def listen(listener: Listener) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
+def tell_step(event: dg.DagsterEvent) -> None:
+    """Tell the listener that a step in another process began or ended: what it reports itself stays in its log."""
+    listener = _LISTENER.get()
+    if listener is not None and event.step_key is not None and (event.is_step_start or event.is_step_success):
+        listener(event.step_key, "in a process of its own", int(event.is_step_success), 1)
+
+
 def report_to(context: dg.AssetExecutionContext, asset: str) -> Callable[[str, int, int], None]:
     """Return the progress callable that an asset hands to the stores: it logs each tenth, and tells the listener."""
     logged = -1

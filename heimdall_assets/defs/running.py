@@ -1,4 +1,4 @@
-"""Running the graph in this process, for the command line: one run on the home's own Dagster instance."""
+"""Running the graph for the command line: one run on the home's own Dagster instance, steps where the places say."""
 
 from typing import Any
 
@@ -14,6 +14,9 @@ from heimdall_assets.specs import DatasetSpec, Spec
 from heimdall_assets.stores.judgements import load_metrics
 
 DATABASE_KEY = dg.AssetKey("measurement_database")
+
+
+Executed = dg.ExecuteInProcessResult | dg.JobExecutionResult
 
 
 class GraphFailed(HeimdallError):
@@ -43,13 +46,10 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
         GraphFailed: a step or a blocking check failed; its message is the first cause.
     """
     folder = prepare_dagster_home(places)
-    definitions = build_definitions(places)
     stores = places.open_stores()
     with dg.DagsterInstance.from_config(str(folder)) as instance, listen(listener):
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
-        result = definitions.resolve_job_def(job).execute_in_process(
-            instance=instance, run_config={**build_run_config(chosen), **QUIET}, raise_on_error=False
-        )
+        result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET})
         if not result.success:
             raise GraphFailed(_first_cause(result))
         made = [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
@@ -89,6 +89,16 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
     }
 
 
+def _execute(places: Places, job: str, instance: dg.DagsterInstance, config: dict[str, Any]) -> Executed:
+    if places.executor == "in_process":
+        definition = build_definitions(places).resolve_job_def(job)
+        return definition.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+    # Steps in other processes make the job anew, by name.
+    name = ("heimdall_assets.definitions", "resolve_job")
+    made = dg.build_reconstructable_job(*name, reconstructable_args=(job,), reconstructable_kwargs=places.share())
+    return dg.execute_job(made, instance, run_config=config, raise_on_error=False)
+
+
 def compare_methods(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """Return one row per method: the model, each baseline, and the bound where it is known."""
     names = ("median_m", "p90_m", "coverage_90")
@@ -102,7 +112,7 @@ def compare_methods(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _first_cause(result: dg.ExecuteInProcessResult) -> str:
+def _first_cause(result: Executed) -> str:
     for check in result.get_asset_check_evaluations():
         if not check.passed and check.blocking and check.severity is dg.AssetCheckSeverity.ERROR:
             facts = check.description or ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())

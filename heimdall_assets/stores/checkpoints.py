@@ -31,13 +31,14 @@ def train_checkpoint(
     training: TrainingSpec,
     augmentation: AugmentationSpec,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
-    on_start: Callable[[], None] | None = None,
+    on_start: Callable[[Path | None], None] | None = None,
 ) -> Result:
     """Return the checkpoint of these splits and specs: found, resumed from where it was interrupted, or trained.
 
     Args:
         on_epoch: called after each epoch with its number and its metrics.
-        on_start: called before training, and not where the checkpoint was found.
+        on_start: called before training with the file it goes on from, None for a fresh one; not called where the
+            checkpoint was found.
 
     Raises:
         InvalidSetting: a split is empty.
@@ -47,8 +48,6 @@ def train_checkpoint(
     def compute() -> Computed:
         from heimdall_assets.learning.training import fit_model
 
-        if on_start is not None:
-            on_start()
         train, val = load_sessions(objects, train_split), load_sessions(objects, val_split)
         for name, sessions in (("train_split", train), ("val_split", val)):
             if not len(sessions):
@@ -56,9 +55,12 @@ def train_checkpoint(
         folder = scratch / name_result("trained_checkpoint", parents, [model, training, augmentation]).removeprefix(
             "results/"
         )
-        last = folder / "last.ckpt"
         folder.mkdir(parents=True, exist_ok=True)
-        fitted = fit_model(model, training, augmentation, train, val, folder, on_epoch, last if last.exists() else None)
+        last = folder / "last.ckpt"
+        resumed_from = last if last.exists() else None
+        if on_start is not None:
+            on_start(resumed_from)
+        fitted = fit_model(model, training, augmentation, train, val, folder, on_epoch, resumed_from)
         artifacts = {name: objects.put_bytes(data, MEDIA_TYPES[name]) for name, data in fitted.encode().items()}
         shutil.rmtree(folder)
         return artifacts, {

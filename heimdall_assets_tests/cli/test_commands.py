@@ -120,6 +120,11 @@ def test_a_home_that_is_a_file_is_refused(heimdall, tmp_path, monkeypatch):
     assert "expected a folder" in one_error(heimdall("sessions", "list", code=2))
 
 
+def test_an_unknown_executor_is_refused(heimdall, monkeypatch):
+    monkeypatch.setenv("HEIMDALL_EXECUTOR", "slurm")
+    assert "found 'slurm', expected in_process, local or ray" in one_error(heimdall("train", code=2))
+
+
 def test_a_home_without_releases_says_so(heimdall, tmp_path, monkeypatch):
     monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path / "new"))
     assert json.loads(heimdall("models", "list", "--json").stdout) == []

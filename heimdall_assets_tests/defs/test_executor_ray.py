@@ -1,25 +1,17 @@
 """One run on two machines' worth of places: CPU steps here, the GPU-tagged step as a job of a local Ray."""
 
 import importlib.util
-import os
-import secrets
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from heimdall_assets.defs.accelerator import GPU_POOL
-from heimdall_assets_tests.defs.test_executor import ROOT, Toy
+from heimdall_assets_tests.defs.toy_home import Toy, open_toy
+from heimdall_assets_tests.ray_cluster import run_ray
 
 pytestmark = [
     pytest.mark.ray,
@@ -28,83 +20,28 @@ pytestmark = [
         importlib.util.find_spec("dagster_ray") is None, reason="dagster-ray is not installed: heimdall-assets[ray]"
     ),
 ]
-START_S = 180.0
-NUM_STARTS = 3
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    toy = Toy(tmp_path_factory.mktemp("toy"))
-    with pytest.MonkeyPatch.context() as patch, toy.instance:
-        patch.setenv("TOY_FOLDER", str(toy.folder))
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+    with open_toy(tmp_path_factory.mktemp("toy")) as toy:
         yield toy
 
 
-HOST = """
-import signal, sys, ray
-ray.init(num_cpus=2, num_gpus=1, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=int(sys.argv[1]),
-         _node_ip_address="127.0.0.1", _temp_dir=sys.argv[2], object_store_memory=100_000_000, log_to_driver=False)
-print("ready", flush=True)
-signal.pause()
-"""
-
-
 @pytest.fixture(scope="module")
-def address(toy: Toy) -> Iterator[str]:
-    """Address of a local Ray with one logical GPU, which only holders of the token may use."""
-    for attempt in range(NUM_STARTS):
-        port = find_free_port()
-        # A short path of its own: Ray's sockets lie in it, and their names may not be long.
-        folder = Path(f"/tmp/ray-{secrets.token_hex(4)}")
-        log = toy.folder / f"ray_{attempt}"
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", HOST, str(port), str(folder)],
-                # A cancelled step is given time to save; Ray's own 3 s would kill it.
-                env={**os.environ, "RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "120"},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            if wait_until_ready(process, log):
-                yield f"http://127.0.0.1:{port}"
-                return
-        finally:
-            process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(30)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
-            shutil.rmtree(folder, ignore_errors=True)
-    # Ray's own time limits cannot all be set: on a machine that is too busy it does not come up.
-    pytest.fail(f"Ray did not start in {NUM_STARTS} attempts: {log.read_text(errors='replace')[-4000:]}")
+def address(opened: Toy) -> Iterator[str]:
+    with run_ray(opened.folder) as address:
+        yield address
 
 
-def wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> bool:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        if "ready" in log.read_text(errors="replace").splitlines():
-            return True
-        time.sleep(0.2)
-    return False
+@pytest.fixture
+def toy(opened: Toy) -> Toy:
+    opened.forget()
+    return opened
 
 
 def on_ray(address: str) -> dict:
-    return {"execution": {"config": {"gpu": {"ray": {"address": address}}}}}
+    return {"execution": {"config": {"backend": {"ray": {"address": address}}}}}
 
 
 def test_cpu_steps_run_here_and_the_gpu_step_on_ray(toy: Toy, address: str):
@@ -133,6 +70,17 @@ def test_cancelling_reaches_the_step_on_ray_and_waits_for_it_to_save(toy: Toy, a
     assert toy.wait_for("endless.saved") == "DagsterExecutionInterruptedError"
     assert toy.count_taken_slots() == 0
     assert GPU_POOL in toy.instance.event_log_storage.get_concurrency_keys()
+
+
+def test_the_job_of_a_killed_run_is_stopped_before_the_next_begins(toy: Toy, address: str):
+    with toy.start("endless", on_ray(address)):
+        toy.wait_for("endless.began")
+    time.sleep(1.0)
+    assert not (toy.folder / "endless.saved").exists()  # Ray keeps what nobody told it to stop
+    toy.mark_killed_run()
+    run = toy.run("alone", on_ray(address))
+    assert run.status == dg.DagsterRunStatus.SUCCESS, run.tell()
+    assert toy.wait_for("endless.saved") == "DagsterExecutionInterruptedError"
 
 
 def test_ray_answers_nobody_without_the_token(address: str):

@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
-from heimdall_assets.defs.executor import router_executor
+from heimdall_assets.defs.executor.router import build_executor
 
 
 def folder() -> Path:
@@ -68,7 +68,7 @@ def build_definitions() -> dg.Definitions:
             dg.define_asset_job("pair", selection=["on_cpu", "second_on_gpu"]),
             dg.define_asset_job("endless", selection=["endless_on_gpu"]),
         ],
-        executor=router_executor,
+        executor=build_executor("local", ray_address="http://127.0.0.1:9", variables={}),
     )
 
 

@@ -1,5 +1,7 @@
 """``trained_checkpoint``: the one GPU-tagged step."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
@@ -41,7 +43,15 @@ def trained_checkpoint(
     total = config.training.max_epochs
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
     params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
+    resumed = False
     with tracking.follow(context, params) as tracked:
+
+        def on_start(resumed_from: Path | None) -> None:
+            nonlocal resumed
+            resumed = resumed_from is not None
+            if resumed:
+                context.log.info(f"resuming the training that was interrupted, from {resumed_from}")
+            tracked.start()
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             progress("epochs trained", epoch + 1, total)
@@ -56,9 +66,9 @@ def trained_checkpoint(
                 val_split,
                 *specs,
                 on_epoch=on_epoch,
-                on_start=tracked.start,
+                on_start=on_start,
             )
         except HeimdallError as error:
             raise dg.Failure(f"{error}", allow_retries=False) from error
         metadata = tracked.finish(stores.objects, result.manifest.digest, result.reused)
-    return materialize(result, metadata)
+    return materialize(result, {**metadata, "resumed": resumed})

@@ -1,0 +1,42 @@
+"""Delegation: the names of Dagster that are not public and that a way of running steps is built on, in one place.
+
+dagster-k8s, dagster-docker and dagster-ray build on the same ones. A contract test says first what a new version moved.
+"""
+
+import dagster as dg
+from dagster._core.events import DagsterEvent, EngineEventData
+from dagster._core.execution.retries import RetryMode, get_retries_config
+from dagster._core.executor.step_delegating import (
+    CheckStepHealthResult,
+    StepDelegatingExecutor,
+    StepHandler,
+    StepHandlerContext,
+)
+
+__all__ = [
+    "STOP_S",
+    "CheckStepHealthResult",
+    "DagsterEvent",
+    "EngineEventData",
+    "RetryMode",
+    "StepDelegatingExecutor",
+    "StepHandler",
+    "StepHandlerContext",
+    "get_retries_config",
+    "name_step",
+]
+
+STOP_S = 60.0
+"""An interrupted step may take this long to save what it has; then its processes are killed."""
+
+
+def name_step(context: StepHandlerContext) -> str:
+    """Return the key of the one step that a context is about.
+
+    Raises:
+        dagster.DagsterInvariantViolationError: it is about none or several.
+    """
+    keys = context.execute_step_args.step_keys_to_execute
+    if not keys or len(keys) != 1:
+        raise dg.DagsterInvariantViolationError(f"steps {keys}: expected exactly one for each launch")
+    return keys[0]

@@ -1,0 +1,118 @@
+"""Local: each step as a process of this machine."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+
+from heimdall_assets.defs.executor.delegation import (
+    STOP_S,
+    CheckStepHealthResult,
+    DagsterEvent,
+    EngineEventData,
+    StepHandler,
+    StepHandlerContext,
+    name_step,
+)
+
+_PR_SET_PDEATHSIG = 1
+# Loaded here: a forked child must not load anything.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    # Without it, a step outlives a killed run and trains on beside the next run's step, in the same scratch folder.
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    # SIGINT, so that a training in progress saves its checkpoint; waited for, so that no later run meets it.
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def build_command(arguments: Sequence[str]) -> list[str]:
+    """Return the command that runs a step with this very interpreter, whatever is or is not in PATH.
+
+    Dagster starts with ``dagster``, or with the interpreter and module that the code location was loaded with.
+    """
+    return [sys.executable, "-m", *arguments] if arguments[0] == "dagster" else list(arguments)
+
+
+class LocalProcessHandler(StepHandler):
+    """Runs each step as a process of this machine; it ends when told to, and with the run that started it.
+
+    Args:
+        variables: set in the environment of each step, beside this process's own.
+    """
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._variables = dict(variables or {})
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._seen_ended: set[int] = set()
+
+    @property
+    def name(self) -> str:
+        return "LocalProcessHandler"
+
+    def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
+        key = name_step(step_handler_context)
+        arguments = step_handler_context.execute_step_args
+        command = build_command(arguments.get_command_args(skip_serialized_namedtuple=True))
+        asked = {item["name"]: item["value"] for item in arguments.get_command_env()}
+        # A group of its own: Ctrl+C in a terminal reaches the run, which then tells its steps, once.
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **self._variables, **asked},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+        self._processes[key] = process
+        yield DagsterEvent.step_worker_starting(
+            step_handler_context.get_step_context(key),
+            message=f"process {process.pid} of this machine for step {key}",
+            metadata={"pid": str(process.pid)},
+        )
+
+    def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
+        process = self._processes.get(name_step(step_handler_context))
+        if process is None:
+            return CheckStepHealthResult.unhealthy("its process is not known to this executor")
+        code = process.poll()
+        if code is None:
+            return CheckStepHealthResult.healthy()
+        if process.pid not in self._seen_ended:
+            # Its last event may be written and not yet read: judged at the next look.
+            self._seen_ended.add(process.pid)
+            return CheckStepHealthResult.healthy()
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return CheckStepHealthResult.unhealthy(f"process {process.pid} {how} without telling how the step ended")
+
+    def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
+        key = name_step(step_handler_context)
+        process = self._processes.get(key)
+        yield DagsterEvent.engine_event(
+            step_handler_context.get_step_context(key), f"interrupting step {key}", EngineEventData()
+        )
+        if process is not None and process.poll() is None:
+            _stop(process)
+
+    def end(self) -> None:
+        """Return once every process has ended; a step's last event comes a moment before its process's end."""
+        for process in self._processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+            if process.poll() is None:
+                _stop(process)
