@@ -8,12 +8,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.specs import RetrainPolicy
 from heimdall_assets.stores.home import Stores, open_stores
+
+LINEAGE_URL = "http://127.0.0.1:3001"
 
 DAGSTER_YAML = """\
 # The embedded instance: everything below one folder, no server. Written by `heimdall`; deploy/ has the others.
@@ -37,6 +40,8 @@ nux:
 concurrency:
   pools:
     default_limit: 1
+  runs:
+    max_concurrent_runs: 1  # two at once would read each other's inputs
 run_monitoring:
   enabled: true
   free_slots_after_run_end_seconds: 30
@@ -65,6 +70,8 @@ class Places:
     ray_address: str
     webhook_url: str | None
     retrain: RetrainPolicy
+    lineage_url: str
+    """Where a browser finds the lineage page of version v at ``lineage_url/v``; served by ``heimdall ui``."""
 
     def open_stores(self) -> Stores:
         """Return the opened stores; the embedded database is created and upgraded on first use."""
@@ -102,6 +109,7 @@ def read_places(environ: Mapping[str, str] | None = None) -> Places:
         ray_address=env.get("HEIMDALL_RAY_ADDRESS") or "http://127.0.0.1:8265",
         webhook_url=env.get("HEIMDALL_WEBHOOK_URL"),
         retrain=_read_policy(env.get("HEIMDALL_RETRAIN")),
+        lineage_url=_read_address("HEIMDALL_LINEAGE_URL", env.get("HEIMDALL_LINEAGE_URL") or LINEAGE_URL),
     )
 
 
@@ -109,6 +117,17 @@ def _read_switch(name: str, text: str | None) -> bool:
     if text not in (None, "", "on", "off"):
         raise InvalidSetting(f"{name}: found {text!r}, expected on or off")
     return text != "off"
+
+
+def _read_address(name: str, text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        whole = False
+    if not whole or parts.query or parts.fragment:
+        raise InvalidSetting(f"{name}: found {text!r:.140}, expected an address such as {LINEAGE_URL}")
+    return text.rstrip("/")
 
 
 def _read_policy(text: str | None) -> RetrainPolicy:

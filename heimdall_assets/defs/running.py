@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.definitions import build_definitions
+from heimdall_assets.defs.orphans import tag_host
 from heimdall_assets.defs.progress import Listener, listen
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.errors import HeimdallError
@@ -48,7 +49,10 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
     with dg.DagsterInstance.from_config(str(folder)) as instance, listen(listener):
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
         result = definitions.resolve_job_def(job).execute_in_process(
-            instance=instance, run_config={**build_run_config(chosen), **QUIET}, raise_on_error=False
+            instance=instance,
+            run_config={**build_run_config(chosen), **QUIET},
+            tags=tag_host(),
+            raise_on_error=False,
         )
         if not result.success:
             raise GraphFailed(_first_cause(result))

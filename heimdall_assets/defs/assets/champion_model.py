@@ -6,7 +6,7 @@ from heimdall_assets.defs.settings import PromotionConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.promotion import CHALLENGER, CHAMPION, find_alias, settle_release
+from heimdall_assets.stores.promotion import CHAMPION, read_aliases, settle_release
 
 
 @dg.asset(group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version="1")
@@ -22,8 +22,8 @@ def champion_model(
     Decided at this moment, on the same frozen test sessions; who decided and why stands in the ledger.
     """
     decision = settle_release(stores, model_release.summary["version"], config.pure())
-    champion = find_alias(stores, CHAMPION)
-    aliases = {CHAMPION: champion, CHALLENGER: find_alias(stores, CHALLENGER)}
+    aliases = read_aliases(stores)
+    champion = aliases[CHAMPION]
     tracking.tell(context, "mirror aliases", lambda store: store.mirror_aliases(stores.objects, aliases))
     manifest = Manifest(
         kind="champion_model",
