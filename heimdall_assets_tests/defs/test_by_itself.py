@@ -15,9 +15,10 @@ import dagster as dg
 import pytest
 
 from heimdall_assets.defs.sensors import RETRAINING_TAG
+from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.stores.simulated import import_simulated
-from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, release
+from heimdall_assets_tests.homes import SIMULATION, ignore, make_places, release
 from heimdall_assets_tests.serving import Page, run_page, wait_for
 
 pytestmark = pytest.mark.long
@@ -72,10 +73,12 @@ def wait_for_release(places, page: Page, version: str) -> set[str]:
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """A home with a tiny champion on twenty sessions, and twenty more that nobody has decided about."""
-    places = fill_home(tmp_path_factory.mktemp("alone"))
+    places = make_places(tmp_path_factory.mktemp("alone"))
+    stores = places.open_stores()
+    import_simulated(stores, SIMULATION.model_copy(update={"num_sessions": 40}), "field", ignore, approve=False)
+    first = [row["id"] for row in stores.measurements.list_sessions()][:20]
+    stores.measurements.decide(first, ApprovalStatus.APPROVED, "auditor", "position published")
     release(places)
-    more = SIMULATION.model_copy(update={"num_sessions": 40})
-    import_simulated(places.open_stores(), more, "field", ignore, approve=False)
     return places
 
 

@@ -81,5 +81,23 @@ def test_a_run_asked_for_in_the_page_succeeds_and_lineage_and_plots_are_there(br
     page.get_by_text("[Show Markdown]").nth(1).click()
     page.locator('img[src^="data:image/svg+xml"]').first.wait_for()
     take(page, "evaluation")
+
+    page.goto(f"{page_address}/assets/trained_checkpoint")
+    for said in ("An interrupted training resumes", "training", "heimdall", "PyTorch", "best_val_loss"):
+        page.get_by_text(said).first.wait_for()  # description, group, owner, kind, figures
+    page.get_by_text("Plots", exact=True).click()
+    page.get_by_text("val_loss", exact=True).first.wait_for()  # one observation per epoch
+    page.locator("canvas").first.wait_for()
+    take(page, "curves")
+
+    page.goto(f"{page_address}/assets/iq_files")
+    page.get_by_text("measurement_id").first.wait_for()  # a table
     assert not [url for url in outside if not url.startswith(("data:", "blob:"))]
+
+    page.goto(f"{page_address}/assets/model_release")
+    with context.expect_page() as opened:
+        page.get_by_role("link", name="/v1.0.0").first.click()
+    opened.value.get_by_text("Where v1.0.0 comes from").wait_for()
+    assert opened.value.locator("svg circle").count()  # its map
+    take(opened.value, "provenance")
     context.close()
