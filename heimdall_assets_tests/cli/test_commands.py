@@ -177,9 +177,9 @@ def test_mlflow_hears_of_a_promotion_at_once_and_its_absence_costs_one_line(heim
     """The last of this file: it makes a second release."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("HEIMDALL_TRACKING", "on")
     places = read_places()
-    release(places, TrainingSpec(max_epochs=1, num_threads=1))
+    release(places, TrainingSpec(max_epochs=1, num_threads=1))  # untracked
+    monkeypatch.setenv("HEIMDALL_TRACKING", "on")
     store = ExperimentStore(places.mlflow_uri, places.mlflow_artifacts)
     releases = places.open_stores().releases
     versions = [record["version"] for record in releases.list_releases()]

@@ -159,7 +159,7 @@ def test_the_weekly_schedule_is_off_until_somebody_turns_it_on_and_keeps_the_set
     assert request.run_config["ops"]["trained_checkpoint"]["config"]["model"]["width"] == 16
 
 
-def test_a_webhook_that_is_away_fails_the_tick_and_not_silently(released):
+def test_a_webhook_that_is_away_fails_the_tick_and_not_silently():
     with dg.instance_for_test() as instance:
         job = dg.job(name="failing")(lambda: None)
         run = instance.create_run_for_job(job)
@@ -171,8 +171,8 @@ def test_a_webhook_that_is_away_fails_the_tick_and_not_silently(released):
             build_failure_sensor(post_webhook("http://127.0.0.1:9/"))(context)
 
 
-def test_the_page_starts_with_both_sensors_on(released):
-    sensors = build_definitions(released).get_repository_def().sensor_defs
+def test_the_page_starts_with_both_sensors_on(tmp_path):
+    sensors = build_definitions(make_places(tmp_path)).get_repository_def().sensor_defs
     assert {sensor.name: sensor.default_status for sensor in sensors} == {
         "approved_measurements_sensor": dg.DefaultSensorStatus.RUNNING,
         "failed_run_sensor": dg.DefaultSensorStatus.RUNNING,
