@@ -11,8 +11,9 @@ from heimdall_assets.defs.assets import ASSETS
 from heimdall_assets.defs.checks import CHECKS
 from heimdall_assets.defs.executor.router import build_executor
 from heimdall_assets.defs.jobs import JOBS
-from heimdall_assets.defs.resources import ManifestIOResource, StoresResource
-from heimdall_assets.defs.sensors import build_approval_sensor, build_failure_sensor, post_webhook, weekly_retraining
+from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
+from heimdall_assets.defs.resources import LineagePages, ManifestIOResource, StoresResource
+from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.places import Places, read_places
 
@@ -34,10 +35,15 @@ def build_definitions(places: Places) -> dg.Definitions:
         assets=ASSETS,
         asset_checks=CHECKS,
         jobs=JOBS,
-        schedules=[weekly_retraining],
-        sensors=[build_approval_sensor(places.retrain), build_failure_sensor(notify)],
+        schedules=[build_weekly_schedule(places.open_stores)],
+        sensors=[build_approval_sensor(places.retrain, places.open_stores), build_failure_sensor(notify)],
         executor=build_executor(places.executor, places.ray_address, places.share()),
-        resources={"stores": stores, "tracking": tracking, "io_manager": ManifestIOResource(stores=stores)},
+        resources={
+            "stores": stores,
+            "tracking": tracking,
+            "lineage_pages": LineagePages(url=places.lineage_url),
+            "io_manager": ManifestIOResource(stores=stores),
+        },
     )
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -17,6 +18,8 @@ from heimdall_assets.stores.home import Stores, open_stores
 
 EXECUTORS = ("in_process", "local", "ray")
 """Where steps run: in the run's own process, each in one of this machine, or the GPU-tagged one on Ray."""
+
+LINEAGE_URL = "http://127.0.0.1:3001"
 
 DAGSTER_YAML = """\
 # The embedded instance: everything below one folder, no server. Written by `heimdall`; deploy/ has the others.
@@ -40,6 +43,8 @@ nux:
 concurrency:
   pools:
     default_limit: 1
+  runs:
+    max_concurrent_runs: 1  # two at once would read each other's inputs
 run_monitoring:
   enabled: true
   free_slots_after_run_end_seconds: 30
@@ -68,6 +73,8 @@ class Places:
     ray_address: str
     webhook_url: str | None
     retrain: RetrainPolicy
+    lineage_url: str
+    """Where a browser finds the lineage page of version v at ``lineage_url/v``; served by ``heimdall ui``."""
 
     def share(self) -> dict[str, str]:
         """Return the variables that send a step's process to these places, wherever it runs; none holds a secret.
@@ -83,6 +90,7 @@ class Places:
             "HEIMDALL_TRACKING": "on" if self.tracking else "off",
             "HEIMDALL_EXECUTOR": self.executor,
             "HEIMDALL_RAY_ADDRESS": self.ray_address,
+            "HEIMDALL_LINEAGE_URL": self.lineage_url,
         }
 
     def open_stores(self) -> Stores:
@@ -121,6 +129,7 @@ def read_places(environ: Mapping[str, str] | None = None) -> Places:
         ray_address=env.get("HEIMDALL_RAY_ADDRESS") or "http://127.0.0.1:8265",
         webhook_url=env.get("HEIMDALL_WEBHOOK_URL"),
         retrain=_read_policy(env.get("HEIMDALL_RETRAIN")),
+        lineage_url=_read_address("HEIMDALL_LINEAGE_URL", env.get("HEIMDALL_LINEAGE_URL") or LINEAGE_URL),
     )
 
 
@@ -132,6 +141,17 @@ def _read_choice(name: str, text: str, choices: tuple[str, ...]) -> str:
     if text not in choices:
         raise InvalidSetting(f"{name}: found {text!r}, expected {', '.join(choices[:-1])} or {choices[-1]}")
     return text
+
+
+def _read_address(name: str, text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        whole = False
+    if not whole or parts.query or parts.fragment:
+        raise InvalidSetting(f"{name}: found {text!r:.140}, expected an address such as {LINEAGE_URL}")
+    return text.rstrip("/")
 
 
 def _read_policy(text: str | None) -> RetrainPolicy:

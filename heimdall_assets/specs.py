@@ -228,6 +228,7 @@ class RetrainPolicy(Spec):
 
     min_changed_sessions: int = Field(10, ge=1)
     min_changed_fraction: float = Field(0.05, gt=0, le=1)
+    min_withdrawn_sessions: int = Field(1, ge=1, description="what must not be learned from any more does not wait")
     max_wait_s: float = Field(7 * 86_400.0, gt=0, description="a smaller change is trained on after this long")
     quiet_period_s: float = Field(60.0, ge=0, description="no retraining while approvals are still coming in")
     max_attempts: int = Field(3, ge=1, description="runs asked for one approved set before giving up")

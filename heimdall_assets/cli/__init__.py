@@ -9,7 +9,8 @@ from heimdall_assets.cli.models import models
 from heimdall_assets.cli.output import HeimdallGroup
 from heimdall_assets.cli.planning import plan
 from heimdall_assets.cli.reproducing import reproduce
-from heimdall_assets.cli.running import demo, train, ui
+from heimdall_assets.cli.running import demo, train
+from heimdall_assets.cli.serving import ui
 from heimdall_assets.cli.sessions import sessions
 
 

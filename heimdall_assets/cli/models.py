@@ -3,7 +3,8 @@
 import click
 
 from heimdall_assets.cli.output import json_option, write_json, write_table
-from heimdall_assets.places import read_places
+from heimdall_assets.places import Places, read_places
+from heimdall_assets.stores.home import Stores
 
 
 @click.group()
@@ -62,7 +63,9 @@ def promote(model: str, by: str, reason: str, as_json: bool) -> None:
     """Make MODEL the champion; refused where its files or checks do not hold."""
     from heimdall_assets.stores.promotion import promote_release
 
-    _say_champion(promote_release(read_places().open_stores(), model, by, reason), as_json)
+    places = read_places()
+    stores = places.open_stores()
+    _say_champion(places, stores, promote_release(stores, model, by, reason), as_json)
 
 
 @models.command()
@@ -73,11 +76,24 @@ def rollback(by: str, reason: str, as_json: bool) -> None:
     """Make the champion before this one champion again."""
     from heimdall_assets.stores.promotion import roll_back
 
-    _say_champion(roll_back(read_places().open_stores(), by, reason), as_json)
+    places = read_places()
+    stores = places.open_stores()
+    _say_champion(places, stores, roll_back(stores, by, reason), as_json)
 
 
-def _say_champion(version: str, as_json: bool) -> None:
+def _say_champion(places: Places, stores: Stores, version: str, as_json: bool) -> None:
+    """Print who is champion now and tell MLflow, whose absence costs one line: the ledger has decided already."""
     if as_json:
         write_json({"champion": version})
     else:
         click.echo(f"champion: {version}")
+    if not places.tracking:
+        return
+    from heimdall_assets.stores.experiments import ExperimentStore
+    from heimdall_assets.stores.promotion import read_aliases
+
+    try:
+        store = ExperimentStore(places.mlflow_uri, places.mlflow_artifacts)
+        store.mirror_aliases(stores.objects, read_aliases(stores))
+    except Exception as error:  # whatever MLflow and the network raise
+        click.echo(f"Warning: MLflow could not be told: {' '.join(str(error).split()):.300}", err=True)

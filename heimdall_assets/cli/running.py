@@ -1,9 +1,5 @@
-"""``heimdall demo``, ``train`` and ``ui``: the graph run from the command line, in this process or as a page."""
+"""``heimdall demo`` and ``train``: the graph run in this process."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -11,7 +7,7 @@ import click
 from heimdall_assets.cli.output import json_option, show_progress, write_comparison, write_json, write_line
 from heimdall_assets.cli.settings import read_settings
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.places import prepare_dagster_home, read_places
+from heimdall_assets.places import read_places
 from heimdall_assets.specs import DatasetSpec, SimulationSpec
 
 
@@ -80,24 +76,3 @@ def train(campaigns: tuple[str, ...], settings_file: Path | None, assignments: t
     with show_progress("Materializing the graph") as listener:
         summary = run_graph(places, "release", chosen, listener)
     _summarize(summary, as_json)
-
-
-@click.command()
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
-def ui(port: int) -> None:
-    """Open Dagster's page on this home (127.0.0.1 only: it has no login)."""
-    places = read_places()
-    folder = prepare_dagster_home(places)
-    environment = {**os.environ, "DAGSTER_HOME": str(folder), "HEIMDALL_HOME": str(places.home)}
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "heimdall_assets.definitions"]
-    # A process group of its own, ended as a whole: dagster dev leaves children behind otherwise.
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)], env=environment, start_new_session=True
-    )
-
-    def stop(*_: object) -> None:
-        os.killpg(process.pid, signal.SIGINT)
-
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, stop)
-    sys.exit(process.wait())

@@ -25,6 +25,16 @@ class StoresResource(dg.ConfigurableResource[Stores]):
         )
 
 
+class LineagePages(dg.ConfigurableResource):
+    """Where people read the lineage of a release; Dagster's page itself shows neither HTML nor files."""
+
+    url: str
+
+    def link(self, version: str) -> dg.UrlMetadataValue:
+        """Return the address of the page of one release."""
+        return dg.MetadataValue.url(f"{self.url}/{version}")
+
+
 class ManifestIOResource(dg.ConfigurableIOManagerFactory[ManifestIOManager]):
     """Makes the IO manager on the same object store."""
 

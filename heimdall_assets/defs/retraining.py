@@ -1,8 +1,10 @@
 """Retraining: when approved data has changed enough. Pure: a decision from facts, nothing asked and nothing started."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Self
 
 from heimdall_assets.specs import RetrainPolicy
 
@@ -17,6 +19,48 @@ class RunState(StrEnum):
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What the sensor saw so far: its cursor, and all that it remembers.
+
+    Attributes:
+        reported: the version of the database that Dagster was told last.
+        fingerprint: of the approved set as it was seen last.
+        changed_first_s: since when the set differs from the released one; None: it does not.
+        changed_last_s: when it changed last.
+    """
+
+    reported: str | None = None
+    fingerprint: str | None = None
+    changed_first_s: float | None = None
+    changed_last_s: float = 0.0
+
+    @classmethod
+    def decode(cls, cursor: str | None) -> Self:
+        """Return what ``cursor`` says; one that cannot be read is as none: the waits begin anew, nothing is lost."""
+        try:
+            seen = cls(**json.loads(cursor or "{}"))
+            texts = all(value is None or isinstance(value, str) for value in (seen.reported, seen.fingerprint))
+            times = all(isinstance(value, int | float) for value in (seen.changed_first_s or 0, seen.changed_last_s))
+        except (ValueError, TypeError):
+            return cls()
+        return seen if texts and times else cls()
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self))
+
+    def see(self, fingerprint: str, released: bool, now_s: float) -> "Watch":
+        """Return the watch after the approved set was seen as ``fingerprint``; ``released``: a model stands for it."""
+        changed = fingerprint != self.fingerprint
+        first_s = now_s if self.changed_first_s is None else self.changed_first_s
+        return Watch(
+            reported=self.reported,
+            fingerprint=fingerprint,
+            changed_first_s=None if released else first_s,  # the next change starts its own wait
+            changed_last_s=now_s if changed else self.changed_last_s,
+        )
+
+
+@dataclass(frozen=True)
 class Change:
     """How two approved sets differ, in sessions."""
 
@@ -24,6 +68,10 @@ class Change:
     withdrawn: int
     revised: int  # in both, but decided anew
     num_before: int
+
+    @property
+    def num_now(self) -> int:
+        return self.num_before + self.added - self.withdrawn
 
     @property
     def total(self) -> int:
@@ -58,7 +106,7 @@ def plan_retraining(
     policy: RetrainPolicy,
     *,
     now_s: float,
-    changed_first_s: float,
+    changed_first_s: float | None,
     changed_last_s: float,
     state: RunState,
     attempts: int,
@@ -69,20 +117,22 @@ def plan_retraining(
     Args:
         change: from the data of the latest release to what is approved now.
         changed_first_s, changed_last_s: when the approved set was first and last seen to differ, seconds.
-        state: of the last run asked for exactly this approved set.
+        state: of the last run asked for exactly this change.
         attempts: runs already asked for it.
-        other_run_active: another retraining is under way.
+        other_run_active: another run that makes these assets is under way.
     """
 
     def wait(reason: str) -> RetrainPlan:
         return RetrainPlan(False, attempts, reason)
 
+    if change.num_now == 0:
+        return wait(f"no session is approved, nothing to train on ({change})")
     if change.total == 0:
-        return wait("nothing changed since the latest release")
+        return wait(f"nothing changed since the latest release ({change.num_before} sessions)")
     if state is RunState.ACTIVE or other_run_active:
         return wait(f"one retraining at a time: a run is under way ({change})")
     if attempts >= policy.max_attempts:
-        return wait(f"gave up on this approved set after {attempts} attempts ({change})")
+        return wait(f"gave up on this approved set after {attempts} attempts; heimdall train says why ({change})")
     if state is RunState.SUCCEEDED:
         return wait(f"a run on exactly this approved set succeeded ({change})")
     quiet_s = now_s - changed_last_s
@@ -95,9 +145,11 @@ def plan_retraining(
     fraction = change.total / max(change.num_before, 1)
     if change.total >= policy.min_changed_sessions:
         return RetrainPlan(True, attempts + 1, f"{change}: at least {policy.min_changed_sessions} sessions changed")
+    if change.withdrawn >= policy.min_withdrawn_sessions:
+        return RetrainPlan(True, attempts + 1, f"{change}: withdrawn sessions do not wait")
     if change.num_before and fraction >= policy.min_changed_fraction:
         return RetrainPlan(True, attempts + 1, f"{change}: at least {policy.min_changed_fraction:.0%} changed")
-    waited_s = now_s - changed_first_s
+    waited_s = 0.0 if changed_first_s is None else now_s - changed_first_s
     if waited_s >= policy.max_wait_s:
         return RetrainPlan(True, attempts + 1, f"{change}: waited {waited_s:.0f} s, the longest allowed")
     return wait(

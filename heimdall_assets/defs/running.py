@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.definitions import build_definitions
+from heimdall_assets.defs.orphans import tag_host
 from heimdall_assets.defs.progress import Listener, listen
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.errors import HeimdallError
@@ -92,11 +93,13 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
 def _execute(places: Places, job: str, instance: dg.DagsterInstance, config: dict[str, Any]) -> Executed:
     if places.executor == "in_process":
         definition = build_definitions(places).resolve_job_def(job)
-        return definition.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+        return definition.execute_in_process(
+            instance=instance, run_config=config, tags=tag_host(), raise_on_error=False
+        )
     # Steps in other processes make the job anew, by name.
     name = ("heimdall_assets.definitions", "resolve_job")
     made = dg.build_reconstructable_job(*name, reconstructable_args=(job,), reconstructable_kwargs=places.share())
-    return dg.execute_job(made, instance, run_config=config, raise_on_error=False)
+    return dg.execute_job(made, instance, run_config=config, tags=tag_host(), raise_on_error=False)
 
 
 def compare_methods(metrics: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,21 +1,25 @@
 """Sensors and schedules: what starts a run with nobody touching anything, and who hears of a failure."""
 
-import json
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
 
 import dagster as dg
 
-from heimdall_assets.defs.retraining import RunState, compare_approved, plan_retraining
+from heimdall_assets.defs.jobs import JOBS
+from heimdall_assets.defs.orphans import fail_orphans
+from heimdall_assets.defs.retraining import RetrainPlan, RunState, Watch, compare_approved, plan_retraining
+from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.errors import HeimdallError
-from heimdall_assets.manifests import Manifest
 from heimdall_assets.specs import DatasetSpec, RetrainPolicy
+from heimdall_assets.stores.baseline import Baseline, list_decisions, read_baseline
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.results import read_parent
-from heimdall_assets.stores.tables import load_table
+
+OpenStores = Callable[[], Stores]
+"""Called at each tick: a database that is away then is a reason to wait, not an error."""
 
 FINGERPRINT_TAG = "heimdall/approved_fingerprint"
+RETRAINING_TAG = "heimdall/retraining"
 RETRAIN_JOB = "release"
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -26,37 +30,87 @@ UNFINISHED = [
 ]
 
 
-def read_released_set(stores: Stores) -> tuple[str | None, dict[str, int]]:
-    """Return fingerprint and sessions (with the decision that approved each) of the latest release's data."""
-    releases = stores.releases.list_releases()
-    if not releases:
-        return None, {}
-    released = Manifest.decode(stores.objects.read_bytes(releases[-1]["manifest"]))
-    snapshot = read_parent(stores.objects, released, "approved_measurements")
-    rows = load_table(stores.objects, snapshot.artifacts["table"])
-    return snapshot.parents["measurement_database"], _list_decisions(rows)
+@dataclass(frozen=True)
+class Sight:
+    """What one look at the stores showed.
+
+    Attributes:
+        database: fingerprint of everything approved: the version of ``measurement_database``.
+        fingerprint: of what is approved and counts for this retraining.
+        decisions: session id -> number of the decision that approved it, of what counts.
+        baseline: what the retraining starts from.
+    """
+
+    database: str
+    fingerprint: str
+    decisions: dict[str, int]
+    baseline: Baseline
+
+    @property
+    def step(self) -> str:
+        """What tells the retraining that is due now from every other one."""
+        return self.baseline.name_step_to(self.fingerprint)
+
+    @property
+    def is_released(self) -> bool:
+        return self.fingerprint == self.baseline.fingerprint
 
 
-def _list_decisions(rows: Any) -> dict[str, int]:
-    sessions = rows.drop_duplicates("session_id")
-    decisions = sessions["approval_event_id"].fillna(0)
-    return {str(name): int(decision) for name, decision in zip(sessions["session_id"], decisions, strict=True)}
+def look(stores: Stores) -> Sight:
+    """Return how the approved set stands to what is released; the rows are read only where they differ."""
+    baseline = read_baseline(stores)
+    everything = DatasetSpec()
+    database = stores.measurements.compute_fingerprint(everything)
+    dataset = baseline.dataset
+    fingerprint = database if dataset == everything else stores.measurements.compute_fingerprint(dataset)
+    if fingerprint == baseline.fingerprint:
+        return Sight(database, fingerprint, baseline.decisions, baseline)
+    return Sight(database, fingerprint, list_decisions(stores.measurements.read_approved(dataset).rows), baseline)
 
 
-def _find_runs(instance: dg.DagsterInstance, fingerprint: str) -> tuple[RunState, int, bool]:
-    """Return state and number of the runs asked for this approved set, and whether any run of the job is active."""
-    mine = instance.get_runs(dg.RunsFilter(tags={FINGERPRINT_TAG: fingerprint}))
-    active = instance.get_runs(dg.RunsFilter(job_name=RETRAIN_JOB, statuses=UNFINISHED))
+def _find_runs(instance: dg.DagsterInstance, step: str) -> tuple[RunState, int, bool]:
+    """Return state and number of the runs asked for this step, and whether any run of the graph is under way."""
+    mine = instance.get_runs(dg.RunsFilter(tags={RETRAINING_TAG: step}))
+    jobs = {str(job.name) for job in JOBS}
+    active = any(
+        # What people ask for in the page has a job name of Dagster's own.
+        run.job_name in jobs or run.job_name.startswith("__ASSET_JOB")
+        for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    )
     if not mine:
-        return RunState.NONE, 0, bool(active)
+        return RunState.NONE, 0, active
     if any(run.status in UNFINISHED for run in mine):
-        return RunState.ACTIVE, len(mine), bool(active)
+        return RunState.ACTIVE, len(mine), active
     if any(run.status == dg.DagsterRunStatus.SUCCESS for run in mine):
-        return RunState.SUCCEEDED, len(mine), bool(active)
-    return RunState.FAILED, len(mine), bool(active)
+        return RunState.SUCCEEDED, len(mine), active
+    return RunState.FAILED, len(mine), active
 
 
-def build_approval_sensor(policy: RetrainPolicy) -> dg.SensorDefinition:
+def _request_run(sight: Sight, plan: RetrainPlan) -> dg.RunRequest:
+    return dg.RunRequest(
+        # The attempt is part of the key: Dagster never runs one key twice, not even after a failure.
+        run_key=f"{sight.step}-{plan.attempt}",
+        run_config=build_run_config(list(sight.baseline.specs)),
+        tags={
+            FINGERPRINT_TAG: sight.fingerprint,
+            RETRAINING_TAG: sight.step,
+            "heimdall/reason": plan.reason[:200],
+            # The sensor counts attempts and asks again itself: Dagster's own retry would run beside it.
+            "dagster/max_retries": "0",
+        },
+    )
+
+
+def _describe_scope(baseline: Baseline) -> str:
+    """Return which sessions count where not all do; empty: all do."""
+    dataset = baseline.dataset
+    if dataset == DatasetSpec():
+        return ""
+    campaigns = f"campaigns {', '.join(dataset.campaigns)}" if dataset.campaigns else "all campaigns"
+    return f"; as in {baseline.settings_of} only {campaigns}, origin {dataset.origin}, count"
+
+
+def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores) -> dg.SensorDefinition:
     """Return the sensor that reports the approved set's version and asks for retraining as ``policy`` says."""
 
     @dg.sensor(
@@ -65,99 +119,59 @@ def build_approval_sensor(policy: RetrainPolicy) -> dg.SensorDefinition:
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Notices approvals and withdrawals, reports the new version of measurement_database, and asks for "
-        "retraining when enough has changed.",
+        "retraining with the champion's settings when enough has changed.",
     )
-    def approved_measurements_sensor(
-        context: dg.SensorEvaluationContext, stores: dg.ResourceParam[Stores]
-    ) -> dg.SensorResult:
-        cursor = json.loads(context.cursor or "{}")
-        dataset = DatasetSpec()
-        try:
-            fingerprint = stores.measurements.compute_fingerprint(dataset)
-            released_fingerprint, released = read_released_set(stores)
-            same = fingerprint == released_fingerprint
-            now = released if same else _list_decisions(stores.measurements.read_approved(dataset).rows)
-        except (HeimdallError, OSError) as error:
-            return dg.SensorResult(skip_reason=f"the database cannot be read now, asking again: {error!s:.300}")
+    def approved_measurements_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        from sqlalchemy.exc import SQLAlchemyError  # listing the graph loads no database
 
+        try:
+            sight = look(open_stores())
+        except (HeimdallError, SQLAlchemyError, OSError) as error:
+            said = " ".join(str(error).split())
+            return dg.SensorResult(skip_reason=f"the stores cannot be read now, asking again: {said:.300}")
         now_s = time.time()
+        seen = Watch.decode(context.cursor)
+        watch = seen.see(sight.fingerprint, sight.is_released, now_s)
         events = []
-        if fingerprint != cursor.get("fingerprint"):
-            events.append(dg.AssetMaterialization("measurement_database", tags={"dagster/data_version": fingerprint}))
-            first_s = cursor.get("changed_first_s")
-            cursor = {
-                "fingerprint": fingerprint,
-                "changed_first_s": now_s if first_s is None else first_s,
-                "changed_last_s": now_s,
-            }
-        if same:
-            cursor["changed_first_s"] = None  # the next change starts its own wait
-        state, attempts, other = _find_runs(context.instance, fingerprint)
+        if sight.database != seen.reported:
+            tags = {"dagster/data_version": sight.database}
+            events.append(dg.AssetMaterialization("measurement_database", tags=tags))
+            watch = replace(watch, reported=sight.database)
+        for run_id in fail_orphans(context.instance):
+            context.log.warning(f"run {run_id}: its process is gone, reported as failed")
+        state, attempts, other = _find_runs(context.instance, sight.step)
         plan = plan_retraining(
-            compare_approved(released, now),
+            compare_approved(sight.baseline.decisions, sight.decisions),
             policy,
             now_s=now_s,
-            changed_first_s=now_s if same else cursor["changed_first_s"],
-            changed_last_s=cursor["changed_last_s"],
+            changed_first_s=watch.changed_first_s,
+            changed_last_s=watch.changed_last_s,
             state=state,
             attempts=attempts,
             other_run_active=other,
         )
-        requests = []
-        if plan.request:
-            # The attempt is part of the key: Dagster never runs one key twice, not even after a failure.
-            requests.append(
-                dg.RunRequest(
-                    run_key=f"{fingerprint}-{plan.attempt}",
-                    tags={FINGERPRINT_TAG: fingerprint, "heimdall/reason": plan.reason[:200]},
-                )
-            )
         return dg.SensorResult(
-            run_requests=requests,
+            run_requests=[_request_run(sight, plan)] if plan.request else [],
             asset_events=events,
-            cursor=json.dumps(cursor),
-            skip_reason=None if plan.request else plan.reason,
+            cursor=watch.encode(),
+            skip_reason=None if plan.request else plan.reason + _describe_scope(sight.baseline),
         )
 
     return approved_measurements_sensor
 
 
-Notifier = Callable[[str, str], None]
-"""Called with a title and a text."""
+def build_weekly_schedule(open_stores: OpenStores) -> dg.ScheduleDefinition:
+    """Return the schedule that retrains each week with the settings that the sensor would take."""
 
-
-def post_webhook(url: str) -> Notifier:
-    """Return a notifier that posts ``{"title", "text"}`` as JSON to ``url``."""
-
-    def notify(title: str, text: str) -> None:
-        import requests
-
-        requests.post(url, json={"title": title, "text": text}, timeout=10).raise_for_status()
-
-    return notify
-
-
-def build_failure_sensor(notify: Notifier | None) -> dg.SensorDefinition:
-    """Return the sensor that tells of failed runs: always in its log, and to ``notify`` where there is one."""
-
-    @dg.run_failure_sensor(
-        name="failed_run_sensor", default_status=dg.DefaultSensorStatus.RUNNING, monitor_all_code_locations=False
+    @dg.schedule(
+        name="weekly_retraining",
+        job_name=RETRAIN_JOB,
+        cron_schedule="0 3 * * 0",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Retrains every Sunday at 03:00 UTC, changed or not, with the champion's settings. Off by default.",
     )
-    def failed_run_sensor(context: dg.RunFailureSensorContext) -> None:
-        """Tells of failed runs."""
-        title = f"Run {context.dagster_run.run_id} of {context.dagster_run.job_name} failed"
-        context.log.error(f"{title}: {context.failure_event.message}")
-        if notify is not None:
-            notify(title, str(context.failure_event.message))
+    def weekly_retraining() -> dg.RunRequest:
+        return dg.RunRequest(run_config=build_run_config(list(read_baseline(open_stores()).specs)))
 
-    return failed_run_sensor
-
-
-weekly_retraining = dg.ScheduleDefinition(
-    name="weekly_retraining",
-    job_name=RETRAIN_JOB,
-    cron_schedule="0 3 * * 0",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Retrains every Sunday at 03:00 UTC, changed or not. Off by default.",
-)
+    return weekly_retraining

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heimdall_assets.errors import StorageError
+from heimdall_assets.errors import NotFound, StorageError
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, encode_canonical_json
 from heimdall_assets.stores.objects import ObjectStore
 
@@ -131,15 +131,24 @@ class ExperimentStore:
         return str(made.version)
 
     def mirror_aliases(self, objects: ObjectStore, aliases: Mapping[str, str | None]) -> bool:
-        """Make the registered model's aliases those of the ledger; return whether anything had to be said to MLflow."""
+        """Make the registered model's aliases those of the ledger; return whether anything had to be said to MLflow.
+
+        Raises:
+            NotFound: MLflow was never told of one of the releases; the other aliases are set.
+        """
         told = _read_note(objects, "experiments/aliases")
         if told == dict(aliases):
             return False
         client = self.open_client()
+        unknown = []
         for alias, version in aliases.items():
             number = None if version is None else self._find_version(client, version)
             if number is not None:
                 client.set_registered_model_alias(REGISTERED_MODEL, alias, number)
+            elif version is not None:
+                unknown.append(f"{alias} {version}")
+        if unknown:
+            raise NotFound(f"{', '.join(unknown)}: found no registered version, it was released untracked")
         data = encode_canonical_json(dict(aliases))
         objects.write_reference("experiments/aliases", objects.put_bytes(data, JSON_MEDIA_TYPE).digest)
         return True

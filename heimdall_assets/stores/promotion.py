@@ -48,6 +48,11 @@ def find_alias(stores: Stores, alias: str) -> str | None:
         return None
 
 
+def read_aliases(stores: Stores) -> dict[str, str | None]:
+    """Return the version behind each alias that a promotion may set."""
+    return {alias: find_alias(stores, alias) for alias in (CHAMPION, CHALLENGER)}
+
+
 def find_obstacles(stores: Stores, version: str) -> list[str]:
     """Return what keeps a release from being used at all, one line each; checked now, on the bytes as they are."""
     obstacles = stores.releases.find_problems(version)

@@ -15,6 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
+from heimdall_assets.places import read_places
+from heimdall_assets.specs import TrainingSpec
+from heimdall_assets.stores.experiments import REGISTERED_MODEL, ExperimentStore
 from heimdall_assets_tests.homes import fill_home, make_places, release
 
 
@@ -277,3 +280,44 @@ def test_another_setting_names_the_first_stage_that_comes_out_otherwise(heimdall
     assert any("weights.safetensors" in line for line in differences["trained_checkpoint"])
     assert differences["spectrogram_features"] == []
     assert "DatasetSpec" in one_error(heimdall("reproduce", "latest", "--set", "DatasetSpec.origin=both", code=2))
+
+
+@pytest.mark.filterwarnings(
+    # Habits of MLflow and of what it imports.
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::ResourceWarning",
+)
+def test_mlflow_hears_of_a_promotion_at_once_and_its_absence_costs_one_line(heimdall, home, monkeypatch, tmp_path):
+    """The last of this file: it makes a second release."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    places = read_places()
+    release(places, TrainingSpec(max_epochs=1, num_threads=1))  # untracked
+    monkeypatch.setenv("HEIMDALL_TRACKING", "on")
+    store = ExperimentStore(places.mlflow_uri, places.mlflow_artifacts)
+    releases = places.open_stores().releases
+    versions = [record["version"] for record in releases.list_releases()]
+    assert versions == ["v1.0.0", "v1.1.0"]
+
+    untold = heimdall("models", "promote", "v1.1.0", "--by", "me", "--reason", "faster")
+    assert "found no registered version, it was released untracked" in untold.stderr
+    for version in versions:
+        store.register_release(None, version, releases.folder(version), "sha256:r")
+    for command, champion in (("promote", "v1.1.0"), ("rollback", "v1.0.0")):
+        model = ("v1.1.0",) if command == "promote" else ()
+        said = heimdall("models", command, *model, "--by", "me", "--reason", "seen in the field", "--json")
+        assert json.loads(said.stdout) == {"champion": champion}
+        assert "Warning" not in said.stderr
+        told = store.open_client().get_model_version_by_alias(REGISTERED_MODEL, "champion")
+        assert told.tags["heimdall.version"] == champion
+    challenger = store.open_client().get_model_version_by_alias(REGISTERED_MODEL, "challenger")
+    assert challenger.tags["heimdall.version"] == "v1.1.0"
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/none.db")
+    away = heimdall("models", "promote", "v1.1.0", "--by", "me", "--reason", "again")
+    assert [line.partition(":")[0] for line in away.stderr.strip().splitlines()] == ["Warning"]
+    assert releases.resolve("champion") == "v1.1.0"
+    monkeypatch.setenv("HEIMDALL_TRACKING", "off")
+    assert heimdall("models", "rollback", "--by", "me", "--reason", "quietly").stderr == ""
+    assert list(tmp_path.iterdir()) == []

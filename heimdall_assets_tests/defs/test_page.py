@@ -5,17 +5,13 @@ With ``HEIMDALL_PICTURES`` set to a folder, the README's pictures are taken into
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from heimdall_assets_tests.homes import fill_home, release
+from heimdall_assets_tests.serving import find_free_port, run_page
 
 pytestmark = pytest.mark.browser
 
@@ -42,46 +38,12 @@ def browser(page_address):
 
 @pytest.fixture(scope="module")
 def page_address(tmp_path_factory):
-    """A home that was released once, and its page on a free port, in a process group of its own."""
-    home = tmp_path_factory.mktemp("page")
-    places = fill_home(home)
-    release(places)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = Path(home / "page.log").open("wb")  # noqa: SIM115 - closed when the page has ended
-    process = subprocess.Popen(
-        [*f"{sys.executable} -m dagster dev -m heimdall_assets.definitions --host 127.0.0.1 --port {port}".split()],
-        env={**os.environ, "HEIMDALL_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")},
-        cwd=home,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/server_info", process, home / "page.log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        for name in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, name)
-            except ProcessLookupError:
-                break
-            time.sleep(2)
-        process.wait(timeout=30)
-        log.close()
-
-
-def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"the page did not open: {log.read_text()[-3000:]}")
+    """A home that was released once, and its page as `make ui` opens it."""
+    lineage_port = find_free_port()
+    places = fill_home(tmp_path_factory.mktemp("page"))
+    release(replace(places, lineage_url=f"http://127.0.0.1:{lineage_port}"))
+    with run_page(places.home, lineage_port=lineage_port) as page:
+        yield page.address
 
 
 def take(page, name: str) -> None:
@@ -119,5 +81,23 @@ def test_a_run_asked_for_in_the_page_succeeds_and_lineage_and_plots_are_there(br
     page.get_by_text("[Show Markdown]").nth(1).click()
     page.locator('img[src^="data:image/svg+xml"]').first.wait_for()
     take(page, "evaluation")
+
+    page.goto(f"{page_address}/assets/trained_checkpoint")
+    for said in ("An interrupted training resumes", "training", "heimdall", "PyTorch", "best_val_loss"):
+        page.get_by_text(said).first.wait_for()  # description, group, owner, kind, figures
+    page.get_by_text("Plots", exact=True).click()
+    page.get_by_text("val_loss", exact=True).first.wait_for()  # one observation per epoch
+    page.locator("canvas").first.wait_for()
+    take(page, "curves")
+
+    page.goto(f"{page_address}/assets/iq_files")
+    page.get_by_text("measurement_id").first.wait_for()  # a table
     assert not [url for url in outside if not url.startswith(("data:", "blob:"))]
+
+    page.goto(f"{page_address}/assets/model_release")
+    with context.expect_page() as opened:
+        page.get_by_role("link", name="/v1.0.0").first.click()
+    opened.value.get_by_text("Where v1.0.0 comes from").wait_for()
+    assert opened.value.locator("svg circle").count()  # its map
+    take(opened.value, "provenance")
     context.close()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heimdall_assets.defs.retraining import Change, RunState, compare_approved, plan_retraining
+from heimdall_assets.defs.retraining import Change, RunState, Watch, compare_approved, plan_retraining
 from heimdall_assets.specs import RetrainPolicy
 
 POLICY = RetrainPolicy(
@@ -37,6 +37,28 @@ def test_changes_are_counted_once_each(before, now):
     assert compare_approved(now, now).total == 0
 
 
+def test_where_nothing_is_left_no_run_is_wasted():
+    found = plan(change(withdrawn=20, num_before=20))
+    assert not found.request
+    assert "no session is approved" in found.reason
+
+
+def test_the_cursor_survives_and_a_broken_one_is_as_none():
+    watch = Watch("d1", "f1", 10.0, 20.0)
+    assert Watch.decode(watch.encode()) == watch
+    for broken in (None, "", "{", "[]", '{"unknown": 1}', '{"fingerprint": 3}', '{"changed_last_s": "soon"}', "null"):
+        assert Watch.decode(broken) == Watch()
+
+
+def test_waits_begin_with_the_first_change_and_quiet_with_the_last():
+    seen = Watch().see("a", True, 5.0)
+    assert seen.changed_first_s is None
+    seen = seen.see("b", False, 10.0).see("b", False, 15.0).see("c", False, 20.0).see("c", False, 25.0)
+    assert (seen.changed_first_s, seen.changed_last_s) == (10.0, 20.0)
+    # What is released may move while the set stands still: the wait begins then.
+    assert seen.see("c", True, 30.0).see("c", False, 35.0).changed_first_s == 35.0
+
+
 def test_nothing_changed_asks_for_nothing():
     found = plan(change())
     assert not found.request
@@ -56,6 +78,13 @@ def test_a_small_change_waits_for_the_longest_wait():
     late = plan(change(added=1), now_s=1000.0)
     assert late.request
     assert "waited" in late.reason
+
+
+def test_a_withdrawal_does_not_wait_for_others():
+    assert "do not wait" in plan(change(withdrawn=1, num_before=100_000)).reason
+    patient = POLICY.model_copy(update={"min_withdrawn_sessions": 2})
+    facts = {"now_s": 500.0, "changed_first_s": 0.0, "changed_last_s": 0.0, "attempts": 0, "other_run_active": False}
+    assert not plan_retraining(change(withdrawn=1), patient, state=RunState.NONE, **facts).request
 
 
 def test_a_share_of_a_small_set_is_enough():

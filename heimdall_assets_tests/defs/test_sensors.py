@@ -9,17 +9,19 @@ from threading import Thread
 import dagster as dg
 import pytest
 
+from heimdall_assets.definitions import build_definitions
+from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.sensors import (
     FINGERPRINT_TAG,
+    RETRAINING_TAG,
     build_approval_sensor,
-    build_failure_sensor,
-    post_webhook,
-    weekly_retraining,
+    build_weekly_schedule,
+    look,
 )
 from heimdall_assets.domain import ApprovalStatus
-from heimdall_assets.places import prepare_dagster_home
-from heimdall_assets.specs import RetrainPolicy
-from heimdall_assets_tests.homes import SIMULATION, fill_home, release
+from heimdall_assets.specs import DatasetSpec, RetrainPolicy, TrainingSpec
+from heimdall_assets.stores.promotion import promote_release
+from heimdall_assets_tests.homes import SIMULATION, TINY, fill_home, make_places, release
 
 EAGER = RetrainPolicy(min_changed_sessions=2, quiet_period_s=0, max_attempts=2)
 
@@ -33,10 +35,8 @@ def released(tmp_path_factory):
 
 
 def tick(places, instance, cursor=None, policy=EAGER):
-    context = dg.build_sensor_context(
-        instance=instance, cursor=cursor, resources={"stores": places.open_stores()}, sensor_name="s"
-    )
-    return build_approval_sensor(policy).evaluate_tick(context)
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="s")
+    return build_approval_sensor(policy, places.open_stores).evaluate_tick(context)
 
 
 def finish(instance, request, status):
@@ -87,28 +87,25 @@ def test_approval_and_withdrawal_lead_to_a_run_each_and_a_failed_one_is_asked_fo
 def test_a_database_that_is_away_for_a_while_loses_nothing(released, tmp_path):
     with dg.instance_for_test() as instance:
         cursor = tick(released, instance).cursor
-        stores = released.open_stores()
         path = released.home / "heimdall.db"
-        stores.measurements.close()
         away = tmp_path / "away.db"
         shutil.move(path, away)
         os.mkdir(path)  # not even a new one can be made in its place
         try:
-            context = dg.build_sensor_context(
-                instance=instance, cursor=cursor, resources={"stores": stores}, sensor_name="s"
-            )
-            skipped = build_approval_sensor(EAGER).evaluate_tick(context)
+            skipped = tick(released, instance, cursor)  # opening the stores fails, as it would in the page
         finally:
             os.rmdir(path)
             shutil.move(away, path)
         assert "cannot be read now" in skipped.skip_message
         assert skipped.cursor in (None, cursor)
+        assert not skipped.run_requests
         assert not tick(released, instance, cursor).asset_events
 
 
 def test_the_sensor_keeps_its_cursor_small_and_readable(released):
     with dg.instance_for_test() as instance:
         assert set(json.loads(tick(released, instance).cursor)) == {
+            "reported",
             "fingerprint",
             "changed_first_s",
             "changed_last_s",
@@ -154,6 +151,95 @@ def test_a_failure_reaches_the_webhook():
     assert result.run_id in heard[0]["title"]
 
 
-def test_the_weekly_schedule_is_off_until_somebody_turns_it_on(released):
-    assert weekly_retraining.default_status == dg.DefaultScheduleStatus.STOPPED
-    assert prepare_dagster_home(released).joinpath("dagster.yaml").exists()
+def test_the_weekly_schedule_is_off_until_somebody_turns_it_on_and_keeps_the_settings(released):
+    schedule = build_weekly_schedule(released.open_stores)
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+    with dg.instance_for_test() as instance:
+        (request,) = schedule.evaluate_tick(dg.build_schedule_context(instance)).run_requests
+    assert request.run_config["ops"]["trained_checkpoint"]["config"]["model"]["width"] == 16
+
+
+def test_a_webhook_that_is_away_fails_the_tick_and_not_silently():
+    with dg.instance_for_test() as instance:
+        job = dg.job(name="failing")(lambda: None)
+        run = instance.create_run_for_job(job)
+        event = dg.DagsterEvent(event_type_value="PIPELINE_FAILURE", job_name="failing", message="no power")
+        context = dg.build_run_status_sensor_context(
+            sensor_name="failed_run_sensor", dagster_instance=instance, dagster_run=run, dagster_event=event
+        ).for_run_failure()
+        with pytest.raises(OSError, match="refused"):
+            build_failure_sensor(post_webhook("http://127.0.0.1:9/"))(context)
+
+
+def test_the_page_starts_with_both_sensors_on(tmp_path):
+    sensors = build_definitions(make_places(tmp_path)).get_repository_def().sensor_defs
+    assert {sensor.name: sensor.default_status for sensor in sensors} == {
+        "approved_measurements_sensor": dg.DefaultSensorStatus.RUNNING,
+        "failed_run_sensor": dg.DefaultSensorStatus.RUNNING,
+    }
+
+
+def test_a_home_without_anything_waits_and_its_first_run_takes_the_defaults(tmp_path):
+    places = make_places(tmp_path)
+    with dg.instance_for_test() as instance:
+        assert "no session is approved" in tick(places, instance).skip_message
+        assert look(places.open_stores()).baseline.specs == ()
+
+
+def test_retraining_keeps_the_champions_settings(released):
+    names = [row["id"] for row in released.open_stores().measurements.list_sessions()][:2]
+    released.open_stores().measurements.decide(names, ApprovalStatus.REJECTED, "auditor", "wrong")
+    with dg.instance_for_test() as instance:
+        (request,) = tick(released, instance).run_requests
+    assert request.tags["dagster/max_retries"] == "0"  # the sensor asks again, Dagster does not
+    training = request.run_config["ops"]["trained_checkpoint"]["config"]["training"]
+    assert training == next(spec for spec in TINY if isinstance(spec, TrainingSpec)).dump()
+    job = build_definitions(released).resolve_job_def("release")
+    dg.validate_run_config(job, request.run_config)
+
+
+def test_a_run_that_somebody_asked_for_in_the_page_is_waited_for(released):
+    stores = released.open_stores().measurements
+    stores.decide([stores.list_sessions()[5]["id"]], ApprovalStatus.REJECTED, "auditor", "wrong")
+    with dg.instance_for_test() as instance:
+        instance.create_run_for_job(dg.job(name="__ASSET_JOB")(lambda: None))
+        assert "one retraining at a time" in tick(released, instance).skip_message
+        assert not tick(released, instance).run_requests
+    with dg.instance_for_test() as instance:
+        instance.create_run_for_job(dg.job(name="of_somebody_else")(lambda: None))
+        assert tick(released, instance).run_requests
+
+
+def test_the_way_back_to_an_earlier_set_is_a_retraining_too(tmp_path):
+    """Approve, release, approve more, release, withdraw those: the set is the first one again, and is asked for."""
+    places = fill_home(tmp_path)
+    stores = places.open_stores().measurements
+    late = [row["id"] for row in stores.list_sessions()][-2:]
+    stores.decide(late, ApprovalStatus.REJECTED, "auditor", "not yet")
+    with dg.instance_for_test() as instance:
+        (first,) = tick(places, instance, policy=RetrainPolicy(quiet_period_s=0)).run_requests
+        finish(instance, first, dg.DagsterRunStatus.SUCCESS)
+        release(places)
+        assert "nothing changed" in tick(places, instance).skip_message
+
+        stores.decide(late, ApprovalStatus.APPROVED, "auditor", "now")
+        (second,) = tick(places, instance).run_requests
+        finish(instance, second, dg.DagsterRunStatus.SUCCESS)
+        assert release(places)["version"] == "v1.0.1"
+        assert "nothing changed" in tick(places, instance).skip_message
+
+        stores.decide(late, ApprovalStatus.REJECTED, "auditor", "wrong after all")
+        (third,) = tick(places, instance).run_requests
+        assert third.tags[FINGERPRINT_TAG] == first.tags[FINGERPRINT_TAG]
+        assert third.tags[RETRAINING_TAG] != first.tags[RETRAINING_TAG]
+        finish(instance, third, dg.DagsterRunStatus.SUCCESS)
+        assert release(places)["version"] == "v1.0.0"  # the same model is released once
+        assert "nothing changed" in tick(places, instance).skip_message
+
+        # An experiment beside it changes nothing: what counts is the champion's question.
+        release(places, TrainingSpec(max_epochs=1, num_threads=1), DatasetSpec(origin="simulated"))
+        assert "nothing changed" in tick(places, instance).skip_message
+        promote_release(places.open_stores(), "v1.1.0", "me", "only what is simulated")
+        assert look(places.open_stores()).baseline.dataset == DatasetSpec(origin="simulated")
+        scoped = tick(places, instance)
+        assert "as in v1.1.0 only all campaigns, origin simulated, count" in scoped.skip_message

@@ -20,11 +20,11 @@ def champion_model(
 
     Decided at this moment, on the same frozen test sessions; who decided and why stands in the ledger.
     """
-    from heimdall_assets.stores.promotion import CHALLENGER, CHAMPION, find_alias, settle_release
+    from heimdall_assets.stores.promotion import CHAMPION, read_aliases, settle_release
 
     decision = settle_release(stores, model_release.summary["version"], config.pure())
-    champion = find_alias(stores, CHAMPION)
-    aliases = {CHAMPION: champion, CHALLENGER: find_alias(stores, CHALLENGER)}
+    aliases = read_aliases(stores)
+    champion = aliases[CHAMPION]
     tracking.tell(context, "mirror aliases", lambda store: store.mirror_aliases(stores.objects, aliases))
     manifest = Manifest(
         kind="champion_model",

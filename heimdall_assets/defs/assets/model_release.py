@@ -4,6 +4,7 @@ import dagster as dg
 
 from heimdall_assets.defs.events import find_checks, find_events
 from heimdall_assets.defs.progress import report_to
+from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.lineage.walk import walk_manifests
@@ -25,6 +26,7 @@ def model_release(
     evaluation_metrics: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: ExperimentTracking,
+    lineage_pages: LineagePages,
 ) -> dg.MaterializeResult:
     """The released model: ONNX file, settings, figures, model card and provenance under one version.
 
@@ -56,6 +58,7 @@ def model_release(
         result,
         {
             "version": version,
+            "lineage": lineage_pages.link(version),
             "folder": dg.MetadataValue.path(str(stores.releases.folder(version))),
             "model_card": dg.MetadataValue.md(stores.releases.read_file(version, "README.md").decode()),
         },

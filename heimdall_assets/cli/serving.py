@@ -1,0 +1,108 @@
+"""``heimdall ui``: Dagster's page, its daemon and the lineage pages, started together and ended together."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import click
+
+from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.places import LINEAGE_URL, Places, prepare_dagster_home, read_places
+
+STOP_S = 60.0
+"""A training that is under way may take this long to save what it has; then everything is killed."""
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child must not load anything
+
+
+@click.command()
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--lineage-port",
+    type=click.IntRange(1, 65535),
+    help=f"Of the lineage pages; default: that of HEIMDALL_LINEAGE_URL ({LINEAGE_URL}).",
+)
+def ui(port: int, lineage_port: int | None) -> None:
+    """Open Dagster's page on this home (127.0.0.1 only: it has no login), with the lineage pages beside it."""
+    from heimdall_assets.cli.lineage_pages import HOST, LineageServer
+
+    places = read_places()
+    folder = prepare_dagster_home(places)
+    chosen = lineage_port or _choose_lineage_port(places)
+    # Whoever sits behind a proxy names its address; else the links lead to the port itself.
+    url = places.lineage_url if os.environ.get("HEIMDALL_LINEAGE_URL") else f"http://{HOST}:{chosen}"
+    _check_port(HOST, port)
+    server = LineageServer(places.open_stores, chosen, url)
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(folder),
+        "HEIMDALL_HOME": str(places.home),
+        "HEIMDALL_LINEAGE_URL": url,
+    }
+    click.echo(f"Dagster's page: http://{HOST}:{port}   lineage of releases: {url}   end with Ctrl+C")
+    try:
+        sys.exit(_run_dagster(HOST, port, environment, server.start))
+    finally:
+        server.stop()
+
+
+def _choose_lineage_port(places: Places) -> int:
+    parts = urlsplit(places.lineage_url)
+    own = parts.hostname in ("127.0.0.1", "localhost") and parts.port is not None
+    return int(parts.port if own and parts.port else urlsplit(LINEAGE_URL).port or 0)
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InvalidSetting(
+                f"page: port {port} of {host} cannot be had ({error.strerror}); choose one with --port"
+            ) from error
+
+
+def _end_with_parent() -> None:
+    # Else a killed `heimdall ui` leaves sensors behind that go on starting runs.
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _run_dagster(host: str, port: int, environment: dict[str, str], on_start: Callable[[], None]) -> int:
+    """Run ``dagster dev`` until it ends or somebody ends us; return its exit status."""
+    command = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m", "dagster", "dev"]
+    command += ["-m", "heimdall_assets.definitions", "--host", host, "--port", str(port)]
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    # Before the process: started by a shell that ignores interrupts, it would inherit that and never end.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, stop)
+    # A process group of its own, ended as a whole: dagster dev leaves children behind otherwise.
+    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
+    on_start()
+    while not stopping and process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+    return _end_group(process)
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> int:
+    """Interrupt the whole group, wait for its leader, kill what is left; return the leader's exit status."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
