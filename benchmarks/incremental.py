@@ -123,8 +123,8 @@ def render(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     if any(row["run"] == MORE for row in rows):
         lines += [
             "",
-            f"{MORE} are {spectrograms} recordings: their spectrograms and the delays of {arrivals} sessions are computed "
-            "(as far as a recording is usable), nothing of the others.",
+            f"{MORE} are {spectrograms} recordings: their spectrograms and the delays of {arrivals} sessions are "
+            "computed (as far as a recording is usable), nothing of the others.",
         ]
     lines.append("")
     return "\n".join(lines)
