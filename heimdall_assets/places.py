@@ -47,6 +47,7 @@ concurrency:
     max_concurrent_runs: 1  # two at once would read each other's inputs
 run_monitoring:
   enabled: true
+  start_timeout_seconds: 900
   free_slots_after_run_end_seconds: 30
 run_retries:
   enabled: true

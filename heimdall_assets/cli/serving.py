@@ -17,6 +17,9 @@ from heimdall_assets.places import LINEAGE_URL, Places, prepare_dagster_home, re
 
 STOP_S = 60.0
 """A training that is under way may take this long to save what it has; then everything is killed."""
+# On a busy machine a run's process needs more than Dagster's own minute to start, and is then given up while it starts.
+PATIENCE = {"DAGSTER_GRPC_TIMEOUT_SECONDS": "600", "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600"}
+"""What Dagster reads from its environment; what is set already wins."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child must not load anything
 
@@ -40,6 +43,7 @@ def ui(port: int, lineage_port: int | None) -> None:
     _check_port(HOST, port)
     server = LineageServer(places.open_stores, chosen, url)
     environment = {
+        **PATIENCE,
         **os.environ,
         "DAGSTER_HOME": str(folder),
         "HEIMDALL_HOME": str(places.home),
