@@ -19,7 +19,6 @@ from heimdall_assets.domain import ClockClass, Position
 from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import EvaluationSpec
-from heimdall_assets.stores.imports import Stated
 
 
 def write_position(found: dict[str, Any], as_json: bool) -> None:
@@ -86,7 +85,7 @@ def predict(
         found = predict_files(stores, model, paths, collect_receivers(receivers), stated, ClockClass(clock))
         write_position(found, as_json)
         return
-    if receivers or stated != Stated() or clock != "none":
+    if receivers or stated != read_stated(None, None, None) or clock != "none":
         raise InvalidSetting(f"session {recordings[0]}: found options about files, expected none or files that exist")
     write_position(predict_stored(stores, model, recordings[0]), as_json)
 

@@ -6,14 +6,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from heimdall_assets.errors import HeimdallError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _LONGEST_VALUE = 200
 
@@ -68,7 +68,13 @@ def write_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     if not rows:
         write_line(title)
         return
-    table = Table(title=title, title_justify="left", title_style="bold")
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for index, column in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -85,6 +91,9 @@ def write_fields(fields: Mapping[str, Any]) -> None:
         for name, text in known.items():
             click.echo(f"{name:<{width}}  {text}")
         return
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", min_width=width)
     grid.add_column(overflow="fold")
@@ -112,6 +121,8 @@ def write_comparison(title: str, rows: Sequence[Mapping[str, Any]], worse_than: 
 
 def write_line(text: str) -> None:
     """Print ``text``; a terminal breaks it between words, a pipe gets one line."""
+    from rich.text import Text
+
     _console().print(Text(text), soft_wrap=not sys.stdout.isatty())
 
 
@@ -119,7 +130,9 @@ def _format_share(share: float | None) -> str:
     return "-" if share is None or math.isnan(share) else f"{share:.0%}"
 
 
-def _console() -> Console:
+def _console() -> "Console":
+    from rich.console import Console  # slow to load: whoever asks for help, or for JSON, needs no table
+
     return Console(width=None if sys.stdout.isatty() else 140)
 
 
@@ -136,6 +149,7 @@ def _format(value: Any) -> str:
 @contextmanager
 def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
     """Yield a listener (asset, what, done, total) that draws one bar per piece of work, with time left, on stderr."""
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -144,6 +158,7 @@ def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
 
     bar = Progress(
         TextColumn("{task.description}"),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli.output import json_option, write_fields, write_json, write_table
+from heimdall_assets.cli.output import json_option, write_fields, write_json, write_line, write_table
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.places import read_places
@@ -61,7 +61,7 @@ def show(session: str, as_json: bool) -> None:
     write_fields(_describe_session(found))
     _write_receivers(found)
     for event in found["approval_events"]:
-        click.echo(f"{event['decision']} by {event['decided_by']}, {event['decided_at']}: {event['reason']}")
+        write_line(f"{event['decision']} by {event['decided_by']}, {event['decided_at']}: {event['reason']}")
 
 
 def _describe_session(found: dict[str, Any]) -> dict[str, Any]:
@@ -90,16 +90,14 @@ def _describe_receiver(row: dict[str, Any], station: dict[str, Any]) -> dict[str
     latitude, longitude = (
         row[f"receiver_{name}"] if moves else station.get(name) for name in ("latitude", "longitude")
     )
-    seconds, rate_hz = row.get("duration_seconds"), row.get("iq_sample_rate")
-    parts = [f"{seconds:.4g} s" if seconds else "", f"{rate_hz:.0f} Hz" if rate_hz else ""]
     return {
         "station": station.get("name") or row["websdr_station_id"],
         "latitude": _format_degrees(latitude),
         "longitude": _format_degrees(longitude),
         "clock": station.get("clock_class"),
-        "level dB": row.get("signal_strength_db"),
-        "SNR dB": row.get("snr_db"),
-        "IQ": ", ".join(part for part in parts if part),
+        "dB": row.get("signal_strength_db"),
+        "SNR": row.get("snr_db"),
+        "IQ s": row.get("duration_seconds") if row.get("iq_data_location") else None,
     }
 
 

@@ -1,14 +1,16 @@
 """Stating: what files cannot say, said on the command line; one reading of it for every command that takes files."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from heimdall_assets.domain import ClockClass, Position, Source, check_name
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.stores.identities import make_source
-from heimdall_assets.stores.imports import Stated
+
+if TYPE_CHECKING:
+    from heimdall_assets.stores.imports import Stated
 
 Command = Callable[..., None]
 
@@ -53,12 +55,14 @@ def receiver_option(required: bool) -> Callable[[Command], Command]:
     )
 
 
-def read_stated(rate_hz: float | None, start: str | None, frequency_hz: float | None) -> Stated:
+def read_stated(rate_hz: float | None, start: str | None, frequency_hz: float | None) -> "Stated":
     """Return what ``--rate-hz``, ``--start`` and ``--frequency-hz`` say.
 
     Raises:
         InvalidSetting: ``start`` is no time with a zone.
     """
+    from heimdall_assets.stores.imports import Stated
+
     return Stated(rate_hz, None if start is None else parse_start(start), frequency_hz)
 
 

@@ -192,8 +192,9 @@ def test_npy_files_are_predicted_with_what_they_cannot_say(heimdall, home, tmp_p
     assert len(json.loads(heimdall("sessions", "list", "--json").stdout)) == before
     assert "found no start, expected it stated" in one_error(heimdall(*command, code=2))
     assert "found no time zone" in one_error(heimdall(*command, "--start", start[:-1], code=2))
-    untimed = one_error(heimdall(*command, "--start", start, code=2))
-    assert "0 of 4 recordings of the session are timed" in untimed
+    untimed = json.loads(heimdall(*command, "--start", start, "--json").stdout)
+    assert "0 of 4 recordings of the session are timed" in untimed["refused"][0]
+    assert untimed["ellipse_90"]["semi_minor_m"] > 50e3  # told by nothing but where the receivers stand
     session = json.loads(heimdall("sessions", "list", "--json").stdout)[0]["id"]
     assert "options about files" in one_error(heimdall("predict", "latest", session, "--clock", "gnss", code=2))
 
