@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from heimdall_assets.errors import CorruptObject, InvalidInput, NotFound
 from heimdall_assets.specs import TrainingSpec
@@ -116,7 +117,7 @@ class _ResumableStopping(EarlyStopping):
 
 
 class BreakOffKeeper(Callback):
-    """Saves where a run was broken off, and remembers a KeyboardInterrupt: Lightning makes an exit of it.
+    """Saves where a run was broken off, and remembers Ctrl+C and SIGTERM: Lightning makes an exit of both.
 
     Lightning's own ``OnExceptionCheckpoint`` is not used: with it in place a fresh run silently resumes an earlier one.
     """
@@ -128,5 +129,5 @@ class BreakOffKeeper(Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         with contextlib.suppress(OSError):  # where the disk is what failed, the first error is the one to show
             trainer.save_checkpoint(self.folder / EMERGENCY)
-        if isinstance(exception, KeyboardInterrupt):
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
             self.seen = exception

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,12 +85,21 @@ def test_folder_holds_the_three_best_and_the_last_and_nothing_else(tmp_path: Pat
         assert torch.equal(checkpoint["state_dict"][f"network.{name}"], torch.from_numpy(value))
 
 
-def test_cancelled_run_stays_cancelled_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+def press_ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+def send_sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)  # what a supervisor or a cluster sends
+
+
+@pytest.mark.parametrize("stop", [press_ctrl_c, send_sigterm])
+def test_cancelled_run_stays_cancelled_and_resumes_to_the_same_bytes(tmp_path: Path, stop: Callable[[], None]) -> None:
     handler = signal.getsignal(signal.SIGINT)
 
     def cancel(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 1:
-            raise KeyboardInterrupt
+            stop()
 
     first, second = tmp_path / "first", tmp_path / "second"
     with pytest.raises(KeyboardInterrupt):
