@@ -121,6 +121,9 @@ class NetworkLocalizationNet(nn.Module):
         with torch.autocast(table.device.type, enabled=False):  # heads and solver in float32: bf16 costs hundreds of m
             tokens = self.norm_first(tokens.float())
             mean, factor = self._fuse_prior(tokens, session, offset)
+        traced = torch.compiler.is_exporting() or torch.jit.is_tracing()  # no branch on data there
+        if self.level_prior is not None and not traced and not session.timed.any():
+            return Located(mean, factor, signals)  # where nothing else is known the searches below end there too
         weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
         heard = session.heard.to(weight.dtype)
         delays = Delays(session.receivers, session.ground, session.arrival, weight, mean, factor, session.level, heard)

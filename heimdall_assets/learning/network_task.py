@@ -230,6 +230,8 @@ class NetworkTask:
 
     def _choose_share(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> float:
         """Return the share of least mean logarithmic error on ``val``: median and tail both count in it."""
+        if statistics["level_prior"] is not None and not count_timed(val).any():
+            return SHARES[0]  # nothing is learned on top of a level prior
         scores = {}
         for share in SHARES:
             network.share.fill_(share)  # type: ignore[operator, union-attr]

@@ -287,6 +287,19 @@ def test_sessions_with_levels_only_are_left_to_the_level_prior():
     torch.testing.assert_close(located.factor, torch.tensor([[2.0, 0.3, 1.5]] * 2))
 
 
+def test_sessions_with_levels_only_are_answered_alike_alone_and_beside_timed_ones():
+    torch.manual_seed(0)
+    network = NetworkLocalizationNet(16, 1, 2, level_prior=FixedPrior()).eval()
+    torch.nn.init.normal_(network.prior_head.bias)
+    torch.nn.init.normal_(network.width_head.bias)
+    table = torch.from_numpy(assemble_table(simulate(6, min_receivers=4, max_receivers=4)).receivers)
+    table[::2, :, RECEIVER_COLUMNS.index("arrival_km")] = float("nan")
+    together = network(table, torch.zeros(6, 2))
+    alone = network(table[::2], torch.zeros(3, 2))  # no search is run
+    torch.testing.assert_close(alone.position, together.position[::2], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(alone.factor, together.factor[::2], rtol=1e-4, atol=1e-6)
+
+
 def test_gradients_are_finite_for_hostile_and_for_late_sessions():
     network = build(scramble=True, trust=1.0).train()
     sessions = join_sessions([*HOSTILE.values(), simulate(20, blocked_fraction=0.5)])
