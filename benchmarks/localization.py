@@ -65,7 +65,8 @@ def render_test(name: str, metrics: dict[str, Any]) -> list[str]:
         rows["*bound*"] = bound
     lines = [f"### {name} ({metrics['num_sessions']} sessions)", "", "| method | " + " | ".join(COLUMNS) + " |"]
     lines.append("|---" * (1 + len(COLUMNS)) + "|")
-    lines += [format_row(*item) for item in sorted(rows.items(), key=lambda item: item[1]["median_m"])]
+    answered = {method: row for method, row in rows.items() if row["median_m"] is not None}
+    lines += [format_row(*item) for item in sorted(answered.items(), key=lambda item: item[1]["median_m"])]
     said = [f"bound {metrics['median_error_over_bound']:.2f}"] if metrics["median_error_over_bound"] else []
     compared = {
         name: metrics["baselines"][name] for name in (*RATIO_TO, "log_distance") if name in metrics["baselines"]
