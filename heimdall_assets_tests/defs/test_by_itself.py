@@ -107,8 +107,10 @@ def test_approvals_withdrawals_restarts_and_a_power_cut_each_lead_to_the_next_re
         uses = json.loads(ask(home, "lineage", "--session", fresh[0], "--json"))
         assert [use["version"] for use in uses] == ["v1.0.1"]
 
+        # Released is not yet ended: the run that is killed below must be the next one.
+        done, started = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED
+        wait_for(lambda: list_retrainings(places)[0].status == done, PATIENCE_S, "the run to end", page.log)
         ask(home, "sessions", "reject", fresh[1], "--by", "auditor", "--reason", "this one too")
-        started = dg.DagsterRunStatus.STARTED
         wait_for(lambda: list_retrainings(places)[0].status == started, PATIENCE_S, "a run to start", page.log)
         page.kill()
     (killed,) = [run for run in list_retrainings(places) if run.status == started]
