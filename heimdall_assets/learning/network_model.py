@@ -121,8 +121,7 @@ class NetworkLocalizationNet(nn.Module):
         with torch.autocast(table.device.type, enabled=False):  # heads and solver in float32: bf16 costs hundreds of m
             tokens = self.norm_first(tokens.float())
             mean, factor = self._fuse_prior(tokens, session, offset)
-        traced = torch.compiler.is_exporting() or torch.jit.is_tracing()  # no branch on data there
-        if self.level_prior is not None and not traced and not session.timed.any():
+        if self.level_prior is not None and not is_traced() and not session.timed.any():
             return Located(mean, factor, signals)  # where nothing else is known the searches below end there too
         weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
         heard = session.heard.to(weight.dtype)
@@ -155,7 +154,7 @@ class NetworkLocalizationNet(nn.Module):
         """
         assert self.backbone is not None
         assert self.embed_spectrogram is not None
-        whole = torch.compiler.is_exporting() or torch.jit.is_tracing()  # no branch on data in a traced graph
+        whole = is_traced()
         flat = (
             torch.where(seen[..., None, None, None], spectrograms, 0.0).flatten(0, 1) if whole else spectrograms[seen]
         )
@@ -238,6 +237,11 @@ class NetworkLocalizationNet(nn.Module):
         free = session.timed.any(1, keepdim=True)
         free = free if self.level_prior is not None else torch.ones_like(free)
         return free.to(session.level.dtype)
+
+
+def is_traced() -> bool:
+    """Return whether a graph is being drawn: it must hold every way that data may take, and branch on none."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def bound_exp(value: Tensor) -> Tensor:
