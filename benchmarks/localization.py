@@ -30,14 +30,15 @@ RATIO_TO = (
 INTRODUCTION = """\
 # Localization: every model against every baseline and the bound
 
-Written by `make bench-localization`; figures as measured. Nothing was chosen on simulated test sessions; the test parts
-of POWDER's grid and driving splits were looked at several times while the level prior was made, so take those two as a
-little optimistic. *30 m, 50 m, 100 m*: share of errors within. *Ellipse*: share of truths inside. *Calibration error*: |RMSE - root mean variance|, the mean of east
-and north, which the few sessions with the largest errors decide. *bound*: what a Gaussian of the Cramer-Rao covariance
-scatters; for levels that is the bound of a log-distance law, which a model that knows the ground may pass.
-`tdoa_robust` is the product's own robust estimator (Cauchy's loss, many starts, levels and area choose between
-minima), `cauchy_reweighted` the textbook's. Oracles know which receivers are blocked: `oracle` leaves them out,
-`oracle_weighted` gives them a wide sigma, `oracle_of_all` also knows how their excess is spread.
+Written by `make bench-localization`; figures as measured. Nothing was chosen on simulated test sessions; the test
+parts of POWDER's grid and driving splits were looked at several times while the level prior was made, so take those
+two as a little optimistic. *30 m, 50 m, 100 m*: share of errors within. *Ellipse*: share of truths inside.
+*Calibration error*: |RMSE - root mean variance|, the mean of east and north, which the few sessions with the largest
+errors decide. *bound*: what a Gaussian of the Cramer-Rao covariance scatters; for levels that is the bound of a log-
+distance law, which a model that knows the ground may pass. `tdoa_robust` is the product's own robust estimator
+(Cauchy's loss, many starts, levels and area choose between minima), `cauchy_reweighted` the textbook's. Oracles know
+which receivers are blocked: `oracle` leaves them out, `oracle_weighted` gives them a wide sigma, `oracle_of_all` also
+knows how their excess is spread.
 """
 
 
