@@ -11,12 +11,12 @@ import torch
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.learning.evaluation import evaluate_predictions
+from heimdall_assets.learning.gauss_newton import GaussNewton
 from heimdall_assets.learning.network_data import assemble_table, join_sessions
 from heimdall_assets.learning.network_graph import to_degrees
 from heimdall_assets.learning.network_tokens import Session, take_apart
 from heimdall_assets.learning.physics import (
     Delays,
-    GaussNewton,
     compute_covariance,
     compute_delay_residuals,
     compute_mean,

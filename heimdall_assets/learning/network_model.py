@@ -1,8 +1,8 @@
 """A model of the whole session: receivers as tokens, physics as the last layer.
 
-Belongs here: ``NetworkLocalizationNet``. Does not belong here: the solver (``physics``), tables (``network_data``),
-features (``network_tokens``), losses (``network_loss``). All that is learned are corrections, zero at the start:
-untrained, the model is the multi-started weighted least-squares solution with a wide prior.
+Belongs here: ``NetworkLocalizationNet``. Does not belong here: the solver (``gauss_newton``), tables
+(``network_data``), features (``network_tokens``), losses (``network_loss``). All that is learned are corrections, zero
+at the start: untrained, the model is the multi-started weighted least-squares solution with a wide prior.
 
 Legend of shapes: B sessions, R receiver slots, K ``RECEIVER_COLUMNS``, D token width, S starts. Lengths are km.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from heimdall_assets.learning.backbone import encode_frames
+from heimdall_assets.learning.gauss_newton import GaussNewton
 from heimdall_assets.learning.network_tokens import (
     LATE_SCALE_KM,
     MIN_SPREAD_KM,
@@ -21,7 +22,6 @@ from heimdall_assets.learning.network_tokens import (
     NUM_SOLUTION_COLUMNS,
     NUM_SOLUTION_PAIRS,
     Attention,
-    LateLevel,
     Session,
     describe_receivers,
     describe_solutions,
@@ -29,7 +29,7 @@ from heimdall_assets.learning.network_tokens import (
     mask_out,
     take_apart,
 )
-from heimdall_assets.learning.physics import Delays, GaussNewton, compute_cost, compute_step
+from heimdall_assets.learning.physics import Delays, LevelLaw, compute_cost, compute_step
 
 SAME_POINT_KM = 1e-3
 PRIOR_SPREADS, HORIZON_KM = 2.0, 50.0
@@ -63,7 +63,7 @@ class NetworkLocalizationNet(nn.Module):
             (B, R) to a mean (B, 2) and an upper factor (B, 3) 1/km, frozen; sessions without delays are left to it
             alone. None: a wide round prior around the receivers.
         trust: 0: start as weighted least squares; 1: as the likelihood that some arrivals are late.
-        late_level: how much weaker late arrivals are; None: levels say nothing about it.
+        level_law: how levels follow distance, and how much weaker late arrivals are.
         signals: heads of the signal tasks over what the backbone makes of spectrograms; None: position alone.
     """
 
@@ -78,12 +78,12 @@ class NetworkLocalizationNet(nn.Module):
         backbone: nn.Module | None = None,
         level_prior: nn.Module | None = None,
         trust: float = 0.0,
-        late_level: LateLevel | None = None,
+        level_law: LevelLaw = LevelLaw(),  # noqa: B008 - immutable
         signals: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.level_prior, self.signals = backbone, level_prior, signals
-        self.solver, self.late_level = GaussNewton(), late_level
+        self.solver, self.level_law = GaussNewton(level_law=level_law), level_law
         self.embed_receiver = nn.Linear(NUM_RECEIVER_COLUMNS, width)
         self.embed_solution = nn.Linear(NUM_SOLUTION_COLUMNS, width)
         self.embed_spectrogram = None if backbone is None else nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
@@ -130,8 +130,8 @@ class NetworkLocalizationNet(nn.Module):
             unit = session.spread.clamp_min(MIN_SPREAD_KM)
             direct = self.solver.search(delays, unit)
             late, odds = self.solver.search_late(delays, session.sigma, direct), torch.zeros_like(session.sigma)
-            if self.late_level is not None:
-                odds = judge_levels(session, late, self.late_level)
+            if self.level_law.late_loss_db > 0:
+                odds = judge_levels(session, late, self.level_law)
                 late = self.solver.search_late(delays, session.sigma, direct, odds)
             found = describe_solutions(session, delays.detach(), direct, late, odds)
         tokens = tokens + self.embed_solution(found.columns)

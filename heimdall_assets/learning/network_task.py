@@ -34,14 +34,20 @@ from heimdall_assets.learning.network_feed import (
 from heimdall_assets.learning.network_graph import GROUP_EDGES, NetworkGraph
 from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
 from heimdall_assets.learning.network_model import NetworkLocalizationNet
-from heimdall_assets.learning.network_tokens import LateLevel
-from heimdall_assets.learning.physics import LEVEL_EXPONENT
+from heimdall_assets.learning.network_statistics import (
+    MIN_TIMED,
+    choose_trust,
+    count_timed,
+    count_usable,
+    list_signal_tasks,
+    measure_level_law,
+)
+from heimdall_assets.learning.physics import LevelLaw
 from heimdall_assets.learning.receiver_frame import compute_channel_statistics
 from heimdall_assets.learning.residuals import compute_residuals
-from heimdall_assets.learning.signal_labels import TASKS, list_labelled, make_signal_labels
+from heimdall_assets.learning.signal_labels import TASKS, make_signal_labels
 from heimdall_assets.learning.signal_tasks import OUTPUTS, SignalHeads, compute_signal_losses, mask_unseen
 from heimdall_assets.learning.task import ExportGraph
-from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
 
@@ -53,13 +59,6 @@ MIN_CALIBRATED = 20
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the learned corrections that validation chooses from; 0 is the classical solution with learned ellipses."""
-
-MIN_TIMED = 3
-MAX_PROBED = 1000
-"""Training sessions on which the two classical solutions are compared."""
-
-MIN_LOSS_DB = 3.0
-"""A smaller mean loss of blocked receivers drowns in shadowing."""
 
 MARGIN_FLOOR_KM = 1e-3
 """Labels are never better than a metre: keeps the loss finite where a source stands on its estimate."""
@@ -98,18 +97,16 @@ class NetworkTask:
         if model.use_spectrograms and train.features is not None and len(rows):
             mean, std, shape = compute_channel_statistics(train, rows)
             statistics = {"feature_shape": list(shape), "feature_mean_db": mean, "feature_std_db": std}
-        num_timed = count_timed(chosen)
         statistics["level_prior"], self._level_prior = None, None
-        if np.mean(num_timed < MIN_TIMED) > 0.5 and np.isfinite(chosen.level_db).any():
+        if np.mean(count_timed(chosen) < MIN_TIMED) > 0.5 and np.isfinite(chosen.level_db).any():
             from heimdall_assets.learning.level_model import LevelPrior
 
             self._level_prior = LevelPrior.fit_initial(chosen)
             statistics["level_prior"] = self._level_prior.settings
         if model.multi_target:
-            statistics["signal_tasks"] = _list_signal_tasks(chosen, statistics)
-        late_level = measure_late_level(chosen)
-        statistics["late_level"] = None if late_level is None else list(late_level)
-        statistics["trust"] = _choose_trust(chosen.take(np.flatnonzero(num_timed >= MIN_TIMED)[:MAX_PROBED]))
+            statistics["signal_tasks"] = list_signal_tasks(chosen, statistics)
+        statistics["level_law"] = measure_level_law(chosen)._asdict()
+        statistics["trust"] = choose_trust(chosen)
         return statistics
 
     def build_network(self, model: ModelSpec, statistics: dict[str, Any]) -> NetworkLocalizationNet:
@@ -132,7 +129,7 @@ class NetworkTask:
             backbone=backbone,
             level_prior=level_prior,
             trust=statistics["trust"],
-            late_level=None if statistics["late_level"] is None else LateLevel(*statistics["late_level"]),
+            level_law=LevelLaw(**statistics["level_law"]),
         )
         if model.multi_target:  # after all else is drawn: positions start at the same weights with and without heads
             from heimdall_assets.learning.backbone import count_frame_features
@@ -318,18 +315,6 @@ def simulate_training_sessions(num_sessions: int, seed: int) -> list[SessionSet]
     ]
 
 
-def count_timed(sessions: SessionSet) -> NDArray[np.int64]:
-    """Return how many receivers of each session (S,) have a usable delay."""
-    return count_marked(sessions, np.isfinite(sessions.arrival_s) & np.isfinite(sessions.timing_sigma_s))
-
-
-def count_usable(sessions: SessionSet) -> NDArray[np.int64]:
-    """Return how many receivers of each session (S,) stand at a known place and measured anything."""
-    placed = np.isfinite(sessions.receiver_latitude) & np.isfinite(sessions.receiver_longitude)
-    heard = np.isfinite(sessions.arrival_s) | np.isfinite(sessions.level_db) | (sessions.feature_row >= 0)
-    return count_marked(sessions, placed & heard)
-
-
 def take_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
     """Return the given rows of ``predictions``."""
     return Predictions(
@@ -339,70 +324,3 @@ def take_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predi
         method=predictions.method,
         refused=None if predictions.refused is None else predictions.refused[rows],
     )
-
-
-def measure_late_level(sessions: SessionSet) -> LateLevel | None:
-    """Return how weak blocked receivers are, as against clear ones at the same distance; None where it is unknown.
-
-    Only a simulation knows who is blocked; a mean loss below ``MIN_LOSS_DB`` is left out of it.
-    """
-    if sessions.blocked is None:
-        return None
-    owner = np.repeat(np.arange(len(sessions)), sessions.num_receivers)
-    distance_m = compute_distance_m(
-        sessions.source_latitude[owner],
-        sessions.source_longitude[owner],
-        sessions.receiver_latitude,
-        sessions.receiver_longitude,
-    )
-    power = sessions.level_db + 10.0 * LEVEL_EXPONENT * np.log10(np.maximum(distance_m, 10.0) / 1000.0)
-    known = np.isfinite(power)
-    clear, blocked = known & ~sessions.blocked, known & sessions.blocked
-    count = np.bincount(owner[clear], minlength=len(sessions))
-    mean = np.bincount(owner[clear], power[clear], len(sessions)) / np.maximum(count, 1)
-    late, several = blocked & (count[owner] > 0), clear & (count[owner] > 1)
-    if not late.any() or not several.any():
-        return None
-    loss_db = float(np.mean((mean[owner] - power)[late]))
-    if loss_db < MIN_LOSS_DB:
-        return None
-    freedom = several.sum() - np.sum(count > 1)
-    sigma_db = max(float(np.sqrt(np.square((power - mean[owner])[several]).sum() / max(freedom, 1))), 1.0)
-    heard = count > 0
-    between = float(mean[heard].var()) - sigma_db**2 * float(np.mean(1.0 / count[heard]))
-    found = (loss_db, sigma_db, float(mean[heard].mean()), max(between, 0.25) ** 0.5)
-    return LateLevel(*(round(value, 2) for value in found))
-
-
-def _choose_trust(sessions: SessionSet) -> float:
-    """Return 1.0 where the late-arrival likelihood is closer than least squares on these training sessions, else 0.0.
-
-    Differences below a tenth are chance or clear sight, where least squares is the bound.
-    """
-    if not len(sessions):
-        return 0.0
-    table = assemble_table(sessions)
-    truth, receivers = torch.from_numpy(table.truth_km), torch.from_numpy(table.receivers)
-    errors = []
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for trust in (0.0, 1.0):
-            network = NetworkLocalizationNet(width=8, num_layers=0, num_heads=1, trust=trust).eval()
-            position = network(receivers, torch.zeros(len(receivers), 2)).position
-            errors.append(float((position - truth).square().sum(-1).sqrt().median()))
-    return 1.0 if errors[1] < 0.9 * errors[0] else 0.0
-
-
-def _list_signal_tasks(train: SessionSet, statistics: dict[str, Any]) -> list[str]:
-    """Return the signal tasks that training sessions with a spectrogram have a label of.
-
-    Raises:
-        InvalidInput: there is no such session: heads that learned nothing would guess.
-    """
-    seen = np.flatnonzero(count_marked(train, train.feature_row >= 0))
-    tasks = [] if statistics["feature_shape"] is None else list_labelled(make_signal_labels(train.take(seen)))
-    if not tasks:
-        raise InvalidInput(
-            f"training split: 0 of {len(train)} sessions have both a spectrogram and a label of their signal "
-            "(type, span or SNR): expected at least 1 for ModelSpec.multi_target"
-        )
-    return tasks

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from heimdall_assets.learning.network_data import RECEIVER_COLUMNS
 from heimdall_assets.learning.physics import (
     LEVEL_EXPONENT,
-    LEVEL_SIGMA_DB,
     Delays,
+    LevelLaw,
     compute_cost,
     compute_mean,
     compute_ranges,
@@ -38,22 +38,6 @@ MAX_ODDS = 5.0
 
 NUM_RECEIVER_COLUMNS, NUM_SOLUTION_COLUMNS = 22, 21
 NUM_RECEIVER_PAIRS, NUM_SOLUTION_PAIRS = 1, 3
-
-
-class LateLevel(NamedTuple):
-    """What training sessions say of the levels of late arrivals, dB.
-
-    Attributes:
-        loss_db: how much weaker they are at the same distance; 0: levels do not tell.
-        sigma_db: scatter of one level about the log-distance law.
-        power_db: mean level at 1 km.
-        power_sigma_db: how much that differs between sessions.
-    """
-
-    loss_db: float = 0.0
-    sigma_db: float = LEVEL_SIGMA_DB
-    power_db: float = 0.0
-    power_sigma_db: float = 100.0
 
 
 class Session(NamedTuple):
@@ -219,7 +203,7 @@ def describe_solutions(
     return Solutions(*(item.detach() for item in found))
 
 
-def judge_levels(session: Session, late_states: tuple[Tensor, Tensor, Tensor], known: LateLevel) -> Tensor:
+def judge_levels(session: Session, late_states: tuple[Tensor, Tensor, Tensor], known: LevelLaw) -> Tensor:
     """Return log likelihood ratios (B, R) of each receiver being late, from how much weaker it is than the others.
 
     At the best state each level is compared with the log-distance law, the power being the mean of what is known of it
@@ -243,7 +227,8 @@ def judge_levels(session: Session, late_states: tuple[Tensor, Tensor, Tensor], k
     clear = (1.02 - probability) * both.to(power.dtype) / known.sigma_db**2
     prior = 1.0 / known.power_sigma_db**2
     mean = ((clear * power).sum(-1) + prior * known.power_db) / (clear.sum(-1) + prior)
-    ratio = -(known.loss_db * (power - mean.unsqueeze(-1)) + 0.5 * known.loss_db**2) / known.sigma_db**2
+    loss_db = known.late_loss_db
+    ratio = -(loss_db * (power - mean.unsqueeze(-1)) + 0.5 * loss_db**2) / known.sigma_db**2
     return torch.where(both, ratio.clamp(-MAX_ODDS, MAX_ODDS), 0.0)
 
 

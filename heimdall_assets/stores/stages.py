@@ -34,7 +34,7 @@ STAGES: dict[str, Stage] = {
     "val_split": _SPLIT,
     "test_split": _SPLIT,
     "trained_checkpoint": Stage(
-        "2", ("train_split", "val_split"), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
+        "3", ("train_split", "val_split"), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
     ),
     "evaluation_metrics": Stage("2", ("trained_checkpoint", "test_split"), (specs.EvaluationSpec,)),
     "onnx_model": Stage("2", ("trained_checkpoint", "test_split"), (specs.ExportSpec,)),

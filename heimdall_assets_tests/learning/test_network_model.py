@@ -14,13 +14,9 @@ from heimdall_assets.learning.network_data import RECEIVER_COLUMNS, assemble_tab
 from heimdall_assets.learning.network_graph import choose_scale, to_degrees
 from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
 from heimdall_assets.learning.network_model import NetworkLocalizationNet
-from heimdall_assets.learning.network_task import (
-    NetworkTask,
-    count_timed,
-    measure_late_level,
-    simulate_training_sessions,
-)
-from heimdall_assets.learning.physics import compute_covariance
+from heimdall_assets.learning.network_statistics import count_timed, measure_level_law
+from heimdall_assets.learning.network_task import NetworkTask, simulate_training_sessions
+from heimdall_assets.learning.physics import LevelLaw, compute_covariance
 from heimdall_assets.locating.tdoa import locate_by_delays
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
@@ -32,7 +28,7 @@ PLAIN = {
     "feature_std_db": None,
     "level_prior": None,
     "trust": 0.0,
-    "late_level": None,
+    "level_law": LevelLaw()._asdict(),
 }
 
 
@@ -326,21 +322,36 @@ def test_training_data_can_be_joined_with_simulated_sessions_of_other_networks()
         join_sessions([train, replace(train, features=np.zeros((1, 3, 32, 32), np.float32))])
 
 
-def test_the_loss_of_blocked_receivers_is_measured_and_helps_to_find_them():
-    fields = {"blocked_fraction": 0.3, "blocked_excess_s": 2e-6, "min_receivers": 5}
-    weaker = simulate(600, blocked_loss_db=15.0, **fields)
-    found = measure_late_level(weaker)
-    assert found.loss_db == pytest.approx(15.0, abs=1.0)
+def test_the_law_of_levels_is_measured_and_tells_who_is_blocked():
+    fields = {"blocked_fraction": 0.3, "blocked_excess_s": 2e-6}
+    weaker = simulate(1000, blocked_loss_db=15.0, **fields)
+    found = measure_level_law(weaker)
+    assert found.late_loss_db == pytest.approx(15.0, abs=1.0)
     assert found.sigma_db == pytest.approx(6.6, abs=0.5)
-    assert found.power_sigma_db < 2.0
+    # 37 dBm through free space to 1 km at 145.5 MHz: Friis
+    assert found.power_db == pytest.approx(37.0 - 20.0 * np.log10(4e3 * np.pi * 145.5e6 / 299_792_458.0), abs=0.7)
+    assert found.power_sigma_db == 3.0  # all of one power: believed no better than this
     deaf, told = (
-        NetworkTask().build_network(ModelSpec(), PLAIN | {"trust": 1.0, "late_level": item})
-        for item in (None, list(found))
+        NetworkTask().build_network(ModelSpec(), PLAIN | {"trust": 1.0, "level_law": item._asdict()})
+        for item in (LevelLaw(), found)
     )
     errors = [np.median(compute_errors_m(weaker, predict(weaker, network))) for network in (deaf, told)]
     assert errors[1] < 0.95 * errors[0]
-    assert measure_late_level(simulate(600, **fields)) is None
-    assert measure_late_level(replace(weaker, blocked=None)) is None
+    assert measure_level_law(simulate(600, **fields)).late_loss_db == 0.0
+    unknown = measure_level_law(replace(weaker, blocked=None))
+    assert unknown.late_loss_db == 0.0
+    assert unknown.sigma_db > found.sigma_db + 1.0
+
+
+def test_a_law_of_levels_measures_how_much_power_differs_and_needs_levels():
+    sessions = simulate(400, min_receivers=6)
+    step = np.repeat(np.where(np.arange(400) % 2, 10.0, -10.0), sessions.num_receivers)
+    assert measure_level_law(replace(sessions, level_db=sessions.level_db + step)).power_sigma_db == pytest.approx(
+        10.0, abs=0.5
+    )
+    silent = replace(sessions, level_db=np.full_like(sessions.level_db, np.nan))
+    assert measure_level_law(silent) == LevelLaw()
+    assert measure_level_law(sessions.take(np.arange(5))) == LevelLaw()
 
 
 def test_statistics_choose_the_classical_solution_that_fits_the_data():

@@ -6,6 +6,7 @@ import torch
 
 from heimdall_assets.domain import Position, SessionSet
 from heimdall_assets.learning.network_task import NetworkTask
+from heimdall_assets.learning.physics import LevelLaw
 from heimdall_assets.learning.residuals import compute_residuals
 from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.specs import DelaySpec, ModelSpec, TimingSpec
@@ -17,7 +18,7 @@ STATISTICS = {
     "feature_mean_db": None,
     "feature_std_db": None,
     "level_prior": None,
-    "late_level": None,
+    "level_law": LevelLaw()._asdict(),
 }
 
 

@@ -8,16 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
-from scipy.stats import exponnorm
+from scipy.stats import exponnorm, multivariate_normal
 
+from heimdall_assets.learning.gauss_newton import GaussNewton
 from heimdall_assets.learning.physics import (
     EARTH_RADIUS_KM,
     LATE_FRACTION,
     LATE_MEAN_KM,
+    LEVEL_EXPONENT,
     Delays,
-    GaussNewton,
+    LevelLaw,
     apply_factor,
     compute_covariance,
+    compute_level_cost,
     compute_ranges,
     score_late_arrivals,
     solve_rows,
@@ -205,3 +208,25 @@ def test_rows_that_inform_one_direction_only_stay_solvable_in_float32():
     assert float(east) == pytest.approx(1.0, rel=1e-5)
     assert abs(float(north)) < 0.1
     assert (factor[..., (0, 2)] > 0).all()
+
+
+def test_the_level_cost_is_the_likelihood_of_a_power_drawn_with_the_law():
+    rng = np.random.default_rng(4)
+    receivers = rng.uniform(-50, 50, (5, 2))
+    law = LevelLaw(sigma_db=6.0, power_db=-40.0, power_sigma_db=5.0)
+    level = rng.normal(-90.0, 15.0, 5)
+    delays = make_delays(receivers, np.zeros(5), np.ones(5))
+    heard = torch.tensor([[1.0, 1.0, 0.0, 1.0, 1.0]])
+    delays = delays._replace(level=torch.tensor(level[None], dtype=torch.float32), heard=heard)
+    states = rng.uniform(-50, 50, (6, 2))
+    found = compute_level_cost(torch.tensor(states[None], dtype=torch.float32), delays, law)[0].numpy()
+    kept = heard[0].numpy() > 0
+    covariance = 36.0 * np.eye(4) + 25.0
+    expected = [
+        -2.0
+        * multivariate_normal.logpdf(
+            level[kept], -40.0 - 10.0 * LEVEL_EXPONENT * np.log10(measure_ranges(point, receivers)[kept]), covariance
+        )
+        for point in states
+    ]
+    np.testing.assert_allclose(found - found[0], np.array(expected) - expected[0], rtol=1e-3, atol=2e-3)
