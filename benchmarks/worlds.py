@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from posterior import locate_by_posterior
+from scipy.spatial import Delaunay
 
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.learning.evaluation import evaluate_predictions
@@ -30,7 +33,7 @@ from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, EvaluationSpec, ModelSpec, SimulationSpec, TrainingSpec
 
 TRAIN_SEED, VAL_SEED, TEST_SEED = 1001, 1002, 1003
-NUM_VAL, NUM_TEST, NUM_CORNER = 3000, 4000, 2000
+NUM_VAL, NUM_TEST, NUM_CORNER, NUM_POSTERIOR = 3000, 4000, 4000, 1000
 
 RADII_M = [30.0, 50.0, 100.0, 1000.0, 10_000.0]
 
@@ -56,9 +59,12 @@ CORNER_SNR_DB, CORNER_CLOCK_S = (27.0, 30.0, 33.0), (10e-9, 20e-9, 30e-9)
 CERTAIN_ODDS = 30.0
 
 
+def describe(world: str, seed: int, **changes: Any) -> SimulationSpec:
+    return SimulationSpec(seed=seed, **(SEVENTY_NS | WORLDS[world] | changes))
+
+
 def simulate(world: str, seed: int, num: int, network: str = "italian", **changes: Any) -> SessionSet:
-    spec = SimulationSpec(seed=seed, **(SEVENTY_NS | WORLDS[world] | changes))
-    return simulate_observations(spec, np.arange(num), network)  # type: ignore[arg-type]
+    return simulate_observations(describe(world, seed, **changes), np.arange(num), network)  # type: ignore[arg-type]
 
 
 def fit(world: str, num_train: int, num_epochs: int, num_threads: int) -> tuple[FittedModel, dict[str, Any]]:
@@ -145,10 +151,10 @@ def locate_knowing_all(sessions: SessionSet) -> Predictions:
     return _predict(sessions, state, factor, "oracle_of_all")
 
 
-def judge(sessions: SessionSet, fitted: FittedModel) -> dict[str, Any]:
-    """Return the figures of the model, of every other method and of the bound."""
+def judge(sessions: SessionSet, fitted: FittedModel, more: dict[str, Predictions] | None = None) -> dict[str, Any]:
+    """Return the figures of the model, of every other method (``more`` among them) and of the bound."""
     untrained = fitted.task.build_network(fitted.model, fitted.statistics)
-    others = {"model_untrained": fitted.task.predict(untrained, sessions, fitted.statistics, {})}
+    others = {"model_untrained": fitted.task.predict(untrained, sessions, fitted.statistics, {}), **(more or {})}
     others["cauchy_reweighted"] = locate_by_reweighting(sessions)
     others |= {name: estimate(sessions, None) for name, estimate in ESTIMATORS.items()}
     if sessions.blocked is not None and sessions.blocked.any():
@@ -159,31 +165,45 @@ def judge(sessions: SessionSet, fitted: FittedModel) -> dict[str, Any]:
     return evaluate_predictions(sessions, fitted.predict(sessions), others, covariance, spec)
 
 
-def map_corner(fitted: FittedModel) -> dict[str, Any]:
-    """Return the share of errors below 30 m, the model's and the bound's, by SNR and clock."""
-    found = {}
+def map_corner(fitted: FittedModel) -> dict[str, dict[str, Any]]:
+    """Return figures by SNR and clock, of sources anywhere in the network's box and of those between receivers."""
+    found: dict[str, dict[str, Any]] = {}
     for snr_db in CORNER_SNR_DB:
         for clock_s in CORNER_CLOCK_S:
             changes = {"snr_min_db": snr_db, "snr_max_db": snr_db, "clock_jitter_s": clock_s, "area_margin_deg": 0.0}
             sessions = simulate("line_of_sight", TEST_SEED + 2, NUM_CORNER, min_receivers=7, **changes)
-            metrics = judge(sessions, fitted)
-            found[f"{snr_db:g} dB, clocks {1e9 * clock_s:.0f} ns"] = metrics
+            between = sessions.take(np.flatnonzero(find_between(sessions)))
+            found[f"{snr_db:g} dB, clocks {1e9 * clock_s:.0f} ns"] = {
+                name: judge(part, fitted) for name, part in (("box", sessions), ("between", between))
+            }
     return found
+
+
+def find_between(sessions: SessionSet) -> NDArray[np.bool_]:
+    """Return which sources (S,) lie in the convex hull of their session's receivers."""
+    inside = np.zeros(len(sessions), dtype=np.bool_)
+    for number in range(len(sessions)):
+        rows = sessions.receivers(number)
+        hull = Delaunay(np.stack([sessions.receiver_longitude[rows], sessions.receiver_latitude[rows]], 1))
+        point = (sessions.source_longitude[number], sessions.source_latitude[number])
+        inside[number] = hull.find_simplex(np.array([point]))[0] >= 0
+    return inside
 
 
 def run_world(world: str, num_train: int, num_epochs: int, num_threads: int) -> dict[str, Any]:
     """Return a world's title, what its training cost, and the figures of each of its tests."""
     fitted, cost = fit(world, num_train, num_epochs, num_threads)
-    result: dict[str, Any] = {"title": TITLES[world], "training": cost}
+    result: dict[str, Any] = {"title": TITLES[world], "training": cost, "tests": {}}
     if world != "line_of_sight":
-        result["tests"] = {
-            f"5 to 30 dB, {name}": judge(simulate(world, TEST_SEED, NUM_TEST, **changes), fitted)
-            for name, changes in SOURCES.items()
-        }
+        for name, changes in SOURCES.items():
+            sessions = simulate(world, TEST_SEED, NUM_TEST, **changes)
+            result["tests"][f"5 to 30 dB, {name}"] = judge(sessions, fitted)
+            few = sessions.take(np.arange(NUM_POSTERIOR))
+            exact = {"posterior": locate_by_posterior(few, describe(world, TEST_SEED, **changes))}
+            result["tests"][f"The first of them beside the exact posterior, {name}"] = judge(few, fitted, exact)
         return result
-    result["tests"] = {
-        f"{snr:g} dB": judge(simulate(world, TEST_SEED + 1, NUM_TEST, snr_min_db=snr, snr_max_db=snr), fitted)
-        for snr in (0.0, 10.0, 20.0, 30.0)
-    }
+    for snr in (0.0, 10.0, 20.0, 30.0):
+        sessions = simulate(world, TEST_SEED + 1, NUM_TEST, snr_min_db=snr, snr_max_db=snr)
+        result["tests"][f"{snr:g} dB"] = judge(sessions, fitted)
     result["corner"] = map_corner(fitted)
     return result
