@@ -6,7 +6,7 @@ Dagster run configuration as it stands. Does not belong here: facts (``domain``)
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from heimdall_assets.manifests import compute_json_digest
 
@@ -99,8 +99,15 @@ class DelaySpec(Spec):
 
     max_baseline_slack: float = Field(1.2, ge=1, description="lags searched, as multiple of the longest baseline")
     min_coherence: float = Field(0.05, ge=0, le=1, description="a pair below it carries no delay")
-    num_lags: int = Field(33, ge=5, le=257, description="complex lags kept around a pair's peak")
+    num_lags: int = Field(33, ge=5, le=257, description="complex lags kept around a pair's peak, an odd number")
     bandwidth_hz: float = Field(12_500.0, gt=0, description="channel that holds the signal")
+
+    @field_validator("num_lags")
+    @classmethod
+    def _check_num_lags(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"num_lags {value}: expected an odd number, as many lags on either side of the peak")
+        return value
 
 
 class AugmentationSpec(Spec):

@@ -18,6 +18,10 @@ StoresParam = dg.ResourceParam[Stores]
 
 FEWEST_SESSIONS = 1
 """One becomes features; whether they are enough to split and train on, the splits say."""
+
+LARGEST_COHERENCE = 1.0 + 1e-4
+"""A sum in float32 may pass 1 by rounding."""
+
 LARGEST_REFUSED_SHARE = 0.5
 LARGEST_DRIFT = 0.3
 """Kolmogorov-Smirnov distance: 0 for equal distributions, 1 for disjoint ones."""
@@ -115,15 +119,22 @@ def recordings_are_usable(iq_files: Manifest, stores: StoresParam) -> dg.AssetCh
 
 @dg.asset_check(asset="spectrogram_features", blocking=True)
 def features_are_finite(spectrogram_features: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
-    """Every shard has the shape of its spec, and no value is missing or out of the dB range."""
-    spec = FeatureSpec(**spectrogram_features.specs["FeatureSpec"])
+    """Every shard has the shape of its spec, and no value is missing or out of range."""
+    features = FeatureSpec(**spectrogram_features.specs["FeatureSpec"])
+    shape, num_lags = (3, features.num_mels, features.num_frames), spectrogram_features.specs["DelaySpec"]["num_lags"]
     problems = []
     for shard in spectrogram_features.summary["shards"]:
-        images = np.load(stores.objects.local_path(shard), mmap_mode="r", allow_pickle=False)
-        if images.shape[1:] != (3, spec.num_mels, spec.num_frames):
-            problems.append(f"{shard}: shape {images.shape}, expected (n, 3, {spec.num_mels}, {spec.num_frames})")
-        elif not np.isfinite(images).all() or images.min() < spec.floor_db or images.max() > 0.0:
-            problems.append(f"{shard}: found values outside [{spec.floor_db}, 0] dB or not finite")
+        arrays = np.load(stores.objects.local_path(shard), mmap_mode="r", allow_pickle=False)
+        is_correlation = np.iscomplexobj(arrays)
+        expected = (num_lags,) if is_correlation else shape
+        if arrays.shape[1:] != expected:
+            problems.append(f"{shard}: shape {arrays.shape}, expected (n, {str(expected)[1:]}")
+        elif not np.isfinite(arrays).all():
+            problems.append(f"{shard}: found values that are not finite")
+        elif is_correlation and np.abs(arrays).max() > LARGEST_COHERENCE:
+            problems.append(f"{shard}: found coherence {np.abs(arrays).max():.3f}, expected at most 1")
+        elif not is_correlation and (arrays.min() < features.floor_db or arrays.max() > 0.0):
+            problems.append(f"{shard}: found values outside [{features.floor_db}, 0] dB")
     return dg.AssetCheckResult(passed=not problems, metadata={"problems": problems})
 
 

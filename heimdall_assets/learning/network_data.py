@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, SessionSet
+from heimdall_assets.domain import SIGNAL_SPEED_M_S, PairSet, SessionSet
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.learning.signal_labels import LABEL_STRATA
 from heimdall_assets.locating.arrays import compute_arrival_sigma_s
@@ -148,7 +148,7 @@ def join_sessions(parts: list[SessionSet]) -> SessionSet:
         raise InvalidInput("joining session sets: only the first may carry spectrograms")
     columns: dict[str, Any] = {}
     for item in fields(SessionSet):
-        if item.name not in {"offsets", "features", "strata", "blocked"}:
+        if item.name not in {"offsets", "features", "strata", "blocked", "pairs"}:
             columns[item.name] = np.concatenate([getattr(part, item.name) for part in parts])
     counts = np.concatenate([part.num_receivers for part in parts])
     shared = set.intersection(*(set(part.strata) for part in parts))
@@ -164,7 +164,30 @@ def join_sessions(parts: list[SessionSet]) -> SessionSet:
         features=parts[0].features,
         strata=strata,
         blocked=np.concatenate(blocked) if len(blocked) == len(parts) else None,
+        pairs=_join_pairs(parts),
     )
+
+
+def _join_pairs(parts: list[SessionSet]) -> PairSet | None:
+    """Return the pairs of all parts; those without any have sessions without pairs. None where no part has any.
+
+    Raises:
+        InvalidInput: their correlations have different numbers of lags.
+    """
+    known = [part.pairs for part in parts if part.pairs is not None]
+    if not known:
+        return None
+    lags = {pairs.correlation.shape[1] for pairs in known}
+    if len(lags) > 1:
+        raise InvalidInput(f"joining session sets: correlations of {sorted(lags)} lags: expected one number")
+    columns = {
+        item.name: np.concatenate([getattr(pairs, item.name) for pairs in known])
+        for item in fields(PairSet)
+        if item.name != "offsets"
+    }
+    counts = [np.zeros(len(part), dtype=np.int64) if part.pairs is None else part.pairs.num_pairs for part in parts]
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
+    return PairSet(offsets=offsets, **columns)
 
 
 def disturb_table(

@@ -8,13 +8,14 @@ import pandas as pd
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.learning.data import assemble_sessions
+from heimdall_assets.learning.pairs import add_pairs
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.specs import DelaySpec, FeatureSpec, RecordingSpec, TimingSpec
 from heimdall_assets.stores.features import REFUSED_COLUMNS, compute_features
 from heimdall_assets.stores.ingesting import ingest_recordings
 from heimdall_assets.stores.objects import ObjectStore
 from heimdall_assets.stores.results import read_parent
-from heimdall_assets.stores.shards import load_features
+from heimdall_assets.stores.shards import load_rows
 from heimdall_assets.stores.tables import load_table
 from heimdall_assets.stores.work_pool import Progress
 
@@ -42,9 +43,11 @@ def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
     members = load_table(objects, split.artifacts["table"])
     rows = approved[approved["session_id"].isin(members["session_id"])]
     index = load_table(objects, features.artifacts["index"])
-    used, images = load_features(objects, index[index["measurement_id"].isin(rows["measurement_id"])])
-    arrivals = load_table(objects, features.artifacts["arrivals"])
-    return assemble_sessions(rows, used, arrivals, images, TimingSpec(**split.specs["TimingSpec"]), members)
+    used, images = load_rows(objects, index[index["measurement_id"].isin(rows["measurement_id"])])
+    arrivals, pairs = (load_table(objects, features.artifacts[name]) for name in ("arrivals", "pairs"))
+    timing = TimingSpec(**split.specs["TimingSpec"])
+    sessions = assemble_sessions(rows, used, arrivals, images, timing, members)
+    return add_pairs(sessions, rows, *load_rows(objects, pairs[pairs["session_id"].isin(members["session_id"])]))
 
 
 def observe_sessions(
@@ -65,7 +68,8 @@ def observe_sessions(
     """
     checked = ingest_recordings(objects, rows, recordings, progress).table
     made = compute_features(objects, join_recordings(rows, checked), features, delays, progress)
-    index, images = load_features(objects, made.index)
+    index, images = load_rows(objects, made.index)
     sessions = assemble_sessions(rows, index, made.arrivals, images, timing)
+    sessions = add_pairs(sessions, rows, *load_rows(objects, made.pairs))
     bad = checked[checked["status"] != "ok"].assign(what="recording")[list(REFUSED_COLUMNS)].astype(REFUSED_COLUMNS)
     return sessions, pd.concat([bad, made.refused], ignore_index=True)

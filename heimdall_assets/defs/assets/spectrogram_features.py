@@ -39,5 +39,5 @@ def spectrogram_features(
         report_to(context, "spectrogram_features"),
     )
     artifacts = made.result.manifest.artifacts
-    tables = {name: preview(load_table(stores.objects, artifacts[name])) for name in ("arrivals", "refused")}
+    tables = {name: preview(load_table(stores.objects, artifacts[name])) for name in ("arrivals", "pairs", "refused")}
     return materialize(made.result, {"num_computed": made.num_computed, **tables})
