@@ -161,6 +161,9 @@ class ModelSpec(Spec):
     num_layers: int = Field(2, ge=0, le=24, description="network: self-attention layers")
     num_heads: int = Field(4, ge=1, le=32, description="network: attention heads")
     use_spectrograms: bool = Field(True, description="network: receiver tokens see the spectrogram where there is one")
+    use_correlations: bool = Field(
+        True, description="network: pairs of receivers see how their recordings correlate where there is IQ"
+    )
     multi_target: bool = Field(False, description="network: add the signal heads (type, span, countdown, SNR)")
 
     @model_validator(mode="after")

@@ -15,16 +15,12 @@ from torch import Tensor, nn
 from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.network_data import MAX_RECEIVERS, ReceiverTable, assemble_table
-from heimdall_assets.learning.network_graph import NetworkGraph, place_origin
+from heimdall_assets.learning.network_graph import NetworkGraph, name_inputs, place_origin
+from heimdall_assets.learning.pairs import make_pair_columns
 from heimdall_assets.learning.receiver_frame import read_features
 from heimdall_assets.learning.signal_tasks import OUTPUTS
 
 PREDICT_BATCH = 256
-
-
-def name_inputs(statistics: dict[str, Any]) -> list[str]:
-    """Return the names of the graph's inputs, in its order."""
-    return ["origin", "receivers"] + (["spectrograms", "seen"] if statistics["feature_shape"] is not None else [])
 
 
 def name_outputs(statistics: dict[str, Any]) -> list[str]:
@@ -34,19 +30,32 @@ def name_outputs(statistics: dict[str, Any]) -> list[str]:
 
 
 def make_inputs(sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any]) -> dict[str, Tensor]:
-    """Return what the network's ``forward`` takes; spectrograms only where some receiver has one."""
+    """Return what the network's ``forward`` takes; spectrograms and pairs only where there are some."""
     centre = (statistics["level_prior"] or {}).get("centre_deg", [0.0, 0.0])
     origin = torch.from_numpy(table.origin_deg)
     inputs = {
         "receivers": torch.from_numpy(table.receivers),
         "offset": place_origin(origin, torch.tensor(centre, dtype=torch.float64)),
     }
-    arrays = _read_spectrograms(sessions, table, statistics, whole=False)
-    if arrays:
+    arrays = _read_more(sessions, table, statistics, whole=False)
+    inputs |= {name: torch.from_numpy(values) for name, values in arrays.items()}
+    if "spectrograms" in inputs:
         graph = NetworkGraph(nn.Identity(), statistics, {})
-        inputs["spectrograms"] = (torch.from_numpy(arrays["spectrograms"]) - graph.mean_db) / graph.std_db
-        inputs["seen"] = torch.from_numpy(arrays["seen"])
+        inputs["spectrograms"] = (inputs["spectrograms"] - graph.mean_db) / graph.std_db
     return inputs
+
+
+def _read_more(
+    sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any], whole: bool
+) -> dict[str, NDArray[Any]]:
+    """Return spectrograms and pairs, each with which are there; ``whole``: also where there are none."""
+    arrays = _read_spectrograms(sessions, table, statistics, whole)
+    if statistics["pairs"] is not None and (whole or sessions.pairs is not None):
+        present = np.isfinite(table.receivers[..., 0])
+        columns, known = make_pair_columns(sessions, present, statistics["pairs"]["num_lags"])
+        if whole or known.any():
+            arrays |= {"pairs": columns, "paired": known}
+    return arrays
 
 
 def _read_spectrograms(
@@ -81,8 +90,9 @@ def feed_sessions(
         raise CannotLocate(f"session {name}: {widest} receivers: expected at most {MAX_RECEIVERS}")
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        table = assemble_table(sessions.take(part))
-        arrays = _read_spectrograms(sessions, table, statistics, whole)
+        chosen = sessions.take(part)
+        table = assemble_table(chosen)
+        arrays = _read_more(chosen, table, statistics, whole)
         yield part, {"origin": table.origin_deg, "receivers": table.receivers, **arrays}
 
 
@@ -101,8 +111,9 @@ def run_network(
     network.eval()
     with torch.no_grad():
         for examples, arrays in feed_sessions(sessions, PREDICT_BATCH, statistics, whole):
-            inputs = (torch.from_numpy(arrays[name]).to(device) for name in name_inputs(statistics) if name in arrays)
-            parts.append([value.cpu().numpy() for value in graph(*inputs)])
+            given = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
+            outputs = graph(*(given.get(name) for name in name_inputs(statistics)))
+            parts.append([value.cpu().numpy() for value in outputs])
             rows.append(examples)
     network.train(was_training)
     names = name_outputs(statistics) if whole else name_outputs({})

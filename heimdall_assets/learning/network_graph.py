@@ -38,6 +38,7 @@ class NetworkGraph(nn.Module):
     def __init__(self, network: nn.Module, statistics: dict[str, Any], calibration: dict[str, Any]) -> None:
         super().__init__()
         self.network, self.signal_tasks = network, statistics.get("signal_tasks") or []
+        self.more = name_inputs(statistics)[2:]
         scale = calibration.get("variance_scale", [1.0] * (len(GROUP_EDGES) + 1))
         self.register_buffer("variance_scale", torch.tensor(scale, dtype=torch.float32))
         centre = (statistics.get("level_prior") or {}).get("centre_deg", [0.0, 0.0])
@@ -46,9 +47,7 @@ class NetworkGraph(nn.Module):
             values = statistics.get(f"feature_{name}") or [default] * 3
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1))
 
-    def forward(
-        self, origin: Tensor, receivers: Tensor, spectrograms: Tensor | None = None, seen: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    def forward(self, origin: Tensor, receivers: Tensor, *more: Tensor | None) -> tuple[Tensor, ...]:
         """Return positions (B, 2) degrees float64, north and east sigma (B, 2) m, covariance (B, 3) m^2, and signals.
 
         Signals are ``signal_tasks.OUTPUTS``, from a network with such heads where there are spectrograms.
@@ -56,12 +55,15 @@ class NetworkGraph(nn.Module):
         Args:
             origin: float64 (B, 2), latitude and longitude of the tangent plane that ``receivers`` stand in.
             receivers: float32 (B, R, K), ``RECEIVER_COLUMNS``, NaN for what is missing.
-            spectrograms: float32 (B, R, 3, mels, frames), dB of full scale; None: there are none.
-            seen: bool (B, R), which receivers have one.
+            more: the other ``name_inputs``, in their order; None: there are none. ``spectrograms`` float32 (B, R, 3,
+                mels, frames), dB of full scale, ``seen`` bool (B, R), which receivers have one; ``pairs`` float32
+                (B, R, R, C) of ``pairs.make_pair_columns``, ``paired`` bool (B, R, R), which of them are known.
         """
-        if spectrograms is not None:
-            spectrograms = (spectrograms - self.mean_db) / self.std_db
-        located = self.network(receivers, place_origin(origin, self.centre_deg), spectrograms, seen)
+        given = dict(zip(self.more, more, strict=True))
+        if (spectrograms := given.get("spectrograms")) is not None:
+            given["spectrograms"] = (spectrograms - self.mean_db) / self.std_db
+        located = self.network(receivers, place_origin(origin, self.centre_deg), **given)
+        seen = given.get("seen")
         timed = read_column(receivers, "arrival_km") + read_column(receivers, "arrival_sigma_km")
         timed = timed + read_column(receivers, "timing_sigma_km")
         scale = choose_scale((~timed.isnan()).sum(1), self.variance_scale)
@@ -72,6 +74,13 @@ class NetworkGraph(nn.Module):
         if located.signals is not None and seen is not None:
             signals = read_signals(located.signals, seen, self.signal_tasks)
         return torch.stack([latitude, longitude], -1), uncertainties, covariance, *signals
+
+
+def name_inputs(statistics: dict[str, Any]) -> list[str]:
+    """Return the names of the graph's inputs, in its order."""
+    names = ["origin", "receivers"]
+    names += ["spectrograms", "seen"] if statistics["feature_shape"] is not None else []
+    return names + (["pairs", "paired"] if statistics["pairs"] is not None else [])
 
 
 def choose_scale(num_timed: Tensor, variance_scale: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from heimdall_assets.learning.network_tokens import (
     mask_out,
     take_apart,
 )
+from heimdall_assets.learning.pair_tokens import NUM_PAIR_TOKENS, PairEncoder
 from heimdall_assets.learning.physics import Delays, LevelLaw, compute_cost, compute_step
 
 SAME_POINT_KM = 1e-3
@@ -65,6 +66,7 @@ class NetworkLocalizationNet(nn.Module):
         trust: 0: start as weighted least squares; 1: as the likelihood that some arrivals are late.
         level_law: how levels follow distance, and how much weaker late arrivals are.
         signals: heads of the signal tasks over what the backbone makes of spectrograms; None: position alone.
+        pair_encoder: of what recordings have in common; None: it is not seen.
     """
 
     share: Tensor
@@ -80,16 +82,20 @@ class NetworkLocalizationNet(nn.Module):
         trust: float = 0.0,
         level_law: LevelLaw = LevelLaw(),  # noqa: B008 - immutable
         signals: nn.Module | None = None,
+        pair_encoder: PairEncoder | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.level_prior, self.signals = backbone, level_prior, signals
+        self.pair_encoder, num_more = pair_encoder, 0 if pair_encoder is None else NUM_PAIR_TOKENS
         self.solver, self.level_law = GaussNewton(level_law=level_law), level_law
         self.embed_receiver = nn.Linear(NUM_RECEIVER_COLUMNS, width)
         self.embed_solution = nn.Linear(NUM_SOLUTION_COLUMNS, width)
         self.embed_spectrogram = None if backbone is None else nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
         self.dropout = nn.Dropout(dropout)
-        self.first = Attention(width, num_heads, NUM_RECEIVER_PAIRS)
-        self.layers = nn.ModuleList(Attention(width, num_heads, NUM_SOLUTION_PAIRS) for _ in range(num_layers))
+        self.first = Attention(width, num_heads, NUM_RECEIVER_PAIRS + num_more)
+        self.layers = nn.ModuleList(
+            Attention(width, num_heads, NUM_SOLUTION_PAIRS + num_more) for _ in range(num_layers)
+        )
         self.norm_first, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.prior_head, self.receiver_head = nn.Linear(width, 5), nn.Linear(width, 3)
         self.width_head = nn.Linear(width, 1)
@@ -101,7 +107,13 @@ class NetworkLocalizationNet(nn.Module):
             nn.init.zeros_(head.bias)
 
     def forward(
-        self, table: Tensor, offset: Tensor, spectrograms: Tensor | None = None, seen: Tensor | None = None
+        self,
+        table: Tensor,
+        offset: Tensor,
+        spectrograms: Tensor | None = None,
+        seen: Tensor | None = None,
+        pairs: Tensor | None = None,
+        paired: Tensor | None = None,
     ) -> Located:
         """Return positions, the factors of their information, and what the signal heads say.
 
@@ -110,14 +122,20 @@ class NetworkLocalizationNet(nn.Module):
             offset: float32 (B, 2), km, where each session's origin lies in the level prior's frame.
             spectrograms: float32 (B, R, 3, mels, frames), standardised; None: there are none.
             seen: bool (B, R), which receivers have one.
+            pairs: float32 (B, R, R, C), ``pairs.make_pair_columns``; None: there are none.
+            paired: bool (B, R, R), which of them are known.
         """
         session = take_apart(table)
-        columns, pairs = describe_receivers(table, session)
+        columns, apart = describe_receivers(table, session)
         tokens, signals = self.embed_receiver(columns), None
+        common = None
+        if self.pair_encoder is not None:
+            common, told = self._encode_pairs(pairs, paired, session)
+            tokens = tokens + told
         if spectrograms is not None and seen is not None and self.backbone is not None:
             pictures, signals = self._embed_spectrograms(spectrograms, seen)
             tokens = tokens + pictures
-        tokens = self.first(mask_out(self.dropout(tokens), session.present), pairs, session.present)
+        tokens = self.first(mask_out(self.dropout(tokens), session.present), join(apart, common), session.present)
         with torch.autocast(table.device.type, enabled=False):  # heads and solver in float32: bf16 costs hundreds of m
             tokens = self.norm_first(tokens.float())
             mean, factor = self._fuse_prior(tokens, session, offset)
@@ -136,7 +154,7 @@ class NetworkLocalizationNet(nn.Module):
             found = describe_solutions(session, delays.detach(), direct, late, odds)
         tokens = tokens + self.embed_solution(found.columns)
         for layer in self.layers:
-            tokens = layer(tokens, found.pairs, session.present)
+            tokens = layer(tokens, join(found.pairs, common), session.present)
         with torch.autocast(table.device.type, enabled=False):
             tokens = mask_out(self.norm(tokens.float()), session.present)
             corrected, information = self._correct(tokens, session, delays, found.weight, found.shift)
@@ -146,6 +164,17 @@ class NetworkLocalizationNet(nn.Module):
             _, factor = compute_step(position.detach().unsqueeze(1), corrected._replace(weight=information), None)
             factor = factor[:, 0] * self._scale_factor(tokens, session, corrected, position.detach())
         return Located(position, factor, signals)
+
+    def _encode_pairs(self, pairs: Tensor | None, paired: Tensor | None, session: Session) -> tuple[Tensor, Tensor]:
+        """Return columns (B, R, R, P) of pairs and what they add to tokens (B, R, D); zeros where there are none."""
+        assert self.pair_encoder is not None
+        if pairs is not None and paired is not None:
+            return self.pair_encoder(pairs, paired)
+        shape = session.present.shape
+        return (
+            session.level.new_zeros(*shape, shape[1], NUM_PAIR_TOKENS),
+            session.level.new_zeros(*shape, self.embed_receiver.out_features),
+        )
 
     def _embed_spectrograms(self, spectrograms: Tensor, seen: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Return (B, R, D), 0 for receivers without a spectrogram, and what signal heads say of them, if there are any.
@@ -237,6 +266,11 @@ class NetworkLocalizationNet(nn.Module):
         free = session.timed.any(1, keepdim=True)
         free = free if self.level_prior is not None else torch.ones_like(free)
         return free.to(session.level.dtype)
+
+
+def join(pairs: Tensor, more: Tensor | None) -> Tensor:
+    """Return columns of pairs (B, R, R, P), with more of them where there are more."""
+    return pairs if more is None else torch.cat([pairs, more], -1)
 
 
 def is_traced() -> bool:

@@ -42,6 +42,8 @@ from heimdall_assets.learning.network_statistics import (
     list_signal_tasks,
     measure_level_law,
 )
+from heimdall_assets.learning.pair_tokens import PairEncoder, measure_pairs
+from heimdall_assets.learning.pairs import NUM_PAIR_NUMBERS
 from heimdall_assets.learning.physics import LevelLaw
 from heimdall_assets.learning.receiver_frame import compute_channel_statistics
 from heimdall_assets.learning.residuals import compute_residuals
@@ -103,6 +105,7 @@ class NetworkTask:
 
             self._level_prior = LevelPrior.fit_initial(chosen)
             statistics["level_prior"] = self._level_prior.settings
+        statistics["pairs"] = measure_pairs(chosen) if model.use_correlations else None
         if model.multi_target:
             statistics["signal_tasks"] = list_signal_tasks(chosen, statistics)
         statistics["level_law"] = measure_level_law(chosen)._asdict()
@@ -130,6 +133,7 @@ class NetworkTask:
             level_prior=level_prior,
             trust=statistics["trust"],
             level_law=LevelLaw(**statistics["level_law"]),
+            pair_encoder=None if statistics["pairs"] is None else PairEncoder(statistics["pairs"], model.width),
         )
         if model.multi_target:  # after all else is drawn: positions start at the same weights with and without heads
             from heimdall_assets.learning.backbone import count_frame_features
@@ -166,26 +170,28 @@ class NetworkTask:
         augmentation: AugmentationSpec | None = None,
         rng: np.random.Generator | None = None,
     ) -> dict[str, Tensor]:
-        table = assemble_table(sessions.take(examples))
+        chosen = sessions.take(examples)
+        table = assemble_table(chosen)
         if augmentation is not None:
             if rng is None:
                 raise InvalidInput("augmentation without a random generator: expected both")
             # A level prior holds a map: turned, its sites would stand elsewhere.
             table = disturb_table(table, augmentation, rng, turn=statistics["level_prior"] is None)
         batch = {
-            **make_inputs(sessions, table, statistics),
+            **make_inputs(chosen, table, statistics),
             "truth": torch.from_numpy(table.truth_km),
             "margin": torch.from_numpy(table.margin_km).clamp_min(MARGIN_FLOOR_KM),
         }
         if statistics.get("signal_tasks") and "seen" in batch:
-            labels = make_signal_labels(sessions.take(examples))
+            labels = make_signal_labels(chosen)
             known = mask_unseen({name: torch.from_numpy(values) for name, values in labels.items()}, batch["seen"])
             batch |= {f"signal_{name}": values for name, values in known.items()}
         return batch
 
     def compute_loss(self, network: nn.Module, batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Return the heavy-tailed likelihood to minimise, the Gaussian one and the squared error to watch."""
-        located = network(*(batch.get(name) for name in ("receivers", "offset", "spectrograms", "seen")))
+        more = {name: batch[name] for name in ("spectrograms", "seen", "pairs", "paired") if name in batch}
+        located = network(batch["receivers"], batch["offset"], **more)
         position, factor = located.position, located.factor
         known = (batch["truth"], batch["margin"])
         squared, log_determinant = compute_squared_z(position.detach(), factor, *known)
@@ -264,6 +270,12 @@ class NetworkTask:
             inputs["spectrograms"] = torch.full((3, 5, *statistics["feature_shape"]), -50.0)
             inputs["seen"] = torch.ones(3, 5, dtype=torch.bool)
             axes |= {"spectrograms": {0: batch, 1: receivers}, "seen": {0: batch, 1: receivers}}
+        if statistics["pairs"] is not None:
+            num_columns = NUM_PAIR_NUMBERS + 2 * statistics["pairs"]["num_lags"]
+            inputs["pairs"] = torch.full((3, 5, 5, num_columns), 0.5)
+            inputs["paired"] = torch.ones(3, 5, 5, dtype=torch.bool)
+            square = {0: batch, 1: receivers, 2: receivers}
+            axes |= {"pairs": square, "paired": square}
         for weight in network.parameters():
             weight.requires_grad_(False)
 
@@ -283,6 +295,16 @@ class NetworkTask:
                 "input.origin": "(batch, 2) float64, latitude and longitude of the tangent plane, degrees of WGS-84",
                 "input.receivers": f"(batch, receivers, {len(RECEIVER_COLUMNS)}) float32, NaN for what is missing: "
                 + ", ".join(RECEIVER_COLUMNS),
+                **(
+                    {}
+                    if statistics["pairs"] is None
+                    else {
+                        "input.pairs": "(batch, receivers, receivers, columns) float32, 0 where unknown: coherence, "
+                        "curvature 1/s^2, lag step s, real and imaginary parts of the correlation of row's receiver "
+                        "with the conjugate of column's",
+                        "input.paired": "(batch, receivers, receivers) bool, which pairs are known",
+                    }
+                ),
                 "output.positions": "(batch, 2) float64, latitude and longitude, degrees of WGS-84",
                 "output.uncertainties": "(batch, 2) float32, one-sigma north and east, metres",
                 "output.covariance": "(batch, 3) float32, variance east, variance north, covariance, square metres",

@@ -4,6 +4,7 @@ Belongs here: ``add_pairs`` and the padded form (``make_pair_columns``). Does no
 (``signals.delays``), finding them again (``stores.session_delays``), what is learned of them (``network_model``).
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from heimdall_assets.domain import PairSet, SessionSet
 from heimdall_assets.errors import InvalidInput
+
+NUM_PAIR_NUMBERS = 3
+"""Columns of a pair before its correlation: coherence, curvature, lag step."""
 
 
 def add_pairs(
@@ -78,3 +82,52 @@ def _check(own: NDArray[Any], table: dict[str, NDArray[Any]], values: NDArray[An
     if (table["first"] == table["second"]).any():
         name = own[table["first"] == table["second"]][0]
         raise InvalidInput(f"pairs: session {name} has one of a recording with itself: expected two recordings")
+
+
+def list_pair_columns(
+    pairs: PairSet,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield all pairs one way round, then the other: first (P,), second (P,) and their columns (P, C).
+
+    Columns are coherence, curvature in 1/s^2, lag step in s, and the correlation's real, then imaginary parts, the
+    first's with the second's conjugate.
+    """
+    numbers = np.stack([pairs.coherence, pairs.curvature, pairs.lag_step_s], axis=1)
+    for first, second, values in (
+        (pairs.first, pairs.second, pairs.correlation),
+        (pairs.second, pairs.first, pairs.correlation[:, ::-1].conj()),
+    ):
+        yield first, second, np.concatenate([numbers, values.real, values.imag], axis=1).astype(np.float32)
+
+
+def make_pair_columns(
+    sessions: SessionSet, present: NDArray[np.bool_], num_lags: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return ``list_pair_columns`` of each ordered pair (S, R, R, C), 0 where unknown, and which are known (S, R, R).
+
+    Args:
+        sessions: S of them.
+        present: bool (S, R), which receivers may take part.
+        num_lags: what the model takes.
+
+    Raises:
+        InvalidInput: the sessions' correlations have another number of lags.
+    """
+    num, width = present.shape
+    columns = np.zeros((num, width, width, NUM_PAIR_NUMBERS + 2 * num_lags), dtype=np.float32)
+    known = np.zeros((num, width, width), dtype=np.bool_)
+    pairs = sessions.pairs
+    if pairs is None or not len(pairs.first):
+        return columns, known
+    if pairs.correlation.shape[1] != num_lags:
+        raise InvalidInput(
+            f"pairs: correlations of {pairs.correlation.shape[1]} lags: expected {num_lags}, as in training "
+            "(DelaySpec.num_lags)"
+        )
+    owner = np.repeat(np.arange(num), pairs.num_pairs)
+    for first, second, values in list_pair_columns(pairs):
+        columns[owner, first, second] = values
+        known[owner, first, second] = True
+    known &= present[:, :, None] & present[:, None, :]
+    columns[~known] = 0.0
+    return columns, known

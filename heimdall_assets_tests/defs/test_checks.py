@@ -10,7 +10,7 @@ from safetensors.numpy import save
 from heimdall_assets.defs import checks
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Artifact, Manifest
-from heimdall_assets.specs import FeatureSpec, SplitSpec
+from heimdall_assets.specs import DelaySpec, FeatureSpec, SplitSpec
 from heimdall_assets.stores.tables import artifact_of_table
 from heimdall_assets_tests.homes import make_places
 
@@ -86,11 +86,12 @@ def test_recordings_rest_whole(stores):
     assert not checks.recordings_rest_whole(manifest, stores).passed
 
 
-def features(stores, images) -> Manifest:
+def features(stores, arrays, dtype=np.float32) -> Manifest:
     buffer = io.BytesIO()
-    np.save(buffer, images.astype(np.float32), allow_pickle=False)
+    np.save(buffer, arrays.astype(dtype), allow_pickle=False)
     shard = stores.objects.put_bytes(buffer.getvalue(), NPY_MEDIA_TYPE).digest
-    return make("spectrogram_features", summary={"shards": [shard]}, specs={"FeatureSpec": FeatureSpec().dump()})
+    specs = {"FeatureSpec": FeatureSpec().dump(), "DelaySpec": DelaySpec().dump()}
+    return make("spectrogram_features", summary={"shards": [shard]}, specs=specs)
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1.0, -100.5])
@@ -103,6 +104,15 @@ def test_features_are_finite(stores, bad):
 
 def test_features_have_the_shape_of_their_spec(stores):
     assert not checks.features_are_finite(features(stores, np.full((2, 3, 64, 32), -50.0)), stores).passed
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1.2])
+def test_correlations_are_finite_and_at_most_one(stores, bad):
+    values = np.full((5, 33), 0.6 + 0.8j)
+    assert checks.features_are_finite(features(stores, values, np.complex64), stores).passed
+    assert not checks.features_are_finite(features(stores, values[:, 1:], np.complex64), stores).passed
+    values[2, 3] = bad
+    assert not checks.features_are_finite(features(stores, values, np.complex64), stores).passed
 
 
 def split(stores, sessions, sites) -> Manifest:

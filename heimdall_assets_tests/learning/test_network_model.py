@@ -29,6 +29,7 @@ PLAIN = {
     "level_prior": None,
     "trust": 0.0,
     "level_law": LevelLaw()._asdict(),
+    "pairs": None,
 }
 
 

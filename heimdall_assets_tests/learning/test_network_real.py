@@ -19,6 +19,7 @@ STATISTICS = {
     "feature_std_db": None,
     "level_prior": None,
     "level_law": LevelLaw()._asdict(),
+    "pairs": None,
 }
 
 

@@ -1,0 +1,159 @@
+"""Pair tokens: what recordings have in common reaches the position, whatever order, phase and gaps they come in."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from heimdall_assets.domain import PairSet
+from heimdall_assets.errors import InvalidInput
+from heimdall_assets.learning.export import compute_parity, export_onnx, open_onnx_session, predict_onnx
+from heimdall_assets.learning.network_task import NetworkTask
+from heimdall_assets.learning.pair_tokens import describe_pairs, measure_pairs
+from heimdall_assets.learning.pairs import make_pair_columns
+from heimdall_assets.learning.residuals import compute_residuals
+from heimdall_assets.learning.training import fit_model
+from heimdall_assets.simulation.observations import simulate_observations
+from heimdall_assets.specs import AugmentationSpec, ExportSpec, ModelSpec, SimulationSpec, TrainingSpec
+
+NUM_LAGS = 9
+WORLD = {
+    "seed": 9, "min_receivers": 4, "max_receivers": 7, "snr_min_db": 15.0, "snr_max_db": 30.0,
+    "blocked_fraction": 0.3, "blocked_excess_s": 2e-6,
+}  # fmt: skip
+
+
+def simulate(num, first=0):
+    """Sessions whose correlations lean towards the blocked receiver of a pair."""
+    sessions = simulate_observations(SimulationSpec(**WORLD), np.arange(first, first + num), "italian")
+    rng = np.random.default_rng(first)
+    pairs = [np.triu_indices(count, 1) for count in sessions.num_receivers]
+    first_place, second_place = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    counts = np.array([len(pair[0]) for pair in pairs])
+    start = np.repeat(sessions.offsets[:-1], counts)
+    lean = sessions.blocked[start + first_place].astype(float) - sessions.blocked[start + second_place]
+    lags = np.arange(NUM_LAGS) - NUM_LAGS // 2
+    shape = np.exp(-np.square(lags / 6.0)) * (1.0 + 0.1j * lags * lean[:, None])
+    phase = np.exp(2j * np.pi * rng.random((len(lean), 1)))
+    noise = rng.normal(0.0, 0.01, (len(lean), NUM_LAGS, 2)) @ [1.0, 1j]
+    found = PairSet(
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        first=first_place,
+        second=second_place,
+        coherence=np.full(len(lean), 0.9),
+        curvature=np.full(len(lean), 2.5e7),
+        lag_step_s=np.full(len(lean), 8e-5),
+        correlation=(0.9 * phase * shape + noise).astype(np.complex64),
+    )
+    return replace(sessions, pairs=found)
+
+
+def build(sessions, scramble=False):
+    torch.manual_seed(3)
+    task, model = NetworkTask(), ModelSpec(width=16, num_heads=2, num_layers=1)
+    statistics = task.fit_statistics(model, sessions)
+    network = task.build_network(model, statistics).eval()
+    if scramble:
+        with torch.no_grad():
+            for head in (network.prior_head, network.receiver_head, network.width_head, network.pair_encoder.tell):
+                head.weight.normal_(0.0, 0.1)
+    return task, network, statistics
+
+
+def test_numbers_of_a_pair_know_no_carrier_phase():
+    sessions = simulate(20)
+    turned = replace(sessions.pairs, correlation=sessions.pairs.correlation * np.complex64(np.exp(1.3j)))
+    present = np.ones((20, 7), dtype=bool)
+    columns, known = make_pair_columns(sessions, present, NUM_LAGS)
+    others, _ = make_pair_columns(replace(sessions, pairs=turned), present, NUM_LAGS)
+    assert known.sum() == 2 * len(sessions.pairs.first)
+    assert np.abs(others - columns).max() > 0.1
+    found, expected = (describe_pairs(torch.from_numpy(item[known])).numpy() for item in (others, columns))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    one, other = describe_pairs(torch.from_numpy(columns[0, :2, :2][[0, 1], [1, 0]])).numpy()
+    real, imaginary = one[3 : 3 + NUM_LAGS], one[3 + NUM_LAGS :]
+    np.testing.assert_allclose(other, np.concatenate([one[:3], real[::-1], -imaginary[::-1]]), atol=1e-5)
+
+
+def test_untrained_pairs_move_nothing():
+    sessions = simulate(40)
+    task, network, statistics = build(sessions)
+    bare = task.predict(network, replace(sessions, pairs=None), statistics, {})
+    found = task.predict(network, sessions, statistics, {})
+    assert statistics["pairs"]["num_lags"] == NUM_LAGS
+    np.testing.assert_array_equal(found.latitude, bare.latitude)
+    np.testing.assert_array_equal(found.covariance_m2, bare.covariance_m2)
+
+
+def test_the_order_of_receivers_changes_nothing():
+    sessions = simulate(12)
+    task, network, statistics = build(sessions, scramble=True)
+    table = task.make_batch(sessions, np.arange(12), statistics)
+    inputs = [table[name] for name in ("receivers", "offset")]
+    slots = torch.from_numpy(np.random.default_rng(0).permutation(table["receivers"].shape[1]))
+    with torch.no_grad():
+        plain = network(*inputs, pairs=table["pairs"], paired=table["paired"])
+        without = network(*inputs)
+        mixed = network(
+            inputs[0][:, slots], inputs[1], pairs=table["pairs"][:, slots][:, :, slots],
+            paired=table["paired"][:, slots][:, :, slots],
+        )  # fmt: skip
+    assert (without.position - plain.position).abs().max() > 1e-3
+    torch.testing.assert_close(mixed.position, plain.position, rtol=1e-3, atol=2e-3)
+    torch.testing.assert_close(mixed.factor, plain.factor, rtol=1e-2, atol=1e-3)
+
+
+def test_sessions_without_pairs_are_answered_beside_others():
+    sessions = simulate(6)
+    task, network, statistics = build(sessions, scramble=True)
+    counts = sessions.pairs.num_pairs.copy()
+    kept = np.repeat(np.arange(6) != 2, counts)
+    counts[2] = 0
+    fewer = PairSet(
+        np.concatenate([[0], np.cumsum(counts)]),
+        *(getattr(sessions.pairs, name)[kept] for name in ("first", "second", "coherence", "curvature", "lag_step_s")),
+        sessions.pairs.correlation[kept],
+    )
+    found = task.predict(network, replace(sessions, pairs=fewer), statistics, {})
+    whole = task.predict(network, sessions, statistics, {})
+    bare = task.predict(network, replace(sessions, pairs=None), statistics, {})
+    assert not found.refused.any()
+    others = np.arange(6) != 2
+    np.testing.assert_allclose(found.latitude[others], whole.latitude[others], atol=1e-6)
+    assert found.latitude[2] == pytest.approx(bare.latitude[2], abs=1e-6)
+    assert found.latitude[2] != pytest.approx(whole.latitude[2], abs=1e-6)
+
+
+def test_other_numbers_of_lags_are_refused_and_pairs_can_be_left_out():
+    sessions = simulate(30)
+    task, network, statistics = build(sessions)
+    short = replace(sessions.pairs, correlation=sessions.pairs.correlation[:, 1:-1])
+    with pytest.raises(InvalidInput, match="correlations of 7 lags: expected 9, as in training"):
+        task.predict(network, replace(sessions, pairs=short), statistics, {})
+    assert task.fit_statistics(ModelSpec(use_correlations=False), sessions)["pairs"] is None
+    assert measure_pairs(replace(sessions, pairs=None)) is None
+
+
+def test_what_correlations_tell_is_learned_and_survives_export(tmp_path: Path):
+    train, val, test = simulate(800), simulate(200, 10_000), simulate(400, 20_000)
+    training = TrainingSpec(max_epochs=5, batch_size=64, learning_rate=3e-3, warmup_epochs=0, num_threads=1)
+    model = ModelSpec(width=16, num_heads=2, num_layers=1, dropout=0.0)
+    plain = AugmentationSpec(dropout=0.0, max_gain_db=0.0)
+    medians, fits = {}, {}
+    for sees in (False, True):
+        chosen = model.model_copy(update={"use_correlations": sees})
+        fits[sees] = fit_model(chosen, training, plain, train, val, tmp_path / str(sees))
+        medians[sees] = np.median(compute_residuals(test, fits[sees].predict(test)).error_m)
+    assert medians[True] < 0.95 * medians[False]
+    data = export_onnx(fits[True], ExportSpec(), {"version": "1"})
+    assert {item.name for item in open_onnx_session(data).get_inputs()} == {"origin", "receivers", "pairs", "paired"}
+    few = test.take(np.arange(60))
+    parity = compute_parity(fits[True], data, few)
+    assert parity["max_position_error_sigma"] < 0.05
+    bare = replace(few, pairs=None)
+    for sessions in (few, bare):
+        ours, theirs = fits[True].predict(sessions), predict_onnx(fits[True], data, sessions)
+        np.testing.assert_allclose(theirs.latitude, ours.latitude, atol=2e-3)
+    assert np.abs(fits[True].predict(few).latitude - fits[True].predict(bare).latitude).max() > 1e-4
