@@ -257,6 +257,40 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class PairSet:
+    """Pairs of receivers as flat columns: S sessions, P pairs in all; session s owns pairs offsets[s]:offsets[s+1].
+
+    Attributes:
+        offsets: int64 (S + 1,), first 0, last P, never falling.
+        first, second: int64 (P,), place of the receiver within its session, from 0; first < second.
+        coherence: float64 (P,), 0 to 1, weighted by the signal's spectrum.
+        curvature: float64 (P,), of the normalised correlation at its peak without the carrier's part, 1/s^2.
+        lag_step_s: float64 (P,), distance of two lags.
+        correlation: complex64 (P, num_lags), of the first with the conjugate of the second; num_lags is odd, lags rise,
+            and the middle one is the pair's own delay, arrival of the first less that of the second.
+    """
+
+    offsets: NDArray[np.int64]
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    coherence: NDArray[np.float64]
+    curvature: NDArray[np.float64]
+    lag_step_s: NDArray[np.float64]
+    correlation: NDArray[np.complex64]
+
+    @property
+    def num_pairs(self) -> NDArray[np.int64]:
+        """Pairs of each session, int64 (S,)."""
+        return np.diff(self.offsets)
+
+    def take(self, sessions: NDArray[np.int64]) -> "PairSet":
+        """Return the pairs of the given sessions, in that order."""
+        offsets, rows = _follow(self.offsets, sessions)
+        columns = {item.name: getattr(self, item.name)[rows] for item in fields(self) if item.name != "offsets"}
+        return PairSet(offsets=offsets, **columns)
+
+
+@dataclass(frozen=True)
 class SessionSet:
     """Many sessions as flat columns: S sessions, M receivers in all; session s owns receivers offsets[s]:offsets[s+1].
 
@@ -281,6 +315,7 @@ class SessionSet:
         error_margin_m: float64 (S,), one-sigma error of the truth.
         strata: name -> (S,) array, what evaluation groups by (signal_type, site, season, campaign, origin, ...).
         blocked: bool (M,) or None, simulation's truth: the receiver has no line of sight. Never an input of a model.
+        pairs: the sessions' pairs of receivers; None: none known.
     """
 
     session_id: NDArray[np.str_]
@@ -304,6 +339,7 @@ class SessionSet:
     features: NDArray[Any] | None = None
     strata: dict[str, NDArray[Any]] = field(default_factory=dict)
     blocked: NDArray[np.bool_] | None = None
+    pairs: PairSet | None = None
 
     def __len__(self) -> int:
         return len(self.session_id)
@@ -319,10 +355,8 @@ class SessionSet:
 
     def take(self, sessions: NDArray[np.int64]) -> "SessionSet":
         """Return the given sessions, in that order; ``features`` is shared, not copied."""
+        offsets, rows = _follow(self.offsets, sessions)
         sessions = np.asarray(sessions, dtype=np.int64)
-        counts = self.num_receivers[sessions]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        rows = np.repeat(self.offsets[sessions] - offsets[:-1], counts) + np.arange(offsets[-1])
         per_session = {"session_id", "source_latitude", "source_longitude", "error_margin_m"}
         columns: dict[str, Any] = {}
         for item in fields(self):
@@ -332,7 +366,16 @@ class SessionSet:
             elif isinstance(value, np.ndarray) and item.name not in {"offsets", "features"}:
                 columns[item.name] = value[rows]
         strata = {name: values[sessions] for name, values in self.strata.items()}
-        return replace(self, **columns, offsets=offsets, strata=strata)
+        pairs = None if self.pairs is None else self.pairs.take(sessions)
+        return replace(self, **columns, offsets=offsets, strata=strata, pairs=pairs)
+
+
+def _follow(offsets: NDArray[np.int64], sessions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the offsets of the given sessions on their own, and where their rows stood."""
+    sessions = np.asarray(sessions, dtype=np.int64)
+    counts = np.diff(offsets)[sessions]
+    taken = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return taken, np.repeat(offsets[sessions] - taken[:-1], counts) + np.arange(taken[-1])
 
 
 @dataclass(frozen=True)

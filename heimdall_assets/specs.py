@@ -99,8 +99,14 @@ class DelaySpec(Spec):
 
     max_baseline_slack: float = Field(1.2, ge=1, description="lags searched, as multiple of the longest baseline")
     min_coherence: float = Field(0.05, ge=0, le=1, description="a pair below it carries no delay")
-    num_lags: int = Field(33, ge=5, le=257, description="complex lags kept around a pair's peak")
+    num_lags: int = Field(33, ge=5, le=257, description="complex lags kept around a pair's peak, an odd number")
     bandwidth_hz: float = Field(12_500.0, gt=0, description="channel that holds the signal")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.num_lags % 2 == 0:
+            raise ValueError(f"num_lags {self.num_lags}: expected an odd number, as many before the peak as after it")
+        return self
 
 
 class AugmentationSpec(Spec):

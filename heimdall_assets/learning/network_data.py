@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, SessionSet
+from heimdall_assets.domain import SIGNAL_SPEED_M_S, PairSet, SessionSet
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.learning.signal_labels import LABEL_STRATA
 from heimdall_assets.locating.arrays import compute_arrival_sigma_s
@@ -139,16 +139,17 @@ def to_geocentric_km(latitude: Floats, longitude: Floats, altitude_m: Floats) ->
 def join_sessions(parts: list[SessionSet]) -> SessionSet:
     """Return several session sets as one; only the first may have spectrograms.
 
-    Strata that they do not share are dropped, but for those that labels are made of: there sessions are unknown.
+    Strata that they do not share are dropped, but for those that labels are made of: there sessions are unknown. Where
+    one set has pairs, the sessions of a set without have none.
 
     Raises:
-        InvalidInput: a later set has spectrograms.
+        InvalidInput: a later set has spectrograms, or the pairs of two differ in their number of lags.
     """
     if any(part.features is not None for part in parts[1:]):
         raise InvalidInput("joining session sets: only the first may carry spectrograms")
     columns: dict[str, Any] = {}
     for item in fields(SessionSet):
-        if item.name not in {"offsets", "features", "strata", "blocked"}:
+        if item.name not in {"offsets", "features", "strata", "blocked", "pairs"}:
             columns[item.name] = np.concatenate([getattr(part, item.name) for part in parts])
     counts = np.concatenate([part.num_receivers for part in parts])
     shared = set.intersection(*(set(part.strata) for part in parts))
@@ -164,7 +165,24 @@ def join_sessions(parts: list[SessionSet]) -> SessionSet:
         features=parts[0].features,
         strata=strata,
         blocked=np.concatenate(blocked) if len(blocked) == len(parts) else None,
+        pairs=_join_pairs(parts),
     )
+
+
+def _join_pairs(parts: list[SessionSet]) -> PairSet | None:
+    known = [part.pairs for part in parts if part.pairs is not None]
+    if not known:
+        return None
+    num_lags = sorted({pairs.correlation.shape[1] for pairs in known})
+    if len(num_lags) > 1:
+        raise InvalidInput(f"joining session sets: found pairs of {num_lags} lags, expected one number of them")
+    counts = [np.zeros(len(part), dtype=np.int64) if part.pairs is None else part.pairs.num_pairs for part in parts]
+    columns = {
+        item.name: np.concatenate([getattr(pairs, item.name) for pairs in known])
+        for item in fields(PairSet)
+        if item.name != "offsets"
+    }
+    return PairSet(offsets=np.concatenate([[0], *counts]).cumsum().astype(np.int64), **columns)
 
 
 def disturb_table(
