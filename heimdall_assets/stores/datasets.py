@@ -14,7 +14,7 @@ from heimdall_assets.stores.features import REFUSED_COLUMNS, compute_features
 from heimdall_assets.stores.ingesting import ingest_recordings
 from heimdall_assets.stores.objects import ObjectStore
 from heimdall_assets.stores.results import read_parent
-from heimdall_assets.stores.shards import load_features
+from heimdall_assets.stores.shards import load_rows
 from heimdall_assets.stores.tables import load_table
 from heimdall_assets.stores.work_pool import Progress
 
@@ -42,9 +42,14 @@ def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
     members = load_table(objects, split.artifacts["table"])
     rows = approved[approved["session_id"].isin(members["session_id"])]
     index = load_table(objects, features.artifacts["index"])
-    used, images = load_features(objects, index[index["measurement_id"].isin(rows["measurement_id"])])
+    used, images = load_rows(objects, index[index["measurement_id"].isin(rows["measurement_id"])])
     arrivals = load_table(objects, features.artifacts["arrivals"])
-    return assemble_sessions(rows, used, arrivals, images, TimingSpec(**split.specs["TimingSpec"]), members)
+    pairs, correlations = None, None
+    if "pairs" in features.artifacts:  # features that were computed before pairs were kept have none
+        known = load_table(objects, features.artifacts["pairs"])
+        pairs, correlations = load_rows(objects, known[known["session_id"].isin(rows["session_id"])])
+    timing = TimingSpec(**split.specs["TimingSpec"])
+    return assemble_sessions(rows, used, arrivals, images, timing, members, pairs, correlations)
 
 
 def observe_sessions(
@@ -65,7 +70,8 @@ def observe_sessions(
     """
     checked = ingest_recordings(objects, rows, recordings, progress).table
     made = compute_features(objects, join_recordings(rows, checked), features, delays, progress)
-    index, images = load_features(objects, made.index)
-    sessions = assemble_sessions(rows, index, made.arrivals, images, timing)
+    index, images = load_rows(objects, made.index)
+    pairs, correlations = load_rows(objects, made.pairs)
+    sessions = assemble_sessions(rows, index, made.arrivals, images, timing, pairs=pairs, correlations=correlations)
     bad = checked[checked["status"] != "ok"].assign(what="recording")[list(REFUSED_COLUMNS)].astype(REFUSED_COLUMNS)
     return sessions, pd.concat([bad, made.refused], ignore_index=True)

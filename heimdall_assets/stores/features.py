@@ -1,7 +1,7 @@
-"""Features: spectrograms and arrival times of many sessions, each computed once.
+"""Features: spectrograms and delays of many sessions, each computed once.
 
-Belongs here: what is known already, what is new, and how both are listed. Does not belong here: one session's work
-(``session_work``), arrays at rest (``shards``).
+Belongs here: what is known already, what is new, and how spectrograms are listed. Does not belong here: how delays are
+listed and found again (``delay_index``), one session's work (``session_work``), arrays at rest (``shards``).
 
 What was computed is found again in cumulative indexes (one table a spec, behind a reference). Losing an index loses no
 result: it is computed again.
@@ -15,28 +15,17 @@ import pandas as pd
 
 from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.specs import DelaySpec, FeatureSpec
+from heimdall_assets.stores.delay_index import DelayIndex
 from heimdall_assets.stores.objects import ObjectStore
-from heimdall_assets.stores.session_work import SessionTask, Worked, is_timed, work_sessions
+from heimdall_assets.stores.session_work import SessionTask, Worked, WorkedSession, is_timed, work_sessions
 from heimdall_assets.stores.shards import Places, ShardPacker, read_places, write_places
-from heimdall_assets.stores.tables import list_records, nullable, read_index, write_index
+from heimdall_assets.stores.tables import list_records, nullable
 from heimdall_assets.stores.work_pool import Progress, cut, run_parts
 
 SPECTROGRAM_VERSION = "1"
 """Raised when spectrograms come out differently from the same recordings and specs."""
 
-ARRIVAL_VERSION = "2"
-"""Raised when arrivals, or what is listed of them, come out differently."""
-
 FEATURE_COLUMNS = {"measurement_id": "string", "key": "string", "shard": "string", "row": "int64"}
-ARRIVAL_COLUMNS = {
-    "measurement_id": "string",
-    "session_id": "string",
-    "key": "string",
-    "arrival_s": "float64",
-    "arrival_sigma_s": "float64",
-    "coherence": "float64",
-    "reason": "string",  # why there is no arrival; null: there is one
-}
 REFUSED_COLUMNS = {"measurement_id": "string", "session_id": "string", "what": "string", "reason": "string"}
 
 _SESSIONS_AT_ONCE = 4
@@ -44,11 +33,12 @@ _SESSIONS_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Features:
-    """Spectrograms and arrivals of sessions.
+    """Spectrograms, arrivals and pairs of sessions.
 
     Attributes:
         index: ``FEATURE_COLUMNS``, one row a spectrogram.
-        arrivals: ``ARRIVAL_COLUMNS``, one row a recording.
+        arrivals: ``delay_index.ARRIVAL_COLUMNS``, one row a recording.
+        pairs: ``delay_index.PAIR_COLUMNS``, one row for each two recordings of a session that have an arrival.
         refused: ``REFUSED_COLUMNS``: ``what`` (spectrogram or arrival) a recording lacks, and why.
         num_computed: spectrograms computed now.
         num_reused: spectrograms known before.
@@ -57,6 +47,7 @@ class Features:
 
     index: pd.DataFrame
     arrivals: pd.DataFrame
+    pairs: pd.DataFrame
     refused: pd.DataFrame
     num_computed: int
     num_reused: int
@@ -69,10 +60,15 @@ class Features:
             "num_features": len(self.index),
             "num_refused": int((self.refused["what"] == "spectrogram").sum()),
             "num_arrivals": int(self.arrivals["arrival_s"].notna().sum()),
+            "num_pairs": len(self.pairs),
             "num_without_arrival": int((self.refused["what"] == "arrival").sum()),
             "num_sessions_without_delays": int((timed == 0).sum()),
             "num_unread": self.num_unread,
         }
+
+    def list_shards(self) -> list[str]:
+        """Return the digests of all shards that spectrograms and correlations lie in."""
+        return sorted({str(shard) for table in (self.index, self.pairs) for shard in table["shard"]})
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,6 @@ class _Session:
     keys: list[str]
     key: str
     wants_delays: bool
-    known_arrivals: pd.DataFrame | None
     task: SessionTask
 
     @property
@@ -110,37 +105,35 @@ def compute_features(
         StorageError: a shard or an index could not be stored; nothing stored before is lost.
     """
     spectrogram_name = f"features/{features.digest()}-{SPECTROGRAM_VERSION}"
-    delay_name = f"delays/{delays.digest()}-{ARRIVAL_VERSION}"
-    places, delay_index = read_places(objects, spectrogram_name), read_index(objects, delay_name)
-    known = {} if delay_index is None else {str(key): table for key, table in delay_index.groupby("key")}
-    sessions = [_plan_session(list_records(group), places, known) for _, group in rows.groupby("session_id", sort=True)]
+    places, delay_index = read_places(objects, spectrogram_name), DelayIndex(objects, delays)
+    groups = rows.groupby("session_id", sort=True)
+    sessions = [_plan_session(list_records(group), places, delay_index) for _, group in groups]
     pending = [session for session in sessions if session.is_pending]
-    packer, unpictured, fresh, lasting, num_unread = ShardPacker(objects), [], [], [], 0
+    packer, unpictured, num_unread = ShardPacker(objects), [], 0
     for session, worked in _work(pending, objects, features, delays, progress):
-        for row, key, done in zip(session.rows, session.keys, worked, strict=True):
+        for row, key, done in zip(session.rows, session.keys, worked.recordings, strict=True):
             if done.image is not None:
                 packer.add(key, done.image)
             elif done.refusal is not None:
                 unpictured.append(_refuse(row, "spectrogram", done.refusal))
-        unread = sum(done.is_unread for done in worked)
+        unread = sum(done.is_unread for done in worked.recordings)
         num_unread += unread
         if session.task.needs_delays:
-            found = _list_arrivals(session, worked)
-            fresh += found
-            lasting += [] if unread else found
+            delay_index.add(session.key, session.rows, worked, is_final=not unread)
 
     if packer.num_packed:
         places |= packer.close()
         write_places(objects, spectrogram_name, places)
-    if lasting:
-        new = _build_arrivals(lasting)
-        stored = new if delay_index is None else pd.concat([delay_index, new], ignore_index=True)
-        write_index(objects, delay_name, stored)
+    for session in sessions:
+        if not session.wants_delays:
+            delay_index.add(session.key, session.rows, _say_untimed(session.rows), is_final=False)
+    delay_index.store()
     index = _build_index(sessions, places)
-    arrivals = _gather_arrivals(sessions, fresh)
+    arrivals, pairs = delay_index.gather({session.key for session in sessions})
     return Features(
         index=index,
         arrivals=arrivals,
+        pairs=pairs,
         refused=_gather_refused(unpictured, arrivals),
         num_computed=packer.num_packed,
         num_reused=len(index) - packer.num_packed,
@@ -148,19 +141,20 @@ def compute_features(
     )
 
 
-def _plan_session(rows: list[dict[str, Any]], places: Places, known: dict[str, pd.DataFrame]) -> _Session:
+def _plan_session(rows: list[dict[str, Any]], places: Places, delay_index: DelayIndex) -> _Session:
     keys = [_key_of_recording(row) for row in rows]
     key = _key_of_session(rows, keys)
     wants_delays = sum(map(is_timed, rows)) >= 2
-    arrivals = known.get(key) if wants_delays else None
-    task = SessionTask(rows, [name not in places for name in keys], wants_delays and arrivals is None)
-    return _Session(rows, keys, key, wants_delays, arrivals, task)
+    needs_delays = wants_delays and key not in delay_index
+    return _Session(
+        rows, keys, key, wants_delays, SessionTask(rows, [name not in places for name in keys], needs_delays)
+    )
 
 
 def _work(
     pending: Sequence[_Session], objects: ObjectStore, features: FeatureSpec, delays: DelaySpec, progress: Progress
-) -> Iterator[tuple[_Session, Sequence[Worked]]]:
-    """Yield each session with what came of its recordings."""
+) -> Iterator[tuple[_Session, WorkedSession]]:
+    """Yield each session with what came of it."""
     chunks = cut(pending, _SESSIONS_AT_ONCE)
     tasks = [[session.task for session in chunk] for chunk in chunks]
     num_recordings, done = sum(len(session.rows) for session in pending), 0
@@ -172,19 +166,10 @@ def _work(
         progress("sessions turned into features", done, len(pending))
 
 
-def _list_arrivals(session: _Session, worked: Sequence[Worked]) -> list[dict[str, Any]]:
-    return [
-        {
-            "measurement_id": row["measurement_id"],
-            "session_id": row["session_id"],
-            "key": session.key,
-            "arrival_s": done.arrival_s,
-            "arrival_sigma_s": done.arrival_sigma_s,
-            "coherence": done.coherence,
-            "reason": done.no_arrival,
-        }
-        for row, done in zip(session.rows, worked, strict=True)
-    ]
+def _say_untimed(rows: Sequence[dict[str, Any]]) -> WorkedSession:
+    num_timed = sum(map(is_timed, rows))
+    reason = f"{num_timed} of {len(rows)} recordings of the session are timed by a shared clock, expected 2"
+    return WorkedSession([Worked(no_arrival=reason) for _ in rows])
 
 
 def _refuse(row: dict[str, Any], what: str, reason: str) -> dict[str, Any]:
@@ -196,10 +181,6 @@ def _refuse(row: dict[str, Any], what: str, reason: str) -> dict[str, Any]:
     }
 
 
-def _build_arrivals(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(ARRIVAL_COLUMNS)).astype(ARRIVAL_COLUMNS)
-
-
 def _build_index(sessions: Sequence[_Session], places: Places) -> pd.DataFrame:
     index = [
         {"measurement_id": row["measurement_id"], "key": key, "shard": places[key][0], "row": places[key][1]}
@@ -208,20 +189,6 @@ def _build_index(sessions: Sequence[_Session], places: Places) -> pd.DataFrame:
         if key in places
     ]
     return pd.DataFrame(index, columns=list(FEATURE_COLUMNS)).astype(FEATURE_COLUMNS)
-
-
-def _gather_arrivals(sessions: Sequence[_Session], fresh: list[dict[str, Any]]) -> pd.DataFrame:
-    tables = [session.known_arrivals for session in sessions if session.known_arrivals is not None]
-    untimed = [row for session in sessions if not session.wants_delays for row in _list_untimed(session)]
-    tables.append(_build_arrivals(fresh + untimed))
-    whole = pd.concat([table[list(ARRIVAL_COLUMNS)] for table in tables if len(table)] or tables, ignore_index=True)
-    return whole.astype(ARRIVAL_COLUMNS).sort_values(["session_id", "measurement_id"], ignore_index=True)
-
-
-def _list_untimed(session: _Session) -> list[dict[str, Any]]:
-    num_timed = sum(map(is_timed, session.rows))
-    reason = f"{num_timed} of {len(session.rows)} recordings of the session are timed by a shared clock, expected 2"
-    return _list_arrivals(session, [Worked(no_arrival=reason) for _ in session.rows])
 
 
 def _gather_refused(unpictured: list[dict[str, Any]], arrivals: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Session work: one session's recordings to spectrograms and arrival times, each with its reason where there is none.
+"""Session work: one session's recordings to spectrograms, arrival times (or the reason why there is none) and pairs.
 
 Belongs here: what one process does with one session. Does not belong here: the loop over sessions (``features``), how a
 spectrogram or a delay is computed (``signals``).
@@ -48,6 +48,32 @@ class Worked:
     is_unread: bool = field(default=False)
 
 
+@dataclass(frozen=True)
+class WorkedPairs:
+    """What came of a session's Q pairs of recordings.
+
+    Attributes:
+        first, second: int64 (Q,), places of the two in the session's rows.
+        coherence, curvature, correlation: (Q, ...), as ``pair_...`` in ``SessionDelays``.
+        lag_step_s: distance of two lags.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    coherence: NDArray[np.float64]
+    curvature: NDArray[np.float64]
+    correlation: NDArray[np.complex64]
+    lag_step_s: float
+
+
+@dataclass(frozen=True)
+class WorkedSession:
+    """What came of a session: of its recordings, in their order, and of their pairs; None: no delays."""
+
+    recordings: list[Worked]
+    pairs: WorkedPairs | None = None
+
+
 def is_timed(row: dict[str, Any]) -> bool:
     """Return whether an ingested recording has a clock that others can be compared with."""
     return row["clock_class"] != "none" and nullable(row["start_unix_ns"]) is not None
@@ -55,20 +81,19 @@ def is_timed(row: dict[str, Any]) -> bool:
 
 def work_sessions(
     tasks: Sequence[SessionTask], objects: ObjectStore, features: FeatureSpec, delays: DelaySpec
-) -> list[list[Worked]]:
-    """Return what came of each session's recordings, in their order; what is wrong with one costs no other."""
+) -> list[WorkedSession]:
+    """Return what came of each session; what is wrong with one recording costs no other."""
     return [_work_session(task, objects, features, delays) for task in tasks]
 
 
-def _work_session(task: SessionTask, objects: ObjectStore, features: FeatureSpec, delays: DelaySpec) -> list[Worked]:
+def _work_session(task: SessionTask, objects: ObjectStore, features: FeatureSpec, delays: DelaySpec) -> WorkedSession:
     worked = [Worked() for _ in task.rows]
     recordings = [_read(row, objects, done) for row, done in zip(task.rows, worked, strict=True)]
     for row, needed, recording, done in zip(task.rows, task.needs_feature, recordings, worked, strict=True):
         if needed and recording is not None:
             _make_image(row, recording, features, done)
-    if task.needs_delays:
-        _find_arrivals(task.rows, recordings, delays, worked)
-    return worked
+    pairs = _find_arrivals(task.rows, recordings, delays, worked) if task.needs_delays else None
+    return WorkedSession(worked, pairs)
 
 
 def _read(row: dict[str, Any], objects: ObjectStore, done: Worked) -> Recording | None:
@@ -95,7 +120,8 @@ def _make_image(row: dict[str, Any], recording: Recording, features: FeatureSpec
 
 def _find_arrivals(
     rows: Sequence[dict[str, Any]], recordings: Sequence[Recording | None], delays: DelaySpec, worked: list[Worked]
-) -> None:
+) -> WorkedPairs | None:
+    """Note in ``worked`` when the transmission arrived at each; return the pairs it was found from."""
     from heimdall_assets.signals.delays import compute_delays
 
     timed = []
@@ -113,13 +139,17 @@ def _find_arrivals(
     except UNUSABLE as error:  # the session keeps its levels and spectrograms
         for index in timed:
             worked[index].no_arrival = describe_fault(error)
-        return
+        return None
     for place, index in enumerate(timed):
         done = worked[index]
         done.arrival_s = float(solved.arrival_s[place])
         done.arrival_sigma_s = float(solved.arrival_sigma_s[place])
         done.coherence = float(solved.coherence[place])
         done.no_arrival = str(solved.reasons[place]) or None
+    first, second = np.array(timed, dtype=np.int64)[solved.pairs].T
+    return WorkedPairs(
+        first, second, solved.pair_coherence, solved.pair_curvature, solved.pair_correlation, solved.lag_step_s
+    )
 
 
 def _place(row: dict[str, Any]) -> Position:

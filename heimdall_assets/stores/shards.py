@@ -1,10 +1,12 @@
-"""Shards: spectrograms at rest in immutable arrays of tens of megabytes, memory-mapped for training.
+"""Shards: arrays of one shape (spectrograms, correlations) at rest in immutable files of tens of megabytes.
 
-Belongs here: packing and finding again. Does not belong here: how a spectrogram is computed (``signals.spectrogram``).
+Belongs here: packing and finding again, memory-mapped for training. Does not belong here: how they are computed
+(``signals``), what their indexes list beside (``features``, ``delay_index``).
 """
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,47 +19,47 @@ from heimdall_assets.stores.tables import read_index, write_index
 SHARD_BYTES = 64_000_000
 
 Places = dict[str, tuple[str, int]]
-"""Key of a spectrogram -> digest of its shard, and its row there."""
+"""Key of an array -> digest of its shard, and its row there."""
 
 
 class ShardPacker:
-    """Stores spectrograms as they come, a shard whenever one is full, so that memory holds one shard and no more."""
+    """Stores arrays as they come, a shard whenever one is full, so that memory holds one shard and no more."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._images: list[NDArray[np.float32]] = []
+        self._arrays: list[NDArray[Any]] = []
         self._keys: list[str] = []
         self._places: Places = {}
         self.num_packed = 0
 
-    def add(self, key: str, image: NDArray[np.float32]) -> None:
-        """Take one spectrogram, float32 (3, num_mels, num_frames), all of one shape.
+    def add(self, key: str, array: NDArray[Any]) -> None:
+        """Take one array; all that one packer takes are of one shape and dtype.
 
         Raises:
             StorageError: a shard was full and could not be stored.
         """
-        self._images.append(image)
+        self._arrays.append(array)
         self._keys.append(key)
         self.num_packed += 1
-        if len(self._images) >= max(1, SHARD_BYTES // image.nbytes):
+        if len(self._arrays) >= max(1, SHARD_BYTES // array.nbytes):
             self._store()
 
     def close(self) -> Places:
         """Store what is left and return where everything lies."""
-        if self._images:
+        if self._arrays:
             self._store()
         return self._places
 
     def _store(self) -> None:
-        digest = self._objects.put_bytes(encode_shard(self._images), NPY_MEDIA_TYPE).digest
+        digest = self._objects.put_bytes(encode_shard(self._arrays), NPY_MEDIA_TYPE).digest
         self._places.update((key, (digest, row)) for row, key in enumerate(self._keys))
-        self._images, self._keys = [], []
+        self._arrays, self._keys = [], []
 
 
-def encode_shard(images: Sequence[NDArray[np.float32]]) -> bytes:
-    """Return the one encoding of a shard: spectrograms one after the other, as ``.npy``."""
+def encode_shard(arrays: Sequence[NDArray[Any]]) -> bytes:
+    """Return the one encoding of a shard: arrays of one shape and dtype one after the other, as ``.npy``."""
     buffer = io.BytesIO()
-    np.save(buffer, np.stack(images), allow_pickle=False)
+    np.save(buffer, np.stack(arrays), allow_pickle=False)
     return buffer.getvalue()
 
 
@@ -66,9 +68,15 @@ def read_places(objects: ObjectStore, name: str) -> Places:
     index = read_index(objects, name)
     if index is None:
         return {}
-    present = {shard: objects.exists(shard) for shard in index["shard"].unique()}
+    index = index[find_present(objects, index["shard"])]
     rows = zip(index["key"], index["shard"], index["row"], strict=True)
-    return {key: (str(shard), int(row)) for key, shard, row in rows if present[shard]}
+    return {key: (str(shard), int(row)) for key, shard, row in rows}
+
+
+def find_present(objects: ObjectStore, shards: pd.Series) -> NDArray[np.bool_]:
+    """Return which of ``shards``, one a row, are still there."""
+    present = {shard: objects.exists(shard) for shard in shards.unique()}
+    return np.array([present[shard] for shard in shards], dtype=np.bool_)
 
 
 def write_places(objects: ObjectStore, name: str, places: Places) -> None:
@@ -77,15 +85,15 @@ def write_places(objects: ObjectStore, name: str, places: Places) -> None:
     write_index(objects, name, stored)
 
 
-def load_features(objects: ObjectStore, index: pd.DataFrame) -> tuple[pd.DataFrame | None, NDArray[np.float32] | None]:
-    """Return ``index`` with its rows renumbered, and the one array they count in: float32 (F, 3, mels, frames).
+def load_rows(objects: ObjectStore, index: pd.DataFrame) -> tuple[pd.DataFrame | None, NDArray[Any] | None]:
+    """Return ``index`` with its rows renumbered, and the one array they count in: (F, ...), a row for each of its own.
 
-    Both are None where there is no feature at all. A single shard that is used whole stays memory-mapped; otherwise
+    Both are None where there is no row at all. A single shard that is used whole stays memory-mapped; otherwise
     the rows are gathered.
 
     Args:
         objects: where the shards rest.
-        index: ``shard`` and ``row`` of each spectrogram, beside other columns.
+        index: ``shard`` and ``row`` of each array, beside other columns.
 
     Raises:
         NotFound: a shard is gone.

@@ -29,7 +29,7 @@ _SPLIT = Stage("1", ("spectrogram_features",), (specs.SplitSpec, specs.TimingSpe
 STAGES: dict[str, Stage] = {
     "approved_measurements": Stage("1", ("measurement_database",), (specs.DatasetSpec,)),
     "iq_files": Stage("2", ("approved_measurements",), (specs.RecordingSpec,)),
-    "spectrogram_features": Stage("2", ("iq_files",), (specs.FeatureSpec, specs.DelaySpec)),
+    "spectrogram_features": Stage("3", ("iq_files",), (specs.FeatureSpec, specs.DelaySpec)),
     "train_split": _SPLIT,
     "val_split": _SPLIT,
     "test_split": _SPLIT,

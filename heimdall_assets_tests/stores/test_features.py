@@ -14,7 +14,7 @@ from heimdall_assets.stores.imports import Stated, import_npy
 from heimdall_assets.stores.ingesting import ingest_recordings
 from heimdall_assets.stores.iq_session import SessionClaim
 from heimdall_assets.stores.results import find_or_compute, read_result
-from heimdall_assets.stores.shards import ShardPacker, load_features
+from heimdall_assets.stores.shards import ShardPacker, load_rows
 from heimdall_assets.stores.simulated import import_simulated
 from heimdall_assets_tests.homes import ignore, make_places
 from heimdall_assets_tests.stores.recordings import make_noise, make_npy
@@ -136,7 +136,7 @@ def test_shards_are_stored_as_they_fill(stores, monkeypatch):
     places = packer.close()
     assert [places[str(number)][1] for number in range(5)] == [0, 1, 0, 1, 0]
     index = pd.DataFrame([(key, *place) for key, place in places.items()], columns=["key", "shard", "row"])
-    ordered, images = load_features(stores.objects, index)
+    ordered, images = load_rows(stores.objects, index)
     for key, row in zip(ordered["key"], ordered["row"], strict=True):
         assert (images[row] == float(key)).all()
 

@@ -1,4 +1,4 @@
-"""``spectrogram_features``: one spectrogram per recording, one arrival time per receiver of a session."""
+"""``spectrogram_features``: spectrograms of recordings, arrival times at receivers, correlations of their pairs."""
 
 import dagster as dg
 
