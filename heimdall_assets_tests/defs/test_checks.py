@@ -1,6 +1,5 @@
 """Each check passes on what the graph makes, and fails on what it is there to catch."""
 
-
 import numpy as np
 import pandas as pd
 import pytest
