@@ -7,16 +7,19 @@ import pytest
 from heimdall_assets.domain import PairSet
 from heimdall_assets.errors import StorageError
 from heimdall_assets.manifests import NPY_MEDIA_TYPE
-from heimdall_assets.specs import DelaySpec, FeatureSpec, RecordingSpec, SimulationSpec, TimingSpec
+from heimdall_assets.specs import DatasetSpec, DelaySpec, FeatureSpec, RecordingSpec, SimulationSpec, TimingSpec
 from heimdall_assets.stores.comparing import PACKED, compare_packed
 from heimdall_assets.stores.datasets import join_recordings, observe_sessions
 from heimdall_assets.stores.delay_index import ARRIVAL_VERSION, PAIR_COLUMNS
 from heimdall_assets.stores.features import Features, compute_features
 from heimdall_assets.stores.ingesting import ingest_recordings
 from heimdall_assets.stores.objects import open_object_store
+from heimdall_assets.stores.preparing import extract_features, pin_recordings, take_snapshot
 from heimdall_assets.stores.recomputing import RecomputingStore
+from heimdall_assets.stores.reproducing import _Remaking
 from heimdall_assets.stores.shards import encode_shard, load_rows
 from heimdall_assets.stores.simulated import import_simulated
+from heimdall_assets.stores.tables import artifact_of_table, load_table
 from heimdall_assets_tests.homes import ignore, make_places
 
 SIMULATION = SimulationSpec(min_receivers=3, max_receivers=3, snr_min_db=20.0, snr_max_db=30.0, duration_s=0.8)
@@ -185,6 +188,37 @@ def test_making_again_finds_one_changed_value(stores, tmp_path):
     ]
     unlike = recorded.pairs.assign(curvature=recorded.pairs["curvature"] * 2.0)
     assert list(compare_packed(remaking, PAIRS, unlike, made.pairs)) == ["curvature of 6 of 6 pairs"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("none", []),
+        ("value", ["1 of 3 correlations"]),
+        ("lags", ["DelaySpec.num_lags 33 then, 31 now", "3 of 3 correlations"]),
+        ("unknown", ["pairs: none then"]),
+    ],
+)
+def test_reproducing_tells_which_correlations_came_out_otherwise(stores, tmp_path, change, expected):
+    add_sessions(stores, 1)
+    snapshot = take_snapshot(stores, DatasetSpec())[0].manifest
+    pinned = pin_recordings(stores.objects, snapshot, RecordingSpec(), ignore).result.manifest
+    features = extract_features(stores.objects, pinned, *SPECS, ignore).result.manifest
+    artifacts = dict(features.artifacts)
+    if change == "value":
+        table = load_table(stores.objects, artifacts["pairs"])
+        values = np.load(stores.objects.local_path(str(table["shard"].iloc[0]))).copy()
+        values[1, 16] *= np.complex64(1j)
+        flipped = stores.objects.put_bytes(encode_shard(values), NPY_MEDIA_TYPE).digest
+        artifacts["pairs"] = artifact_of_table(stores.objects, table.assign(shard=pd.array([flipped] * 3, "string")))
+    if change == "unknown":
+        del artifacts["pairs"]
+    recorded = features.model_copy(update={"artifacts": artifacts})
+    provenance = {"nodes": [node.model_dump(mode="json") for node in (snapshot, pinned, recorded)]}
+    chosen = [DelaySpec(num_lags=31)] if change == "lags" else []
+    stages = _Remaking(stores.objects, provenance, chosen, tmp_path, ignore).run()
+    assert next(stages).differences == []
+    assert next(stages).differences == expected
 
 
 def test_a_lost_shard_is_made_again_with_the_same_bytes_however_it_was_packed(stores, tmp_path):
