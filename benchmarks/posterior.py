@@ -15,7 +15,7 @@ from scipy.special import log_ndtr
 
 from heimdall_assets.domain import SIGNAL_SPEED_M_S, Predictions, SessionSet
 from heimdall_assets.learning.gauss_newton import GaussNewton
-from heimdall_assets.learning.network_data import assemble_table
+from heimdall_assets.learning.network_data import assemble_table, to_plane_km
 from heimdall_assets.learning.network_graph import to_degrees
 from heimdall_assets.learning.network_tokens import take_apart
 from heimdall_assets.learning.physics import (
@@ -31,7 +31,7 @@ from heimdall_assets.specs import SimulationSpec
 
 Floats = NDArray[np.float64]
 
-NUM_DRAWS, NUM_TIMES = 1600, 150
+NUM_DRAWS, NUM_EVEN, NUM_TIMES = 1600, 200, 150
 FREEDOM = 4.0  # of the t distributions drawn from: their tails are heavier than the posterior's
 WIDTHS = (1.3, 4.0)  # of those, in sigmas of each minimum
 WORST_COST = 30.0  # minima this much worse than the best hold e^-15 of it
@@ -66,7 +66,8 @@ def locate_by_posterior(sessions: SessionSet, spec: SimulationSpec, seed: int = 
     covariance = np.zeros((len(sessions), 3))
     for number in range(len(sessions)):
         near = (cost[number] < cost[number].min() + WORST_COST) & factor[number].isfinite().all(-1)
-        draws, log_density = _draw(states[number][near].double().numpy(), factor[number][near].double().numpy(), rng)
+        minima = (states[number][near].double().numpy(), factor[number][near].double().numpy())
+        draws, log_density = _draw(*minima, _find_box(table.origin_deg[number], spec), rng)
         rows = slice(0, int(sessions.num_receivers[number]))
         log_posterior = _score(
             draws,
@@ -87,8 +88,15 @@ def locate_by_posterior(sessions: SessionSet, spec: SimulationSpec, seed: int = 
     return Predictions(latitude.numpy(), longitude.numpy(), covariance * 1e6, "posterior")
 
 
-def _draw(centre: Floats, factor: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return draws (N, 2) from wide t distributions about minima (K, 2) of upper factors (K, 3), and log densities."""
+def _draw(centre: Floats, factor: Floats, box: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return draws (N, 2) and their log densities: from wide t distributions about minima, some from the whole box.
+
+    Args:
+        centre: float64 (K, 2), minima.
+        factor: float64 (K, 3), upper factors of their information.
+        box: float64 (2, 2), lowest and highest east and north: no minimum may lie where sources do.
+        rng: drawn from.
+    """
     centre = np.concatenate([centre] * len(WIDTHS))
     factor = np.concatenate([factor / width for width in WIDTHS])
     count = NUM_DRAWS // len(centre) + 1
@@ -98,11 +106,28 @@ def _draw(centre: Floats, factor: Floats, rng: np.random.Generator) -> tuple[Flo
     u11, u12, u22 = factor.T[..., None]
     north = unit[..., 1] / u22
     east = (unit[..., 0] - u12 * north) / u11
-    draws = (centre[:, None] + np.stack([east, north], -1)).reshape(-1, 2)
+    about = (centre[:, None] + np.stack([east, north], -1)).reshape(-1, 2)
+    draws = np.concatenate([about, rng.uniform(*box, (NUM_EVEN, 2))])
     away = draws[:, None] - centre
     squared = (factor[:, 0] * away[..., 0] + factor[:, 1] * away[..., 1]) ** 2 + (factor[:, 2] * away[..., 1]) ** 2
-    logs = np.log(factor[:, 0] * factor[:, 2]) - 0.5 * (FREEDOM + 2.0) * np.log1p(squared / FREEDOM)
-    return draws, np.logaddexp.reduce(logs, axis=1)
+    density = factor[:, 0] * factor[:, 2] / (2.0 * np.pi) * (1.0 + squared / FREEDOM) ** (-0.5 * (FREEDOM + 2.0))
+    even = ((draws >= box[0]) & (draws <= box[1])).all(1) / np.prod(box[1] - box[0])
+    return draws, np.log((count * density.sum(1) + NUM_EVEN * even) / len(draws))
+
+
+def _find_box(origin_deg: Floats, spec: SimulationSpec) -> Floats:
+    """Return a box in the tangent plane, lowest and highest east and north (2, 2), around all that sources stand in."""
+    _, north, east, _ = (np.array(column) for column in zip(*ITALIAN_NETWORK, strict=True))
+    margin = spec.area_margin_deg
+    corners = np.array(
+        [
+            (latitude, longitude)
+            for latitude in (north.min() - margin, north.max() + margin)
+            for longitude in (east.min() - margin, east.max() + margin)
+        ]
+    )
+    plane = to_plane_km(np.tile(origin_deg, (4, 1)), corners[:, 0], corners[:, 1], np.zeros(4))[:, :2]
+    return np.stack([plane.min(0) - 1.0, plane.max(0) + 1.0])
 
 
 def _score(

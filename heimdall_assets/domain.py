@@ -258,16 +258,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairSet:
-    """What recordings of S sessions have in common, two by two, as flat columns of P pairs in all.
+    """Pairs of receivers as flat columns: S sessions, P pairs in all; session s owns pairs offsets[s]:offsets[s+1].
 
     Attributes:
-        offsets: int64 (S + 1,), first 0, last P, never falling; session s owns pairs offsets[s]:offsets[s+1].
-        first, second: int64 (P,), place of the receivers within their session, first below second.
+        offsets: int64 (S + 1,), first 0, last P, never falling.
+        first, second: int64 (P,), place of the receiver within its session, from 0; first < second.
         coherence: float64 (P,), 0 to 1, weighted by the signal's spectrum.
         curvature: float64 (P,), of the normalised correlation at its peak without the carrier's part, 1/s^2.
-        lag_step_s: float64 (P,), distance of its lags.
-        correlation: complex64 (P, num_lags), num_lags odd: the first's with the second's conjugate, weighted, the
-            middle lag at the pair's own delay; maybe memory-mapped.
+        lag_step_s: float64 (P,), distance of two lags.
+        correlation: complex64 (P, num_lags), of the first with the conjugate of the second; num_lags is odd, lags rise,
+            and the middle one is the pair's own delay, arrival of the first less that of the second.
     """
 
     offsets: NDArray[np.int64]
@@ -285,7 +285,7 @@ class PairSet:
 
     def take(self, sessions: NDArray[np.int64]) -> "PairSet":
         """Return the pairs of the given sessions, in that order."""
-        rows, offsets = _take_rows(self.offsets, sessions)
+        offsets, rows = _follow(self.offsets, sessions)
         columns = {item.name: getattr(self, item.name)[rows] for item in fields(self) if item.name != "offsets"}
         return PairSet(offsets=offsets, **columns)
 
@@ -315,7 +315,7 @@ class SessionSet:
         error_margin_m: float64 (S,), one-sigma error of the truth.
         strata: name -> (S,) array, what evaluation groups by (signal_type, site, season, campaign, origin, ...).
         blocked: bool (M,) or None, simulation's truth: the receiver has no line of sight. Never an input of a model.
-        pairs: what recordings have in common; None: there were none to compare.
+        pairs: the sessions' pairs of receivers; None: none known.
     """
 
     session_id: NDArray[np.str_]
@@ -355,8 +355,8 @@ class SessionSet:
 
     def take(self, sessions: NDArray[np.int64]) -> "SessionSet":
         """Return the given sessions, in that order; ``features`` is shared, not copied."""
+        offsets, rows = _follow(self.offsets, sessions)
         sessions = np.asarray(sessions, dtype=np.int64)
-        rows, offsets = _take_rows(self.offsets, sessions)
         per_session = {"session_id", "source_latitude", "source_longitude", "error_margin_m"}
         columns: dict[str, Any] = {}
         for item in fields(self):
@@ -370,11 +370,12 @@ class SessionSet:
         return replace(self, **columns, offsets=offsets, strata=strata, pairs=pairs)
 
 
-def _take_rows(offsets: NDArray[np.int64], sessions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows that the given sessions own, one session after the other, and their new offsets."""
+def _follow(offsets: NDArray[np.int64], sessions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the offsets of the given sessions on their own, and where their rows stood."""
+    sessions = np.asarray(sessions, dtype=np.int64)
     counts = np.diff(offsets)[sessions]
     taken = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return np.repeat(offsets[sessions] - taken[:-1], counts) + np.arange(taken[-1]), taken
+    return taken, np.repeat(offsets[sessions] - taken[:-1], counts) + np.arange(taken[-1])
 
 
 @dataclass(frozen=True)

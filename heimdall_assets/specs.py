@@ -6,7 +6,7 @@ Dagster run configuration as it stands. Does not belong here: facts (``domain``)
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from heimdall_assets.manifests import compute_json_digest
 
@@ -102,12 +102,11 @@ class DelaySpec(Spec):
     num_lags: int = Field(33, ge=5, le=257, description="complex lags kept around a pair's peak, an odd number")
     bandwidth_hz: float = Field(12_500.0, gt=0, description="channel that holds the signal")
 
-    @field_validator("num_lags")
-    @classmethod
-    def _check_num_lags(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"num_lags {value}: expected an odd number, as many lags on either side of the peak")
-        return value
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.num_lags % 2 == 0:
+            raise ValueError(f"num_lags {self.num_lags}: expected an odd number, as many before the peak as after it")
+        return self
 
 
 class AugmentationSpec(Spec):

@@ -61,6 +61,7 @@ def test_names_that_people_use_pass():
     [
         (specs.FeatureSpec, {"f_min_hz": 10.0, "f_max_hz": 5.0}),
         (specs.FeatureSpec, {"hop": 4096}),
+        (specs.DelaySpec, {"num_lags": 32}),
         (specs.SplitSpec, {"val_fraction": 0.6, "test_fraction": 0.5}),
         (specs.ModelSpec, {"uncertainty_min": 2.0}),
         (specs.ModelSpec, {"width": 30, "num_heads": 4}),

@@ -1,6 +1,7 @@
 """From the approved table and what was computed from its recordings to the flat columns that models take.
 
-Belongs here: ``assemble_sessions``. Does not belong here: reading tables or features from a store, batching.
+Belongs here: ``assemble_sessions``. Does not belong here: pairs (``pairs``), reading tables or features from a store,
+batching.
 """
 
 import json
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.errors import InvalidInput, InvalidTable
+from heimdall_assets.learning.pairs import match_pairs
 from heimdall_assets.learning.signal_labels import UNKNOWN
 from heimdall_assets.learning.splits import compute_sites
 from heimdall_assets.specs import SplitSpec, TimingSpec
@@ -24,6 +26,8 @@ def assemble_sessions(
     features: NDArray[Any] | None,
     timing: TimingSpec,
     assignment: pd.DataFrame | None = None,
+    pairs: pd.DataFrame | None = None,
+    correlations: NDArray[Any] | None = None,
 ) -> SessionSet:
     """Return the approved measurements as flat columns, sessions sorted by id, each one's receivers by station id.
 
@@ -35,11 +39,13 @@ def assemble_sessions(
         features: (F, 3, num_mels, num_frames) float32 or float16, dB; kept as it is, maybe memory-mapped.
         timing: sigma of each clock class.
         assignment: ``session_id``, ``site`` from ``splits.assign_splits``; None: sites of the default size.
+        pairs: as in ``pairs.match_pairs``; may name measurements that are not in ``approved``.
+        correlations: complex64 (Q, num_lags), where the rows of ``pairs`` count.
 
     Raises:
         InvalidTable: a receiver twice in a session, a position missing, an infinite level, columns that differ
             within a session, or nothing at all.
-        InvalidInput: ``features_index`` or ``arrivals`` do not fit.
+        InvalidInput: ``features_index``, ``arrivals`` or ``pairs`` do not fit.
     """
     if not len(approved):
         raise InvalidTable("approved measurements: found 0 rows: expected at least 1")
@@ -77,6 +83,7 @@ def assemble_sessions(
         features=features,
         strata=strata,
         blocked=blocked,
+        pairs=match_pairs(rows, offsets, pairs, correlations),
     )
 
 

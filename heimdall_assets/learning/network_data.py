@@ -139,10 +139,11 @@ def to_geocentric_km(latitude: Floats, longitude: Floats, altitude_m: Floats) ->
 def join_sessions(parts: list[SessionSet]) -> SessionSet:
     """Return several session sets as one; only the first may have spectrograms.
 
-    Strata that they do not share are dropped, but for those that labels are made of: there sessions are unknown.
+    Strata that they do not share are dropped, but for those that labels are made of: there sessions are unknown. Where
+    one set has pairs, the sessions of a set without have none.
 
     Raises:
-        InvalidInput: a later set has spectrograms.
+        InvalidInput: a later set has spectrograms, or the pairs of two differ in their number of lags.
     """
     if any(part.features is not None for part in parts[1:]):
         raise InvalidInput("joining session sets: only the first may carry spectrograms")
@@ -169,25 +170,19 @@ def join_sessions(parts: list[SessionSet]) -> SessionSet:
 
 
 def _join_pairs(parts: list[SessionSet]) -> PairSet | None:
-    """Return the pairs of all parts; those without any have sessions without pairs. None where no part has any.
-
-    Raises:
-        InvalidInput: their correlations have different numbers of lags.
-    """
     known = [part.pairs for part in parts if part.pairs is not None]
     if not known:
         return None
-    lags = {pairs.correlation.shape[1] for pairs in known}
-    if len(lags) > 1:
-        raise InvalidInput(f"joining session sets: correlations of {sorted(lags)} lags: expected one number")
+    num_lags = sorted({pairs.correlation.shape[1] for pairs in known})
+    if len(num_lags) > 1:
+        raise InvalidInput(f"joining session sets: found pairs of {num_lags} lags, expected one number of them")
+    counts = [np.zeros(len(part), dtype=np.int64) if part.pairs is None else part.pairs.num_pairs for part in parts]
     columns = {
         item.name: np.concatenate([getattr(pairs, item.name) for pairs in known])
         for item in fields(PairSet)
         if item.name != "offsets"
     }
-    counts = [np.zeros(len(part), dtype=np.int64) if part.pairs is None else part.pairs.num_pairs for part in parts]
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-    return PairSet(offsets=offsets, **columns)
+    return PairSet(offsets=np.concatenate([[0], *counts]).cumsum().astype(np.int64), **columns)
 
 
 def disturb_table(

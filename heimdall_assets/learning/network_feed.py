@@ -16,7 +16,7 @@ from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.network_data import MAX_RECEIVERS, ReceiverTable, assemble_table
 from heimdall_assets.learning.network_graph import NetworkGraph, name_inputs, place_origin
-from heimdall_assets.learning.pairs import make_pair_columns
+from heimdall_assets.learning.pair_columns import make_pair_columns
 from heimdall_assets.learning.receiver_frame import read_features
 from heimdall_assets.learning.signal_tasks import OUTPUTS
 

@@ -57,7 +57,7 @@ class NetworkGraph(nn.Module):
             receivers: float32 (B, R, K), ``RECEIVER_COLUMNS``, NaN for what is missing.
             more: the other ``name_inputs``, in their order; None: there are none. ``spectrograms`` float32 (B, R, 3,
                 mels, frames), dB of full scale, ``seen`` bool (B, R), which receivers have one; ``pairs`` float32
-                (B, R, R, C) of ``pairs.make_pair_columns``, ``paired`` bool (B, R, R), which of them are known.
+                (B, R, R, C) of ``pair_columns.make_pair_columns``, ``paired`` bool (B, R, R), which of them are known.
         """
         given = dict(zip(self.more, more, strict=True))
         if (spectrograms := given.get("spectrograms")) is not None:

@@ -122,7 +122,7 @@ class NetworkLocalizationNet(nn.Module):
             offset: float32 (B, 2), km, where each session's origin lies in the level prior's frame.
             spectrograms: float32 (B, R, 3, mels, frames), standardised; None: there are none.
             seen: bool (B, R), which receivers have one.
-            pairs: float32 (B, R, R, C), ``pairs.make_pair_columns``; None: there are none.
+            pairs: float32 (B, R, R, C), ``pair_columns.make_pair_columns``; None: there are none.
             paired: bool (B, R, R), which of them are known.
         """
         session = take_apart(table)

@@ -42,8 +42,8 @@ from heimdall_assets.learning.network_statistics import (
     list_signal_tasks,
     measure_level_law,
 )
+from heimdall_assets.learning.pair_columns import NUM_PAIR_NUMBERS
 from heimdall_assets.learning.pair_tokens import PairEncoder, measure_pairs
-from heimdall_assets.learning.pairs import NUM_PAIR_NUMBERS
 from heimdall_assets.learning.physics import LevelLaw
 from heimdall_assets.learning.receiver_frame import compute_channel_statistics
 from heimdall_assets.learning.residuals import compute_residuals

@@ -1,9 +1,9 @@
 """Pair tokens: what the recordings of two receivers have in common, as numbers of order one, and what is made of them.
 
-Belongs here: the encoder and the scale of its inputs. Does not belong here: pairs as arrays (``pairs``), attention
-(``network_tokens``). All it adds to a receiver's token is zero at the start.
+Belongs here: the encoder and the scale of its inputs. Does not belong here: pairs as arrays (``pair_columns``),
+attention (``network_tokens``). All it adds to a receiver's token is zero at the start.
 
-Legend of shapes: B sessions, R receiver slots, C columns of ``pairs.make_pair_columns``, L lags, D token width.
+Legend of shapes: B sessions, R receiver slots, C columns of ``pair_columns.make_pair_columns``, L lags, D token width.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from heimdall_assets.domain import SessionSet
-from heimdall_assets.learning.pairs import NUM_PAIR_NUMBERS, list_pair_columns
+from heimdall_assets.learning.pair_columns import NUM_PAIR_NUMBERS, list_pair_columns
 
 NUM_PAIR_TOKENS = 8
 """Columns that attention gets of each pair."""

@@ -8,7 +8,6 @@ import pandas as pd
 
 from heimdall_assets.domain import SessionSet
 from heimdall_assets.learning.data import assemble_sessions
-from heimdall_assets.learning.pairs import add_pairs
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.specs import DelaySpec, FeatureSpec, RecordingSpec, TimingSpec
 from heimdall_assets.stores.features import REFUSED_COLUMNS, compute_features
@@ -44,10 +43,13 @@ def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
     rows = approved[approved["session_id"].isin(members["session_id"])]
     index = load_table(objects, features.artifacts["index"])
     used, images = load_rows(objects, index[index["measurement_id"].isin(rows["measurement_id"])])
-    arrivals, pairs = (load_table(objects, features.artifacts[name]) for name in ("arrivals", "pairs"))
+    arrivals = load_table(objects, features.artifacts["arrivals"])
+    pairs, correlations = None, None
+    if "pairs" in features.artifacts:  # features that were computed before pairs were kept have none
+        known = load_table(objects, features.artifacts["pairs"])
+        pairs, correlations = load_rows(objects, known[known["session_id"].isin(rows["session_id"])])
     timing = TimingSpec(**split.specs["TimingSpec"])
-    sessions = assemble_sessions(rows, used, arrivals, images, timing, members)
-    return add_pairs(sessions, rows, *load_rows(objects, pairs[pairs["session_id"].isin(members["session_id"])]))
+    return assemble_sessions(rows, used, arrivals, images, timing, members, pairs, correlations)
 
 
 def observe_sessions(
@@ -69,7 +71,7 @@ def observe_sessions(
     checked = ingest_recordings(objects, rows, recordings, progress).table
     made = compute_features(objects, join_recordings(rows, checked), features, delays, progress)
     index, images = load_rows(objects, made.index)
-    sessions = assemble_sessions(rows, index, made.arrivals, images, timing)
-    sessions = add_pairs(sessions, rows, *load_rows(objects, made.pairs))
+    pairs, correlations = load_rows(objects, made.pairs)
+    sessions = assemble_sessions(rows, index, made.arrivals, images, timing, pairs=pairs, correlations=correlations)
     bad = checked[checked["status"] != "ok"].assign(what="recording")[list(REFUSED_COLUMNS)].astype(REFUSED_COLUMNS)
     return sessions, pd.concat([bad, made.refused], ignore_index=True)

@@ -1,7 +1,7 @@
 """Features: spectrograms and delays of many sessions, each computed once.
 
-Belongs here: what is known already, what is new, and how both are listed. Does not belong here: one session's work
-(``session_work``), how delays are found again (``session_delays``), arrays at rest (``shards``).
+Belongs here: what is known already, what is new, and how spectrograms are listed. Does not belong here: how delays are
+listed and found again (``delay_index``), one session's work (``session_work``), arrays at rest (``shards``).
 
 What was computed is found again in cumulative indexes (one table a spec, behind a reference). Losing an index loses no
 result: it is computed again.
@@ -15,8 +15,8 @@ import pandas as pd
 
 from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.specs import DelaySpec, FeatureSpec
+from heimdall_assets.stores.delay_index import DelayIndex
 from heimdall_assets.stores.objects import ObjectStore
-from heimdall_assets.stores.session_delays import DelayBook, Delays, build_arrivals, gather_pairs, list_arrivals
 from heimdall_assets.stores.session_work import SessionTask, Worked, WorkedSession, is_timed, work_sessions
 from heimdall_assets.stores.shards import Places, ShardPacker, read_places, write_places
 from heimdall_assets.stores.tables import list_records, nullable
@@ -33,12 +33,12 @@ _SESSIONS_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Features:
-    """Spectrograms and delays of sessions.
+    """Spectrograms, arrivals and pairs of sessions.
 
     Attributes:
         index: ``FEATURE_COLUMNS``, one row a spectrogram.
-        arrivals: ``session_delays.ARRIVAL_COLUMNS``, one row a recording.
-        pairs: ``session_delays.PAIR_COLUMNS``, one row two recordings of a session that both have an arrival.
+        arrivals: ``delay_index.ARRIVAL_COLUMNS``, one row a recording.
+        pairs: ``delay_index.PAIR_COLUMNS``, one row for each two recordings of a session that have an arrival.
         refused: ``REFUSED_COLUMNS``: ``what`` (spectrogram or arrival) a recording lacks, and why.
         num_computed: spectrograms computed now.
         num_reused: spectrograms known before.
@@ -66,6 +66,10 @@ class Features:
             "num_unread": self.num_unread,
         }
 
+    def list_shards(self) -> list[str]:
+        """Return the digests of all shards that spectrograms and correlations lie in."""
+        return sorted({str(shard) for table in (self.index, self.pairs) for shard in table["shard"]})
+
 
 @dataclass(frozen=True)
 class _Session:
@@ -75,7 +79,6 @@ class _Session:
     keys: list[str]
     key: str
     wants_delays: bool
-    known: Delays | None
     task: SessionTask
 
     @property
@@ -102,8 +105,9 @@ def compute_features(
         StorageError: a shard or an index could not be stored; nothing stored before is lost.
     """
     spectrogram_name = f"features/{features.digest()}-{SPECTROGRAM_VERSION}"
-    places, book = read_places(objects, spectrogram_name), DelayBook(objects, delays)
-    sessions = [_plan_session(list_records(group), places, book) for _, group in rows.groupby("session_id", sort=True)]
+    places, delay_index = read_places(objects, spectrogram_name), DelayIndex(objects, delays)
+    groups = rows.groupby("session_id", sort=True)
+    sessions = [_plan_session(list_records(group), places, delay_index) for _, group in groups]
     pending = [session for session in sessions if session.is_pending]
     packer, unpictured, num_unread = ShardPacker(objects), [], 0
     for session, worked in _work(pending, objects, features, delays, progress):
@@ -115,19 +119,21 @@ def compute_features(
         unread = sum(done.is_unread for done in worked.recordings)
         num_unread += unread
         if session.task.needs_delays:
-            book.add(session.key, session.rows, worked.recordings, worked.pairs, last=not unread)
+            delay_index.add(session.key, session.rows, worked, is_final=not unread)
 
     if packer.num_packed:
         places |= packer.close()
         write_places(objects, spectrogram_name, places)
-    fresh = book.close()
+    for session in sessions:
+        if not session.wants_delays:
+            delay_index.add(session.key, session.rows, _say_untimed(session.rows), is_final=False)
+    delay_index.store()
     index = _build_index(sessions, places)
-    arrivals = _gather_arrivals(sessions, fresh.arrivals)
-    known_pairs = [session.known.pairs for session in sessions if session.known is not None]
+    arrivals, pairs = delay_index.gather({session.key for session in sessions})
     return Features(
         index=index,
         arrivals=arrivals,
-        pairs=gather_pairs([*known_pairs, fresh.pairs]),
+        pairs=pairs,
         refused=_gather_refused(unpictured, arrivals),
         num_computed=packer.num_packed,
         num_reused=len(index) - packer.num_packed,
@@ -135,13 +141,14 @@ def compute_features(
     )
 
 
-def _plan_session(rows: list[dict[str, Any]], places: Places, book: DelayBook) -> _Session:
+def _plan_session(rows: list[dict[str, Any]], places: Places, delay_index: DelayIndex) -> _Session:
     keys = [_key_of_recording(row) for row in rows]
     key = _key_of_session(rows, keys)
     wants_delays = sum(map(is_timed, rows)) >= 2
-    known = book.find(key) if wants_delays else None
-    task = SessionTask(rows, [name not in places for name in keys], wants_delays and known is None)
-    return _Session(rows, keys, key, wants_delays, known, task)
+    needs_delays = wants_delays and key not in delay_index
+    return _Session(
+        rows, keys, key, wants_delays, SessionTask(rows, [name not in places for name in keys], needs_delays)
+    )
 
 
 def _work(
@@ -157,6 +164,12 @@ def _work(
         yield from zip(chunk, replies, strict=True)
         done += len(chunk)
         progress("sessions turned into features", done, len(pending))
+
+
+def _say_untimed(rows: Sequence[dict[str, Any]]) -> WorkedSession:
+    num_timed = sum(map(is_timed, rows))
+    reason = f"{num_timed} of {len(rows)} recordings of the session are timed by a shared clock, expected 2"
+    return WorkedSession([Worked(no_arrival=reason) for _ in rows])
 
 
 def _refuse(row: dict[str, Any], what: str, reason: str) -> dict[str, Any]:
@@ -176,20 +189,6 @@ def _build_index(sessions: Sequence[_Session], places: Places) -> pd.DataFrame:
         if key in places
     ]
     return pd.DataFrame(index, columns=list(FEATURE_COLUMNS)).astype(FEATURE_COLUMNS)
-
-
-def _gather_arrivals(sessions: Sequence[_Session], fresh: pd.DataFrame) -> pd.DataFrame:
-    tables = [fresh, *(session.known.arrivals for session in sessions if session.known is not None)]
-    untimed = [row for session in sessions if not session.wants_delays for row in _list_untimed(session)]
-    tables.append(build_arrivals(untimed))
-    whole = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
-    return build_arrivals(whole).sort_values(["session_id", "measurement_id"], ignore_index=True)
-
-
-def _list_untimed(session: _Session) -> list[dict[str, Any]]:
-    num_timed = sum(map(is_timed, session.rows))
-    reason = f"{num_timed} of {len(session.rows)} recordings of the session are timed by a shared clock, expected 2"
-    return list_arrivals(session.key, session.rows, [Worked(no_arrival=reason) for _ in session.rows])
 
 
 def _gather_refused(unpictured: list[dict[str, Any]], arrivals: pd.DataFrame) -> pd.DataFrame:

@@ -86,7 +86,7 @@ def pin_recordings(objects: ObjectStore, snapshot: Manifest, spec: RecordingSpec
 def extract_features(
     objects: ObjectStore, iq_files: Manifest, features: FeatureSpec, delays: DelaySpec, progress: Progress
 ) -> Prepared:
-    """Return spectrograms and delays of the pinned recordings; only what is new is computed."""
+    """Return spectrograms, arrivals and pairs of the pinned recordings; only what is new is computed."""
     num_computed = 0
 
     def compute() -> Computed:
@@ -101,8 +101,7 @@ def extract_features(
             "pairs": artifact_of_table(objects, made.pairs),
             "refused": artifact_of_table(objects, made.refused),
         }
-        shards = {str(shard) for table in (made.index, made.pairs) for shard in table["shard"]}
-        return artifacts, {**made.count(), "shards": sorted(shards)}
+        return artifacts, {**made.count(), "shards": made.list_shards()}
 
     parents = {"iq_files": iq_files.digest}
     result = find_or_compute(objects, "spectrogram_features", parents, [features, delays], compute)

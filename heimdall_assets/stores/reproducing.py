@@ -11,15 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
 from heimdall_assets.errors import HeimdallError, InvalidSetting
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest
 from heimdall_assets.specs import Spec
 from heimdall_assets.stores.auditing import read_provenance
 from heimdall_assets.stores.checkpoints import train_checkpoint
+from heimdall_assets.stores.comparing import PACKED, Packed, compare_packed
 from heimdall_assets.stores.exports import export_checkpoint
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.installation import describe_installation
@@ -28,7 +25,6 @@ from heimdall_assets.stores.object_store import ObjectStore
 from heimdall_assets.stores.objects import open_object_store
 from heimdall_assets.stores.preparing import SPLITS, extract_features, pin_recordings, split_sessions
 from heimdall_assets.stores.recomputing import RecomputingStore
-from heimdall_assets.stores.shards import encode_shard, load_rows
 from heimdall_assets.stores.stages import STAGES
 from heimdall_assets.stores.tables import load_table
 from heimdall_assets.stores.work_pool import Progress
@@ -211,50 +207,24 @@ class _Remaking:
                 yield f"{name}: SHA-256 {then} then, {now} now"
 
     def _compare_features(self, made: Manifest) -> Remade:
-        """Compare arrays one by one: how they are packed into shards depends on when sessions were approved."""
+        """Compare what lies in shards one by one, the rest whole."""
         kind = "spectrogram_features"
-        found = [*self._compare_rules(kind, made), *self._compare_artifacts(kind, made, aside=["index", "pairs"])]
-        for what, artifact, names in (
-            ("spectrograms", "index", ["measurement_id"]),
-            ("correlations of pairs", "pairs", ["first", "second", "coherence", "curvature", "lag_step_s"]),
-        ):
+        aside = [packed.artifact for packed in PACKED]
+        found = [*self._compare_rules(kind, made), *self._compare_artifacts(kind, made, aside)]
+        for packed in PACKED:
             try:
-                found += self._compare_rows(made, what, artifact, names)
+                found += self._compare_packed(packed, made)
             except HeimdallError as error:
-                found.append(f"{what} cannot be compared: {error}")
+                found.append(f"{packed.arrays} cannot be compared: {error}")
         return Remade(kind, found)
 
-    def _compare_rows(self, made: Manifest, what: str, artifact: str, names: list[str]) -> Iterator[str]:
-        """Compare the arrays that a table places in shards; ``names`` are the columns that say what each is of."""
-        before = load_table(self.objects, self.recorded["spectrogram_features"].artifacts[artifact])
-        now, arrays = load_rows(self.objects, load_table(self.objects, made.artifacts[artifact]))
-        rows = {} if now is None else dict(zip(_name_rows(now, names), now["row"], strict=True))
-        then = before.assign(name=pd.Series(_name_rows(before, names), dtype=object))
-        if set(rows) != set(then["name"]):
-            yield f"{what} of {len(before)} things then, of {len(rows)} now, or of others"
+    def _compare_packed(self, packed: Packed, made: Manifest) -> Iterator[str]:
+        recorded = self.recorded["spectrogram_features"].artifacts
+        if packed.artifact not in recorded:
+            yield f"{packed.artifact}: none then"
             return
-        num_other = 0
-        for shard, group in then.groupby("shard"):
-            assert arrays is not None
-            again = np.stack([arrays[rows[name]] for name in group["name"]])
-            num_other += self._count_other(str(shard), group["row"].to_numpy(), again)
-        if num_other:
-            yield f"{num_other} of {len(before)} {what}"
-
-    def _count_other(self, shard: str, places: NDArray[np.int64], again: NDArray[Any]) -> int:
-        """Return how many rows of a recorded shard came out otherwise; a whole shard is kept, to heal from."""
-        if np.array_equal(np.sort(places), np.arange(len(places))):
-            encoded = encode_shard(list(again[np.argsort(places)]))
-            if self.objects.put_bytes(encoded, NPY_MEDIA_TYPE).digest == shard:
-                return 0
-        then = np.load(self._base.local_path(shard), mmap_mode="r", allow_pickle=False)[places]
-        if then.shape[1:] != again.shape[1:]:
-            return len(places)
-        return int((then != again).reshape(len(places), -1).any(axis=1).sum())
-
-
-def _name_rows(table: pd.DataFrame, names: list[str]) -> list[tuple[Any, ...]]:
-    return list(table[names].itertuples(index=False, name=None))
+        before, again = (load_table(self.objects, part[packed.artifact]) for part in (recorded, made.artifacts))
+        yield from compare_packed(self.objects, packed, before, again)
 
 
 def _is_whole(objects: ObjectStore, digest: str) -> bool:

@@ -1,4 +1,4 @@
-"""Session work: one session's recordings to spectrograms and arrival times, each with its reason where there is none.
+"""Session work: one session's recordings to spectrograms, arrival times (or the reason why there is none) and pairs.
 
 Belongs here: what one process does with one session. Does not belong here: the loop over sessions (``features``), how a
 spectrogram or a delay is computed (``signals``).
@@ -50,13 +50,12 @@ class Worked:
 
 @dataclass(frozen=True)
 class WorkedPairs:
-    """What a session's Q pairs of recordings have in common; places count in the session's rows.
+    """What came of a session's Q pairs of recordings.
 
     Attributes:
-        first, second: int64 (Q,).
-        coherence, curvature: float64 (Q,), as in ``SessionDelays``.
-        correlation: complex64 (Q, num_lags).
-        lag_step_s: distance of its lags.
+        first, second: int64 (Q,), places of the two in the session's rows.
+        coherence, curvature, correlation: (Q, ...), as ``pair_...`` in ``SessionDelays``.
+        lag_step_s: distance of two lags.
     """
 
     first: NDArray[np.int64]
@@ -69,10 +68,10 @@ class WorkedPairs:
 
 @dataclass(frozen=True)
 class WorkedSession:
-    """What came of a session: of each recording, in their order, and of its pairs (None: none have anything)."""
+    """What came of a session: of its recordings, in their order, and of their pairs; None: no delays."""
 
     recordings: list[Worked]
-    pairs: WorkedPairs | None
+    pairs: WorkedPairs | None = None
 
 
 def is_timed(row: dict[str, Any]) -> bool:
@@ -122,7 +121,7 @@ def _make_image(row: dict[str, Any], recording: Recording, features: FeatureSpec
 def _find_arrivals(
     rows: Sequence[dict[str, Any]], recordings: Sequence[Recording | None], delays: DelaySpec, worked: list[Worked]
 ) -> WorkedPairs | None:
-    """Write each recording's arrival, or why it has none, into ``worked``, and return what pairs have in common."""
+    """Note in ``worked`` when the transmission arrived at each; return the pairs it was found from."""
     from heimdall_assets.signals.delays import compute_delays
 
     timed = []
@@ -147,7 +146,7 @@ def _find_arrivals(
         done.arrival_sigma_s = float(solved.arrival_sigma_s[place])
         done.coherence = float(solved.coherence[place])
         done.no_arrival = str(solved.reasons[place]) or None
-    first, second = np.array(timed)[solved.pairs].T
+    first, second = np.array(timed, dtype=np.int64)[solved.pairs].T
     return WorkedPairs(
         first, second, solved.pair_coherence, solved.pair_curvature, solved.pair_correlation, solved.lag_step_s
     )

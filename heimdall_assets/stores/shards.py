@@ -1,6 +1,7 @@
-"""Shards: many small arrays of one shape at rest in immutable arrays of tens of megabytes, memory-mapped for training.
+"""Shards: arrays of one shape (spectrograms, correlations) at rest in immutable files of tens of megabytes.
 
-Belongs here: packing and finding again. Does not belong here: what is in them (``features``, ``session_delays``).
+Belongs here: packing and finding again, memory-mapped for training. Does not belong here: how they are computed
+(``signals``), what their indexes list beside (``features``, ``delay_index``).
 """
 
 import io
@@ -32,7 +33,7 @@ class ShardPacker:
         self.num_packed = 0
 
     def add(self, key: str, array: NDArray[Any]) -> None:
-        """Take one array; all must have one shape and dtype.
+        """Take one array; all that one packer takes are of one shape and dtype.
 
         Raises:
             StorageError: a shard was full and could not be stored.
@@ -56,7 +57,7 @@ class ShardPacker:
 
 
 def encode_shard(arrays: Sequence[NDArray[Any]]) -> bytes:
-    """Return the one encoding of a shard: arrays one after the other, as ``.npy``."""
+    """Return the one encoding of a shard: arrays of one shape and dtype one after the other, as ``.npy``."""
     buffer = io.BytesIO()
     np.save(buffer, np.stack(arrays), allow_pickle=False)
     return buffer.getvalue()
@@ -67,9 +68,15 @@ def read_places(objects: ObjectStore, name: str) -> Places:
     index = read_index(objects, name)
     if index is None:
         return {}
-    present = {shard: objects.exists(shard) for shard in index["shard"].unique()}
+    index = index[find_present(objects, index["shard"])]
     rows = zip(index["key"], index["shard"], index["row"], strict=True)
-    return {key: (str(shard), int(row)) for key, shard, row in rows if present[shard]}
+    return {key: (str(shard), int(row)) for key, shard, row in rows}
+
+
+def find_present(objects: ObjectStore, shards: pd.Series) -> NDArray[np.bool_]:
+    """Return which of ``shards``, one a row, are still there."""
+    present = {shard: objects.exists(shard) for shard in shards.unique()}
+    return np.array([present[shard] for shard in shards], dtype=np.bool_)
 
 
 def write_places(objects: ObjectStore, name: str, places: Places) -> None:
@@ -79,9 +86,9 @@ def write_places(objects: ObjectStore, name: str, places: Places) -> None:
 
 
 def load_rows(objects: ObjectStore, index: pd.DataFrame) -> tuple[pd.DataFrame | None, NDArray[Any] | None]:
-    """Return ``index`` with its rows renumbered, and the one array they count in: (F, ...) of what was packed.
+    """Return ``index`` with its rows renumbered, and the one array they count in: (F, ...), a row for each of its own.
 
-    Both are None where there is nothing at all. A single shard that is used whole stays memory-mapped; otherwise
+    Both are None where there is no row at all. A single shard that is used whole stays memory-mapped; otherwise
     the rows are gathered.
 
     Args:

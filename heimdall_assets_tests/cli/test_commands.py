@@ -250,16 +250,17 @@ def test_a_model_is_made_again_and_heals_what_was_damaged(heimdall, home):
     told = json.loads(heimdall("lineage", "latest", "--json").stdout)
     nodes = {node["kind"]: node for node in told["nodes"]}
     weights = nodes["trained_checkpoint"]["artifacts"]["weights.safetensors"]["digest"]
-    (shard,) = nodes["spectrogram_features"]["summary"]["shards"]
+    shards = nodes["spectrogram_features"]["summary"]["shards"]
+    assert len(shards) == 2  # one of spectrograms, one of correlations
     manifest = nodes["train_split"]["digest"]
-    for digest in (weights, shard, manifest):
+    for digest in (weights, *shards, manifest):
         path = find_object(home, digest)
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.chmod(0o644)
         path.write_bytes(bytes(data))
     found = json.loads(heimdall("verify", "latest", "--json", code=1).stdout)["findings"]
-    assert {finding["name"].split()[-1] for finding in found} == {weights, shard, manifest}
+    assert {finding["name"].split()[-1] for finding in found} == {weights, *shards, manifest}
     assert all("heimdall reproduce v1.0.0 --repair" in finding["next_command"] for finding in found)
 
     made = json.loads(heimdall("reproduce", "latest", "--repair", "--json").stdout)
@@ -268,7 +269,7 @@ def test_a_model_is_made_again_and_heals_what_was_damaged(heimdall, home):
     assert made["first_difference"] is None
     assert not any(stage["differences"] for stage in made["stages"])
     assert made["environment"] == {}
-    assert set(made["restored"]) == {weights, shard, manifest}
+    assert set(made["restored"]) == {weights, *shards, manifest}
     assert json.loads(heimdall("verify", "latest", "--json").stdout)["ok"]
     assert not list((home / "scratch").iterdir())  # what was made apart is gone again
 

@@ -8,7 +8,7 @@ import pytest
 
 from heimdall_assets.definitions import build_definitions
 from heimdall_assets.defs.running import GraphFailed
-from heimdall_assets.manifests import Manifest, compute_digest
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_digest
 from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.checkpoints import train_checkpoint
@@ -73,6 +73,26 @@ def test_features_and_arrivals_are_those_of_the_simulated_physics(home):
     assert len(z) > 20
     # Each session's own zero takes one degree of freedom of about four; group delays of receivers are not in sigma.
     assert np.median(np.abs(z)) < 3.0
+
+
+def test_sessions_have_the_pairs_their_arrivals_ask_for(home):
+    places, summary = home
+    objects = places.open_stores().objects
+    split = read_manifest(places, summary, "train_split")
+    sessions = load_sessions(objects, split)
+    timed = np.add.reduceat(np.isfinite(sessions.arrival_s), sessions.offsets[:-1])
+    np.testing.assert_array_equal(sessions.pairs.num_pairs, timed * (timed - 1) // 2)
+    assert sessions.pairs.num_pairs.sum() > 20
+    session = np.repeat(np.arange(len(sessions)), sessions.pairs.num_pairs)
+    for place in (sessions.pairs.first, sessions.pairs.second):
+        assert np.isfinite(sessions.arrival_s[sessions.offsets[session] + place]).all()
+
+    features = read_manifest(places, summary, "spectrogram_features")
+    assert features.summary["num_pairs"] >= sessions.pairs.num_pairs.sum()
+    artifacts = {name: artifact for name, artifact in features.artifacts.items() if name != "pairs"}
+    before = features.model_copy(update={"artifacts": artifacts})  # as made before pairs were kept
+    parent = objects.put_bytes(before.encode(), JSON_MEDIA_TYPE).digest
+    assert load_sessions(objects, split.model_copy(update={"parents": {before.kind: parent}})).pairs is None
 
 
 def test_a_second_run_computes_nothing_and_finds_the_same_release(home):

@@ -1,4 +1,4 @@
-"""``spectrogram_features``: one spectrogram per recording, one arrival time per receiver of a session."""
+"""``spectrogram_features``: spectrograms of recordings, arrival times at receivers, correlations of their pairs."""
 
 import dagster as dg
 
@@ -24,7 +24,8 @@ def spectrogram_features(
     iq_files: Manifest,
     stores: dg.ResourceParam[Stores],
 ) -> dg.MaterializeResult:
-    """Mel spectrograms (3, 128, 32) of every recording and the delays between each session's receivers, from raw IQ.
+    """Mel spectrograms (3, 128, 32) of every recording and the delays between each session's receivers, from raw IQ;
+    of each two receivers also their correlation.
 
     Only what no earlier run computed is computed. A recording without a spectrogram, or without an arrival time, stops
     no other: it is counted and listed with its reason.
