@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help install browser demo ui test lint types check bench-localization bench-signals bench-incremental clean
+.PHONY: help install browser demo ui test lint types check bench-localization bench-signals bench-pairs bench-incremental clean
 
 help:
 	@echo "make demo   install, simulate a network, run the whole graph, show the results"
@@ -12,6 +12,7 @@ help:
 	@echo "make test   ruff, types and every test"
 	@echo "make bench-localization [POWDER=FOLDER]   the reference table (long)"
 	@echo "make bench-signals        the signal tasks on IQ, measured (long)"
+	@echo "make bench-pairs          what seeing correlations is worth, on IQ (long)"
 	@echo "make bench-incremental    what a run costs that has little to do (minutes)"
 
 # pip puts the installer into the environment, then the installer takes exactly the locked versions.
@@ -55,6 +56,9 @@ bench-localization: $(VENV)/.installed-test
 
 bench-signals: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/signal_tasks.py
+
+bench-pairs: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/pair_tokens.py
 
 bench-incremental: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/incremental.py

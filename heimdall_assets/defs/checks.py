@@ -143,6 +143,20 @@ def _load_shards(stores: Stores, table: Artifact) -> Iterator[tuple[str, NDArray
         yield shard, np.load(stores.objects.local_path(shard), mmap_mode="r", allow_pickle=False)
 
 
+@dg.asset_check(asset="spectrogram_features")
+def recordings_become_features(spectrogram_features: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Most usable recordings have a spectrogram: else the model quietly learns from delays and levels alone."""
+    refused = load_table(stores.objects, spectrogram_features.artifacts["refused"])
+    refused = refused[refused["what"] == "spectrogram"]
+    total = spectrogram_features.summary["num_features"] + len(refused)
+    share = len(refused) / total if total else 0.0
+    return dg.AssetCheckResult(
+        passed=share <= LARGEST_REFUSED_SHARE,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"num_refused": len(refused), "share_refused": share, "refused": preview(refused, 50)},
+    )
+
+
 @dg.asset_check(
     asset="train_split",
     blocking=True,
@@ -208,6 +222,7 @@ CHECKS = [
     recordings_rest_whole,
     recordings_are_usable,
     features_are_finite,
+    recordings_become_features,
     splits_do_not_leak,
     weights_are_finite,
     better_than_baselines,

@@ -126,6 +126,21 @@ def split(stores, sessions, sites) -> Manifest:
     )
 
 
+@pytest.mark.parametrize(("num_features", "passed"), [(0, False), (1, False), (2, True), (5, True)])
+def test_recordings_become_features(stores, num_features, passed):
+    refused = pd.DataFrame({"measurement_id": ["a", "b", "c"], "what": ["spectrogram", "spectrogram", "arrival"]})
+    refused = refused.assign(session_id="s", reason="too short").astype("string")
+    made = make(
+        "spectrogram_features",
+        {"refused": artifact_of_table(stores.objects, refused)},
+        summary={"num_features": num_features},
+    )
+    assert checks.recordings_become_features(made, stores).passed is passed
+    nothing = {"refused": artifact_of_table(stores.objects, refused.iloc[:0])}
+    levels_alone = make("spectrogram_features", nothing, summary={"num_features": 0})
+    assert checks.recordings_become_features(levels_alone, stores).passed
+
+
 @pytest.mark.parametrize(
     ("test", "passed"), [((["c"], ["z"]), True), ((["a"], ["z"]), False), ((["c"], ["x"]), False), (([], []), False)]
 )
