@@ -21,6 +21,9 @@ NUM_PAIR_TOKENS = 8
 MIN_STD = 1e-3
 """A column that hardly ever differs tells nothing: its noise is not blown up."""
 
+LARGEST_RMS = 3.0
+"""Root mean square of a pair's standardised numbers, 1 on average in training, beyond which they are scaled down."""
+
 STEP_S = 8e-5
 """Lag step of a 12.5 kHz channel."""
 
@@ -78,7 +81,10 @@ class PairEncoder(nn.Module):
             paired: bool (B, R, R), which are known.
         """
         numbers = (describe_pairs(pairs) - self.mean) / self.std
-        columns = torch.where(paired.unsqueeze(-1), self.encode(numbers.clamp(-10.0, 10.0)), 0.0)
+        # A pair unlike all of training keeps its direction, not its size: nothing was learned about that far out.
+        size = (numbers.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        numbers = numbers * (LARGEST_RMS / size).clamp_max(1.0)
+        columns = torch.where(paired.unsqueeze(-1), self.encode(numbers), 0.0)
         count = paired.sum(2).to(columns.dtype).unsqueeze(-1)
         told = torch.where(count > 0, self.tell(columns.sum(2) / count.clamp_min(1.0)), 0.0)
         return columns, told

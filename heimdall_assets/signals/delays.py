@@ -172,7 +172,9 @@ def _correlate_pairs(
     lags = np.arange(num_lags) - num_lags // 2
     correlation = (to_time(product) * np.float32(found.grid.num))[:, lags]
     omega = 2.0 * np.pi * found.grid.frequency_hz
-    power = product.real.astype(np.float64)
+    # Each receiver's carrier has a phase of its own: turned to the real axis, what is common is what is left of noise.
+    total = product.sum(axis=1, keepdims=True)
+    power = (product * (total / np.maximum(np.abs(total), 1e-30)).conj()).real.astype(np.float64)
     total = power.sum(axis=1)
     centre = (power @ omega) / total
     return correlation.astype(np.complex64), (power @ np.square(omega)) / total - np.square(centre)

@@ -126,6 +126,22 @@ def test_sessions_without_pairs_are_answered_beside_others():
     assert found.latitude[2] != pytest.approx(whole.latitude[2], abs=1e-6)
 
 
+def test_a_pair_unlike_all_of_training_moves_no_farther_than_one_at_the_edge_of_it():
+    sessions = simulate(30)
+    _, network, _ = build(sessions, scramble=True)
+    columns, known = make_pair_columns(sessions.take(np.arange(1)), np.ones((1, 7), dtype=bool), NUM_LAGS)
+    strange = columns.copy()
+    strange[..., 3:] *= np.linspace(-900.0, 900.0, 2 * NUM_LAGS, dtype=np.float32)
+    reach = []
+    with torch.no_grad():
+        for item in (columns, strange, 1e3 * strange):
+            found, told = network.pair_encoder(torch.from_numpy(item), torch.from_numpy(known))
+            assert torch.isfinite(told).all()
+            reach.append(float(found[torch.from_numpy(known)].square().mean().sqrt()))
+    assert reach[1] < 6.0 * reach[0]
+    assert reach[2] < 6.0 * reach[0]
+
+
 def test_other_numbers_of_lags_are_refused_and_pairs_can_be_left_out():
     sessions = simulate(30)
     task, network, statistics = build(sessions)

@@ -222,6 +222,19 @@ def test_pair_correlation_peaks_where_it_should():
     assert np.all(delays.pair_coherence > 0.9)
 
 
+def test_a_pairs_curvature_knows_no_carrier_phase():
+    session, places, _ = simulate(7, snr_min_db=10.0, snr_max_db=10.0)
+    straight = compute_delays(session.recordings, places, SPEC)
+    for turn in (1j, np.exp(0.49j * np.pi), -1.0):
+        recordings = [
+            replace(one, samples=(one.samples * turn**place).astype(np.complex64))
+            for place, one in enumerate(session.recordings)
+        ]
+        turned = compute_delays(recordings, places, SPEC)
+        np.testing.assert_allclose(turned.pair_curvature, straight.pair_curvature, rtol=0.02)
+        assert (turned.pair_curvature > 0).all()
+
+
 def test_split_information_gives_back_independent_arrivals():
     weights = np.array([1.0, 4.0, 0.5, 9.0])
     information = np.diag(weights) - np.outer(weights, weights) / weights.sum()
