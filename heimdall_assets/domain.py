@@ -267,7 +267,8 @@ class PairSet:
         curvature: float64 (P,), of the normalised correlation at its peak without the carrier's part, 1/s^2.
         lag_step_s: float64 (P,), distance of two lags.
         correlation: complex64 (P, num_lags), of the first with the conjugate of the second; num_lags is odd, lags rise,
-            and the middle one is the pair's own delay, arrival of the first less that of the second.
+            and the middle one is the pair's own delay, arrival of the first less that of the second. |middle| =
+            coherence; its phase is the carriers' and says nothing.
     """
 
     offsets: NDArray[np.int64]
