@@ -73,7 +73,9 @@ def choose_trust(sessions: SessionSet) -> float:
 
     Differences below a tenth are chance or clear sight, where least squares is the bound.
     """
-    sessions = sessions.take(np.flatnonzero(count_timed(sessions) >= MIN_TIMED)[:MAX_PROBED])
+    timed = np.flatnonzero(count_timed(sessions) >= MIN_TIMED)
+    # Evenly from all of them: sessions of one kind stand together.
+    sessions = sessions.take(timed[np.linspace(0, len(timed) - 1, min(len(timed), MAX_PROBED)).astype(np.int64)])
     if not len(sessions):
         return 0.0
     table = assemble_table(sessions)

@@ -14,7 +14,7 @@ from heimdall_assets.learning.network_data import RECEIVER_COLUMNS, assemble_tab
 from heimdall_assets.learning.network_graph import choose_scale, to_degrees
 from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
 from heimdall_assets.learning.network_model import NetworkLocalizationNet
-from heimdall_assets.learning.network_statistics import count_timed, measure_level_law
+from heimdall_assets.learning.network_statistics import choose_trust, count_timed, measure_level_law
 from heimdall_assets.learning.network_task import NetworkTask, simulate_training_sessions
 from heimdall_assets.learning.physics import LevelLaw, compute_covariance
 from heimdall_assets.locating.tdoa import locate_by_delays
@@ -360,6 +360,10 @@ def test_statistics_choose_the_classical_solution_that_fits_the_data():
     late = simulate(300, blocked_fraction=0.3, blocked_excess_s=2e-6, min_receivers=6)
     assert task.fit_statistics(ModelSpec(), late)["trust"] == 1.0
     assert task.fit_statistics(ModelSpec(), simulate(300))["trust"] == 0.0
+    mixed = join_sessions(
+        [simulate(1000), simulate(2400, blocked_fraction=0.3, blocked_excess_s=2e-6, min_receivers=6)]
+    )
+    assert choose_trust(mixed) == 1.0  # whatever stands first
     unknown = replace(late, source_latitude=np.full(300, np.nan))
     with pytest.raises(InvalidInput, match="0 of 300 sessions"):
         task.fit_statistics(ModelSpec(), unknown)
