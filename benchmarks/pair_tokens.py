@@ -12,30 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from simulated_iq import observe_simulated
 
 from heimdall_assets.learning.comparison import compare_paired
 from heimdall_assets.learning.evaluation import evaluate_predictions
 from heimdall_assets.learning.residuals import compute_residuals
-from heimdall_assets.learning.splits import assign_splits
 from heimdall_assets.learning.training import fit_model
 from heimdall_assets.locating.bounds import compute_session_bounds
 from heimdall_assets.locating.classical import ESTIMATORS
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import (
     AugmentationSpec,
-    DatasetSpec,
-    DelaySpec,
     EvaluationSpec,
-    FeatureSpec,
     ModelSpec,
-    RecordingSpec,
     SimulationSpec,
     SplitSpec,
-    TimingSpec,
     TrainingSpec,
 )
-from heimdall_assets.stores.datasets import observe_sessions
-from heimdall_assets.stores.simulated import import_simulated
 
 HERE = Path(__file__).resolve().parent
 WORLD = {
@@ -52,22 +45,11 @@ WORLD = {
 }
 
 
-def tell(what: str, done: int, total: int) -> None:
-    if done % 100 < 4 or done == total:
-        print(what, done, "of", total, flush=True)
-
-
 def run(options: argparse.Namespace) -> dict[str, Any]:
     simulation = SimulationSpec(num_sessions=options.sessions, **WORLD)
     with tempfile.TemporaryDirectory() as folder:
         stores = read_places({"HEIMDALL_HOME": folder, "HEIMDALL_TRACKING": "off"}).open_stores()
-        import_simulated(stores, simulation, "pairs", tell)
-        rows = stores.measurements.read_approved(DatasetSpec()).rows
-        specs = RecordingSpec(), FeatureSpec(), DelaySpec(), TimingSpec()
-        sessions, _ = observe_sessions(stores.objects, rows, *specs, tell)
-        split = SplitSpec(val_fraction=0.2, test_fraction=0.3)
-        names = assign_splits(rows, split).set_index("session_id")["split"].reindex(sessions.session_id)
-        parts = {name: sessions.take((names == name).to_numpy().nonzero()[0]) for name in ("train", "val", "test")}
+        parts, _ = observe_simulated(stores, simulation, "pairs", SplitSpec(val_fraction=0.2, test_fraction=0.3))
         training = TrainingSpec(
             max_epochs=options.epochs, batch_size=64, learning_rate=1e-3, warmup_epochs=1, num_threads=1,
             num_simulated_sessions=options.beside,

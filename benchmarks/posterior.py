@@ -17,7 +17,7 @@ from heimdall_assets.domain import SIGNAL_SPEED_M_S, Predictions, SessionSet
 from heimdall_assets.learning.gauss_newton import GaussNewton
 from heimdall_assets.learning.network_data import assemble_table, to_plane_km
 from heimdall_assets.learning.network_graph import to_degrees
-from heimdall_assets.learning.network_tokens import take_apart
+from heimdall_assets.learning.network_tokens import Session, take_apart
 from heimdall_assets.learning.physics import (
     LEVEL_EXPONENT,
     Delays,
@@ -39,6 +39,17 @@ EARLIEST_KM = 3.0  # of the emission before the first arrival: all receivers blo
 SCALE_KM = 0.1  # errors above it count by their logarithm, as in a median
 
 
+def state_delays(sessions: SessionSet) -> tuple[Session, Delays]:
+    """Return the sessions' tables taken apart, and as the solver takes them, with a wide round prior."""
+    session = take_apart(torch.from_numpy(assemble_table(sessions).receivers))
+    weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
+    wide = torch.stack([0.5 / session.spread, torch.zeros_like(session.spread), 0.5 / session.spread], -1)
+    mean = torch.zeros(len(sessions), 2)
+    return session, Delays(
+        session.receivers, session.ground, session.arrival, weight, mean, wide, session.level, session.heard.float()
+    )
+
+
 def locate_by_posterior(sessions: SessionSet, spec: SimulationSpec, seed: int = 0) -> Predictions:
     """Return of each session the point of least expected log(1 + error / 100 m), and the posterior's covariance.
 
@@ -48,13 +59,7 @@ def locate_by_posterior(sessions: SessionSet, spec: SimulationSpec, seed: int = 
         seed: of the draws.
     """
     table = assemble_table(sessions)
-    session = take_apart(torch.from_numpy(table.receivers))
-    weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
-    wide = torch.stack([0.5 / session.spread, torch.zeros_like(session.spread), 0.5 / session.spread], -1)
-    delays = Delays(
-        session.receivers, session.ground, session.arrival, weight, torch.zeros(len(sessions), 2), wide, session.level,
-        session.heard.float(),
-    )  # fmt: skip
+    session, delays = state_delays(sessions)
     solver = GaussNewton(num_starts=8, num_iterations=10, num_late_iterations=20)
     direct = solver.search(delays, session.spread)
     states, emission, cost = solver.search_late(delays, session.sigma, direct)

@@ -11,36 +11,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+from simulated_iq import observe_simulated
+
 from heimdall_assets.learning.judging import judge_model
 from heimdall_assets.learning.model_card import render_signals_table
 from heimdall_assets.learning.signal_labels import make_signal_labels
-from heimdall_assets.learning.splits import assign_splits
 from heimdall_assets.learning.training import fit_model
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import (
     AugmentationSpec,
-    DatasetSpec,
-    DelaySpec,
     EvaluationSpec,
-    FeatureSpec,
     ModelSpec,
-    RecordingSpec,
     SimulationSpec,
     SplitSpec,
-    TimingSpec,
     TrainingSpec,
 )
-from heimdall_assets.stores.datasets import observe_sessions
-from heimdall_assets.stores.simulated import import_simulated
 
 HERE = Path(__file__).resolve().parent
 MIX = {"voice_fraction": 0.5, "tone_fraction": 0.25}
 """Half voice, a quarter tones, a quarter DTMF: with nine tenths of voice a few hundred sessions hold too few others."""
-
-
-def tell(what: str, done: int, total: int) -> None:
-    if done % 100 < 4 or done == total:
-        print(what, done, "of", total, flush=True)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -50,13 +39,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         places = read_places({"HEIMDALL_HOME": str(options.home or folder), "HEIMDALL_TRACKING": "off"})
         stores = places.open_stores()
-        mix = import_simulated(stores, simulation, "signals", tell)
-        rows = stores.measurements.read_approved(DatasetSpec()).rows
-        sessions, _ = observe_sessions(
-            stores.objects, rows, RecordingSpec(), FeatureSpec(), DelaySpec(), TimingSpec(), tell
-        )
-        splits = assign_splits(rows, SplitSpec()).set_index("session_id")["split"].reindex(sessions.session_id)
-        parts = {name: sessions.take((splits == name).to_numpy().nonzero()[0]) for name in ("train", "val", "test")}
+        parts, mix = observe_simulated(stores, simulation, "signals", SplitSpec())
         fit = Path(options.home or folder) / "fit"
         last = fit / "last.ckpt"
         started, wall = time.process_time(), time.monotonic()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from posterior import locate_by_posterior
+from posterior import locate_by_posterior, state_delays
 from scipy.spatial import Delaunay
 
 from heimdall_assets.domain import Predictions, SessionSet
@@ -17,9 +17,8 @@ from heimdall_assets.learning.evaluation import evaluate_predictions
 from heimdall_assets.learning.gauss_newton import GaussNewton
 from heimdall_assets.learning.network_data import assemble_table, join_sessions
 from heimdall_assets.learning.network_graph import to_degrees
-from heimdall_assets.learning.network_tokens import Session, take_apart
+from heimdall_assets.learning.network_tokens import take_apart
 from heimdall_assets.learning.physics import (
-    Delays,
     compute_covariance,
     compute_delay_residuals,
     compute_mean,
@@ -88,17 +87,6 @@ def fit(world: str, num_train: int, num_epochs: int, num_threads: int) -> tuple[
     return fitted, cost | {"num_threads": num_threads, "num_weights": fitted.settings["facts"]["num_weights"]}
 
 
-def _state_delays(sessions: SessionSet) -> tuple[Session, Delays]:
-    """Return the sessions' tables taken apart, and as the solver takes them, with a wide round prior."""
-    session = take_apart(torch.from_numpy(assemble_table(sessions).receivers))
-    weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
-    wide = torch.stack([0.5 / session.spread, torch.zeros_like(session.spread), 0.5 / session.spread], -1)
-    mean = torch.zeros(len(sessions), 2)
-    return session, Delays(
-        session.receivers, session.ground, session.arrival, weight, mean, wide, session.level, session.heard.float()
-    )
-
-
 def _predict(sessions: SessionSet, state: torch.Tensor, factor: torch.Tensor, method: str) -> Predictions:
     origin = torch.from_numpy(assemble_table(sessions).origin_deg)
     latitude, longitude = to_degrees(state[:, 0].double(), origin)
@@ -113,7 +101,7 @@ def locate_by_reweighting(sessions: SessionSet) -> Predictions:
 
     Source: Holland and Welsch, Communications in Statistics 6 (1977) 813, scale 2.385.
     """
-    session, delays = _state_delays(sessions)
+    session, delays = state_delays(sessions)
     state = GaussNewton().search(delays._replace(heard=0.0 * delays.heard), session.spread)[:, :1]
     weight = delays.weight.unsqueeze(1)
     factor = delays.factor.unsqueeze(1)
@@ -134,7 +122,7 @@ def locate_knowing_all(sessions: SessionSet) -> Predictions:
     No method without that knowledge can be expected to do better: what is left of a ratio is beyond reach.
     """
     assert sessions.blocked is not None
-    session, delays = _state_delays(sessions)
+    session, delays = state_delays(sessions)
     marked = replace(sessions, level_db=np.where(sessions.blocked, 1.0, 0.0))
     blocked = take_apart(torch.from_numpy(assemble_table(marked).receivers)).level > 0.5
     odds = torch.where(blocked, CERTAIN_ODDS, -CERTAIN_ODDS)

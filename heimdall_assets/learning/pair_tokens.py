@@ -39,6 +39,7 @@ def describe_pairs(pairs: Tensor) -> Tensor:
     along, across = real[..., middle : middle + 1], imaginary[..., middle : middle + 1]
     power = (along.square() + across.square()).clamp_min(1e-12)
     turned = [(real * along + imaginary * across) / power, (imaginary * along - real * across) / power]
+    # Noise alone may bend a correlation the wrong way: such a curvature says as little as the smallest does.
     numbers = torch.stack([coherence, curvature.clamp_min(1.0).log() / 20.0, (step.clamp_min(1e-9) / STEP_S).log()], -1)
     return torch.cat([numbers, *turned], -1)
 

@@ -173,8 +173,8 @@ def _correlate_pairs(
     correlation = (to_time(product) * np.float32(found.grid.num))[:, lags]
     omega = 2.0 * np.pi * found.grid.frequency_hz
     # Each receiver's carrier has a phase of its own: turned to the real axis, what is common is what is left of noise.
-    total = product.sum(axis=1, keepdims=True)
-    power = (product * (total / np.maximum(np.abs(total), 1e-30)).conj()).real.astype(np.float64)
+    turn = product.sum(axis=1, keepdims=True)
+    power = (product * (turn / np.maximum(np.abs(turn), 1e-30)).conj()).real.astype(np.float64)
     total = power.sum(axis=1)
     centre = (power @ omega) / total
     return correlation.astype(np.complex64), (power @ np.square(omega)) / total - np.square(centre)

@@ -24,8 +24,7 @@ def spectrogram_features(
     iq_files: Manifest,
     stores: dg.ResourceParam[Stores],
 ) -> dg.MaterializeResult:
-    """Mel spectrograms (3, 128, 32) of every recording and the delays between each session's receivers, from raw IQ;
-    of each two receivers also their correlation.
+    """Mel spectrograms (3, 128, 32) of every recording; delays and correlations between each session's receivers.
 
     Only what no earlier run computed is computed. A recording without a spectrogram, or without an arrival time, stops
     no other: it is counted and listed with its reason.
