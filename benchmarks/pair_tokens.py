@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from simulated_iq import observe_simulated
 
-from heimdall_assets.learning.comparison import compare_paired
-from heimdall_assets.learning.evaluation import evaluate_predictions
-from heimdall_assets.learning.residuals import compute_residuals
-from heimdall_assets.learning.training import fit_model
+from heimdall_assets.evaluation.comparison import compare_paired
+from heimdall_assets.evaluation.metrics import evaluate_predictions
+from heimdall_assets.evaluation.residuals import compute_residuals
+from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.locating.bounds import compute_session_bounds
 from heimdall_assets.locating.classical import ESTIMATORS
 from heimdall_assets.places import read_places

@@ -13,12 +13,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, Predictions, SessionSet
-from heimdall_assets.learning.gauss_newton import GaussNewton
-from heimdall_assets.learning.network_data import assemble_table, to_plane_km
-from heimdall_assets.learning.network_graph import to_degrees
-from heimdall_assets.learning.network_tokens import Session, take_apart
-from heimdall_assets.learning.physics import (
+from heimdall_assets.domain import SIGNAL_SPEED_M_S
+from heimdall_assets.learning.session_model.gauss_newton import GaussNewton
+from heimdall_assets.learning.session_model.graph import to_degrees
+from heimdall_assets.learning.session_model.physics import (
     LEVEL_EXPONENT,
     Delays,
     compute_delay_residuals,
@@ -26,6 +24,9 @@ from heimdall_assets.learning.physics import (
     compute_step,
     score_late_arrivals,
 )
+from heimdall_assets.learning.session_model.table import assemble_table, to_plane_km
+from heimdall_assets.learning.session_model.tokens import Session, take_apart
+from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.simulation.observations import ITALIAN_NETWORK
 from heimdall_assets.specs import SimulationSpec
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from simulated_iq import observe_simulated
 
-from heimdall_assets.learning.judging import judge_model
-from heimdall_assets.learning.model_card import render_signals_table
-from heimdall_assets.learning.signal_labels import make_signal_labels
-from heimdall_assets.learning.training import fit_model
+from heimdall_assets.evaluation.judging import judge_model
+from heimdall_assets.evaluation.model_card import render_signals_table
+from heimdall_assets.evaluation.signal_labels import make_signal_labels
+from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import (
     AugmentationSpec,

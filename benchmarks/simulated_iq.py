@@ -1,7 +1,9 @@
 """Sessions simulated with IQ, stored, approved, observed and split as the asset graph does it, for the benchmarks."""
 
-from heimdall_assets.domain import SessionSet
 from heimdall_assets.learning.splits import assign_splits
+from heimdall_assets.pipeline.intake.simulated import import_simulated
+from heimdall_assets.pipeline.prediction.observation import observe_sessions
+from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import (
     DatasetSpec,
     DelaySpec,
@@ -11,9 +13,7 @@ from heimdall_assets.specs import (
     SplitSpec,
     TimingSpec,
 )
-from heimdall_assets.stores.datasets import observe_sessions
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.simulated import import_simulated
 
 
 def observe_simulated(

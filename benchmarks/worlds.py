@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from posterior import locate_by_posterior, state_delays
 from scipy.spatial import Delaunay
 
-from heimdall_assets.domain import Predictions, SessionSet
-from heimdall_assets.learning.evaluation import evaluate_predictions
-from heimdall_assets.learning.gauss_newton import GaussNewton
-from heimdall_assets.learning.network_data import assemble_table, join_sessions
-from heimdall_assets.learning.network_graph import to_degrees
-from heimdall_assets.learning.network_tokens import take_apart
-from heimdall_assets.learning.physics import (
+from heimdall_assets.evaluation.metrics import evaluate_predictions
+from heimdall_assets.learning.fitting.training import FittedModel, fit_model
+from heimdall_assets.learning.session_model.gauss_newton import GaussNewton
+from heimdall_assets.learning.session_model.graph import to_degrees
+from heimdall_assets.learning.session_model.physics import (
     compute_covariance,
     compute_delay_residuals,
     compute_mean,
     compute_step,
     score_late_arrivals,
 )
-from heimdall_assets.learning.training import FittedModel, fit_model
+from heimdall_assets.learning.session_model.table import assemble_table, join_sessions
+from heimdall_assets.learning.session_model.tokens import take_apart
 from heimdall_assets.locating.bounds import compute_session_bounds
 from heimdall_assets.locating.classical import ESTIMATORS, ORACLES
+from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, EvaluationSpec, ModelSpec, SimulationSpec, TrainingSpec
 

@@ -1,11 +1,13 @@
 """Heimdall Assets: locating transmitters from a network of receivers, as a Dagster asset graph.
 
-Four floors; each may use those named before it, never those after it:
+Five floors; each may use those named before it, never those after it:
 
-1. words  ``domain`` ``specs`` ``manifests`` ``errors``: names, and the numbers that decide a result.
-2. work   ``signals`` ``locating`` ``simulation`` ``learning`` ``lineage``: one thing from another, in memory.
-3. world  ``stores``: the only floor that touches disk, network or clock.
-4. graph  ``defs`` ``definitions`` ``places`` ``cli``: when, from what, how; the only floor that names Dagster.
+1. words     ``domain`` ``session_set`` ``specs`` ``manifests`` ``errors``: names, and the numbers that decide a result.
+2. work      ``signals`` ``locating`` ``simulation`` ``learning`` ``evaluation`` ``formats`` ``lineage``: one thing from
+             another, in memory.
+3. world     ``stores``: where bytes and rows rest; knows words only.
+4. pipeline  ``pipeline``: which result is made from which, found again by its cache key; names no orchestrator.
+5. graph     ``defs`` ``definitions`` ``places`` ``cli``: when, from what, how; the only floor that names Dagster.
 
 This package imports nothing, so importing it costs nothing.
 """

@@ -1,4 +1,4 @@
-"""The house keeps its floors: imports go down only, Dagster is named upstairs only, nothing is read at import."""
+"""The house keeps its floors: imports go down only and never in a circle, and each floor does only what is its own."""
 
 import ast
 import os
@@ -10,9 +10,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "heimdall_assets"
 FLOORS = {
-    "words": {"domain", "specs", "manifests", "errors"},
-    "work": {"signals", "locating", "simulation", "learning", "lineage"},
+    "words": {"domain", "session_set", "specs", "manifests", "errors"},
+    "work": {"signals", "locating", "simulation", "learning", "evaluation", "formats", "lineage"},
     "world": {"stores"},
+    "pipeline": {"pipeline"},
     "graph": {"defs", "definitions", "places", "cli"},
 }
 ORDER = list(FLOORS)
@@ -54,6 +55,64 @@ def test_imports_go_down_only(path: Path):
         if module.startswith("heimdall_assets."):
             room = module.split(".")[1]
             assert floor_of(room) <= here, f"{path.name} ({ORDER[here]}) imports {module} ({ORDER[floor_of(room)]})"
+
+
+def list_module_imports() -> dict[str, set[str]]:
+    """Every module of the package -> the package's modules that it imports, at the top or inside a function."""
+    names = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in MODULES
+    }
+    found: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found[name] |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            elif isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names}
+        found[name] &= names.keys() - {name, "heimdall_assets"}
+    return found
+
+
+def find_circle(imports: dict[str, set[str]]) -> list[str]:
+    """Return what leads into a circle, none where there is none: what is left once leaves are taken off."""
+    left = {name: set(targets) for name, targets in imports.items()}
+    while leaves := {name for name, targets in left.items() if not targets & left.keys()}:
+        left = {name: targets for name, targets in left.items() if name not in leaves}
+    return sorted(left)
+
+
+def test_no_two_modules_and_no_two_rooms_import_each_other():
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c", "d"]
+    imports = list_module_imports()
+    assert find_circle(imports) == []
+    rooms: dict[str, set[str]] = {}
+    for name, targets in imports.items():
+        here = find_room(name)
+        rooms.setdefault(here, set()).update(find_room(target) for target in targets if find_room(target) != here)
+    assert find_circle(rooms) == []
+
+
+def find_room(module: str) -> str:
+    """Return the folder that a module lies in; a file at the top is a room of its own."""
+    inside = module.removeprefix("heimdall_assets.")
+    if (PACKAGE / inside.replace(".", "/")).is_dir():
+        return inside
+    return inside.rpartition(".")[0] or inside
+
+
+def test_no_room_holds_more_than_25_files():
+    counts = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in MODULES}}
+    assert {str(folder): count for folder, count in counts.items() if count > 25} == {}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room_of(path) == "stores"], ids=str)
+def test_stores_import_words_only(path: Path):
+    for module in list_imports(path):
+        if module.startswith("heimdall_assets."):
+            room = module.split(".")[1]
+            assert room == "stores" or room in FLOORS["words"], f"{path.name} imports {module}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

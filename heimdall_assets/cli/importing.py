@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli.output import json_option, write_json
-from heimdall_assets.cli.stating import (
+from heimdall_assets.cli.file_options import (
     Command,
     SourceType,
     clock_option,
@@ -20,14 +19,15 @@ from heimdall_assets.cli.stating import (
     receiver_option,
     start_option,
 )
+from heimdall_assets.cli.output import json_option, write_json
 from heimdall_assets.domain import ClockClass, Position, Source
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.pipeline.intake.level_table import DEFAULT_ERROR_MARGIN_M, DEFAULT_FREQUENCY_HZ
 from heimdall_assets.places import read_places
-from heimdall_assets.stores.rss_batch import DEFAULT_ERROR_MARGIN_M, DEFAULT_FREQUENCY_HZ
 
 if TYPE_CHECKING:
-    from heimdall_assets.stores.iq_session import SessionClaim
-    from heimdall_assets.stores.measurements import ImportReport
+    from heimdall_assets.pipeline.intake.iq_session import SessionClaim
+    from heimdall_assets.stores.database.measurements import ImportReport
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -65,7 +65,7 @@ def _session_command(
             clock: str = "none",
             **stated: Any,
         ) -> None:
-            from heimdall_assets.stores.iq_session import SessionClaim
+            from heimdall_assets.pipeline.intake.iq_session import SessionClaim
 
             claim = SessionClaim(session_name, source, campaign, collect_receivers(receivers), ClockClass(clock))
             _write_report(run(read_places().open_stores(), claim, files, **stated), as_json)
@@ -95,7 +95,7 @@ def importing() -> None:
 @_session_command()
 def kiwisdr(stores: Any, claim: "SessionClaim", files: tuple[Path, ...]) -> "ImportReport":
     """Add one session of GNSS-stamped KiwiSDR IQ recordings (wav), one file a receiver."""
-    from heimdall_assets.stores.imports import import_kiwisdr
+    from heimdall_assets.pipeline.intake.files import import_kiwisdr
 
     return import_kiwisdr(stores.measurements, stores.objects, claim, files)
 
@@ -103,7 +103,7 @@ def kiwisdr(stores: Any, claim: "SessionClaim", files: tuple[Path, ...]) -> "Imp
 @_session_command(clock_option, frequency_option)
 def sigmf(stores: Any, claim: "SessionClaim", files: tuple[Path, ...], frequency_hz: float | None) -> "ImportReport":
     """Add one session of SigMF recordings (.sigmf, or .sigmf-meta with .sigmf-data beside it)."""
-    from heimdall_assets.stores.imports import import_sigmf
+    from heimdall_assets.pipeline.intake.files import import_sigmf
 
     stated = read_stated(None, None, frequency_hz)
     return import_sigmf(stores.measurements, stores.objects, claim, files, stated)
@@ -122,7 +122,7 @@ def npy(
 
     Such a file says neither rate nor time nor frequency: --rate-hz, --start and --frequency-hz do.
     """
-    from heimdall_assets.stores.imports import import_npy
+    from heimdall_assets.pipeline.intake.files import import_npy
 
     stated = read_stated(rate_hz, start, frequency_hz)
     return import_npy(stores.measurements, stores.objects, claim, files, stated)
@@ -148,7 +148,7 @@ def rss_table(
     as_json: bool,
 ) -> None:
     """Add one session per row of a table of received levels (CSV)."""
-    from heimdall_assets.stores.imports import import_rss_table
+    from heimdall_assets.pipeline.intake.files import import_rss_table
 
     where = {}
     for condition in conditions:

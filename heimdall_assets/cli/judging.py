@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from heimdall_assets.cli.output import json_option, show_progress, write_comparison, write_json, write_line
-from heimdall_assets.cli.stating import (
+from heimdall_assets.cli.file_options import (
     clock_option,
     collect_receivers,
     frequency_option,
@@ -15,6 +14,7 @@ from heimdall_assets.cli.stating import (
     receiver_option,
     start_option,
 )
+from heimdall_assets.cli.output import json_option, show_progress, write_comparison, write_json, write_line
 from heimdall_assets.domain import ClockClass, Position
 from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.places import read_places
@@ -44,7 +44,7 @@ def write_position(found: dict[str, Any], as_json: bool) -> None:
 @json_option
 def locate(session: str, as_json: bool) -> None:
     """Locate the transmitter of SESSION (id or name) by classical estimation, nothing learned."""
-    from heimdall_assets.stores.observing import locate_stored
+    from heimdall_assets.pipeline.prediction.stored import locate_stored
 
     write_position(locate_stored(read_places().open_stores(), session), as_json)
 
@@ -74,7 +74,8 @@ def predict(
     each station's position given with --receiver. What .npy files cannot say is given as for `heimdall import npy`:
     --rate-hz, --start, --frequency-hz, --clock.
     """
-    from heimdall_assets.stores.observing import predict_files, predict_stored
+    from heimdall_assets.pipeline.prediction.files import predict_files
+    from heimdall_assets.pipeline.prediction.stored import predict_stored
 
     stores, paths = read_places().open_stores(), [Path(name) for name in recordings]
     stated = read_stated(rate_hz, start, frequency_hz)
@@ -96,8 +97,8 @@ def predict(
 @json_option
 def evaluate(model: str, campaigns: tuple[str, ...], as_json: bool) -> None:
     """Judge a released MODEL on approved sessions that it was not trained on."""
-    from heimdall_assets.defs.running import compare_methods
-    from heimdall_assets.stores.observing import evaluate_stored
+    from heimdall_assets.evaluation.table import compare_methods
+    from heimdall_assets.pipeline.prediction.stored import evaluate_stored
 
     stores = read_places().open_stores()
     with show_progress(f"Judging model {model}") as listener:

@@ -25,7 +25,7 @@ from heimdall_assets.stores.home import Stores
 def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | None) -> None:
     """Show where MODEL (version, latest or alias) comes from, or which models used something."""
     from heimdall_assets.lineage.report import render_html, render_tree
-    from heimdall_assets.stores.auditing import read_provenance
+    from heimdall_assets.pipeline.releases.audit import read_provenance
 
     if (model is None) == (not any(asked.values())):
         raise InvalidInput(
@@ -52,7 +52,7 @@ def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | 
 
 def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -> None:
     from heimdall_assets.lineage.uses import find_uses
-    from heimdall_assets.stores.auditing import read_provenances
+    from heimdall_assets.pipeline.releases.audit import read_provenances
 
     uses = find_uses(read_provenances(stores), **asked)
     if as_json:
@@ -84,8 +84,8 @@ def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -
 @json_option
 def verify(model: str, repair: bool, as_json: bool) -> None:
     """Hash everything behind MODEL again and compare it with ledger and events; exit 1 where anything disagrees."""
-    from heimdall_assets.stores.auditing import audit_release
-    from heimdall_assets.stores.healing import heal_release, list_damaged_objects
+    from heimdall_assets.pipeline.releases.audit import audit_release
+    from heimdall_assets.pipeline.releases.repair import heal_release, list_damaged_objects
 
     places = read_places()
     stores = places.open_stores()
@@ -116,7 +116,7 @@ def verify(model: str, repair: bool, as_json: bool) -> None:
 def _read_events(places: Places, stores: Stores, version: str) -> dict[int, dict[str, Any]] | None:
     """Return what Dagster says today of the events that a release names; None: there is no Dagster instance."""
     from heimdall_assets.errors import CorruptObject
-    from heimdall_assets.stores.auditing import list_recorded_events, read_provenance
+    from heimdall_assets.pipeline.releases.audit import list_recorded_events, read_provenance
 
     if not (places.dagster_home / "dagster.yaml").is_file():
         return None
@@ -139,7 +139,7 @@ def _read_events(places: Places, stores: Stores, version: str) -> dict[int, dict
 def diff(first: str, second: str, as_json: bool) -> None:
     """Show what changed from model FIRST to model SECOND: data, settings, code, environment, figures."""
     from heimdall_assets.lineage.difference import diff_models, render_difference
-    from heimdall_assets.stores.auditing import read_provenance
+    from heimdall_assets.pipeline.releases.audit import read_provenance
 
     stores = read_places().open_stores()
     found = diff_models(*(read_provenance(stores, stores.releases.resolve(model)) for model in (first, second)))

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from heimdall_assets.errors import HeimdallError, InvalidSetting, NotFound
 from heimdall_assets.lineage.report import render_html
-from heimdall_assets.stores.auditing import read_provenance
+from heimdall_assets.pipeline.releases.audit import read_provenance
 from heimdall_assets.stores.home import Stores
 
 HOST = "127.0.0.1"

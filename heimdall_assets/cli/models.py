@@ -61,7 +61,7 @@ def show(model: str, as_json: bool) -> None:
 @json_option
 def promote(model: str, by: str, reason: str, as_json: bool) -> None:
     """Make MODEL the champion; refused where its files or checks do not hold."""
-    from heimdall_assets.stores.promotion import promote_release
+    from heimdall_assets.pipeline.releases.promotion import promote_release
 
     places = read_places()
     stores = places.open_stores()
@@ -74,7 +74,7 @@ def promote(model: str, by: str, reason: str, as_json: bool) -> None:
 @json_option
 def rollback(by: str, reason: str, as_json: bool) -> None:
     """Make the champion before this one champion again."""
-    from heimdall_assets.stores.promotion import roll_back
+    from heimdall_assets.pipeline.releases.promotion import roll_back
 
     places = read_places()
     stores = places.open_stores()
@@ -89,8 +89,8 @@ def _say_champion(places: Places, stores: Stores, version: str, as_json: bool) -
         click.echo(f"champion: {version}")
     if not places.tracking:
         return
+    from heimdall_assets.pipeline.releases.promotion import read_aliases
     from heimdall_assets.stores.experiments import ExperimentStore
-    from heimdall_assets.stores.promotion import read_aliases
 
     try:
         store = ExperimentStore(places.mlflow_uri, places.mlflow_artifacts)

@@ -15,7 +15,7 @@ from heimdall_assets.specs import DatasetSpec
 @json_option
 def plan(campaigns: tuple[str, ...], assignments: tuple[str, ...], as_json: bool) -> None:
     """Say what `heimdall train` with these settings would compute and what it would find, and why."""
-    from heimdall_assets.stores.planning import plan_materialization
+    from heimdall_assets.pipeline.planning import plan_materialization
 
     chosen = read_settings(None, assignments)
     if campaigns:

@@ -18,7 +18,7 @@ from heimdall_assets.places import read_places
 @json_option
 def reproduce(model: str, assignments: tuple[str, ...], repair: bool, as_json: bool) -> None:
     """Make MODEL again from its frozen snapshot, settings and seeds; exit 1 where a stage comes out otherwise."""
-    from heimdall_assets.stores.reproducing import reproduce_release
+    from heimdall_assets.pipeline.releases.reproduction import reproduce_release
 
     stores = read_places().open_stores()
     version = stores.releases.resolve(model)

@@ -35,8 +35,8 @@ def _summarize(summary: dict, as_json: bool) -> None:
 @json_option
 def demo(num_sessions: int, seed: int, as_json: bool) -> None:
     """Simulate a network of seven stations, approve its sessions and run the whole graph."""
-    from heimdall_assets.defs.running import run_graph
-    from heimdall_assets.stores.simulated import import_simulated
+    from heimdall_assets.cli.graph_run import run_graph
+    from heimdall_assets.pipeline.intake.simulated import import_simulated
 
     places = read_places()
     stores = places.open_stores()
@@ -65,7 +65,7 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
 @json_option
 def train(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
     """Materialize the graph on the approved sessions and release the model."""
-    from heimdall_assets.defs.running import run_graph
+    from heimdall_assets.cli.graph_run import run_graph
 
     places = read_places()
     chosen = read_settings(settings_file, assignments)

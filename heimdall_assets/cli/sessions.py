@@ -10,7 +10,7 @@ from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.places import read_places
 
 if TYPE_CHECKING:
-    from heimdall_assets.stores.measurements import MeasurementStore
+    from heimdall_assets.stores.database.measurements import MeasurementStore
 
 STATUSES = [str(status) for status in ApprovalStatus]
 

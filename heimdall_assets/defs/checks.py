@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from heimdall_assets.defs.tables import preview
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import Artifact, Manifest
+from heimdall_assets.pipeline.drift import compare_with_release
 from heimdall_assets.specs import DelaySpec, FeatureSpec
-from heimdall_assets.stores.drift import compare_with_release
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.tables import load_table
+from heimdall_assets.stores.objects.tables import load_table
 
 StoresParam = dg.ResourceParam[Stores]
 

@@ -6,12 +6,12 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.manifests import SVG_MEDIA_TYPE, Manifest
-from heimdall_assets.stores.objects import ObjectStore
+from heimdall_assets.stores.objects.folder import ObjectStore
 
 
 def show_tables(metrics: dict[str, Any]) -> dict[str, dg.MarkdownMetadataValue]:
     """Return the comparison of model, baselines and bound as a table, and, where there are any, the signal tasks'."""
-    from heimdall_assets.learning.model_card import render_metrics_table, render_signals_table
+    from heimdall_assets.evaluation.model_card import render_metrics_table, render_signals_table
 
     tables = {"comparison": render_metrics_table(metrics), "signals": render_signals_table(metrics)}
     return {name: dg.MetadataValue.md(table) for name, table in tables.items() if table}

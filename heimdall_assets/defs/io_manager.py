@@ -8,7 +8,7 @@ import dagster as dg
 
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest
-from heimdall_assets.stores.objects import ObjectStore
+from heimdall_assets.stores.objects.folder import ObjectStore
 
 
 class ManifestIOManager(dg.IOManager):

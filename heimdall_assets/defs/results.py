@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from heimdall_assets.stores.results import Result
+from heimdall_assets.pipeline.results import Result
 
 
 def materialize(

@@ -8,11 +8,11 @@ import dagster as dg
 
 from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.orphans import fail_orphans
-from heimdall_assets.defs.retraining import RetrainPlan, RunState, Watch, compare_approved, plan_retraining
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.errors import HeimdallError
+from heimdall_assets.pipeline.retraining.baseline import Baseline, list_decisions, read_baseline
+from heimdall_assets.pipeline.retraining.policy import RetrainPlan, RunState, Watch, compare_approved, plan_retraining
 from heimdall_assets.specs import DatasetSpec, RetrainPolicy
-from heimdall_assets.stores.baseline import Baseline, list_decisions, read_baseline
 from heimdall_assets.stores.home import Stores
 
 OpenStores = Callable[[], Stores]

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.stores.experiments import EXPERIMENT, ExperimentStore, find_run, note_run, prepare_mlflow
-from heimdall_assets.stores.objects import ObjectStore
+from heimdall_assets.stores.objects.folder import ObjectStore
 
 FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
 

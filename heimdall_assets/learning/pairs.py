@@ -1,7 +1,7 @@
 """From the table of pairs and their correlations to the flat columns of a ``PairSet``.
 
 Belongs here: which pair belongs to which session, and the one order that pairs and their receivers have there. Does not
-belong here: the other columns of sessions (``data``), reading tables from a store.
+belong here: the other columns of sessions (``assembly``), reading tables from a store.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import PairSet
 from heimdall_assets.errors import InvalidInput
+from heimdall_assets.session_set import PairSet
 
 NUMBERS = ("coherence", "curvature", "lag_step_s")
 

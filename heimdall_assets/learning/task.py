@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class Task(Protocol):
 
 
 _TASKS = {
-    "single_receiver": "heimdall_assets.learning.single_receiver:SingleReceiverTask",
-    "network": "heimdall_assets.learning.network_task:NetworkTask",
+    "single_receiver": "heimdall_assets.learning.receiver_model.task:SingleReceiverTask",
+    "network": "heimdall_assets.learning.session_model.task:NetworkTask",
 }
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import SessionSet
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m
+from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_centre, compute_distance_m
 
 RADIO_HORIZON_M = 50e3

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, SessionSet
+from heimdall_assets.domain import SIGNAL_SPEED_M_S
+from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import GROUND_WAVE_MAX_HZ, FloatArray, LocalFrame, compute_centre
 
 MIN_TIMING_SIGMA_S = 1e-9

@@ -4,30 +4,17 @@ Belongs here: bounds, from a known position. Does not belong here: estimating on
 (receivers on one line with the source, too few of them) is infinite, never NaN.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, SessionSet
+from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.locating.arrays import pad_sessions
+from heimdall_assets.locating.path_loss import PathLoss
+from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame
 
 SINGULAR_RATIO = 1e-12
 """Ratio of the smaller to the larger eigenvalue of an information matrix below which float64 holds no inverse."""
-
-
-@dataclass(frozen=True)
-class PathLoss:
-    """Level against distance: level = constant - 10 exponent log10(distance) + shadowing.
-
-    Attributes:
-        exponent: unitless.
-        shadowing_db: one-sigma scatter of one level.
-    """
-
-    exponent: float = 3.0
-    shadowing_db: float = 6.6
 
 
 def compute_delay_bound_s(

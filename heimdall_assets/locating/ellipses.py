@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from heimdall_assets.domain import Predictions, SessionSet
+from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame
 
 SCALE_PROBABILITY = 0.90

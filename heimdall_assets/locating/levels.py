@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.locating.area import compute_area
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
 from heimdall_assets.locating.ellipses import compute_mahalanobis_square, learn_scale
-from heimdall_assets.locating.level_model import MIN_HEARD, LevelModel, Levels, fit_level_model
+from heimdall_assets.locating.path_loss import MIN_HEARD, LevelModel, Levels, fit_level_model
+from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame
 
 GRID_SIDE = 41

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.locating.area import compute_area, compute_own_area, find_elsewhere
 from heimdall_assets.locating.arrays import PaddedSessions, pad_sessions
+from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame
 
 CENTROID_EXPONENT = 3.0

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from heimdall_assets.domain import Predictions, SessionSet
 from heimdall_assets.locating.area import Area, compute_area
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
 from heimdall_assets.locating.bounds import invert_information
@@ -25,7 +24,8 @@ from heimdall_assets.locating.least_squares import (
     descend,
     linearise,
 )
-from heimdall_assets.locating.level_model import MIN_HEARD, LevelModel, fit_level_model
+from heimdall_assets.locating.path_loss import MIN_HEARD, LevelModel, fit_level_model
+from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_distance_m, compute_range_m
 
 CAUCHY_SCALE = 1.5

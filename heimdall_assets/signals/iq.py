@@ -1,7 +1,7 @@
 """Whether decoded samples are fit for use: shape, length, finiteness, silence, clipping, rate.
 
 Belongs here: checks and plain facts about one recording in memory. Does not belong here: file formats
-(``stores.readers``) and features (``signals.spectrogram``).
+(``formats``) and features (``signals.spectrogram``).
 """
 
 import math

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import NotFound, StorageError
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, encode_canonical_json
-from heimdall_assets.stores.objects import ObjectStore
+from heimdall_assets.stores.objects.folder import ObjectStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

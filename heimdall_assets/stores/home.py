@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heimdall_assets.stores.measurements import MeasurementStore
-    from heimdall_assets.stores.objects import ObjectStore
-    from heimdall_assets.stores.releases import ReleaseStore
+    from heimdall_assets.stores.database.measurements import MeasurementStore
+    from heimdall_assets.stores.objects.folder import ObjectStore
+    from heimdall_assets.stores.releases.folders import ReleaseStore
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Stores:
 def open_stores(*, database_url: str, objects: str, recordings: str, models: str, scratch: str) -> Stores:
     """Return the stores at these addresses; an embedded database is created and upgraded on first use."""
     # Databases are slow to load: whoever only lists the graph, or asks for help, opens none.
-    from heimdall_assets.stores.measurements import MeasurementStore
-    from heimdall_assets.stores.objects import open_object_store
-    from heimdall_assets.stores.releases import ReleaseStore
+    from heimdall_assets.stores.database.measurements import MeasurementStore
+    from heimdall_assets.stores.objects.folder import open_object_store
+    from heimdall_assets.stores.releases.folders import ReleaseStore
 
     measurements = MeasurementStore(database_url)
     measurements.upgrade()

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from heimdall_assets.cli import main
 from heimdall_assets.cli.output import HeimdallGroup
+from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.specs import SimulationSpec
-from heimdall_assets.stores.simulated import import_simulated
+from heimdall_assets_tests.formats.recordings import make_noise, make_npy
 from heimdall_assets_tests.homes import ignore, make_places
-from heimdall_assets_tests.stores.recordings import make_noise, make_npy
 
 NOISE = make_noise(24_000)
 OPTIONS = {

@@ -9,8 +9,8 @@ from heimdall_assets.defs import checks
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Artifact, Manifest
 from heimdall_assets.specs import DelaySpec, FeatureSpec, SplitSpec
-from heimdall_assets.stores.shards import encode_shard
-from heimdall_assets.stores.tables import artifact_of_table
+from heimdall_assets.stores.objects.shards import encode_shard
+from heimdall_assets.stores.objects.tables import artifact_of_table
 from heimdall_assets_tests.homes import make_places
 
 

@@ -6,16 +6,16 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from heimdall_assets.cli.graph_run import GraphFailed
 from heimdall_assets.definitions import build_definitions
-from heimdall_assets.defs.running import GraphFailed
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_digest
+from heimdall_assets.pipeline.intake.simulated import import_simulated
+from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.pipeline.stages.datasets import load_sessions
+from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
 from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SplitSpec, TrainingSpec
-from heimdall_assets.stores.checkpoints import train_checkpoint
-from heimdall_assets.stores.datasets import load_sessions
-from heimdall_assets.stores.results import read_parent
-from heimdall_assets.stores.simulated import import_simulated
-from heimdall_assets.stores.tables import load_table
+from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, make_places, release
 
 
@@ -202,7 +202,7 @@ def test_steps_load_the_version_their_run_recorded(home):
 
 
 def test_a_cancelled_training_goes_on_to_the_same_weights(home, tmp_path):
-    from heimdall_assets.learning.training import fit_model
+    from heimdall_assets.learning.fitting.training import fit_model
 
     places, summary = home
     stores = places.open_stores()

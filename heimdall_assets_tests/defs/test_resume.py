@@ -13,8 +13,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.defs.accelerator import GPU_POOL
-from heimdall_assets.defs.running import run_graph
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.places import Places

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heimdall_assets.defs.retraining import Change, RunState, Watch, compare_approved, plan_retraining
+from heimdall_assets.pipeline.retraining.policy import Change, RunState, Watch, compare_approved, plan_retraining
 from heimdall_assets.specs import RetrainPolicy
 
 POLICY = RetrainPolicy(

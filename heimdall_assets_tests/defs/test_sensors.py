@@ -19,8 +19,8 @@ from heimdall_assets.defs.sensors import (
     look,
 )
 from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.pipeline.releases.promotion import promote_release
 from heimdall_assets.specs import DatasetSpec, RetrainPolicy, TrainingSpec
-from heimdall_assets.stores.promotion import promote_release
 from heimdall_assets_tests.homes import SIMULATION, TINY, fill_home, make_places, release
 
 EAGER = RetrainPolicy(min_changed_sessions=2, quiet_period_s=0, max_attempts=2)

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from heimdall_assets.learning.signal_labels import make_signal_labels
+from heimdall_assets.evaluation.signal_labels import make_signal_labels
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.prediction.released import read_released
+from heimdall_assets.pipeline.stages.datasets import load_sessions
+from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
+from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
 from heimdall_assets.specs import ModelSpec, SimulationSpec
-from heimdall_assets.stores.checkpoints import load_checkpoint
-from heimdall_assets.stores.datasets import load_sessions
-from heimdall_assets.stores.judgements import load_metrics
-from heimdall_assets.stores.observing import read_released
 from heimdall_assets_tests.homes import fill_home, release
 
 MIXED = SimulationSpec(

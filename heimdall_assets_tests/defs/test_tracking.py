@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from heimdall_assets.defs.running import QUIET
+from heimdall_assets.cli.graph_run import QUIET
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
@@ -22,7 +22,7 @@ from heimdall_assets.stores.experiments import (
     find_run,
     note_run,
 )
-from heimdall_assets.stores.objects import ObjectStore, open_object_store
+from heimdall_assets.stores.objects.folder import ObjectStore, open_object_store
 from heimdall_assets_tests.homes import make_places
 
 pytestmark = pytest.mark.filterwarnings(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heimdall_assets.domain import APPROVED_COLUMNS, SessionSet
+from heimdall_assets.domain import APPROVED_COLUMNS
+from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 
 SINGLE = ModelSpec(kind="single_receiver")
@@ -105,7 +106,7 @@ def make_sessions(num_sessions: int, seed: int, first: int = 0, num_receivers: i
 
 def fit_quick(folder: Path, **changes: Any) -> Any:
     """Return a model fitted for a few epochs; ``changes`` replace arguments of ``fit_model``."""
-    from heimdall_assets.learning.training import fit_model
+    from heimdall_assets.learning.fitting.training import fit_model
 
     arguments: dict[str, Any] = {
         "model": SINGLE,

@@ -3,7 +3,7 @@ import pytest
 import torch
 from pyproj import Geod
 
-from heimdall_assets.learning.degrees import compute_centre, compute_metres_per_degree, wrap_longitude
+from heimdall_assets.learning.receiver_model.degrees import compute_centre, compute_metres_per_degree, wrap_longitude
 
 
 @pytest.mark.parametrize("latitude", [-80.0, -45.0, 0.0, 30.0, 45.0, 70.0])

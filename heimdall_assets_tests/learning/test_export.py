@@ -5,7 +5,7 @@ import torch
 from onnx import TensorProto, helper
 
 from heimdall_assets.errors import CannotLocate, CorruptObject, InvalidInput
-from heimdall_assets.learning.export import (
+from heimdall_assets.learning.export.onnx_file import (
     _trace,
     check_onnx,
     compute_parity,

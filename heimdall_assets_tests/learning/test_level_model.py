@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from heimdall_assets.domain import SessionSet
 from heimdall_assets.errors import CannotLocate
-from heimdall_assets.learning.level_field import fit_field
-from heimdall_assets.learning.level_fit import (
+from heimdall_assets.evaluation.residuals import compute_residuals
+from heimdall_assets.learning.fitting.training import fit_model
+from heimdall_assets.learning.level_prior.field import fit_field
+from heimdall_assets.learning.level_prior.fit import (
     BLOCK_SIZES,
     assign_blocks,
     fit_level_prior,
@@ -18,12 +19,11 @@ from heimdall_assets.learning.level_fit import (
     make_occasions,
     widen,
 )
-from heimdall_assets.learning.level_kriging import fit_correlation, krige
-from heimdall_assets.learning.level_likelihood import TUNING, compute_negative_log_likelihood
-from heimdall_assets.learning.level_links import Links, collect_links, find_centre, find_sites, match_sites
-from heimdall_assets.learning.level_model import LevelPrior
-from heimdall_assets.learning.residuals import compute_residuals
-from heimdall_assets.learning.training import fit_model
+from heimdall_assets.learning.level_prior.kriging import fit_correlation, krige
+from heimdall_assets.learning.level_prior.likelihood import TUNING, compute_negative_log_likelihood
+from heimdall_assets.learning.level_prior.links import Links, collect_links, find_centre, find_sites, match_sites
+from heimdall_assets.learning.level_prior.prior import LevelPrior
+from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import LocalFrame
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting, MissingDependency
 from heimdall_assets.learning.backbone import build_backbone, find_timm_name
-from heimdall_assets.learning.loss import compute_gaussian_nll
-from heimdall_assets.learning.model import LocalizationNet
+from heimdall_assets.learning.receiver_model.loss import compute_gaussian_nll
+from heimdall_assets.learning.receiver_model.model import LocalizationNet
 from heimdall_assets.specs import BACKBONES
 
 

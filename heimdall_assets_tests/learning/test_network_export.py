@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from heimdall_assets.learning.export import compute_parity, export_onnx, open_onnx_session, predict_onnx
-from heimdall_assets.learning.network_data import assemble_table
-from heimdall_assets.learning.training import fit_model
+from heimdall_assets.learning.export.onnx_file import compute_parity, export_onnx, open_onnx_session, predict_onnx
+from heimdall_assets.learning.fitting.training import fit_model
+from heimdall_assets.learning.session_model.table import assemble_table
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ExportSpec, ModelSpec, SimulationSpec, TrainingSpec
 

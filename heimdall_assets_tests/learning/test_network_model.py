@@ -8,16 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heimdall_assets.domain import SessionSet
 from heimdall_assets.errors import CannotLocate, InvalidInput
-from heimdall_assets.learning.network_data import RECEIVER_COLUMNS, assemble_table, disturb_table, join_sessions
-from heimdall_assets.learning.network_graph import choose_scale, to_degrees
-from heimdall_assets.learning.network_loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
-from heimdall_assets.learning.network_model import NetworkLocalizationNet
-from heimdall_assets.learning.network_statistics import choose_trust, count_timed, measure_level_law
-from heimdall_assets.learning.network_task import NetworkTask, simulate_training_sessions
-from heimdall_assets.learning.physics import LevelLaw, compute_covariance
+from heimdall_assets.learning.session_model.graph import choose_scale, to_degrees
+from heimdall_assets.learning.session_model.loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
+from heimdall_assets.learning.session_model.model import NetworkLocalizationNet
+from heimdall_assets.learning.session_model.physics import LevelLaw, compute_covariance
+from heimdall_assets.learning.session_model.statistics import choose_trust, count_timed, measure_level_law
+from heimdall_assets.learning.session_model.table import RECEIVER_COLUMNS, assemble_table, disturb_table, join_sessions
+from heimdall_assets.learning.session_model.task import NetworkTask, simulate_training_sessions
 from heimdall_assets.locating.tdoa import locate_by_delays
+from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from heimdall_assets.domain import Position, SessionSet
-from heimdall_assets.learning.network_task import NetworkTask
-from heimdall_assets.learning.physics import LevelLaw
-from heimdall_assets.learning.residuals import compute_residuals
+from heimdall_assets.domain import Position
+from heimdall_assets.evaluation.residuals import compute_residuals
+from heimdall_assets.formats.kiwisdr import decode_kiwisdr
+from heimdall_assets.learning.session_model.physics import LevelLaw
+from heimdall_assets.learning.session_model.task import NetworkTask
+from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.specs import DelaySpec, ModelSpec, TimingSpec
-from heimdall_assets.stores.readers.kiwisdr import decode_kiwisdr
 
 RECEIVERS = {"HB9RYZ": (47.1721, 8.42683), "F1JEK": (45.779290, 0.614638), "DF0KL": (53.665337, 7.282766)}
 STATISTICS = {

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from heimdall_assets.domain import PairSet
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.learning.comparison import compare_paired
-from heimdall_assets.learning.export import compute_parity, export_onnx, open_onnx_session, predict_onnx
-from heimdall_assets.learning.network_task import NetworkTask
-from heimdall_assets.learning.pair_columns import make_pair_columns
-from heimdall_assets.learning.pair_tokens import describe_pairs, measure_pairs
-from heimdall_assets.learning.residuals import compute_residuals
-from heimdall_assets.learning.training import fit_model
+from heimdall_assets.evaluation.comparison import compare_paired
+from heimdall_assets.evaluation.residuals import compute_residuals
+from heimdall_assets.learning.export.onnx_file import compute_parity, export_onnx, open_onnx_session, predict_onnx
+from heimdall_assets.learning.fitting.training import fit_model
+from heimdall_assets.learning.session_model.pair_columns import make_pair_columns
+from heimdall_assets.learning.session_model.pair_tokens import describe_pairs, measure_pairs
+from heimdall_assets.learning.session_model.task import NetworkTask
+from heimdall_assets.session_set import PairSet
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, EvaluationSpec, ExportSpec, ModelSpec, SimulationSpec, TrainingSpec
 

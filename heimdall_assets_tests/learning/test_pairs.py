@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heimdall_assets.domain import PairSet
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.learning.data import assemble_sessions
-from heimdall_assets.learning.network_data import join_sessions
+from heimdall_assets.learning.assembly import assemble_sessions
 from heimdall_assets.learning.pairs import match_pairs
+from heimdall_assets.learning.session_model.table import join_sessions
+from heimdall_assets.session_set import PairSet
 from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.simulation.network import simulate_session
 from heimdall_assets.specs import DelaySpec, SimulationSpec, TimingSpec

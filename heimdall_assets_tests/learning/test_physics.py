@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 from scipy.stats import exponnorm, multivariate_normal
 
-from heimdall_assets.learning.gauss_newton import GaussNewton
-from heimdall_assets.learning.physics import (
+from heimdall_assets.learning.session_model.gauss_newton import GaussNewton
+from heimdall_assets.learning.session_model.physics import (
     EARTH_RADIUS_KM,
     LATE_FRACTION,
     LATE_MEAN_KM,

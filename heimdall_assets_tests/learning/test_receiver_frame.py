@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.errors import CannotLocate, InvalidInput
-from heimdall_assets.learning.receiver_frame import (
+from heimdall_assets.learning.receiver_model.frame import (
     Fused,
     compute_channel_statistics,
     compute_sigma_scale,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from heimdall_assets.learning.fitted import FittedModel, decode_model
+from heimdall_assets.learning.fitting.fitted import FittedModel, decode_model
 from heimdall_assets.specs import ModelSpec
 
 

@@ -9,13 +9,19 @@ import torch
 from pydantic import ValidationError
 
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.learning.model_card import render_signals_table
-from heimdall_assets.learning.network_data import join_sessions
-from heimdall_assets.learning.network_task import NetworkTask
-from heimdall_assets.learning.signal_figures import judge_signals, judge_spans
-from heimdall_assets.learning.signal_labels import NO_TYPE, NUM_FRAMES, list_labelled, make_signal_labels
-from heimdall_assets.learning.signal_tasks import OUTPUTS, SignalHeads, compute_signal_losses, mask_unseen, read_signals
-from heimdall_assets.learning.training import fit_model
+from heimdall_assets.evaluation.model_card import render_signals_table
+from heimdall_assets.evaluation.signal_figures import judge_signals, judge_spans
+from heimdall_assets.evaluation.signal_labels import NO_TYPE, NUM_FRAMES, list_labelled, make_signal_labels
+from heimdall_assets.learning.fitting.training import fit_model
+from heimdall_assets.learning.session_model.signal_heads import (
+    OUTPUTS,
+    SignalHeads,
+    compute_signal_losses,
+    mask_unseen,
+    read_signals,
+)
+from heimdall_assets.learning.session_model.table import join_sessions
+from heimdall_assets.learning.session_model.task import NetworkTask
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
 

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 
 from heimdall_assets.errors import CorruptObject, InvalidInput, InvalidSetting, NotFound, Refused
 from heimdall_assets.learning.backbone import build_backbone
-from heimdall_assets.learning.degrees import compute_metres_per_degree
-from heimdall_assets.learning.fitted import SETTINGS_FILE, WEIGHTS_FILE, FittedModel, decode_model
-from heimdall_assets.learning.keeping import WholeCheckpoints, load_checkpoint
-from heimdall_assets.learning.module import EpochBatches, TaskModule
+from heimdall_assets.learning.fitting.checkpoints import WholeCheckpoints, load_checkpoint
+from heimdall_assets.learning.fitting.fitted import SETTINGS_FILE, WEIGHTS_FILE, FittedModel, decode_model
+from heimdall_assets.learning.fitting.module import EpochBatches, TaskModule
+from heimdall_assets.learning.fitting.training import fit_model
+from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree
 from heimdall_assets.learning.task import find_task
-from heimdall_assets.learning.training import fit_model
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets_tests.learning.learning_cases import QUICK, SINGLE, fit_quick, get_fitted, make_sessions
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 DIGESTS = """
 import hashlib
-from heimdall_assets.learning.export import export_onnx
+from heimdall_assets.learning.export.onnx_file import export_onnx
 from heimdall_assets.specs import ExportSpec
 from heimdall_assets_tests.learning.learning_cases import get_fitted
 fitted = get_fitted()
@@ -42,7 +42,7 @@ def digest(fitted: FittedModel) -> str:
 
 
 def test_other_process_gives_the_same_bytes_and_no_warning() -> None:
-    from heimdall_assets.learning.export import export_onnx
+    from heimdall_assets.learning.export.onnx_file import export_onnx
     from heimdall_assets.specs import ExportSpec
 
     environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}

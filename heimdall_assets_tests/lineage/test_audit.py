@@ -10,7 +10,7 @@ from heimdall_assets.lineage.audit import verify_model
 from heimdall_assets.lineage.frozen import iterate_rows
 from heimdall_assets.lineage.uses import index_digests, list_digests
 from heimdall_assets.manifests import compute_digest, encode_canonical_json
-from heimdall_assets.stores.tables import decode_table
+from heimdall_assets.stores.objects.tables import decode_table
 from heimdall_assets_tests.lineage.world import find_object_path, make_world
 
 

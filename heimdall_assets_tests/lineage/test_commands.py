@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from heimdall_assets.cli import main
 from heimdall_assets.errors import CorruptObject
+from heimdall_assets.pipeline.releases.audit import read_provenance, read_provenances
 from heimdall_assets.places import read_places
-from heimdall_assets.stores.auditing import read_provenance, read_provenances
 from heimdall_assets_tests.lineage.world import make_world
 
 

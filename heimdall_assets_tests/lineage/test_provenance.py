@@ -18,7 +18,7 @@ from heimdall_assets.lineage.uses import find_uses, index_digests, list_digests
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, encode_canonical_json
 from heimdall_assets.specs import DatasetSpec, TrainingSpec
-from heimdall_assets.stores.tables import decode_table
+from heimdall_assets.stores.objects.tables import decode_table
 from heimdall_assets_tests.lineage.world import REASON, list_nodes, make_world
 
 

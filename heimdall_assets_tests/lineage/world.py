@@ -34,10 +34,10 @@ from heimdall_assets.manifests import (
     encode_canonical_json,
 )
 from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec, TrainingSpec
-from heimdall_assets.stores.measurements import MeasurementStore
-from heimdall_assets.stores.objects import FolderObjectStore
-from heimdall_assets.stores.releases import ReleaseStore
-from heimdall_assets.stores.tables import decode_table, encode_table
+from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.objects.folder import FolderObjectStore
+from heimdall_assets.stores.objects.tables import decode_table, encode_table
+from heimdall_assets.stores.releases.folders import ReleaseStore
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STATIONS = [("station-a", 45.02, 7.29), ("station-b", 45.234, 7.857), ("station-c", 45.478, 9.123)]

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from heimdall_assets.locating.level_model import MIN_POWER_SIGMA_DB, LevelModel, fit_level_model
 from heimdall_assets.locating.levels import locate_by_levels
+from heimdall_assets.locating.path_loss import MIN_POWER_SIGMA_DB, LevelModel, fit_level_model
 from heimdall_assets.locating.simple import locate_prior_centre, locate_strongest_receiver, locate_weighted_centroid
 from heimdall_assets_tests.locating.fields import HEXAGON, compute_coverage, compute_errors_m, make_sessions
 

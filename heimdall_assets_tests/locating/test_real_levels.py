@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heimdall_assets.domain import SessionSet
 from heimdall_assets.locating.levels import locate_by_levels
 from heimdall_assets.locating.simple import locate_strongest_receiver
+from heimdall_assets.session_set import SessionSet
 from heimdall_assets_tests.locating.fields import compute_coverage, compute_errors_m
 
 NOT_HEARD_DB = -101.0

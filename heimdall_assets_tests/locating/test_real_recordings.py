@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import Position, Predictions, SessionSet
+from heimdall_assets.domain import Position
+from heimdall_assets.formats.kiwisdr import decode_kiwisdr
 from heimdall_assets.locating.classical import locate_session
+from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.specs import DelaySpec, TimingSpec
-from heimdall_assets.stores.readers.kiwisdr import decode_kiwisdr
 from heimdall_assets_tests.locating.fields import compute_coverage, compute_errors_m
 
 RECEIVERS = {"HB9RYZ": (47.1721, 8.42683), "F1JEK": (45.779290, 0.614638), "DF0KL": (53.665337, 7.282766)}

@@ -263,8 +263,8 @@ def test_overlap_leaves_out_only_what_spoils_it():
 
 def test_dcf77_arrives_as_the_map_says(shared_data):
     """Three real receivers 320 to 800 km from Mainflingen; filters and sky wave are good for 12 to 73 us."""
+    from heimdall_assets.formats.kiwisdr import decode_kiwisdr
     from heimdall_assets.signals.geodesy import compute_distance_m
-    from heimdall_assets.stores.readers.kiwisdr import decode_kiwisdr
 
     places = {
         "DF0KL": Position(latitude=53.665337, longitude=7.282766),

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from heimdall_assets.stores.files import FileSystem
+from heimdall_assets.stores.objects.files import FileSystem
 
 CHANGES = ("make_folder", "create", "write", "sync_file", "close", "replace", "remove", "remove_folder", "sync_folder")
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from heimdall_assets.stores.objects import FolderObjectStore
+from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets_tests.stores.faults import Deadly
 from heimdall_assets_tests.stores.promises import work
 

@@ -8,9 +8,9 @@ from typing import Any
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        "heimdall_assets.stores.measurements",
-        "heimdall_assets.stores.releases",
-        "heimdall_assets.stores.migrations",
+        "heimdall_assets.stores.database.measurements",
+        "heimdall_assets.stores.releases.folders",
+        "heimdall_assets.stores.database.migrations",
         "alembic.command",
     ]
 )

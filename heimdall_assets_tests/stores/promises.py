@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from heimdall_assets.errors import CorruptObject, NotFound
-from heimdall_assets.stores.objects import ObjectStore
+from heimdall_assets.stores.objects.folder import ObjectStore
 
 BEFORE = b"stored long before" * 50
 FIRST, SECOND, FILE = b"first " * 200, b"second " * 150, b"from a file " * 100

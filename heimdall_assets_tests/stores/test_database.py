@@ -10,10 +10,10 @@ from sqlalchemy.exc import DBAPIError
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.database import Database
-from heimdall_assets.stores.measurements import MeasurementStore
-from heimdall_assets.stores.schema import LEDGERS, SCHEMA, metadata
-from heimdall_assets.stores.shape import REVISION, VERSION_TABLE
+from heimdall_assets.stores.database.connection import Database
+from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.database.schema import LEDGERS, SCHEMA, metadata
+from heimdall_assets.stores.database.shape import REVISION, VERSION_TABLE
 from heimdall_assets_tests.servers import PostgresServer
 from heimdall_assets_tests.stores.batches import make_batch
 from heimdall_assets_tests.stores.processes import run_at_once
@@ -51,7 +51,7 @@ def test_the_newest_migration_is_the_one_that_every_database_must_have(store: Me
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", "heimdall_assets.stores:migrations")
+    config.set_main_option("script_location", "heimdall_assets.stores.database:migrations")
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_current_head() == REVISION
     assert store.database.shape.revision == REVISION
@@ -122,7 +122,7 @@ def fill_ledgers(store: MeasurementStore, is_postgresql: bool) -> None:
     batch = make_batch()
     store.add(batch)
     store.decide([batch.sessions[0].id], ApprovalStatus.APPROVED, "ada", "heard clearly")
-    from heimdall_assets.stores.releases import ReleaseStore
+    from heimdall_assets.stores.releases.folders import ReleaseStore
 
     releases = ReleaseStore(Path("/nowhere"), store)
     version = releases.allocate_version("major")

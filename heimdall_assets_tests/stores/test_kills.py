@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.measurements import MeasurementStore
+from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets_tests.stores.batches import make_batch
 from heimdall_assets_tests.stores.processes import start_process
 from heimdall_assets_tests.stores.test_measurements import ids

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from heimdall_assets.domain import ApprovalStatus, ImportBatch, Origin, SessionStatus
 from heimdall_assets.errors import InvalidInput, NotFound, Refused
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.measurements import ImportReport, MeasurementStore
+from heimdall_assets.stores.database.measurements import ImportReport, MeasurementStore
 from heimdall_assets_tests.stores.batches import START, make_batch, make_id, make_measurement
 from heimdall_assets_tests.stores.processes import run_at_once
 

@@ -17,9 +17,9 @@ from heimdall_assets.errors import (
     StorageError,
 )
 from heimdall_assets.manifests import compute_digest
-from heimdall_assets.stores.files import FileSystem
-from heimdall_assets.stores.locations import parse_location, split_reference_name
-from heimdall_assets.stores.objects import FolderObjectStore, open_object_store
+from heimdall_assets.stores.objects.files import FileSystem
+from heimdall_assets.stores.objects.folder import FolderObjectStore, open_object_store
+from heimdall_assets.stores.objects.locations import parse_location, split_reference_name
 
 TYPE = "application/octet-stream"
 SECRET = b"lies outside of the store"

@@ -10,8 +10,8 @@ import pytest
 
 from heimdall_assets.errors import StorageError
 from heimdall_assets.manifests import Artifact, compute_digest
-from heimdall_assets.stores.files import FileWriter
-from heimdall_assets.stores.objects import FolderObjectStore, _encode_reference
+from heimdall_assets.stores.objects.files import FileWriter
+from heimdall_assets.stores.objects.folder import FolderObjectStore, _encode_reference
 from heimdall_assets_tests.stores.faults import Died, Disk, Faulty, Recorded, write_tree
 from heimdall_assets_tests.stores.promises import FILE, find_broken, find_leftovers, prepare, work
 

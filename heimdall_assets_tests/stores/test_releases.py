@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound, Refused, StorageError
-from heimdall_assets.stores.measurements import MeasurementStore
-from heimdall_assets.stores.releases import ReleaseStore
+from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.releases.folders import ReleaseStore
 from heimdall_assets_tests.stores.faults import Disk, Faulty, Recorded, write_tree
 from heimdall_assets_tests.stores.processes import run_at_once
 from heimdall_assets_tests.stores.promises import find_leftovers

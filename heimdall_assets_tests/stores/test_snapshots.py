@@ -14,10 +14,10 @@ from sqlalchemy import text
 
 from heimdall_assets.domain import APPROVED_COLUMNS, ApprovalStatus, ImportBatch, Measurement, Origin, Position, Station
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.measurements import MeasurementStore
-from heimdall_assets.stores.row_rules import RawRows, find_reasons
-from heimdall_assets.stores.snapshots import _EVENT_FIELDS, _FIELDS
-from heimdall_assets.stores.tables import decode_table, encode_table
+from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.database.row_rules import RawRows, find_reasons
+from heimdall_assets.stores.database.snapshots import _EVENT_FIELDS, _FIELDS
+from heimdall_assets.stores.objects.tables import decode_table, encode_table
 from heimdall_assets_tests.stores.batches import START, make_batch, make_id
 from heimdall_assets_tests.stores.test_measurements import ids, run_sql
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.errors import CorruptObject, InvalidTable
 from heimdall_assets.manifests import compute_digest
-from heimdall_assets.stores.tables import decode_table, encode_table
+from heimdall_assets.stores.objects.tables import decode_table, encode_table
 
 
 def make_table() -> pd.DataFrame:
@@ -57,7 +57,7 @@ def test_the_index_and_how_the_table_was_made_do_not_matter() -> None:
 def test_two_processes_make_the_same_bytes() -> None:
     program = (
         "from heimdall_assets_tests.stores.test_tables import make_table\n"
-        "from heimdall_assets.stores.tables import encode_table\n"
+        "from heimdall_assets.stores.objects.tables import encode_table\n"
         "from heimdall_assets.manifests import compute_digest\n"
         "print(compute_digest(encode_table(make_table())))"
     )

@@ -6,8 +6,8 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import DatasetConfig
 from heimdall_assets.defs.tables import preview
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.stages import STAGES
 
 measurement_database = dg.AssetSpec(
     "measurement_database",
@@ -33,7 +33,7 @@ def approved_measurements(
 
     Rows that cannot be used are left out, counted and listed with their reason.
     """
-    from heimdall_assets.stores.preparing import take_snapshot
+    from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
 
     progress = report_to(context, "approved_measurements")
     progress("snapshot taken", 0, 1)

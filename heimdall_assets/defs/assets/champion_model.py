@@ -20,7 +20,7 @@ def champion_model(
 
     Decided at this moment, on the same frozen test sessions; who decided and why stands in the ledger.
     """
-    from heimdall_assets.stores.promotion import CHAMPION, read_aliases, settle_release
+    from heimdall_assets.pipeline.releases.promotion import CHAMPION, read_aliases, settle_release
 
     decision = settle_release(stores, model_release.summary["version"], config.pure())
     aliases = read_aliases(stores)

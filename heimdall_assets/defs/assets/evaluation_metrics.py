@@ -8,9 +8,9 @@ from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import EvaluationConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.experiments import find_run
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.stages import STAGES
 
 
 @dg.asset(
@@ -28,7 +28,7 @@ def evaluation_metrics(
     tracking: ExperimentTracking,
 ) -> dg.MaterializeResult:
     """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""
-    from heimdall_assets.stores.judgements import judge_checkpoint, load_metrics
+    from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint, load_metrics
 
     progress, count = report_to(context, "evaluation_metrics"), test_split.summary["num_sessions"]
     progress("sessions judged", 0, count)

@@ -7,9 +7,9 @@ from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import RecordingConfig
 from heimdall_assets.defs.tables import preview
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.stages import STAGES
-from heimdall_assets.stores.tables import load_table
+from heimdall_assets.stores.objects.tables import load_table
 
 
 @dg.asset(
@@ -25,7 +25,7 @@ def iq_files(
 
     A bad recording stops no other: it is left out, counted and listed with its reason.
     """
-    from heimdall_assets.stores.preparing import pin_recordings
+    from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 
     made = pin_recordings(stores.objects, approved_measurements, config.pure(), report_to(context, "iq_files"))
     table = load_table(stores.objects, made.result.manifest.artifacts["table"])

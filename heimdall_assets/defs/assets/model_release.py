@@ -9,9 +9,9 @@ from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.experiments import find_run
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.stages import STAGES
 
 
 @dg.asset(
@@ -32,7 +32,7 @@ def model_release(
 
     The same model is released once: releasing it again finds the version it has.
     """
-    from heimdall_assets.stores.releasing import release_model
+    from heimdall_assets.pipeline.stages.model_release import release_model
 
     progress = report_to(context, "model_release")
     progress("model released", 0, 1)

@@ -6,8 +6,8 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import ExportConfig
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.stages import STAGES
 
 
 @dg.asset(
@@ -21,7 +21,7 @@ def onnx_model(
     stores: dg.ResourceParam[Stores],
 ) -> dg.MaterializeResult:
     """One ONNX file with the statistics, units and specs inside, compared element by element with PyTorch."""
-    from heimdall_assets.stores.exports import export_checkpoint
+    from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 
     progress = report_to(context, "onnx_model")
     progress("model exported", 0, 1)

@@ -7,9 +7,9 @@ from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import FeaturesConfig
 from heimdall_assets.defs.tables import preview
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.stages import STAGES
-from heimdall_assets.stores.tables import load_table
+from heimdall_assets.stores.objects.tables import load_table
 
 
 @dg.asset(
@@ -29,7 +29,7 @@ def spectrogram_features(
     Only what no earlier run computed is computed. A recording without a spectrogram, or without an arrival time, stops
     no other: it is counted and listed with its reason.
     """
-    from heimdall_assets.stores.preparing import extract_features
+    from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
 
     made = extract_features(
         stores.objects,

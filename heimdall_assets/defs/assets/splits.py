@@ -8,9 +8,9 @@ from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import SplitsConfig
 from heimdall_assets.defs.tables import preview
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.stages import STAGES
-from heimdall_assets.stores.tables import load_table
+from heimdall_assets.stores.objects.tables import load_table
 
 
 @dg.multi_asset(
@@ -34,7 +34,7 @@ def splits(
     config: SplitsConfig, spectrogram_features: Manifest, stores: dg.ResourceParam[Stores]
 ) -> Iterator[dg.MaterializeResult]:
     """Assign every session to train, val or test by a keyed hash of its transmitting site."""
-    from heimdall_assets.stores.preparing import split_sessions
+    from heimdall_assets.pipeline.stages.splits import split_sessions
 
     made = split_sessions(stores.objects, spectrogram_features, config.split.pure(), config.timing.pure())
     for name, result in made.items():

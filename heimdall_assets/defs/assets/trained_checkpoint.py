@@ -11,8 +11,8 @@ from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.stages import STAGES
 
 
 @dg.asset(
@@ -37,7 +37,7 @@ def trained_checkpoint(
 
     An interrupted training resumes from its last checkpoint.
     """
-    from heimdall_assets.stores.checkpoints import train_checkpoint
+    from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
 
     progress = report_to(context, "trained_checkpoint")
     total = config.training.max_epochs

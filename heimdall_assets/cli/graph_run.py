@@ -1,0 +1,129 @@
+"""Running the graph for the command line: one run on the home's own Dagster instance, steps where the places say."""
+
+from typing import Any
+
+import dagster as dg
+
+from heimdall_assets.definitions import build_definitions
+from heimdall_assets.defs.orphans import tag_host
+from heimdall_assets.defs.progress import Listener, listen
+from heimdall_assets.defs.settings import build_run_config
+from heimdall_assets.errors import HeimdallError
+from heimdall_assets.evaluation.table import compare_methods
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
+from heimdall_assets.places import Places, prepare_dagster_home
+from heimdall_assets.specs import DatasetSpec, Spec
+
+DATABASE_KEY = dg.AssetKey("measurement_database")
+
+
+Executed = dg.ExecuteInProcessResult | dg.JobExecutionResult
+
+
+class GraphFailed(HeimdallError):
+    """A step or a blocking check of a run failed."""
+
+
+# Dagster's own log lines stay off the terminal; they are in the run's event log.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def report_database(instance: dg.DagsterInstance, fingerprint: str) -> bool:
+    """Tell Dagster the version of the approved set, if it changed; return whether it did."""
+    latest = instance.get_latest_materialization_event(DATABASE_KEY)
+    tags = {} if latest is None or latest.asset_materialization is None else latest.asset_materialization.tags or {}
+    if tags.get("dagster/data_version") == fingerprint:
+        return False
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(DATABASE_KEY, tags={"dagster/data_version": fingerprint})
+    )
+    return True
+
+
+def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) -> dict[str, Any]:
+    """Run ``job`` with the chosen specs and return what it made, as the command line shows it.
+
+    Raises:
+        GraphFailed: a step or a blocking check failed; its message is the first cause.
+    """
+    folder = prepare_dagster_home(places)
+    stores = places.open_stores()
+    with dg.DagsterInstance.from_config(str(folder)) as instance, listen(listener):
+        report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
+        result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET})
+        if not result.success:
+            raise GraphFailed(_first_cause(result))
+        made = [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
+    metadata = {
+        event.asset_key.to_user_string(): {key: value.value for key, value in event.metadata.items()} for event in made
+    }
+    manifests = {
+        event.asset_key.to_user_string(): Manifest.decode(
+            stores.objects.read_bytes((event.tags or {})["dagster/data_version"])
+        )
+        for event in made
+    }
+    metrics = load_metrics(stores.objects, manifests["evaluation_metrics"])
+    version = manifests["model_release"].summary["version"]
+    return {
+        "run_id": result.run_id,
+        "version": version,
+        "folder": str(stores.releases.folder(version)),
+        "champion": manifests["champion_model"].summary["champion"],
+        "promotion": manifests["champion_model"].summary["decision"],
+        "num_sessions": metrics["num_sessions"],
+        "comparison": compare_methods(metrics),
+        "worse_than": metrics["worse_than"],
+        "onnx_bytes": manifests["onnx_model"].summary["size_bytes"],
+        "parity": manifests["onnx_model"].summary["parity"],
+        # A promotion is no result that could be found again: it is decided anew each time.
+        "computed": {
+            name: values.get("num_computed", int(not values["reused"]))
+            for name, values in metadata.items()
+            if "reused" in values
+        },
+        "digests": {
+            name: {part: artifact.digest for part, artifact in manifest.artifacts.items()}
+            for name, manifest in manifests.items()
+        },
+        "manifests": {name: manifest.digest for name, manifest in manifests.items()},
+    }
+
+
+def _execute(places: Places, job: str, instance: dg.DagsterInstance, config: dict[str, Any]) -> Executed:
+    if places.executor == "in_process":
+        definition = build_definitions(places).resolve_job_def(job)
+        return definition.execute_in_process(
+            instance=instance, run_config=config, tags=tag_host(), raise_on_error=False
+        )
+    # Steps in other processes make the job anew, by name.
+    name = ("heimdall_assets.definitions", "resolve_job")
+    made = dg.build_reconstructable_job(*name, reconstructable_args=(job,), reconstructable_kwargs=places.share())
+    return dg.execute_job(made, instance, run_config=config, tags=tag_host(), raise_on_error=False)
+
+
+def _first_cause(result: Executed) -> str:
+    for check in result.get_asset_check_evaluations():
+        if not check.passed and check.blocking and check.severity is dg.AssetCheckSeverity.ERROR:
+            facts = check.description or ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
+            return f"{check.asset_key.to_user_string()}: check {check.check_name} failed: {facts}"
+    for event in result.all_events:
+        if event.is_step_failure:
+            return f"{event.step_key}: {_describe_error(event.step_failure_data.error)}"
+    failures: list[Any] = [event.event_specific_data for event in result.all_events if event.is_run_failure]
+    return f"run {result.run_id}: {_describe_error(failures[0].error) if failures else 'failed without saying why'}"
+
+
+_WRAPPERS = ("DagsterExecutionStepExecutionError", "_RemoteTraceback")
+
+
+def _describe_error(error: Any) -> str:
+    """Return the innermost error of a chain that is not a wrapper around another, in one line."""
+    found = ""
+    while error is not None:
+        if error.cls_name not in _WRAPPERS:
+            found = " ".join(error.message.split())
+        error = error.cause
+    # Dagster puts the class in front, with its module: the user needs the message.
+    return found.partition(": ")[2] if found.startswith("heimdall_assets.errors.") else found

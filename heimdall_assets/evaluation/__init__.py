@@ -1,0 +1,1 @@
+"""How good a model is, beside every baseline and the bound: metrics, comparison, figures, card. No torch here."""

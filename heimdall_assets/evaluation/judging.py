@@ -1,0 +1,64 @@
+"""Judging: a model beside every classical estimator and the physical bound, on the same sessions."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heimdall_assets.evaluation.metrics import evaluate_predictions
+from heimdall_assets.evaluation.signal_figures import judge_signals
+from heimdall_assets.locating.bounds import compute_session_bounds
+from heimdall_assets.locating.classical import ESTIMATORS
+from heimdall_assets.locating.path_loss import PathLoss, fit_level_model
+from heimdall_assets.session_set import Predictions, SessionSet
+from heimdall_assets.specs import EvaluationSpec
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a model said of S sessions, what the baselines said, what physics allows, and the figures."""
+
+    metrics: dict[str, Any]
+    predictions: Predictions
+    baselines: dict[str, Predictions]
+    bound_m: NDArray[np.float64]
+
+
+def judge_model(
+    predict: Callable[[SessionSet], Predictions],
+    sessions: SessionSet,
+    reference: SessionSet | None,
+    spec: EvaluationSpec,
+    predict_signals: Callable[[SessionSet], dict[str, NDArray[Any]] | None] | None = None,
+) -> Judgement:
+    """Return the judgement of ``predict`` on ``sessions``.
+
+    Args:
+        predict: sessions to positions.
+        sessions: to judge on.
+        reference: the sessions the model was fitted on, from which the baselines take their area, path loss and
+            station offsets, and the bound the law of levels; None: they take the stations' geometry and stated
+            defaults, and the bound is that of the delays alone.
+        spec: levels, radii, bootstrap.
+        predict_signals: sessions to what the signal heads say; None, or giving None: the model has no such heads.
+    """
+    predictions = predict(sessions)
+    baselines = {name: estimate(sessions, reference) for name, estimate in ESTIMATORS.items()}
+    path_loss = _find_path_loss(sessions, reference)
+    bound_covariance, bound_m = compute_session_bounds(sessions, path_loss)
+    train_sites = None if reference is None else set(reference.strata.get("site", np.array([], dtype=str)).tolist())
+    metrics = evaluate_predictions(sessions, predictions, baselines, bound_covariance, spec, train_sites)
+    metrics["bound_path_loss"] = None if path_loss is None else asdict(path_loss)
+    signals = None if predict_signals is None else predict_signals(sessions)
+    if signals is not None:
+        metrics["signals"] = judge_signals(sessions, signals, reference)
+    return Judgement(metrics, predictions, baselines, bound_m)
+
+
+def _find_path_loss(sessions: SessionSet, reference: SessionSet | None) -> PathLoss | None:
+    """Return the law that levels of the reference follow; None where it has none, or none are judged."""
+    if reference is None or not (np.isfinite(reference.level_db).any() and np.isfinite(sessions.level_db).any()):
+        return None
+    return fit_level_model(reference).path_loss

@@ -1,0 +1,203 @@
+"""Fitting: from a training and a validation split to a model, the same bytes for the same inputs and environment.
+
+Belongs here: ``fit_model``, what makes it repeatable, what it keeps on the way. Does not belong here: what a model is
+(tasks), where the result rests (stores). It writes checkpoints into the folder it is handed and nowhere else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from heimdall_assets.errors import InvalidInput, Refused
+from heimdall_assets.learning.fitting.checkpoints import (
+    BreakOffKeeper,
+    WholeCheckpoints,
+    build_keepers,
+    check_fits,
+    find_best_epoch,
+    load_best,
+    load_checkpoint,
+)
+from heimdall_assets.learning.fitting.environment import (
+    keep_interrupt_handler,
+    make_repeatable,
+    quiet_lightning,
+    read_environment,
+)
+from heimdall_assets.learning.fitting.fitted import FittedModel, decode_model
+from heimdall_assets.learning.fitting.module import EpochBatches, TaskBatches, TaskModule, build_loader
+from heimdall_assets.learning.task import find_task
+from heimdall_assets.manifests import compute_digest
+from heimdall_assets.session_set import SessionSet
+from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+
+__all__ = ["FittedModel", "decode_model", "fit_model", "read_environment"]
+
+
+def fit_model(
+    model: ModelSpec,
+    training: TrainingSpec,
+    augmentation: AugmentationSpec,
+    train: SessionSet,
+    val: SessionSet,
+    folder: Path,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    resume_from: Path | None = None,
+) -> FittedModel:
+    """Return the model of the epoch with the lowest validation loss, calibrated on the validation split.
+
+    Where no epoch does better than the network it started from, that one is returned: training never ends worse.
+
+    On one processor, with the same thread count, the same arguments give the same bytes; a run resumed from
+    ``last.ckpt`` gives the bytes of an uninterrupted one.
+
+    Args:
+        model: architecture; its ``kind`` chooses the task.
+        training: seed, epochs, rates, threads, precision.
+        augmentation: disturbances of training batches.
+        train: sessions to fit on.
+        val: sessions that stop the training, choose the epoch and calibrate; none of them in ``train``.
+        folder: takes ``epoch-NNN.ckpt`` (the three best by validation loss), ``last.ckpt``, and ``on_exception.ckpt``
+            where the run was broken off.
+        on_epoch: called after each epoch with its number and its metrics.
+        resume_from: checkpoint of an earlier run with the same arguments.
+
+    Raises:
+        Refused: a session stands in both splits.
+        InvalidInput: a split holds nothing this model can learn from, training diverged, or ``resume_from`` belongs to
+            another model.
+        NotFound: ``resume_from`` is no file.
+        CorruptObject: ``resume_from`` is damaged.
+        MissingDependency: pretrained weights are out of reach.
+        KeyboardInterrupt: the run was cancelled; the checkpoints stay.
+    """
+    _check_apart(train, val)
+    task = find_task(model.kind)
+    with make_repeatable(training):
+        sessions = task.extend_training(train, training)
+        statistics = task.fit_statistics(model, sessions)
+        examples, val_examples = task.list_examples(sessions), task.list_examples(val)
+        for name, found in (("training", examples), ("validation", val_examples)):
+            if not len(found):
+                raise InvalidInput(f"{name} split: 0 examples for a {model.kind} model: expected at least 1")
+        torch.manual_seed(training.seed)
+        network = task.build_network(model, statistics)
+        task.start_network(network, model, sessions, statistics)
+        batches = _Batches(
+            train=build_loader(
+                TaskBatches(task, sessions, statistics, augmentation, training.seed),
+                EpochBatches(examples, training.batch_size, training.seed, shuffle=True),
+            ),
+            val=build_loader(
+                TaskBatches(task, val, statistics),
+                EpochBatches(val_examples, training.batch_size, training.seed, shuffle=False),
+            ),
+        )
+        module = TaskModule(task, network, training, len(batches.train), on_epoch)
+        outcome = _train(module, batches, training, folder, resume_from)
+        network = network.cpu().eval()
+        calibration = task.calibrate(network, val, statistics)
+    facts: dict[str, Any] = {
+        "initial_val_loss": outcome.initial_loss,
+        "best_val_loss": outcome.best_loss,
+        "best_epoch": outcome.best_epoch,
+        "num_epochs": len(module.history),
+        "num_train_sessions": len(train),
+        "num_added_sessions": len(sessions) - len(train),
+        "num_val_sessions": len(val),
+        "num_train_examples": len(examples),
+        "num_val_examples": len(val_examples),
+        "num_weights": sum(weight.numel() for weight in network.parameters()),
+    }
+    settings = {
+        "model": model.dump(),
+        "training": training.dump(),
+        "augmentation": augmentation.dump(),
+        "statistics": statistics,
+        "calibration": calibration,
+        "environment": read_environment(training, outcome.accelerator),
+        "facts": facts,
+    }
+    if model.weights_file is not None:
+        facts["weights_file_sha256"] = compute_digest(Path(model.weights_file).read_bytes())
+    weights = {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
+    return FittedModel(weights=weights, settings=settings, history=module.history)
+
+
+def _check_apart(train: SessionSet, val: SessionSet) -> None:
+    both = np.intersect1d(train.session_id, val.session_id)
+    if len(both):
+        raise Refused(
+            f"session {both[0]}: stands in the training and the validation split ({len(both)} do): expected one"
+        )
+
+
+@dataclass(frozen=True)
+class _Batches:
+    train: Any
+    val: Any
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How training went; ``best_epoch`` None: no epoch was better than the network it started from."""
+
+    accelerator: str
+    initial_loss: float
+    best_loss: float
+    best_epoch: int | None
+
+
+def _train(
+    module: TaskModule, batches: _Batches, training: TrainingSpec, folder: Path, resume_from: Path | None
+) -> _Outcome:
+    """Train ``module`` in place and leave in it the weights that did best on validation, the first ones included."""
+    if resume_from is not None:
+        check_fits(module, load_checkpoint(resume_from), resume_from)
+    initial = {name: value.clone() for name, value in module.state_dict().items()}
+    initial_loss = module.compute_mean_loss(batches.val)
+    if not any(weight.requires_grad for weight in module.network.parameters()):
+        return _Outcome("cpu", initial_loss, initial_loss, None)
+    accelerator = _run(module, batches, training, folder, resume_from)
+    best_loss = min(record["val_loss"] for record in module.history)
+    if not best_loss < initial_loss:
+        module.load_state_dict(initial)
+        return _Outcome(accelerator, initial_loss, initial_loss, None)
+    load_best(module, module.history, [folder] + ([resume_from.parent] if resume_from else []))
+    return _Outcome(accelerator, initial_loss, best_loss, find_best_epoch(module.history))
+
+
+def _run(module: TaskModule, batches: _Batches, training: TrainingSpec, folder: Path, resume_from: Path | None) -> str:
+    """Train ``module`` in place and return the kind of device it ran on."""
+    interrupted = BreakOffKeeper(folder)
+    with quiet_lightning():
+        trainer = lightning.Trainer(
+            accelerator="gpu" if torch.cuda.is_available() else "cpu",
+            devices=1,
+            precision=training.precision,
+            max_epochs=training.max_epochs,
+            gradient_clip_val=training.gradient_clip,
+            deterministic=True,
+            callbacks=[interrupted, *build_keepers(training, folder)],
+            default_root_dir=folder,
+            plugins=[WholeCheckpoints()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        with keep_interrupt_handler():
+            try:
+                trainer.fit(module, batches.train, batches.val, ckpt_path=resume_from, weights_only=True)
+            except SystemExit:
+                if interrupted.seen is None:
+                    raise
+        if interrupted.seen is not None:
+            raise KeyboardInterrupt("training was cancelled; its checkpoints stay") from interrupted.seen
+    return trainer.strategy.root_device.type

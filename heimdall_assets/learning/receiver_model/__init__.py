@@ -1,0 +1,1 @@
+"""The single-receiver model: one spectrogram, to a position with its uncertainty."""

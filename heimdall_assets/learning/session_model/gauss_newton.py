@@ -1,0 +1,199 @@
+"""Position from arrival times as a differentiable layer: many starts, damped Gauss-Newton, one attached last step.
+
+Belongs here: searching and descending. Does not belong here: what is minimised (``physics``), learned numbers.
+
+Legend of shapes: B sessions, S states (starts) of each, R receiver slots.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
+
+from heimdall_assets.learning.session_model.physics import (
+    Delays,
+    LevelLaw,
+    compute_cost,
+    compute_delay_residuals,
+    compute_level_cost,
+    compute_mean,
+    compute_prior_rows,
+    compute_step,
+    make_rows,
+    score_late_arrivals,
+    solve_rows,
+    sum_squares,
+)
+
+SLACK = 1.0 + 1e-5
+"""Two float32 costs closer than this are equal."""
+
+DAMPING_DOWN, DAMPING_UP = 0.2, 8.0
+"""Levenberg-Marquardt factors after a step that lowered the cost, and after one that did not."""
+
+
+class GaussNewton(nn.Module):
+    """Most probable position from arrival times and a Gaussian prior, and the information's upper factor.
+
+    Several starts matter more than iterations: hyperbolas meet in more than one place.
+    """
+
+    grid: Tensor
+
+    def __init__(
+        self,
+        num_starts: int = 6,
+        num_iterations: int = 5,
+        num_late_iterations: int = 10,
+        level_law: LevelLaw = LevelLaw(),  # noqa: B008 - immutable
+    ) -> None:
+        super().__init__()
+        self.num_starts, self.num_iterations, self.num_late_iterations = num_starts, num_iterations, num_late_iterations
+        self.level_law = level_law
+        self.register_buffer("grid", make_polar_grid(), persistent=False)
+
+    def search(self, delays: Delays, spread: Tensor) -> Tensor:
+        """Return local minima (B, S, 2) in km of the least-squares cost, best first; carries no gradient.
+
+        Args:
+            delays: what is known.
+            spread: (B,), km, size of the network: the grid's unit.
+        """
+        delays, spread = delays.detach(), spread.detach()
+        state = delays.mean.unsqueeze(1) + spread[:, None, None] * self.grid
+        # A grid point is never right to better than its spacing, so sharper weights would rank by luck.
+        blunt = delays.weight / (1.0 + delays.weight * (0.15 * spread).square().unsqueeze(-1))
+        cost = compute_cost(state, delays._replace(weight=blunt))
+        state = gather_states(state, cost.topk(self.num_starts, dim=1, largest=False).indices)
+        state = self.descend(state, delays, self.num_iterations)
+        cost = compute_cost(state, delays) + compute_level_cost(state, delays, self.level_law)
+        return gather_states(state, cost.topk(self.num_starts, dim=1, largest=False).indices)
+
+    def descend(self, state: Tensor, delays: Delays, num_iterations: int) -> Tensor:
+        """Return states (B, S, 2) after Levenberg-Marquardt iterations, each taken only where it lowers the cost."""
+
+        def improve(state: Tensor, damping: Tensor, cost: Tensor, residual: Tensor, unit: Tensor) -> tuple[Tensor, ...]:
+            weight = delays.weight.unsqueeze(1).expand_as(residual)
+            east, north, _ = solve_rows(*make_rows(state, unit, residual, weight, delays, damping))
+            tried = state + torch.stack([east, north], -1)
+            new_residual, new_unit = compute_delay_residuals(tried, delays)
+            new_cost = sum_squares(tried, new_residual, delays)
+            better = new_cost <= cost * SLACK
+            wide = better.unsqueeze(-1)
+            return (
+                torch.where(wide, tried, state),
+                (damping * torch.where(better, DAMPING_DOWN, DAMPING_UP)).clamp(1e-7, 1e4),
+                torch.where(better, new_cost, cost),
+                torch.where(wide, new_residual, residual),
+                torch.where(wide.unsqueeze(-1), new_unit, unit),
+            )
+
+        residual, unit = compute_delay_residuals(state, delays)
+        cost = sum_squares(state, residual, delays)
+        start = (state.clone(), torch.full_like(cost, 1e-2), cost, residual, unit)
+        return repeat(improve, num_iterations, start)[0]
+
+    def search_late(
+        self, delays: Delays, sigma: Tensor, modes: Tensor, odds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return states (B, S, 2), emission ranges (B, S) and costs (B, S) where some arrivals may be late.
+
+        Starts are the given modes (B, K, 2), and the first of them with each receiver left out in turn.
+
+        Args:
+            delays: what is known; its weights only say which receivers have a delay.
+            sigma: (B, R), km.
+            modes: (B, K, 2), from ``search``.
+            odds: (B, R), log likelihood ratios of each receiver being late from other data; None: there are none.
+        """
+        delays = delays.detach()
+        timed = (delays.weight > 0).to(sigma.dtype)
+        late = (sigma, torch.zeros_like(sigma) if odds is None else odds.detach(), timed)
+        left_out = delays.weight.unsqueeze(1) * (
+            1.0 - torch.eye(sigma.shape[1], dtype=sigma.dtype, device=sigma.device)
+        )
+        first = modes[:, :1].expand(-1, sigma.shape[1], -1)
+        for _ in range(2):
+            first = first + compute_step(first, delays, torch.full_like(first[..., 0], 1e-3), left_out)[0]
+        state = torch.cat([modes, first], 1)
+        weight = torch.cat([delays.weight.unsqueeze(1).expand(-1, modes.shape[1], -1), left_out], 1)
+        emission = compute_mean(compute_delay_residuals(state, delays)[0], weight)
+
+        def improve(
+            state: Tensor, emission: Tensor, damping: Tensor, cost: Tensor, unit: Tensor, target: Tensor, weight: Tensor
+        ) -> tuple[Tensor, ...]:
+            east, north, _ = solve_rows(*make_rows(state, unit, target, weight, delays, damping))
+            lean = compute_mean(unit, weight.unsqueeze(-1), dim=2)
+            shift = compute_mean(target, weight) - lean[..., 0] * east - lean[..., 1] * north
+            tried = state + torch.stack([east, north], -1)
+            new_cost, new_unit, new_target, new_weight = _view_late(tried, emission + shift, delays, late)
+            better = new_cost <= cost + 1e-5 * cost.abs()
+            wide = better.unsqueeze(-1)
+            return (
+                torch.where(wide, tried, state),
+                emission + torch.where(better, shift, 0.0),
+                (damping * torch.where(better, DAMPING_DOWN, DAMPING_UP)).clamp(1e-7, 1e4),
+                torch.where(better, new_cost, cost),
+                torch.where(wide.unsqueeze(-1), new_unit, unit),
+                torch.where(wide, new_target, target),
+                torch.where(wide, new_weight, weight),
+            )
+
+        start = (state, emission, torch.full_like(emission, 1e-2), *_view_late(state, emission, delays, late))
+        state, emission, _, cost, *_ = repeat(improve, self.num_late_iterations, start)
+        return state, emission, cost + compute_level_cost(state, delays, self.level_law)
+
+    def forward(self, delays: Delays, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return position (B, 2) in km and the upper factor (B, 3) of its information, attached to the graph.
+
+        The descent from ``starts`` (B, S, 2) carries no gradient; the last, undamped step carries the implicit one.
+        """
+        fixed = delays.detach()
+        state = self.descend(starts.detach(), fixed, self.num_iterations)
+        cost = compute_cost(state, fixed) + compute_level_cost(state, fixed, self.level_law)
+        state = gather_states(state, cost.argmin(1, keepdim=True))
+        step, _ = compute_step(state, delays, None)
+        better = compute_cost((state + step).detach(), fixed) <= compute_cost(state, fixed) * SLACK
+        state = state + step - torch.where(better.unsqueeze(-1), torch.zeros_like(step), step.detach())
+        _, factor = compute_step(state, delays, None)
+        return state[:, 0], factor[:, 0]
+
+
+def _view_late(
+    state: Tensor, emission: Tensor, delays: Delays, late: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the late-arrival likelihood's cost (B, S), unit vectors, Newton targets and weights at states."""
+    sigma, odds, timed = (item.unsqueeze(1) for item in late)
+    residual, unit = compute_delay_residuals(state, delays)
+    cost, slope, curvature, _ = score_late_arrivals(residual - emission.unsqueeze(-1), sigma, odds)
+    cost = (cost * timed).sum(-1) + compute_prior_rows(state, delays).square().sum(-1)
+    return cost, unit, slope / curvature, curvature * timed
+
+
+def repeat(improve: Callable[..., tuple[Tensor, ...]], num_times: int, start: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return ``start`` after ``improve`` was applied ``num_times``; a traced graph holds it once, as a loop."""
+    if not torch.compiler.is_exporting():
+        for _ in range(num_times):
+            start = improve(*start)
+        return start
+    _, *found = while_loop(
+        lambda count, *_: count < num_times,
+        lambda count, *values: (count + 1, *improve(*values)),
+        (torch.zeros((), dtype=torch.int64), *start),
+    )
+    return tuple(found)
+
+
+def make_polar_grid(num_radii: int = 8, num_angles: int = 24) -> Tensor:
+    """Return start points (G, 2) in units of the network's spread: a point near the centre, and rings around it."""
+    radius = torch.logspace(math.log10(0.2), math.log10(6.0), num_radii)
+    angle = (2 * torch.arange(num_angles) + torch.arange(num_radii)[:, None] % 2) * (math.pi / num_angles)
+    rings = torch.stack([radius[:, None] * angle.cos(), radius[:, None] * angle.sin()], -1)
+    return torch.cat([torch.full((1, 2), 1e-2), rings.reshape(-1, 2)])
+
+
+def gather_states(state: Tensor, index: Tensor) -> Tensor:
+    """Return states (B, K, 2) picked from (B, S, 2) by indices (B, K)."""
+    return state.gather(1, index.unsqueeze(-1).expand(-1, -1, 2))

@@ -1,0 +1,1 @@
+"""How recordings, levels and simulated sessions come into the stores."""

@@ -1,0 +1,103 @@
+"""Planning: what would be computed now and why, from the first asset to the last; nothing is computed.
+
+Dagster's own "unsynced" looks one step far. Here each stage's result is looked up by what its inputs would be: where
+one is missing, everything after it would run too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.manifests import Manifest, compute_digest
+from heimdall_assets.pipeline.recipe import STAGES
+from heimdall_assets.pipeline.results import name_result, read_parent, read_result
+from heimdall_assets.specs import DatasetSpec, Spec
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.objects.tables import encode_table
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one asset would do: ``reuse`` a result, or ``compute`` one, and why."""
+
+    asset: str
+    action: str
+    reason: str
+
+
+def plan_materialization(stores: Stores, chosen: Sequence[Spec]) -> list[Step]:
+    """Return what each asset would do if all were materialized now with the chosen specs (defaults for the others)."""
+    specs = {type(spec): spec for spec in chosen}
+    released = _find_released(stores)
+    found: dict[str, Manifest] = {}
+    steps: list[Step] = []
+    for kind, stage in STAGES.items():
+        missing = [parent for parent in stage.parents if parent not in found and parent in STAGES]
+        if missing:
+            steps.append(Step(kind, "compute", f"{', '.join(missing)} would be computed"))
+            continue
+        used = [specs.get(cls, cls()) for cls in stage.specs]
+        if kind == "approved_measurements":
+            parents, content = _read_outside(stores, specs)
+        else:
+            parents, content = {parent: found[parent].digest for parent in stage.parents}, None
+        result = read_result(stores.objects, name_result(kind, parents, used, content))
+        if result is None:
+            steps.append(Step(kind, "compute", _explain(stores, kind, parents, used, released)))
+        else:
+            found[kind] = result
+            steps.append(Step(kind, "reuse", "same inputs, code and numbers"))
+    return steps
+
+
+def _read_outside(stores: Stores, specs: Mapping[type[Spec], Spec]) -> tuple[dict[str, str], dict[str, str]]:
+    dataset = specs.get(DatasetSpec, DatasetSpec())
+    assert isinstance(dataset, DatasetSpec)
+    rows = stores.measurements.read_approved(dataset).rows
+    parents = {"measurement_database": stores.measurements.compute_fingerprint(dataset)}
+    return parents, {"rows": compute_digest(encode_table(rows))}
+
+
+def _find_released(stores: Stores) -> Manifest | None:
+    releases = stores.releases.list_releases()
+    return Manifest.decode(stores.objects.read_bytes(releases[-1]["manifest"])) if releases else None
+
+
+def _explain(
+    stores: Stores, kind: str, parents: Mapping[str, str], used: Sequence[Spec], released: Manifest | None
+) -> str:
+    """Return how the stage differs from that of the latest release."""
+    if released is None:
+        return "never computed; nothing is released yet"
+    if kind == "model_release":
+        return "this model is not released yet"
+    if kind == "onnx_model":
+        before = released
+    elif kind == "evaluation_metrics":
+        return "this checkpoint was not judged on this test split"
+    else:
+        before = read_parent(stores.objects, released, kind)
+    reasons = []
+    if before.code_version != STAGES[kind].code_version:
+        reasons.append(f"code version {before.code_version} -> {STAGES[kind].code_version}")
+    for spec in used:
+        reasons += _compare_fields(type(spec).__name__, before.specs.get(type(spec).__name__, {}), spec.dump())
+    changed = [name for name, digest in parents.items() if before.parents.get(name) != digest]
+    if changed and kind == "approved_measurements":
+        approved = len(stores.measurements.list_sessions(approval_status=ApprovalStatus.APPROVED))
+        reasons.append(
+            f"the approved set changed since the latest release: {before.summary['num_sessions']} sessions then, "
+            f"{approved} approved now"
+        )
+    elif changed:
+        reasons.append(f"another {', '.join(changed)} than the latest release's")
+    return "; ".join(reasons) or "its stored result is gone or damaged, or lacks recordings that could not be read"
+
+
+def _compare_fields(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}.{field}: {before.get(field)!r} -> {value!r}"
+        for field, value in now.items()
+        if before.get(field) != value
+    ]

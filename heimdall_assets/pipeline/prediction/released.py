@@ -1,0 +1,54 @@
+"""A released model read back: its ONNX file, and the checkpoint and manifest that say how to feed it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
+from heimdall_assets.session_set import Predictions, SessionSet
+from heimdall_assets.stores.home import Stores
+
+if TYPE_CHECKING:
+    from heimdall_assets.learning.fitting.fitted import FittedModel
+
+
+@dataclass(frozen=True)
+class Released:
+    """A released model: its version, its ONNX file, and the manifest of its export, from which its data follow."""
+
+    version: str
+    onnx: bytes
+    manifest: Manifest
+    fitted: "FittedModel"
+
+    def predict(self, sessions: SessionSet) -> Predictions:
+        """Return what the ONNX file says, not what PyTorch would."""
+        from heimdall_assets.learning.export.onnx_file import predict_onnx
+
+        return predict_onnx(self.fitted, self.onnx, sessions)
+
+    def predict_signals(self, sessions: SessionSet) -> dict[str, NDArray[Any]] | None:
+        """Return what the ONNX file says of the signals; None: a model of positions alone."""
+        from heimdall_assets.learning.export.onnx_file import predict_onnx_signals
+
+        return predict_onnx_signals(self.fitted, self.onnx, sessions)
+
+
+def read_released(stores: Stores, model: str) -> Released:
+    """Return a released model by version, latest or alias.
+
+    Raises:
+        NotFound: there is no such model.
+    """
+    version = stores.releases.resolve(model)
+    manifest = Manifest.decode(stores.objects.read_bytes(stores.releases.find_record(version)["manifest"]))
+    checkpoint = read_parent(stores.objects, manifest, "trained_checkpoint")
+    return Released(
+        version=version,
+        onnx=stores.releases.read_file(version, "model.onnx"),
+        manifest=manifest,
+        fitted=load_checkpoint(stores.objects, checkpoint),
+    )

@@ -1,0 +1,1 @@
+"""What happens to released models: promotion, audit, repair, reproduction, comparison."""

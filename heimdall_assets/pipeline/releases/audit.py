@@ -1,0 +1,110 @@
+"""Auditing: a release's evidence read from the stores, and handed to the lineage floor to judge.
+
+Belongs here: reading files, rows and ledgers as they lie. Does not belong here: any comparison (``lineage.audit``).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from heimdall_assets.errors import CorruptObject, HeimdallError, StorageError
+from heimdall_assets.lineage.audit import verify_model
+from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
+from heimdall_assets.lineage.provenance import decode_provenance
+from heimdall_assets.lineage.uses import index_digests
+from heimdall_assets.manifests import compute_digest
+from heimdall_assets.specs import DatasetSpec
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.objects.tables import decode_table
+
+Progress = Callable[[str, int, int], None]
+
+
+def read_provenance(stores: Stores, version: str) -> dict[str, Any]:
+    """Return the frozen provenance of a release: from its folder, or from the object store where that is damaged.
+
+    Raises:
+        NotFound: no such release.
+        CorruptObject: neither holds it as it was released.
+    """
+    record = _find_record(stores, version)
+    digest = str(record.get("provenance") or record["files"].get(PROVENANCE_FILE, {}).get("sha256"))
+    path = stores.releases.folder(version) / PROVENANCE_FILE
+    data = path.read_bytes() if path.is_file() else b""
+    if compute_digest(data) != digest:
+        try:
+            data = stores.objects.read_bytes(digest)
+        except HeimdallError as error:
+            raise CorruptObject(
+                f"release {version}: {PROVENANCE_FILE} is damaged and has no whole copy; run heimdall verify {version}"
+            ) from error
+    return decode_provenance(data)
+
+
+def read_provenances(stores: Stores) -> list[dict[str, Any]]:
+    """Return the provenance of every release, by rising version.
+
+    Raises:
+        CorruptObject: one of them is damaged: where something was used could not be answered for.
+    """
+    return [read_provenance(stores, str(record["version"])) for record in stores.releases.list_releases()]
+
+
+def gather_evidence(
+    stores: Stores, version: str, dagster_events: Mapping[int, Mapping[str, Any]] | None = None
+) -> Evidence:
+    """Return everything at rest about one release, unchecked, as it lies.
+
+    Args:
+        stores: the opened stores.
+        version: of a published release.
+        dagster_events: storage id -> what Dagster says today; None: not compared.
+
+    Raises:
+        NotFound: no such release.
+    """
+    folder = stores.releases.folder(version)
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    try:
+        dataset = read_provenance(stores, version)["database"]["dataset"]
+        rows = stores.measurements.read_approved(DatasetSpec(**(dataset or {}))).rows
+    except CorruptObject:
+        rows = None  # which rows to compare stands in the provenance; that it is damaged is found by the audit
+    return Evidence(
+        version=version,
+        files={path.name: path.read_bytes() for path in paths if path.is_file() and not path.is_symlink()},
+        release=_find_record(stores, version),
+        approval_events=stores.measurements.list_approval_events(),
+        ledger_problems=stores.measurements.check_ledger(),
+        dagster_events=dagster_events,
+        database_rows=rows,
+    )
+
+
+def audit_release(
+    stores: Stores,
+    version: str,
+    dagster_events: Mapping[int, Mapping[str, Any]] | None = None,
+    progress: Progress | None = None,
+) -> list[Finding]:
+    """Return every disagreement about one release; see ``lineage.audit.verify_model``."""
+    known = []
+    for record in stores.releases.list_releases():
+        try:
+            known.append(read_provenance(stores, str(record["version"])))
+        except CorruptObject:
+            continue  # a finding of that release's own audit
+    evidence = gather_evidence(stores, version, dagster_events)
+    return verify_model(evidence, stores.objects, decode_table, index_digests(known), progress)
+
+
+def list_recorded_events(provenance: Mapping[str, Any]) -> dict[int, str]:
+    """Return storage id -> asset of the Dagster events that a provenance names."""
+    events = [node["event"] for node in provenance["nodes"] if node["event"] is not None]
+    return {event["storage_id"]: event["asset"] for event in events}
+
+
+def _find_record(stores: Stores, version: str) -> dict[str, Any]:
+    try:
+        return stores.releases.find_record(version)
+    except ValueError as error:
+        raise StorageError(f"model_releases {version}: found a row that cannot be read ({error})") from error

@@ -1,0 +1,173 @@
+"""Promotion: which released model users get, decided on evidence at that moment and kept in the ledger.
+
+A new release is ``challenger``. It becomes ``champion`` only if its files are whole, what must hold of it holds, and it
+is not worse than the champion on the same frozen test sessions. A person may promote or roll back, saying who and why.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from heimdall_assets.errors import HeimdallError, NotFound, Refused
+from heimdall_assets.evaluation.comparison import compare_paired
+from heimdall_assets.evaluation.residuals import compute_residuals
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.prediction.released import Released, read_released
+from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.pipeline.stages.datasets import load_sessions
+from heimdall_assets.specs import EvaluationSpec, PromotionSpec
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.objects.tables import load_table
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+ITSELF = "heimdall"
+"""Who decides where no person does."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether ``version`` becomes champion, why, and the comparison behind it."""
+
+    version: str
+    promoted: bool
+    reason: str
+    comparison: dict[str, Any] = field(default_factory=dict)
+
+    def dump(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def find_alias(stores: Stores, alias: str) -> str | None:
+    """Return the version that ``alias`` means, or None."""
+    try:
+        return stores.releases.resolve(alias)
+    except NotFound:
+        return None
+
+
+def read_aliases(stores: Stores) -> dict[str, str | None]:
+    """Return the version behind each alias that a promotion may set."""
+    return {alias: find_alias(stores, alias) for alias in (CHAMPION, CHALLENGER)}
+
+
+def find_obstacles(stores: Stores, version: str) -> list[str]:
+    """Return what keeps a release from being used at all, one line each; checked now, on the bytes as they are."""
+    obstacles = stores.releases.find_problems(version)
+    if obstacles:
+        return obstacles
+    try:
+        released = read_released(stores, version)
+        if not released.manifest.summary["parity"]["passed"]:
+            obstacles.append(f"release {version}: ONNX and PyTorch differ by more than the tolerance")
+        for kind in ("trained_checkpoint", "test_split"):
+            parent = read_parent(stores.objects, released.manifest, kind)
+            for artifact in parent.artifacts.values():
+                stores.objects.read_bytes(artifact.digest)
+        sessions = [
+            set(_list_sessions(stores, read_parent(stores.objects, released.manifest, f"{name}_split")))
+            for name in ("train", "val", "test")
+        ]
+        if sessions[2] & (sessions[0] | sessions[1]):
+            obstacles.append(f"release {version}: test sessions were trained on")
+    except HeimdallError as error:
+        obstacles.append(str(error))
+    return obstacles
+
+
+def decide_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decision:
+    """Return whether ``version`` may become champion; nothing is changed."""
+    obstacles = find_obstacles(stores, version)
+    if obstacles:
+        return Decision(version, False, obstacles[0])
+    champion = find_alias(stores, CHAMPION)
+    if champion is None:
+        return Decision(version, True, "the first release whose checks hold")
+    if champion == version:
+        return Decision(version, False, "it is the champion already")
+    try:
+        comparison = _compare(stores, read_released(stores, version), read_released(stores, champion), spec)
+    except HeimdallError as error:
+        return Decision(version, False, f"cannot be compared with champion {champion}: {error}")
+    if comparison["num_sessions"] < spec.min_sessions:
+        return Decision(
+            version,
+            False,
+            f"{comparison['num_sessions']} test sessions in common with champion {champion}, "
+            f"expected at least {spec.min_sessions}",
+            comparison,
+        )
+    highest = comparison["ratio_high"]
+    holds = highest is not None and highest <= spec.max_median_ratio
+    said = "not worse" if holds else "not shown to be as good"
+    shown = "unknown" if highest is None else f"{highest:.3f}"
+    reason = (
+        f"{said} than champion {champion}: median error ratio at most {shown} "
+        f"({spec.confidence:.0%} interval, {comparison['num_sessions']} sessions), allowed {spec.max_median_ratio}"
+    )
+    return Decision(version, holds, reason, comparison)
+
+
+def settle_release(stores: Stores, version: str, spec: PromotionSpec) -> Decision:
+    """Make a new release the challenger and, if the rule holds, the champion; return the decision."""
+    if find_alias(stores, CHALLENGER) != version:
+        stores.releases.set_alias(CHALLENGER, version, ITSELF, "newly released")
+    decision = decide_promotion(stores, version, spec)
+    if decision.promoted:
+        stores.releases.set_alias(CHAMPION, version, ITSELF, decision.reason)
+    return decision
+
+
+def promote_release(stores: Stores, model: str, by: str, reason: str) -> str:
+    """Make a release the champion because a person says so; return its version.
+
+    Raises:
+        Refused: it is not whole or its checks do not hold: nobody can promote that.
+    """
+    version = stores.releases.resolve(model)
+    obstacles = find_obstacles(stores, version)
+    if obstacles:
+        raise Refused(f"release {version} cannot be promoted: {obstacles[0]}")
+    stores.releases.set_alias(CHAMPION, version, by, reason)
+    return version
+
+
+def roll_back(stores: Stores, by: str, reason: str) -> str:
+    """Make the champion before this one champion again; return its version.
+
+    Raises:
+        NotFound: there was none before.
+        Refused: it is not whole any more.
+    """
+    now = find_alias(stores, CHAMPION)
+    earlier = [event["version"] for event in stores.releases.list_promotion_events() if event["alias"] == CHAMPION]
+    while earlier and earlier[-1] == now:
+        earlier.pop()
+    if not earlier:
+        raise NotFound(f"champion {now or 'none'}: found no champion before it")
+    return promote_release(stores, earlier[-1], by, reason)
+
+
+def _list_sessions(stores: Stores, split: Manifest) -> list[str]:
+    return [str(name) for name in load_table(stores.objects, split.artifacts["table"])["session_id"]]
+
+
+def _compare(stores: Stores, challenger: Released, champion: Released, spec: PromotionSpec) -> dict[str, Any]:
+    """Return the paired comparison on the challenger's test sessions that the champion did not learn from either."""
+    test_split = read_parent(stores.objects, challenger.manifest, "test_split")
+    sessions = load_sessions(stores.objects, test_split)
+    learned: set[str] = set()
+    for name in ("train_split", "val_split"):
+        learned |= set(_list_sessions(stores, read_parent(stores.objects, champion.manifest, name)))
+    common = np.array([index for index, name in enumerate(sessions.session_id) if str(name) not in learned], np.int64)
+    if not len(common):
+        return {"num_sessions": 0, "ratio_high": None}
+    sessions = sessions.take(common)
+    errors = []
+    for model in (challenger, champion):
+        residuals = compute_residuals(sessions, model.predict(sessions))
+        errors.append(np.where(residuals.answered, residuals.error_m, np.inf))
+    rules = EvaluationSpec(num_bootstrap=spec.num_bootstrap, confidence=spec.confidence, seed=spec.seed)
+    return compare_paired(errors[0], errors[1], rules, sessions.strata["site"])

@@ -1,0 +1,242 @@
+"""Reproducing: a released model made again from its frozen snapshot, settings and seeds, stage by stage.
+
+Each stage is computed anew from the inputs that the release recorded, and what comes out is compared with what it
+recorded. Where every stage agrees, the whole does; where one does not, it alone is to blame, and not what came before.
+The manifests are those of the frozen provenance: neither Dagster nor the references of the store are asked.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from heimdall_assets.errors import HeimdallError, InvalidSetting
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest
+from heimdall_assets.pipeline.recipe import STAGES
+from heimdall_assets.pipeline.releases.audit import read_provenance
+from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, compare_packed
+from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint
+from heimdall_assets.pipeline.stages.iq_files import pin_recordings
+from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
+from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
+from heimdall_assets.pipeline.stages.splits import SPLITS, split_sessions
+from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
+from heimdall_assets.pipeline.work_pool import Progress
+from heimdall_assets.specs import Spec
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.installation import describe_installation
+from heimdall_assets.stores.objects.folder import open_object_store
+from heimdall_assets.stores.objects.interface import ObjectStore
+from heimdall_assets.stores.objects.overlay import RecomputingStore
+from heimdall_assets.stores.objects.tables import load_table
+
+REMADE = [kind for kind in STAGES if kind not in ("approved_measurements", "model_release")]
+"""The snapshot is where reproduction starts; a release carries its own version and date."""
+
+
+@dataclass(frozen=True)
+class Remade:
+    """One stage made again: in words how it differs from what was recorded; empty: it is the same."""
+
+    stage: str
+    differences: list[str]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A model made again.
+
+    Attributes:
+        stages: in the order in which they were computed.
+        environment: name -> [then, now] of what is not as it was when the model was made.
+        restored: digests that were damaged or missing, came out the same, and are stored again.
+    """
+
+    version: str
+    stages: list[Remade]
+    environment: dict[str, list[Any]]
+    restored: list[str] = field(default_factory=list)
+
+    @property
+    def first_difference(self) -> Remade | None:
+        return next((stage for stage in self.stages if stage.differences), None)
+
+
+def reproduce_release(
+    stores: Stores, version: str, chosen: Sequence[Spec], progress: Progress, repair: bool = False
+) -> Reproduction:
+    """Return how the model of a release comes out when it is made again here and now.
+
+    Args:
+        stores: the opened stores; nothing in them is changed, unless ``repair``.
+        version: of a published release.
+        chosen: specs that take the place of the recorded ones, to see what they change.
+        progress: called with what is done, how many are done, how many there are.
+        repair: store again what is damaged or missing and came out with the recorded digest.
+
+    Raises:
+        InvalidSetting: a chosen spec decides none of these stages.
+        HeimdallError: something needed is gone: a recording, the snapshot.
+    """
+    allowed = {spec for kind in REMADE for spec in STAGES[kind].specs}
+    for spec in chosen:
+        if spec.pure_class() not in allowed:
+            raise InvalidSetting(f"{spec.pure_class().__name__}: decides no stage that is made again")
+    provenance = read_provenance(stores, version)
+    stores.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=stores.scratch) as folder:
+        remaking = _Remaking(stores.objects, provenance, chosen, Path(folder), progress)
+        stages = list(remaking.run())
+        restored = remaking.restore() if repair else []
+        environment = _compare_environment(provenance["environment"], remaking.environment)
+    return Reproduction(version, stages, environment, restored)
+
+
+class _Remaking:
+    """The stages of one model, each from the recorded manifests of its inputs."""
+
+    def __init__(
+        self,
+        base: ObjectStore,
+        provenance: Mapping[str, Any],
+        chosen: Sequence[Spec],
+        folder: Path,
+        progress: Progress,
+    ):
+        nodes = [{name: node[name] for name in Manifest.model_fields} for node in provenance["nodes"]]
+        self.recorded = {node["kind"]: Manifest.model_validate(node) for node in nodes}
+        self.environment: dict[str, Any] = {}
+        self._base = base
+        self._chosen = {spec.pure_class(): spec for spec in chosen}
+        self._progress = progress
+        self._folder = folder
+        apart = open_object_store(str(folder / "objects"))
+        for manifest in self.recorded.values():  # as frozen: those at rest may be damaged
+            apart.put_bytes(manifest.encode(), JSON_MEDIA_TYPE)
+        self.objects = RecomputingStore(base, apart, self._list_pinned(apart))
+
+    def _list_pinned(self, apart: ObjectStore) -> dict[str, str]:
+        """Return location -> digest of the recordings as they were read then."""
+        plain = RecomputingStore(self._base, apart, {})
+        rows = load_table(plain, self.recorded["approved_measurements"].artifacts["table"])
+        try:
+            pinned = load_table(plain, self.recorded["iq_files"].artifacts["table"])
+        except HeimdallError:
+            return {}  # damaged: recordings are read where the rows say, and the stage tells whether they are the same
+        joined = rows.merge(pinned[pinned["status"] == "ok"], on="measurement_id")
+        return dict(zip(joined["iq_data_location"].astype(str), joined["digest"].astype(str), strict=True))
+
+    def run(self) -> Iterator[Remade]:
+        """Yield each stage as it comes out; those of one decision together."""
+        yield self._compare("iq_files", self._make_recordings())
+        yield self._compare_features(self._make_features())
+        for kind, made in self._make_splits().items():
+            yield self._compare(kind, made)
+        checkpoint = self._make_checkpoint()
+        self.environment = {**checkpoint.summary["environment"], **describe_installation()}
+        yield self._compare("trained_checkpoint", checkpoint)
+        judged = (self.objects, self.recorded["trained_checkpoint"], self.recorded["test_split"])
+        for kind, make in (("evaluation_metrics", judge_checkpoint), ("onnx_model", export_checkpoint)):
+            (spec,) = self._specs(kind)
+            self._progress(kind, 0, 1)
+            yield self._compare(kind, make(*judged, spec).manifest)  # type: ignore[operator]
+            self._progress(kind, 1, 1)
+
+    def restore(self) -> list[str]:
+        """Store again what the release hangs on, is damaged or missing, and was made again with the same digest."""
+        restored = []
+        for recorded in self.recorded.values():
+            digests = [artifact.digest for artifact in recorded.artifacts.values()]
+            for digest in [*recorded.summary.get("shards", []), *digests, recorded.digest]:
+                if self.objects.apart.exists(digest) and not _is_whole(self._base, digest):
+                    self._base.put_bytes(self.objects.apart.read_bytes(digest), NPY_MEDIA_TYPE)
+                    restored.append(digest)
+        return restored
+
+    def _specs(self, kind: str) -> list[Any]:
+        recorded = self.recorded[kind].specs
+        return [self._chosen.get(cls) or cls(**recorded[cls.__name__]) for cls in STAGES[kind].specs]
+
+    def _make_recordings(self) -> Manifest:
+        (spec,) = self._specs("iq_files")
+        made = pin_recordings(self.objects, self.recorded["approved_measurements"], spec, self._progress)
+        return made.result.manifest
+
+    def _make_features(self) -> Manifest:
+        features, delays = self._specs("spectrogram_features")
+        made = extract_features(self.objects, self.recorded["iq_files"], features, delays, self._progress)
+        return made.result.manifest
+
+    def _make_splits(self) -> dict[str, Manifest]:
+        split, timing = self._specs("train_split")
+        made = split_sessions(self.objects, self.recorded["spectrogram_features"], split, timing)
+        return {f"{name}_split": made[name].manifest for name in SPLITS}
+
+    def _make_checkpoint(self) -> Manifest:
+        model, training, augmentation = self._specs("trained_checkpoint")
+        total = training.max_epochs
+        result = train_checkpoint(
+            self.objects,
+            self._folder / "training",
+            self.recorded["train_split"],
+            self.recorded["val_split"],
+            model,
+            training,
+            augmentation,
+            on_epoch=lambda epoch, _: self._progress("epochs trained", epoch + 1, total),
+        )
+        return result.manifest
+
+    def _compare(self, kind: str, made: Manifest) -> Remade:
+        return Remade(kind, [*self._compare_rules(kind, made), *self._compare_artifacts(kind, made)])
+
+    def _compare_rules(self, kind: str, made: Manifest) -> Iterator[str]:
+        recorded = self.recorded[kind]
+        if made.code_version != recorded.code_version:
+            yield f"code version {recorded.code_version} then, {made.code_version} now"
+        for name, fields in made.specs.items():
+            for part, value in fields.items():
+                before = recorded.specs.get(name, {}).get(part)
+                if before != value:
+                    yield f"{name}.{part} {before!r} then, {value!r} now"
+
+    def _compare_artifacts(self, kind: str, made: Manifest, aside: Sequence[str] = ()) -> Iterator[str]:
+        recorded = self.recorded[kind].artifacts
+        for name in sorted({*recorded, *made.artifacts} - set(aside)):
+            then, now = (part[name].digest if name in part else "none" for part in (recorded, made.artifacts))
+            if then != now:
+                yield f"{name}: SHA-256 {then} then, {now} now"
+
+    def _compare_features(self, made: Manifest) -> Remade:
+        """Compare what lies in shards one by one, the rest whole."""
+        kind = "spectrogram_features"
+        aside = [packed.artifact for packed in PACKED]
+        found = [*self._compare_rules(kind, made), *self._compare_artifacts(kind, made, aside)]
+        for packed in PACKED:
+            try:
+                found += self._compare_packed(packed, made)
+            except HeimdallError as error:
+                found.append(f"{packed.arrays} cannot be compared: {error}")
+        return Remade(kind, found)
+
+    def _compare_packed(self, packed: Packed, made: Manifest) -> Iterator[str]:
+        recorded = self.recorded["spectrogram_features"].artifacts
+        if packed.artifact not in recorded:
+            yield f"{packed.artifact}: none then"
+            return
+        before, again = (load_table(self.objects, part[packed.artifact]) for part in (recorded, made.artifacts))
+        yield from compare_packed(self.objects, packed, before, again)
+
+
+def _is_whole(objects: ObjectStore, digest: str) -> bool:
+    try:
+        objects.local_path(digest)
+    except HeimdallError:
+        return False
+    return True
+
+
+def _compare_environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
+    names = sorted({*then, *now})
+    return {name: [then.get(name), now.get(name)] for name in names if then.get(name) != now.get(name)}

@@ -1,0 +1,122 @@
+"""Results at rest, found again: nothing is computed that was computed before from the same inputs, code and numbers.
+
+Belongs here: the lookup by ``compute_result_key`` and walking to a result's parents. Not what is computed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from heimdall_assets.errors import NotFound, Refused, StorageError
+from heimdall_assets.lineage.walk import OUTSIDE
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest, compute_result_key
+from heimdall_assets.pipeline.recipe import STAGES
+from heimdall_assets.specs import Spec
+from heimdall_assets.stores.objects.folder import ObjectStore
+
+Computed = tuple[dict[str, Artifact], dict[str, Any]]
+"""What a computation gives: artifacts by name, and the manifest's summary."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A manifest at rest, and whether it was found rather than computed."""
+
+    manifest: Manifest
+    reused: bool
+
+
+def name_result(
+    kind: str, parents: Mapping[str, str], specs: Sequence[Spec], content: Mapping[str, str] | None = None
+) -> str:
+    """Return the reference under which the result of these parents, today's code and these specs is found."""
+    dumped = {spec.pure_class().__name__: spec.dump() for spec in specs}
+    return "results/" + compute_result_key(kind, STAGES[kind].code_version, dict(parents), dumped, dict(content or {}))
+
+
+def find_or_compute(
+    objects: ObjectStore,
+    kind: str,
+    parents: Mapping[str, str],
+    specs: Sequence[Spec],
+    compute: Callable[[], Computed],
+    content: Mapping[str, str] | None = None,
+) -> Result:
+    """Return the stored result of the same inputs, code and numbers, or compute and store it.
+
+    Args:
+        kind: one of ``STAGES``.
+        parents: kind -> digest of the manifest it is computed from.
+        specs: every number that decides the result.
+        content: digests of inputs that are no manifests.
+
+    Raises:
+        Refused: parents or specs are not those that ``STAGES`` declares: a result would be found for the wrong reason.
+    """
+    stage = STAGES[kind]
+    found_specs = {spec.pure_class() for spec in specs}
+    if set(parents) != set(stage.parents) or found_specs != set(stage.specs):
+        raise Refused(
+            f"{kind}: found parents {sorted(parents)} and specs {sorted(spec.__name__ for spec in found_specs)}, "
+            f"expected {sorted(stage.parents)} and {sorted(spec.__name__ for spec in stage.specs)}"
+        )
+    name = name_result(kind, parents, specs, content)
+    found = read_result(objects, name)
+    if found is not None:
+        return Result(found, reused=True)
+    artifacts, summary = compute()
+    manifest = Manifest(
+        kind=kind,
+        code_version=stage.code_version,
+        parents=dict(parents),
+        specs={spec.pure_class().__name__: spec.dump() for spec in specs},
+        artifacts=artifacts,
+        summary=summary,
+    )
+    objects.write_reference(name, objects.put_bytes(manifest.encode(), JSON_MEDIA_TYPE).digest)
+    return Result(manifest, reused=False)
+
+
+def read_result(objects: ObjectStore, name: str) -> Manifest | None:
+    """Return the manifest behind reference ``name`` if it and all that it points at are still there, else None.
+
+    One that lacks something whose bytes could not be had then (``num_unread``) is none either: they may be back.
+    """
+    try:
+        digest = objects.read_reference(name)
+        if digest is None:
+            return None
+        manifest = Manifest.decode(objects.read_bytes(digest))
+    except (StorageError, NotFound, ValueError):
+        return None  # damaged or gone at rest: computing it again heals it
+    if manifest.summary.get("num_unread"):
+        return None
+    held = [artifact.digest for artifact in manifest.artifacts.values()]
+    return manifest if all(map(objects.exists, [*held, *manifest.summary.get("shards", [])])) else None
+
+
+def read_parent(objects: ObjectStore, manifest: Manifest, kind: str) -> Manifest:
+    """Return the ``kind`` that ``manifest`` was computed from, however many steps back and on whichever branch.
+
+    Raises:
+        NotFound: no ancestor is of this kind.
+    """
+    pending, seen = [manifest], set()
+    while pending:
+        current = pending.pop(0)
+        if kind in current.parents:
+            return Manifest.decode(objects.read_bytes(current.parents[kind]))
+        for name, digest in current.parents.items():
+            # Outside assets have a fingerprint for a version, not a manifest.
+            if digest not in seen and name not in OUTSIDE:
+                seen.add(digest)
+                pending.append(Manifest.decode(objects.read_bytes(digest)))
+    raise NotFound(f"{manifest.kind} {manifest.digest}: found no ancestor {kind}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A result made of many parts, and how many of them were computed now."""
+
+    result: Result
+    num_computed: int

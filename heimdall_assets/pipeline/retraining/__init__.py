@@ -1,0 +1,1 @@
+"""When to train again, and on which champion's settings."""

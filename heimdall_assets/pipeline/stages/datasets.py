@@ -1,0 +1,49 @@
+"""Datasets: tables of results at rest, and sessions assembled from everything that was computed of them.
+
+Belongs here: from manifests or rows to a ``SessionSet``. Does not belong here: reading recordings
+(``stages.recordings``), computing features (``features``), what a model takes of a session (``learning.assembly``).
+"""
+
+import pandas as pd
+
+from heimdall_assets.learning.assembly import assemble_sessions
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.session_set import SessionSet
+from heimdall_assets.specs import TimingSpec
+from heimdall_assets.stores.objects.folder import ObjectStore
+from heimdall_assets.stores.objects.shards import load_rows
+from heimdall_assets.stores.objects.tables import load_table
+
+
+def join_recordings(rows: pd.DataFrame, checked: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose recording is usable, each with what was found out about it.
+
+    Args:
+        rows: ``domain.APPROVED_COLUMNS``.
+        checked: ``ingesting.RECORDING_COLUMNS``, at most one row a measurement.
+    """
+    good = checked[checked["status"] == "ok"].drop(columns=["session_id", "duration_s", "reason"])
+    return rows.merge(good, on="measurement_id", how="inner", validate="one_to_one")
+
+
+def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
+    """Return the sessions of a split manifest with everything that was computed of them.
+
+    Raises:
+        NotFound: something the split was computed from is gone.
+        CorruptObject: it is damaged.
+    """
+    features = read_parent(objects, split, "spectrogram_features")
+    approved = load_table(objects, read_parent(objects, features, "approved_measurements").artifacts["table"])
+    members = load_table(objects, split.artifacts["table"])
+    rows = approved[approved["session_id"].isin(members["session_id"])]
+    index = load_table(objects, features.artifacts["index"])
+    used, images = load_rows(objects, index[index["measurement_id"].isin(rows["measurement_id"])])
+    arrivals = load_table(objects, features.artifacts["arrivals"])
+    pairs, correlations = None, None
+    if "pairs" in features.artifacts:  # features that were computed before pairs were kept have none
+        known = load_table(objects, features.artifacts["pairs"])
+        pairs, correlations = load_rows(objects, known[known["session_id"].isin(rows["session_id"])])
+    timing = TimingSpec(**split.specs["TimingSpec"])
+    return assemble_sessions(rows, used, arrivals, images, timing, members, pairs, correlations)

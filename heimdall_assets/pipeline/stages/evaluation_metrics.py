@@ -1,0 +1,70 @@
+"""Judgements: a stored checkpoint judged on a stored split; figures, table and plots kept as objects."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heimdall_assets.evaluation.diagnostics import plot_diagnostics
+from heimdall_assets.evaluation.judging import Judgement, judge_model
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE, Manifest, encode_canonical_json
+from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
+from heimdall_assets.pipeline.stages.datasets import load_sessions
+from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
+from heimdall_assets.session_set import SessionSet
+from heimdall_assets.specs import EvaluationSpec
+from heimdall_assets.stores.objects.folder import ObjectStore
+from heimdall_assets.stores.objects.tables import artifact_of_table
+
+
+def judge_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Manifest, spec: EvaluationSpec) -> Result:
+    """Return the checkpoint's figures on the test split, found or computed."""
+
+    def compute() -> Computed:
+        fitted = load_checkpoint(objects, checkpoint)
+        reference = load_sessions(objects, read_parent(objects, checkpoint, "train_split"))
+        sessions = load_sessions(objects, test_split)
+        judgement = judge_model(fitted.predict, sessions, reference, spec, fitted.predict_signals)
+        artifacts = {
+            "metrics.json": objects.put_bytes(encode_canonical_json(judgement.metrics), JSON_MEDIA_TYPE),
+            "predictions": artifact_of_table(objects, tabulate_predictions(sessions, judgement)),
+        }
+        for name, svg in plot_diagnostics(sessions, judgement).items():
+            artifacts[f"{name}.svg"] = objects.put_bytes(svg, SVG_MEDIA_TYPE)
+        return artifacts, summarize_metrics(judgement.metrics)
+
+    parents = {"trained_checkpoint": checkpoint.digest, "test_split": test_split.digest}
+    return find_or_compute(objects, "evaluation_metrics", parents, [spec], compute)
+
+
+def summarize_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures that become plots over materializations."""
+    names = ("num_sessions", "num_refused", "median_m", "p90_m", "coverage_90", "median_error_over_bound")
+    summary = {name: metrics[name] for name in names if metrics.get(name) is not None}
+    return {**summary, "worse_than": metrics["worse_than"]}
+
+
+def load_metrics(objects: ObjectStore, evaluation: Manifest) -> dict[str, Any]:
+    """Return the figures behind an evaluation's manifest."""
+    return json.loads(objects.read_bytes(evaluation.artifacts["metrics.json"].digest))
+
+
+def tabulate_predictions(sessions: SessionSet, judgement: Judgement) -> pd.DataFrame:
+    """Return one row per session: truth, prediction with covariance, bound."""
+    predictions = judgement.predictions
+    return pd.DataFrame(
+        {
+            "session_id": sessions.session_id.astype(str),
+            "latitude": predictions.latitude,
+            "longitude": predictions.longitude,
+            "variance_east_m2": predictions.covariance_m2[:, 0],
+            "variance_north_m2": predictions.covariance_m2[:, 1],
+            "covariance_en_m2": predictions.covariance_m2[:, 2],
+            "source_latitude": sessions.source_latitude,
+            "source_longitude": sessions.source_longitude,
+            "error_margin_m": sessions.error_margin_m,
+            "bound_m": judgement.bound_m,
+            "refused": np.zeros(len(sessions), bool) if predictions.refused is None else predictions.refused,
+        }
+    )

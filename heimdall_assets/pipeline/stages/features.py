@@ -1,0 +1,218 @@
+"""Features: spectrograms and delays of many sessions, each computed once.
+
+Belongs here: what is known already, what is new, and how spectrograms are listed. Does not belong here: how delays are
+listed and found again (``delay_index``), one session's work (``session_work``), arrays at rest (``shards``).
+
+What was computed is found again in cumulative indexes (one table a spec, behind a reference). Losing an index loses no
+result: it is computed again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from heimdall_assets.manifests import compute_json_digest
+from heimdall_assets.pipeline.stages.delay_index import DelayIndex
+from heimdall_assets.pipeline.stages.session_work import SessionTask, Worked, WorkedSession, is_timed, work_sessions
+from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
+from heimdall_assets.specs import DelaySpec, FeatureSpec
+from heimdall_assets.stores.objects.folder import ObjectStore
+from heimdall_assets.stores.objects.shards import Places, ShardPacker, read_places, write_places
+from heimdall_assets.stores.objects.tables import list_records, nullable
+
+SPECTROGRAM_VERSION = "1"
+"""Raised when spectrograms come out differently from the same recordings and specs."""
+
+FEATURE_COLUMNS = {"measurement_id": "string", "key": "string", "shard": "string", "row": "int64"}
+REFUSED_COLUMNS = {"measurement_id": "string", "session_id": "string", "what": "string", "reason": "string"}
+
+_SESSIONS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Features:
+    """Spectrograms, arrivals and pairs of sessions.
+
+    Attributes:
+        index: ``FEATURE_COLUMNS``, one row a spectrogram.
+        arrivals: ``delay_index.ARRIVAL_COLUMNS``, one row a recording.
+        pairs: ``delay_index.PAIR_COLUMNS``, one row for each two recordings of a session that have an arrival.
+        refused: ``REFUSED_COLUMNS``: ``what`` (spectrogram or arrival) a recording lacks, and why.
+        num_computed: spectrograms computed now.
+        num_reused: spectrograms known before.
+        num_unread: recordings whose bytes could not be had now.
+    """
+
+    index: pd.DataFrame
+    arrivals: pd.DataFrame
+    pairs: pd.DataFrame
+    refused: pd.DataFrame
+    num_computed: int
+    num_reused: int
+    num_unread: int
+
+    def count(self) -> dict[str, int]:
+        """Return how many there are, and how many recordings and sessions lack what."""
+        timed = self.arrivals.groupby("session_id")["arrival_s"].count()
+        return {
+            "num_features": len(self.index),
+            "num_refused": int((self.refused["what"] == "spectrogram").sum()),
+            "num_arrivals": int(self.arrivals["arrival_s"].notna().sum()),
+            "num_pairs": len(self.pairs),
+            "num_without_arrival": int((self.refused["what"] == "arrival").sum()),
+            "num_sessions_without_delays": int((timed == 0).sum()),
+            "num_unread": self.num_unread,
+        }
+
+    def list_shards(self) -> list[str]:
+        """Return the digests of all shards that spectrograms and correlations lie in."""
+        return sorted({str(shard) for table in (self.index, self.pairs) for shard in table["shard"]})
+
+
+@dataclass(frozen=True)
+class _Session:
+    """One session's recordings, their keys, the key of its delays, and what is still to be done."""
+
+    rows: list[dict[str, Any]]
+    keys: list[str]
+    key: str
+    wants_delays: bool
+    task: SessionTask
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether anything of it is still to be computed."""
+        return any(self.task.needs_feature) or self.task.needs_delays
+
+
+def compute_features(
+    objects: ObjectStore, rows: pd.DataFrame, features: FeatureSpec, delays: DelaySpec, progress: Progress
+) -> Features:
+    """Return spectrograms and delays of all given recordings, computing only those not yet known.
+
+    What is wrong with a recording or a session costs no other: it stands in ``refused`` with its reason.
+
+    Args:
+        objects: where recordings, shards and indexes rest.
+        rows: approved rows joined with their ingested recordings (``ingesting.RECORDING_COLUMNS``), status ok only.
+        features: numbers that decide a spectrogram.
+        delays: numbers that decide a session's delays.
+        progress: told how many sessions are done.
+
+    Raises:
+        StorageError: a shard or an index could not be stored; nothing stored before is lost.
+    """
+    spectrogram_name = f"features/{features.digest()}-{SPECTROGRAM_VERSION}"
+    places, delay_index = read_places(objects, spectrogram_name), DelayIndex(objects, delays)
+    groups = rows.groupby("session_id", sort=True)
+    sessions = [_plan_session(list_records(group), places, delay_index) for _, group in groups]
+    pending = [session for session in sessions if session.is_pending]
+    packer, unpictured, num_unread = ShardPacker(objects), [], 0
+    for session, worked in _work(pending, objects, features, delays, progress):
+        for row, key, done in zip(session.rows, session.keys, worked.recordings, strict=True):
+            if done.image is not None:
+                packer.add(key, done.image)
+            elif done.refusal is not None:
+                unpictured.append(_refuse(row, "spectrogram", done.refusal))
+        unread = sum(done.is_unread for done in worked.recordings)
+        num_unread += unread
+        if session.task.needs_delays:
+            delay_index.add(session.key, session.rows, worked, is_final=not unread)
+
+    if packer.num_packed:
+        places |= packer.close()
+        write_places(objects, spectrogram_name, places)
+    for session in sessions:
+        if not session.wants_delays:
+            delay_index.add(session.key, session.rows, _say_untimed(session.rows), is_final=False)
+    delay_index.store()
+    index = _build_index(sessions, places)
+    arrivals, pairs = delay_index.gather({session.key for session in sessions})
+    return Features(
+        index=index,
+        arrivals=arrivals,
+        pairs=pairs,
+        refused=_gather_refused(unpictured, arrivals),
+        num_computed=packer.num_packed,
+        num_reused=len(index) - packer.num_packed,
+        num_unread=num_unread,
+    )
+
+
+def _plan_session(rows: list[dict[str, Any]], places: Places, delay_index: DelayIndex) -> _Session:
+    keys = [_key_of_recording(row) for row in rows]
+    key = _key_of_session(rows, keys)
+    wants_delays = sum(map(is_timed, rows)) >= 2
+    needs_delays = wants_delays and key not in delay_index
+    return _Session(
+        rows, keys, key, wants_delays, SessionTask(rows, [name not in places for name in keys], needs_delays)
+    )
+
+
+def _work(
+    pending: Sequence[_Session], objects: ObjectStore, features: FeatureSpec, delays: DelaySpec, progress: Progress
+) -> Iterator[tuple[_Session, WorkedSession]]:
+    """Yield each session with what came of it."""
+    chunks = cut(pending, _SESSIONS_AT_ONCE)
+    tasks = [[session.task for session in chunk] for chunk in chunks]
+    num_recordings, done = sum(len(session.rows) for session in pending), 0
+    for chunk, replies in zip(
+        chunks, run_parts(work_sessions, tasks, num_recordings, objects, features, delays), strict=True
+    ):
+        yield from zip(chunk, replies, strict=True)
+        done += len(chunk)
+        progress("sessions turned into features", done, len(pending))
+
+
+def _say_untimed(rows: Sequence[dict[str, Any]]) -> WorkedSession:
+    num_timed = sum(map(is_timed, rows))
+    reason = f"{num_timed} of {len(rows)} recordings of the session are timed by a shared clock, expected 2"
+    return WorkedSession([Worked(no_arrival=reason) for _ in rows])
+
+
+def _refuse(row: dict[str, Any], what: str, reason: str) -> dict[str, Any]:
+    return {
+        "measurement_id": row["measurement_id"],
+        "session_id": row["session_id"],
+        "what": what,
+        "reason": reason,
+    }
+
+
+def _build_index(sessions: Sequence[_Session], places: Places) -> pd.DataFrame:
+    index = [
+        {"measurement_id": row["measurement_id"], "key": key, "shard": places[key][0], "row": places[key][1]}
+        for session in sessions
+        for row, key in zip(session.rows, session.keys, strict=True)
+        if key in places
+    ]
+    return pd.DataFrame(index, columns=list(FEATURE_COLUMNS)).astype(FEATURE_COLUMNS)
+
+
+def _gather_refused(unpictured: list[dict[str, Any]], arrivals: pd.DataFrame) -> pd.DataFrame:
+    without = list_records(arrivals[arrivals["reason"].notna()])
+    refused = unpictured + [_refuse(row, "arrival", row["reason"]) for row in without]
+    return pd.DataFrame(refused, columns=list(REFUSED_COLUMNS)).astype(REFUSED_COLUMNS)
+
+
+def _key_of_recording(row: dict[str, Any]) -> str:
+    return compute_json_digest([str(row["digest"]), str(row["media_format"]), float(row["sample_rate_hz"])])
+
+
+def _key_of_session(rows: list[dict[str, Any]], keys: list[str]) -> str:
+    """Return a key of all that decides a session's delays: recordings, start times, positions and clocks."""
+    parts = [
+        [
+            str(row["measurement_id"]),
+            key,
+            str(nullable(row["start_unix_ns"])),
+            float(row["receiver_latitude"]),
+            float(row["receiver_longitude"]),
+            float(row["receiver_altitude_m"]),
+            str(row["clock_class"]),
+        ]
+        for row, key in zip(rows, keys, strict=True)
+    ]
+    return compute_json_digest(sorted(parts))

@@ -1,0 +1,116 @@
+"""Releasing: an exported, judged model becomes a numbered folder that says where it comes from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from heimdall_assets.evaluation.model_card import render_model_card
+from heimdall_assets.learning.export.stamp import stamp_onnx
+from heimdall_assets.lineage.provenance import build_provenance
+from heimdall_assets.lineage.versions import plan_version
+from heimdall_assets.lineage.walk import walk_manifests
+from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Manifest, compute_digest, encode_canonical_json
+from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
+from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.installation import describe_installation
+from heimdall_assets.stores.objects.folder import ObjectStore
+from heimdall_assets.stores.objects.tables import decode_table
+
+RECORDED = ("num_sessions", "median_m", "p90_m", "coverage_90")
+
+
+def release_model(
+    stores: Stores,
+    onnx: Manifest,
+    evaluation: Manifest,
+    checks: Sequence[Mapping[str, Any]] = (),
+    dagster_events: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Result:
+    """Return the release of this model: the one it already has, or a new version, published whole.
+
+    Args:
+        checks: asset checks that were evaluated on the way (see ``lineage.provenance``).
+        dagster_events: manifest digest -> the materialization that Dagster recorded.
+    """
+
+    def compute() -> Computed:
+        objects = stores.objects
+        specs = collect_specs(objects, onnx, evaluation)
+        metrics = load_metrics(objects, evaluation)
+        released = stores.releases.list_releases()
+        previous = released[-1]["specs"] if released else None
+        version = stores.releases.allocate_version(plan_version(previous, specs))
+        provenance = encode_canonical_json(
+            build_provenance(
+                version=version,
+                roots={"onnx_model": onnx.digest, "evaluation_metrics": evaluation.digest},
+                read_bytes=objects.read_bytes,
+                decode_table=decode_table,
+                approval_events=stores.measurements.list_approval_events(),
+                environment=describe_installation(),
+                checks=checks,
+                dagster_events=dagster_events,
+            )
+        )
+        digest = compute_digest(provenance)
+        exported = objects.read_bytes(onnx.artifacts["model.onnx"].digest)
+        files = {
+            "model.onnx": stamp_onnx(exported, {"heimdall.version": version, "heimdall.provenance": digest}),
+            "config.yaml": yaml.safe_dump(specs, sort_keys=True).encode(),
+            "metrics.json": encode_canonical_json(metrics),
+            "provenance.json": provenance,
+        }
+        files["README.md"] = render_card(objects, onnx, version, metrics, specs, digest).encode()
+        stores.releases.publish(
+            version,
+            files,
+            {
+                "manifest": onnx.digest,
+                "evaluation": evaluation.digest,
+                "provenance": digest,
+                "specs": specs,
+                **{name: metrics.get(name) for name in RECORDED},
+            },
+        )
+        artifacts = {name: objects.put_bytes(data, BINARY_MEDIA_TYPE) for name, data in files.items()}
+        return artifacts, {"version": version}
+
+    parents = {"onnx_model": onnx.digest, "evaluation_metrics": evaluation.digest}
+    return find_or_compute(stores.objects, "model_release", parents, [], compute)
+
+
+def collect_specs(objects: ObjectStore, *manifests: Manifest) -> dict[str, Any]:
+    """Return spec name -> fields over the manifests and all they were computed from."""
+    specs: dict[str, Any] = {}
+    for node in walk_manifests([manifest.digest for manifest in manifests], objects.read_bytes):
+        specs.update(node.manifest.specs)
+    return specs
+
+
+def render_card(
+    objects: ObjectStore, onnx: Manifest, version: str, metrics: dict[str, Any], specs: dict[str, Any], provenance: str
+) -> str:
+    """Return the model card of a release."""
+    checkpoint = read_parent(objects, onnx, "trained_checkpoint")
+    snapshot = read_parent(objects, onnx, "approved_measurements")
+    splits = {
+        name: read_parent(objects, onnx, f"{name}_split").summary["num_sessions"] for name in ("train", "val", "test")
+    }
+    data = {
+        "num_sessions": splits,
+        "sessions_by_origin": snapshot.summary["sessions_by_origin"],
+        "sessions_by_campaign": snapshot.summary["sessions_by_campaign"],
+        "num_simulated_sessions": checkpoint.summary["num_added_sessions"],
+        "num_left_out": snapshot.summary["num_left_out"],
+    }
+    return render_model_card(
+        version=version,
+        metrics=metrics,
+        data=data,
+        specs=specs,
+        parity={name: value for name, value in onnx.summary["parity"].items() if name != "tolerances"},
+        environment=checkpoint.summary["environment"],
+        provenance_digest=provenance,
+    )

@@ -1,0 +1,184 @@
+"""Ingesting: every recording that a table of measurements names, read, checked and pinned by its digest.
+
+Belongs here: the loop over recordings, and what is remembered of each. Does not belong here: formats (``formats``),
+what makes a recording usable (``signals.iq``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from heimdall_assets.domain import IqFormat, Recording
+from heimdall_assets.errors import HeimdallError, InvalidRecording, NotFound, StorageError
+from heimdall_assets.formats import decode_recording
+from heimdall_assets.manifests import BINARY_MEDIA_TYPE, NPY_MEDIA_TYPE, compute_json_digest
+from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
+from heimdall_assets.signals.iq import check_recording
+from heimdall_assets.specs import RecordingSpec
+from heimdall_assets.stores.objects.folder import ObjectStore
+from heimdall_assets.stores.objects.tables import list_records, nullable, read_index, write_index
+
+CODE_VERSION = "1"
+"""Raised when recordings come out differently from the same bytes and specs."""
+
+UNUSABLE = (HeimdallError, ValueError, ArithmeticError, IndexError)
+"""What one recording's content can provoke in readers and numerics: it costs that recording and no other."""
+
+UNREAD = (NotFound, StorageError, MemoryError)
+"""Bytes that could not be had now; they may come back, so nothing that lacks them is taken for final."""
+
+RECORDING_COLUMNS = {
+    "measurement_id": "string",
+    "session_id": "string",
+    "status": "string",  # ok | refused | unread
+    "reason": "string",
+    "digest": "string",
+    "media_format": "string",
+    "sample_rate_hz": "float64",
+    "num_samples": "Int64",
+    "start_unix_ns": "Int64",
+    "timing_sigma_s": "float64",
+    "duration_s": "float64",
+    "level_dbfs": "float64",
+    "clipped_fraction": "float64",
+}
+
+_ROW_FIELDS = [
+    "measurement_id",
+    "session_id",
+    "iq_data_location",
+    "iq_data_format",
+    "iq_sample_rate_hz",
+    "iq_samples_count",
+    "iq_start_unix_ns",
+]
+_BYTES_PER_SAMPLE = 16  # complex128, the widest format read
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """One row (``RECORDING_COLUMNS``) a recording, how many were checked now, and how many were known before."""
+
+    table: pd.DataFrame
+    num_computed: int
+    num_reused: int
+
+
+def decode_row(data: bytes, row: dict[str, Any], max_samples: int) -> Recording:
+    """Return the recording of a row's bytes, read as the row says.
+
+    Args:
+        data: the whole file.
+        row: with ``iq_data_format``, ``iq_data_location``, ``iq_sample_rate_hz`` and ``iq_start_unix_ns``.
+        max_samples: longer recordings are refused before anything is allocated.
+
+    Raises:
+        InvalidRecording: the bytes are not what the row says, or nothing that can be read.
+    """
+    return decode_recording(
+        data,
+        IqFormat(row["iq_data_format"]),
+        name=str(row["iq_data_location"]),
+        sample_rate_hz=nullable(row["iq_sample_rate_hz"]),
+        start_unix_ns=nullable(row["iq_start_unix_ns"]),
+        max_samples=max_samples,
+    )
+
+
+def ingest_recordings(
+    objects: ObjectStore, approved: pd.DataFrame, spec: RecordingSpec, progress: Progress
+) -> Ingested:
+    """Return one row for each measurement that names an IQ object: checked, under its digest, or refused with a reason.
+
+    One bad recording never stops the others. Objects named by content are not read twice; objects named by path may
+    have changed and are always read.
+
+    Args:
+        objects: where the recordings rest.
+        approved: rows with ``domain.APPROVED_COLUMNS``.
+        spec: the limits of a usable recording.
+        progress: told how many recordings are checked.
+
+    Raises:
+        StorageError: what was read from a named object could not be stored under its digest.
+    """
+    rows = list_records(approved.loc[approved["iq_data_location"].notna(), _ROW_FIELDS])
+    keys = [_key_of_row(row) for row in rows]
+    name = f"recordings/{spec.digest()}-{CODE_VERSION}"
+    index = read_index(objects, name)
+    known: dict[str, dict[str, Any]] = {}
+    if index is not None:
+        known = {record.pop("key"): record for record in list_records(index)}
+    found: list[dict[str, Any] | None] = []
+    for key, row in zip(keys, rows, strict=True):
+        record = known.get(key) if str(row["iq_data_location"]).startswith("sha256:") else None
+        found.append(record if record is not None and objects.exists(str(record["digest"])) else None)
+    missing = [row for row, record in zip(rows, found, strict=True) if record is None]
+    fresh: list[dict[str, Any]] = []
+    for part in run_parts(_ingest_rows, cut(missing, 16), len(missing), objects, spec):
+        fresh.extend(part)
+        progress("recordings checked", len(fresh), len(missing))
+    replies = iter(fresh)
+    records = [record if record is not None else next(replies) for record in found]
+    table = pd.DataFrame(records, columns=list(RECORDING_COLUMNS)).astype(RECORDING_COLUMNS)
+    if fresh:
+        good = table.assign(key=keys)[table["status"] == "ok"]
+        old = index[~index["key"].isin(good["key"])] if index is not None else None
+        write_index(objects, name, good if old is None else pd.concat([old, good], ignore_index=True))
+    return Ingested(table, len(fresh), len(rows) - len(missing))
+
+
+def _ingest_rows(rows: Sequence[dict[str, Any]], objects: ObjectStore, spec: RecordingSpec) -> list[dict[str, Any]]:
+    return [_ingest_row(objects, row, spec) for row in rows]
+
+
+def _ingest_row(objects: ObjectStore, row: dict[str, Any], spec: RecordingSpec) -> dict[str, Any]:
+    known = {"measurement_id": row["measurement_id"], "session_id": row["session_id"]}
+    location = str(row["iq_data_location"])
+    try:
+        if nullable(row["iq_data_format"]) is None:
+            raise InvalidRecording(
+                f"{location}: found no iq_data_format, expected one of {[f.value for f in IqFormat]}"
+            )
+        data = objects.read_location(location, max_bytes=spec.max_samples * _BYTES_PER_SAMPLE)
+        recording = decode_row(data, row, spec.max_samples)
+        facts = check_recording(
+            recording,
+            spec,
+            name=location,
+            expected_rate_hz=nullable(row["iq_sample_rate_hz"]),
+            expected_num_samples=nullable(row["iq_samples_count"]),
+        )
+    except UNREAD as error:
+        return {**known, "status": "unread", "reason": describe_fault(error)}
+    except UNUSABLE as error:
+        return {**known, "status": "refused", "reason": describe_fault(error)}
+    digest = location.removeprefix("sha256:")
+    if digest == location:  # a named object may change under its name: keep what was read, under its content
+        media_type = NPY_MEDIA_TYPE if row["iq_data_format"] == "npy" else BINARY_MEDIA_TYPE
+        digest = objects.put_bytes(data, media_type).digest
+    return {
+        **known,
+        "status": "ok",
+        "digest": digest,
+        "media_format": str(row["iq_data_format"]),
+        "sample_rate_hz": recording.sample_rate_hz,
+        "num_samples": len(recording.samples),
+        "start_unix_ns": recording.start_unix_ns,
+        "timing_sigma_s": recording.timing_sigma_s,
+        "duration_s": recording.duration_s,
+        "level_dbfs": facts["rms_dbfs"],
+        "clipped_fraction": facts["clipped_fraction"],
+    }
+
+
+def describe_fault(error: BaseException) -> str:
+    """Return ``error`` in one line: our own by its message, others with their kind in front."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, HeimdallError) else f"{type(error).__name__}: {text}"
+
+
+def _key_of_row(row: dict[str, Any]) -> str:
+    return compute_json_digest([str(nullable(row[name])) for name in _ROW_FIELDS])

@@ -1,0 +1,35 @@
+"""spectrogram_features: spectrograms, arrivals and pairs of the pinned recordings; only what is new is computed."""
+
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.results import Computed, Prepared, find_or_compute, read_parent
+from heimdall_assets.pipeline.stages.datasets import join_recordings
+from heimdall_assets.pipeline.stages.features import compute_features
+from heimdall_assets.pipeline.work_pool import Progress
+from heimdall_assets.specs import DelaySpec, FeatureSpec
+from heimdall_assets.stores.objects.folder import ObjectStore
+from heimdall_assets.stores.objects.tables import artifact_of_table, load_table
+
+
+def extract_features(
+    objects: ObjectStore, iq_files: Manifest, features: FeatureSpec, delays: DelaySpec, progress: Progress
+) -> Prepared:
+    """Return spectrograms, arrivals and pairs of the pinned recordings; only what is new is computed."""
+    num_computed = 0
+
+    def compute() -> Computed:
+        nonlocal num_computed
+        approved = load_table(objects, read_parent(objects, iq_files, "approved_measurements").artifacts["table"])
+        recordings = load_table(objects, iq_files.artifacts["table"])
+        made = compute_features(objects, join_recordings(approved, recordings), features, delays, progress)
+        num_computed = made.num_computed
+        artifacts = {
+            "index": artifact_of_table(objects, made.index),
+            "arrivals": artifact_of_table(objects, made.arrivals),
+            "pairs": artifact_of_table(objects, made.pairs),
+            "refused": artifact_of_table(objects, made.refused),
+        }
+        return artifacts, {**made.count(), "shards": made.list_shards()}
+
+    parents = {"iq_files": iq_files.digest}
+    result = find_or_compute(objects, "spectrogram_features", parents, [features, delays], compute)
+    return Prepared(result, num_computed)

@@ -1,0 +1,85 @@
+"""Checkpoints: a model fitted on stored splits, kept as objects, and read back for judging and export."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest
+from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
+from heimdall_assets.pipeline.stages.datasets import load_sessions
+from heimdall_assets.session_set import SessionSet
+from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+from heimdall_assets.stores.objects.folder import ObjectStore
+
+if TYPE_CHECKING:
+    from heimdall_assets.learning.fitting.training import FittedModel
+
+
+MEDIA_TYPES = {"weights.safetensors": SAFETENSORS_MEDIA_TYPE, "settings.json": JSON_MEDIA_TYPE}
+
+
+def train_checkpoint(
+    objects: ObjectStore,
+    scratch: Path,
+    train_split: Manifest,
+    val_split: Manifest,
+    model: ModelSpec,
+    training: TrainingSpec,
+    augmentation: AugmentationSpec,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    on_start: Callable[[Path | None], None] | None = None,
+) -> Result:
+    """Return the checkpoint of these splits and specs: found, resumed from where it was interrupted, or trained.
+
+    Args:
+        on_epoch: called after each epoch with its number and its metrics.
+        on_start: called before training with the file it goes on from, None for a fresh one; not called where the
+            checkpoint was found.
+
+    Raises:
+        InvalidSetting: a split is empty.
+    """
+    parents = {"train_split": train_split.digest, "val_split": val_split.digest}
+
+    def compute() -> Computed:
+        from heimdall_assets.learning.fitting.training import fit_model
+
+        train, val = load_sessions(objects, train_split), load_sessions(objects, val_split)
+        for name, sessions in (("train_split", train), ("val_split", val)):
+            if not len(sessions):
+                raise InvalidSetting(f"{name}: found 0 sessions, expected at least 1; approve more sites")
+        folder = scratch / name_result("trained_checkpoint", parents, [model, training, augmentation]).removeprefix(
+            "results/"
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        last = folder / "last.ckpt"
+        resumed_from = last if last.exists() else None
+        if on_start is not None:
+            on_start(resumed_from)
+        fitted = fit_model(model, training, augmentation, train, val, folder, on_epoch, resumed_from)
+        artifacts = {name: objects.put_bytes(data, MEDIA_TYPES[name]) for name, data in fitted.encode().items()}
+        shutil.rmtree(folder)
+        return artifacts, {
+            **fitted.settings["facts"],
+            "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},
+            "environment": fitted.settings["environment"],
+        }
+
+    return find_or_compute(objects, "trained_checkpoint", parents, [model, training, augmentation], compute)
+
+
+def describe_mix(sessions: SessionSet) -> dict[str, int]:
+    """Return the number of sessions of each origin."""
+    origins, counts = np.unique(sessions.strata["origin"].astype(str), return_counts=True)
+    return {str(origin): int(count) for origin, count in zip(origins, counts, strict=True)}
+
+
+def load_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> "FittedModel":
+    """Return the fitted model at rest behind a checkpoint's manifest."""
+    from heimdall_assets.learning.fitting.fitted import decode_model
+
+    return decode_model({name: objects.read_bytes(artifact.digest) for name, artifact in checkpoint.artifacts.items()})

@@ -1,0 +1,275 @@
+"""Database: connections to SQLite or PostgreSQL, and transactions that are whole, in order, and safe beside others.
+
+Belongs here: engines, locks, upgrades. Does not belong here: tables (``schema``), what is asked of them.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound, Refused, StorageError
+from heimdall_assets.stores.database.schema import SCHEMA
+from heimdall_assets.stores.database.shape import REVISION, Kind, Shape, read_shape
+from heimdall_assets.stores.objects.files import describe
+
+BUSY_TIMEOUT_S = 60.0
+"""How long a writer waits for another one before it gives up."""
+
+_WRITE_LOCK = 0x4845494D
+"""PostgreSQL advisory lock that every writing transaction takes first: ledgers and versions have one order."""
+
+_WRITES = "heimdall_writes"
+
+_EXPECTED = {
+    "file is not a database": "expected a SQLite file; put a whole copy in its place",
+    "malformed": "expected a SQLite file without damage; put a whole copy in its place",
+    "unable to open database file": "expected a file in a folder that may be written",
+    "readonly database": "expected a file that may be written",
+    "disk is full": "expected room to write; nothing stored before is lost",
+}
+"""What SQLite says -> what a user can do about it."""
+
+
+class Database:
+    """One database, ours or the field's own. Connections open when needed, none at construction."""
+
+    def __init__(self, url: str, read_only: bool = False):
+        self._url = _parse_url(url)
+        self._read_only = read_only
+        self._shape: Shape | None = None
+        self._engine = self._create_engine()
+
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy's engine, for whoever needs plain SQL."""
+        return self._engine
+
+    @property
+    def shown(self) -> str:
+        """The address without its password, for messages."""
+        return f"database {self._url.render_as_string(hide_password=True)}"
+
+    @property
+    def shape(self) -> Shape:
+        """Tables and columns found, read once.
+
+        Raises:
+            StorageError: the database cannot be reached, holds no tables yet, or lacks a required column.
+        """
+        if self._shape is None:
+            shape = self._inspect()
+            if shape.kind is Kind.EMPTY:
+                raise StorageError(f"{self.shown}: found no tables, expected an upgraded database")
+            self._adopt(shape)
+        assert self._shape is not None
+        return self._shape
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether our migrations made it."""
+        return self.shape.kind is Kind.OURS
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether rows can be added: neither opened read-only nor the field's own."""
+        return not self._read_only and self.shape.kind is Kind.OURS
+
+    def upgrade(self) -> None:
+        """Make the tables, or bring them to today's schema; a database of the field is left exactly as it is.
+
+        Raises:
+            StorageError: the database cannot be reached, or a newer version of this project made it.
+        """
+        shape = self._inspect()
+        if shape.kind is Kind.FIELD or shape.revision == REVISION or self._read_only:
+            self._adopt(shape)
+            return
+        if self._url.get_backend_name() == "sqlite":
+            self._use_write_ahead_log()
+        with self._transaction(writes=True) as connection:
+            _run_migrations(connection, self.shown)
+        self._shape = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection whose every query sees the same state."""
+        _ = self.shape
+        with self._transaction(writes=False) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection that alone may write; what it did is kept whole at the end, or not at all.
+
+        Raises:
+            Refused: the database is the field's own, or was opened read-only.
+        """
+        if not self.is_writable:
+            why = "was opened read-only" if self._read_only and self.shape.kind is Kind.OURS else "is the field's own"
+            raise Refused(f"{self.shown}: {why} and is never written; import into a database of your own")
+        with self._transaction(writes=True) as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._engine.dispose()
+
+    def _adopt(self, shape: Shape) -> None:
+        if shape.kind is Kind.FIELD and not self._read_only:
+            self._read_only = True
+            self._engine.dispose()
+            self._engine = self._create_engine()
+        if shape.kind is not Kind.EMPTY:
+            self._shape = shape
+
+    def _inspect(self) -> Shape:
+        if self._url.get_backend_name() == "sqlite" and not _sqlite_path(self._url).exists():
+            if self._read_only:
+                raise NotFound(f"{self.shown}: found no file, expected a database")
+            return Shape(Kind.EMPTY, None, {}, reads_as_text=False)
+        with self._transaction(writes=False) as connection:
+            return read_shape(connection, self.shown)
+
+    @contextmanager
+    def _transaction(self, writes: bool) -> Iterator[Connection]:
+        options: dict[str, Any] = {_WRITES: writes}
+        if self._url.get_backend_name() == "postgresql" and not writes:
+            options["isolation_level"] = "REPEATABLE READ"
+        try:
+            with self._engine.connect().execution_options(**options) as connection, connection.begin():
+                if writes and self._url.get_backend_name() == "postgresql":
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITE_LOCK})
+                yield connection
+        except DBAPIError as error:
+            reason = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+            raise self._explain(reason[0]) from error
+        except ValueError as error:
+            if "NUL" not in str(error):
+                raise
+            # The driver refuses what PostgreSQL cannot keep before it asks.
+            raise InvalidInput(
+                f"{self.shown}: found a text with a zero character, which no name or location has"
+            ) from error
+        except SQLAlchemyError as error:
+            raise StorageError(f"{self.shown}: {str(error).splitlines()[0]}") from error
+
+    def _create_engine(self) -> Engine:
+        if self._url.get_backend_name() == "sqlite":
+            # No pool: a connection is a file handle, and a forked process must not inherit one.
+            engine = create_engine("sqlite://", creator=self._open_sqlite, poolclass=NullPool)
+            event.listen(engine, "begin", _begin_sqlite)
+            schema = None
+        else:
+            settings = ["-c timezone=utc", "-c datestyle=ISO"]
+            if self._read_only:
+                settings.append("-c default_transaction_read_only=on")
+            engine = create_engine(
+                self._url, pool_pre_ping=True, connect_args={"options": " ".join(settings), "connect_timeout": 10}
+            )
+            schema = SCHEMA
+        return engine.execution_options(schema_translate_map={SCHEMA: schema})
+
+    def _open_sqlite(self) -> sqlite3.Connection:
+        path = _sqlite_path(self._url)
+        if self._read_only:
+            connection = _open_sqlite_read_only(path)
+        else:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"{self.shown}: could not make its folder ({describe(error)}), expected a place to write"
+                ) from error
+            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("PRAGMA synchronous=FULL")  # a decision that was reported survives a power loss
+        connection.isolation_level = None  # transactions begin where ``_begin_sqlite`` says
+        # One damaged text must not hide all other rows.
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        return connection
+
+    def _use_write_ahead_log(self) -> None:
+        """Let readers and one writer work at once; kept in the file. SQLite does not wait here, so this does."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                with closing(self._open_sqlite()) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.DatabaseError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise self._explain(str(error)) from error
+                time.sleep(0.02)
+
+    def _explain(self, reason: str) -> StorageError:
+        """Return the error for what the database said, with what was expected where that is known."""
+        expected = next((hint for said, hint in _EXPECTED.items() if said in reason), None)
+        return StorageError(f"{self.shown}: {reason}" + (f", {expected}" if expected else ""))
+
+
+def _parse_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise InvalidSetting(
+            "database address: found none, expected sqlite:///FILE or postgresql+psycopg2://..."
+        ) from error
+    if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg2"}:
+        return parsed.set(drivername="postgresql+psycopg2")
+    if parsed.drivername in {"sqlite", "sqlite+pysqlite"} and parsed.database not in {None, "", ":memory:"}:
+        return parsed.set(drivername="sqlite")
+    raise InvalidSetting(
+        f"database address {parsed.render_as_string(hide_password=True)}: expected sqlite:///FILE or "
+        "postgresql+psycopg2://USER@HOST/NAME"
+    )
+
+
+def _sqlite_path(url: URL) -> Path:
+    return Path(url.database or "").absolute()
+
+
+def _open_sqlite_read_only(path: Path) -> sqlite3.Connection:
+    address = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)
+    try:
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError:
+        connection.close()
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        # A write-ahead database in a folder where we may not write: nobody has it open, so it can be read as it lies.
+        connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes its lock first: upgrading a read lock later fails at once instead of waiting.
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _run_migrations(connection: Connection, shown: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+    config = Config()
+    config.set_main_option("script_location", "heimdall_assets.stores.database:migrations".replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StorageError(f"{shown}: {error}; a newer version of this project may have made it") from error

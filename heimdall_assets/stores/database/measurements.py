@@ -1,0 +1,222 @@
+"""Measurements: stations, sources, sessions and what was heard, in SQLite or PostgreSQL, and who approved it.
+
+Belongs here: what the rest of the project asks of the database. Does not belong here: connections (``database``),
+columns (``schema``), adding rows (``additions``), the flattened snapshot (``snapshots``).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine, select, update
+
+from heimdall_assets.domain import ApprovalStatus, ImportBatch
+from heimdall_assets.errors import NotFound
+from heimdall_assets.manifests import compute_json_digest
+from heimdall_assets.specs import DatasetSpec
+from heimdall_assets.stores.database.additions import ImportReport, add_batch
+from heimdall_assets.stores.database.connection import Database
+from heimdall_assets.stores.database.ledger import append_events, check_chain, check_promotions, check_words, read_clock
+from heimdall_assets.stores.database.rows import (
+    count_measurements,
+    read_approved_sessions,
+    read_by,
+    read_events,
+    read_standing,
+    read_table,
+    resolve_session,
+    stands,
+)
+from heimdall_assets.stores.database.schema import approval_events, recording_sessions
+from heimdall_assets.stores.database.shape import Kind, Shape
+from heimdall_assets.stores.database.snapshots import (
+    ApprovedSnapshot,
+    in_scope,
+    pick_session,
+    read_one_session,
+    read_snapshot,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ApprovedSnapshot", "ImportReport", "MeasurementStore"]
+
+_CHUNK = 10_000  # values in one IN (...); both databases allow 32 766
+
+
+class MeasurementStore:
+    """The database: ours, or, read as it is, the field's own."""
+
+    def __init__(self, url: str, read_only: bool = False):
+        self.database = Database(url, read_only)
+
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy's engine, for whoever needs plain SQL."""
+        return self.database.engine
+
+    def upgrade(self) -> None:
+        """Make the tables, or bring them to today's schema; a database of the field is left exactly as it is."""
+        self.database.upgrade()
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self.database.close()
+
+    def add(self, batch: ImportBatch) -> ImportReport:
+        """Return what was added: all of ``batch`` in one transaction, or nothing. Adding it twice adds nothing.
+
+        Raises:
+            InvalidInput: a row points at nothing, a session hears one station twice, or a session is not pending.
+            Refused: a row with the same id says something else, or a session that is already approved would grow.
+        """
+        with self.database.writing() as connection:
+            return add_batch(connection, batch)
+
+    def list_sessions(
+        self, approval_status: ApprovalStatus | None = None, campaign: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return every session, oldest first, with the number of its measurements and of its receivers with IQ."""
+        with self._reading() as (connection, shape):
+            sessions = shape.table("recording_sessions", "s")
+            conditions = []
+            if approval_status is not None:
+                status = shape.pick(sessions, "recording_sessions", "approval_status")
+                conditions.append(status == str(ApprovalStatus(approval_status)))
+            if campaign is not None:
+                conditions.append(pick_session(shape, sessions, "campaign") == campaign)
+            rows = read_table(connection, shape, "recording_sessions", sessions, conditions)
+            counts = count_measurements(connection, shape)
+        for row in rows:
+            row["num_measurements"] = counts.get(row["id"], 0)
+        return sorted(rows, key=lambda row: (str(row["session_start"]), str(row["session_name"]), str(row["id"])))
+
+    def resolve_sessions(self, names: Sequence[str]) -> list[str]:
+        """Return the ids of sessions given by id or name.
+
+        Raises:
+            NotFound: there is no such session.
+            InvalidInput: a name belongs to several sessions.
+        """
+        with self._reading() as (connection, shape):
+            return [resolve_session(connection, shape, name) for name in names]
+
+    def find_session(self, id_or_name: str) -> dict[str, Any]:
+        """Return a session with ``source``, ``measurements``, ``stations`` and ``approval_events``.
+
+        Raises:
+            NotFound: there is no such session.
+            InvalidInput: the name belongs to several sessions.
+        """
+        with self._reading() as (connection, shape):
+            session_id = resolve_session(connection, shape, id_or_name)
+            session = read_by(connection, shape, "recording_sessions", "id", [session_id])[0]
+            heard = read_by(connection, shape, "measurements", "recording_session_id", [session_id])
+            stations = sorted({row["websdr_station_id"] for row in heard if row["websdr_station_id"]})
+            sources = read_by(connection, shape, "known_sources", "id", [session["known_source_id"]])
+            return {
+                **session,
+                "num_measurements": len(heard),
+                "source": sources[0] if sources else None,
+                "measurements": sorted(heard, key=lambda row: (str(row["websdr_station_id"]), str(row["id"]))),
+                "stations": read_by(connection, shape, "websdr_stations", "id", stations),
+                "approval_events": read_events(connection, shape, session_id),
+            }
+
+    def list_stations(self) -> list[dict[str, Any]]:
+        """Return every station, by name."""
+        return self._list_table("websdr_stations")
+
+    def list_sources(self) -> list[dict[str, Any]]:
+        """Return every source, by name."""
+        return self._list_table("known_sources")
+
+    def decide(self, session_ids: Sequence[str], decision: ApprovalStatus, by: str, reason: str) -> int:
+        """Return how many sessions changed; each change is one new event, all of them in one transaction.
+
+        Rejecting an approved session withdraws it: the next snapshot no longer holds it.
+
+        Raises:
+            Refused: ``by`` or ``reason`` is blank.
+            NotFound: one of the sessions does not exist; nothing is decided.
+        """
+        decision = ApprovalStatus(decision)
+        by, reason = check_words(by, reason)
+        with self.database.writing() as connection:
+            known = read_standing(connection, self.database.shape)
+            wanted = list(dict.fromkeys(session_ids))
+            missing = [name for name in wanted if name not in known]
+            if missing:
+                raise NotFound(f"session {missing[0]}: found no session with this id ({len(missing)} of {len(wanted)})")
+            changed = [name for name in wanted if not stands(known[name], decision)]
+            now = read_clock()
+            event = {"decision": str(decision), "decided_by": by, "decided_at": now, "reason": reason}
+            append_events(connection, approval_events, [{"recording_session_id": name, **event} for name in changed])
+            for start in range(0, len(changed), _CHUNK):
+                chosen = recording_sessions.c.id.in_(changed[start : start + _CHUNK])
+                connection.execute(update(recording_sessions).where(chosen).values(approval_status=str(decision)))
+        return len(changed)
+
+    def list_approval_events(self, session_id: str | None = None) -> list[dict[str, Any]]:
+        """Return every decision, oldest first, of one session or of all; none in a database of the field."""
+        with self._reading() as (connection, shape):
+            return read_events(connection, shape, session_id)
+
+    def check_ledger(self) -> list[str]:
+        """Return what is wrong with the ledgers, one line a problem; empty: all is as it was written.
+
+        Found are: an event changed, taken out, put in or moved; a session's status or an alias that no event accounts
+        for.
+        """
+        with self._reading() as (connection, shape):
+            if shape.kind is not Kind.OURS:
+                return []
+            problems = check_chain(connection, approval_events) + check_promotions(connection)
+            for session_id, (status, last) in sorted(read_standing(connection, shape).items()):
+                if status != (last or str(ApprovalStatus.PENDING)):
+                    problems.append(
+                        f"session {session_id}: found approval_status {status}, expected {last or 'pending'} by "
+                        "approval_events"
+                    )
+        return problems
+
+    def compute_fingerprint(self, dataset: DatasetSpec) -> str:
+        """Return a digest of the approved set: sessions, their measurements, and the decision that approved each.
+
+        The order in which anything was added does not matter; an approval and a withdrawal each change it.
+        """
+        with self._reading() as (connection, shape):
+            sessions = shape.table("recording_sessions", "s")
+            status = shape.pick(sessions, "recording_sessions", "approval_status")
+            scope = [status == str(ApprovalStatus.APPROVED), *in_scope(shape, sessions, dataset)]
+            approved = read_approved_sessions(connection, shape, sessions, scope)
+            heard = shape.table("measurements", "m")
+            joined = heard.join(sessions, sessions.c.id == heard.c.recording_session_id)
+            query = select(shape.pick(heard, "measurements", "id")).select_from(joined).where(*scope)
+            measurements = sorted(str(row[0]) for row in connection.execute(query))
+        return compute_json_digest({"sessions": sorted(approved), "measurements": measurements})
+
+    def read_approved(self, dataset: DatasetSpec) -> ApprovedSnapshot:
+        """Return the trainable rows of approved sessions, and each row left out with its reason."""
+        with self._reading() as (connection, shape):
+            return read_snapshot(connection, shape, dataset)
+
+    def read_session(self, session_id: str) -> ApprovedSnapshot:
+        """Return the usable rows of one session, whatever its approval, and each row left out with its reason."""
+        with self._reading() as (connection, shape):
+            return read_one_session(connection, shape, session_id)
+
+    def read_session_rows(self, session_id: str) -> "pd.DataFrame":
+        """Return the usable rows of one session, whatever its approval."""
+        return self.read_session(session_id).rows
+
+    def _list_table(self, name: str) -> list[dict[str, Any]]:
+        with self._reading() as (connection, shape):
+            rows = read_table(connection, shape, name, shape.table(name, "t"), [])
+        return sorted(rows, key=lambda row: (str(row["name"]), str(row["id"])))
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[Connection, Shape]]:
+        with self.database.reading() as connection:
+            yield connection, self.database.shape

@@ -1,0 +1,133 @@
+"""Rows: what a database holds, as JSON values, whoever made it.
+
+Belongs here: reading tables and what stands about a session. Does not belong here: judging values (``row_rules``).
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, func, or_, select
+
+from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.errors import InvalidInput, NotFound
+from heimdall_assets.stores.database.schema import SCHEMA, metadata
+from heimdall_assets.stores.database.shape import Kind, Shape
+from heimdall_assets.stores.database.snapshots import latest_events, pick_session
+
+
+def read_table(
+    connection: Connection, shape: Shape, name: str, source: Any, conditions: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Return rows as JSON values: times as ISO 8601 text, attributes as dictionaries, absent columns as None."""
+    known = metadata.tables[f"{SCHEMA}.{name}"].columns.keys()
+    picked = [
+        (pick_session(shape, source, of) if name == "recording_sessions" else shape.pick(source, name, of)).label(of)
+        for of in known
+    ]
+    rows = connection.execute(select(*picked).select_from(source).where(*conditions))
+    return [_to_json(dict(row._mapping)) for row in rows]
+
+
+def _to_json(row: dict[str, Any]) -> dict[str, Any]:
+    row = {name: _to_plain(value) for name, value in row.items()}
+    if "attributes" in row:
+        with suppress(ValueError):  # a damaged one is shown as it lies
+            row["attributes"] = json.loads(row["attributes"] or "{}")
+    for name in ("is_active", "is_validated"):
+        if row.get(name) in (0, 1):
+            row[name] = bool(row[name])
+    for name in ("session_start", "session_end", "timestamp", "decided_at"):
+        if isinstance(row.get(name), str):
+            row[name] = _to_iso(row[name])
+    return row
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode("utf-8", "replace")
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _to_iso(text: str) -> str:
+    import pandas as pd
+
+    found = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
+    return text if pd.isna(found) else found.isoformat()
+
+
+def read_by(
+    connection: Connection, shape: Shape, name: str, column: str, values: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Return the rows of table ``name`` whose ``column`` is one of ``values``."""
+    source = shape.table(name, "t")
+    return read_table(connection, shape, name, source, [shape.pick(source, name, column).in_(list(values))])
+
+
+def read_events(connection: Connection, shape: Shape, session_id: str | None) -> list[dict[str, Any]]:
+    """Return every decision, oldest first, of one session or of all."""
+    if shape.kind is not Kind.OURS:
+        return []
+    events = shape.table("approval_events", "e")
+    conditions = [] if session_id is None else [events.c.recording_session_id == session_id]
+    rows = read_table(connection, shape, "approval_events", events, conditions)
+    return sorted(rows, key=lambda row: row["id"])
+
+
+def resolve_session(connection: Connection, shape: Shape, name: str) -> str:
+    """Return the id of the session with this id or name.
+
+    Raises:
+        NotFound: there is none.
+        InvalidInput: several sessions have this name.
+    """
+    sessions = shape.table("recording_sessions", "s")
+    identity = shape.pick(sessions, "recording_sessions", "id")
+    called = shape.pick(sessions, "recording_sessions", "session_name")
+    found = [row[0] for row in connection.execute(select(identity).where(or_(identity == name, called == name)))]
+    if not found:
+        raise NotFound(f"session {name:.140}: found no session with this id or name")
+    if len(found) > 1 and name not in found:
+        raise InvalidInput(f"session {name:.140}: found {len(found)} of this name, expected an id: {sorted(found)[:3]}")
+    return name if name in found else found[0]
+
+
+def count_measurements(connection: Connection, shape: Shape) -> dict[str, int]:
+    """Return session id -> number of its measurements."""
+    heard = shape.table("measurements", "m")
+    session = shape.pick(heard, "measurements", "recording_session_id")
+    counts = connection.execute(select(session, func.count()).group_by(session))
+    return {str(name): int(count) for name, count in counts}
+
+
+def read_standing(connection: Connection, shape: Shape) -> dict[str, tuple[str, str | None]]:
+    """Return session id -> (approval_status of its row, last decision of the ledger)."""
+    latest, events = latest_events(shape)
+    sessions = shape.table("recording_sessions", "s")
+    joined = sessions.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
+    joined = joined.outerjoin(events, events.c.id == latest.c.last_id)
+    query = select(sessions.c.id, sessions.c.approval_status, events.c.decision).select_from(joined)
+    return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+
+
+def stands(standing: tuple[str, str | None], decision: ApprovalStatus) -> bool:
+    """Return whether both the session's row and the ledger already say ``decision``."""
+    status, last = standing
+    return status == str(decision) and (last or str(ApprovalStatus.PENDING)) == str(decision)
+
+
+def read_approved_sessions(
+    connection: Connection, shape: Shape, sessions: Any, scope: Sequence[Any]
+) -> list[list[str]]:
+    """Return id, status, and number and signature of the approving event of each session in ``scope``."""
+    columns = [shape.pick(sessions, "recording_sessions", name) for name in ("id", "status")]
+    joined = sessions
+    if shape.kind is Kind.OURS:
+        latest, events = latest_events(shape)
+        joined = joined.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
+        joined = joined.outerjoin(events, events.c.id == latest.c.last_id)
+        columns += [events.c.id, events.c.digest]
+    rows = connection.execute(select(*columns).select_from(joined).where(*scope))
+    return [["" if value is None else str(value) for value in row] for row in rows]

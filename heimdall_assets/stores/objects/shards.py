@@ -1,0 +1,111 @@
+"""Shards: arrays of one shape (spectrograms, correlations) at rest in immutable files of tens of megabytes.
+
+Belongs here: packing and finding again, memory-mapped for training. Does not belong here: how they are computed
+(``signals``), what their indexes list beside (``features``, ``delay_index``).
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from heimdall_assets.manifests import NPY_MEDIA_TYPE
+from heimdall_assets.stores.objects.folder import ObjectStore
+from heimdall_assets.stores.objects.tables import read_index, write_index
+
+SHARD_BYTES = 64_000_000
+
+Places = dict[str, tuple[str, int]]
+"""Key of an array -> digest of its shard, and its row there."""
+
+
+class ShardPacker:
+    """Stores arrays as they come, a shard whenever one is full, so that memory holds one shard and no more."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._arrays: list[NDArray[Any]] = []
+        self._keys: list[str] = []
+        self._places: Places = {}
+        self.num_packed = 0
+
+    def add(self, key: str, array: NDArray[Any]) -> None:
+        """Take one array; all that one packer takes are of one shape and dtype.
+
+        Raises:
+            StorageError: a shard was full and could not be stored.
+        """
+        self._arrays.append(array)
+        self._keys.append(key)
+        self.num_packed += 1
+        if len(self._arrays) >= max(1, SHARD_BYTES // array.nbytes):
+            self._store()
+
+    def close(self) -> Places:
+        """Store what is left and return where everything lies."""
+        if self._arrays:
+            self._store()
+        return self._places
+
+    def _store(self) -> None:
+        digest = self._objects.put_bytes(encode_shard(self._arrays), NPY_MEDIA_TYPE).digest
+        self._places.update((key, (digest, row)) for row, key in enumerate(self._keys))
+        self._arrays, self._keys = [], []
+
+
+def encode_shard(arrays: Sequence[NDArray[Any]]) -> bytes:
+    """Return the one encoding of a shard: arrays of one shape and dtype one after the other, as ``.npy``."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack(arrays), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_places(objects: ObjectStore, name: str) -> Places:
+    """Return the places in index ``name`` whose shards are still there."""
+    index = read_index(objects, name)
+    if index is None:
+        return {}
+    index = index[find_present(objects, index["shard"])]
+    rows = zip(index["key"], index["shard"], index["row"], strict=True)
+    return {key: (str(shard), int(row)) for key, shard, row in rows}
+
+
+def find_present(objects: ObjectStore, shards: pd.Series) -> NDArray[np.bool_]:
+    """Return which of ``shards``, one a row, are still there."""
+    present = {shard: objects.exists(shard) for shard in shards.unique()}
+    return np.array([present[shard] for shard in shards], dtype=np.bool_)
+
+
+def write_places(objects: ObjectStore, name: str, places: Places) -> None:
+    """Let index ``name`` hold ``places`` and nothing else."""
+    stored = pd.DataFrame([(key, *place) for key, place in places.items()], columns=["key", "shard", "row"])
+    write_index(objects, name, stored)
+
+
+def load_rows(objects: ObjectStore, index: pd.DataFrame) -> tuple[pd.DataFrame | None, NDArray[Any] | None]:
+    """Return ``index`` with its rows renumbered, and the one array they count in: (F, ...), a row for each of its own.
+
+    Both are None where there is no row at all. A single shard that is used whole stays memory-mapped; otherwise
+    the rows are gathered.
+
+    Args:
+        objects: where the shards rest.
+        index: ``shard`` and ``row`` of each array, beside other columns.
+
+    Raises:
+        NotFound: a shard is gone.
+        CorruptObject: a shard is damaged.
+    """
+    if not len(index):
+        return None, None
+    shards = {
+        shard: np.load(objects.local_path(shard), mmap_mode="r", allow_pickle=False) for shard in set(index["shard"])
+    }
+    if len(shards) == 1 and len(index) == len(next(iter(shards.values()))):
+        return index, next(iter(shards.values()))
+    ordered = index.sort_values(["shard", "row"], ignore_index=True)
+    parts = [shards[str(shard)][group["row"].to_numpy()] for shard, group in ordered.groupby("shard", sort=True)]
+    return ordered.assign(row=np.arange(len(ordered), dtype=np.int64)), np.concatenate(parts)

@@ -1,0 +1,123 @@
+"""Tables as bytes: Parquet whose bytes depend on the rows alone; cumulative indexes; rows as plain records.
+
+Belongs here: the one way a data frame rests in the object store. Does not belong here: what its columns mean. pandas is
+loaded when a table is made or read, not when this module is: whoever only names tables does not wait for it.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from heimdall_assets.errors import CorruptObject, HeimdallError, InvalidTable
+from heimdall_assets.manifests import PARQUET_MEDIA_TYPE, Artifact
+from heimdall_assets.stores.objects.interface import ObjectStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DTYPES_KEY = b"heimdall.dtypes"
+
+
+def encode_table(table: "pd.DataFrame") -> bytes:
+    """Return ``table`` as Parquet: no index, fixed compression, no version, time or place of who made it.
+
+    Equal columns, dtypes and rows in equal order give equal bytes under one version of pyarrow.
+
+    Raises:
+        InvalidTable: a column's name is no string or its values have no common type.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns, dtypes = {}, {}
+    for name in table.columns:
+        if not isinstance(name, str) or not table.columns.is_unique:
+            raise InvalidTable(f"table column {name!r}: expected a name that is a string and used once")
+        dtypes[name] = str(table[name].dtype)
+        try:
+            columns[name] = pa.array(table[name], from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise InvalidTable(f"table column {name}: found values without a common type ({error})") from error
+    # Arrow's own note about pandas would hold library versions: only the dtypes are kept.
+    metadata = {_DTYPES_KEY: json.dumps(dtypes, sort_keys=True).encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table(columns).replace_schema_metadata(metadata),
+        sink,
+        compression="zstd",
+        compression_level=3,
+        version="2.6",
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def decode_table(data: bytes) -> "pd.DataFrame":
+    """Return the data frame that ``encode_table`` gave ``data`` for, dtypes included.
+
+    Raises:
+        CorruptObject: the bytes are no such table.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        arrow = pq.read_table(pa.BufferReader(data))
+        dtypes = json.loads((arrow.schema.metadata or {}).get(_DTYPES_KEY, b"{}"))
+        table = pd.DataFrame({name: arrow.column(name).to_pandas() for name in arrow.column_names})
+        for name, dtype in dtypes.items():
+            if str(table[name].dtype) != dtype:
+                table[name] = _restore(arrow.column(name), table[name], dtype)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptObject(
+            f"table: found {len(data)} bytes that are no table ({error!s:.200}), expected Parquet"
+        ) from error
+    return table
+
+
+def artifact_of_table(objects: ObjectStore, table: "pd.DataFrame") -> Artifact:
+    """Store ``table`` as Parquet and return where it rests."""
+    return objects.put_bytes(encode_table(table), PARQUET_MEDIA_TYPE)
+
+
+def load_table(objects: ObjectStore, artifact: Artifact) -> "pd.DataFrame":
+    """Return the table at rest behind ``artifact``."""
+    return decode_table(objects.read_bytes(artifact.digest))
+
+
+def read_index(objects: ObjectStore, name: str) -> "pd.DataFrame | None":
+    """Return the cumulative index behind reference ``name``, or None where there is none or it is damaged."""
+    try:
+        digest = objects.read_reference(name)
+        return None if digest is None else decode_table(objects.read_bytes(digest))
+    except HeimdallError:
+        return None
+
+
+def write_index(objects: ObjectStore, name: str, table: "pd.DataFrame") -> None:
+    """Store ``table`` and let reference ``name`` point at it.
+
+    Raises:
+        StorageError: it could not be stored; the index before still stands.
+    """
+    objects.write_reference(name, artifact_of_table(objects, table).digest)
+
+
+def list_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return each row as column -> value."""
+    return [{str(name): value for name, value in record.items()} for record in table.to_dict("records")]
+
+
+def nullable(value: Any) -> Any:
+    """Return one cell, None where it is missing."""
+    import pandas as pd
+
+    return None if pd.isna(value) else value
+
+
+def _restore(arrow: Any, column: "pd.Series", dtype: Any) -> "pd.Series":
+    import pandas as pd
+
+    if dtype[:1] in "IU":
+        # Through float64 a large integer beside a null would lose its last digits.
+        return pd.Series(arrow.to_pylist(), dtype=dtype)
+    return column.astype(dtype)

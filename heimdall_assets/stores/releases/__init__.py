@@ -1,0 +1,1 @@
+"""Releases at rest: one immutable folder a version, numbered by the database."""
