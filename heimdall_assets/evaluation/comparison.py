@@ -101,7 +101,8 @@ def _compute_medians(errors: NDArray[np.float64], counts: NDArray[np.int64]) -> 
     total = cumulative[:, -1]
     lower = np.argmax(cumulative > ((total - 1) // 2)[:, None], axis=1)
     upper = np.argmax(cumulative > (total // 2)[:, None], axis=1)
-    return 0.5 * (errors[order[lower]] + errors[order[upper]])
+    medians: NDArray[np.float64] = 0.5 * (errors[order[lower]] + errors[order[upper]])
+    return medians
 
 
 def _subtract(a: Any, b: Any) -> NDArray[np.float64]:

@@ -207,7 +207,8 @@ def _draw_distances(covariance_m2: NDArray[np.float64], seed: int) -> NDArray[np
     spread_north = np.sqrt(np.maximum(covariance_m2[:, 1] - slope**2, 0.0))
     east = spread_east[:, None] * first
     north = slope[:, None] * first + spread_north[:, None] * second
-    return np.hypot(east, north).ravel()
+    distance: NDArray[np.float64] = np.hypot(east, north)
+    return distance.ravel()
 
 
 def _tabulate(

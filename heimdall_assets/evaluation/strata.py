@@ -3,7 +3,7 @@
 Belongs here: which group a session belongs to. Does not belong here: the numbers of a group (``metrics``).
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def _sum_per_session(sessions: SessionSet, values: NDArray[np.float64]) -> NDArr
     return np.bincount(owner, weights=values, minlength=len(sessions)).astype(np.float64)
 
 
-def _bin(values: NDArray[np.float64], edges: list, labels: list[str], unknown: str) -> NDArray[np.str_]:
+def _bin(values: NDArray[np.float64], edges: Sequence[float], labels: list[str], unknown: str) -> NDArray[np.str_]:
     """Return the label of the bin of each value; edges belong to the bin above."""
     known = np.isfinite(values)
     index = np.digitize(np.where(known, values, 0.0), edges)

@@ -4,6 +4,7 @@ Legend of shapes: S sessions, R the most receivers of any of them; slots without
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def pad_sessions(sessions: SessionSet) -> PaddedSessions:
     column = np.arange(len(row)) - np.repeat(sessions.offsets[:-1] - sessions.offsets[0], counts)
     take = slice(int(sessions.offsets[0]), int(sessions.offsets[-1]))
 
-    def pad(values: NDArray, fill: float | bool | str) -> NDArray:
+    def pad(values: NDArray[Any], fill: float | bool | str) -> NDArray[Any]:
         out = np.full((num_sessions, width), fill, dtype=values.dtype)
         out[row, column] = values[take]
         return out
@@ -140,9 +141,11 @@ def compute_extent_m(east_m: FloatArray, north_m: FloatArray, mask: NDArray[np.b
     count = np.maximum(mask.sum(axis=1), 1)
 
     def mean(values: FloatArray) -> FloatArray:
-        return np.where(mask, values, 0.0).sum(axis=1) / count
+        found: FloatArray = np.where(mask, values, 0.0).sum(axis=1) / count
+        return found
 
     de, dn = east_m - mean(east_m)[:, None], north_m - mean(north_m)[:, None]
     see, snn, sen = mean(de * de), mean(dn * dn), mean(de * dn)
     half, middle = np.hypot(0.5 * (see - snn), sen), 0.5 * (see + snn)
-    return np.sqrt(np.stack([middle + half, np.maximum(middle - half, 0.0)], axis=1))
+    axes_m: FloatArray = np.sqrt(np.stack([middle + half, np.maximum(middle - half, 0.0)], axis=1))
+    return axes_m

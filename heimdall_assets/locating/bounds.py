@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from heimdall_assets.domain import SIGNAL_SPEED_M_S
-from heimdall_assets.locating.arrays import pad_sessions
+from heimdall_assets.locating.arrays import PaddedSessions, pad_sessions
 from heimdall_assets.locating.path_loss import PathLoss
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame
@@ -137,7 +137,7 @@ def compute_gdop(sessions: SessionSet) -> FloatArray:
     return np.where(known, np.sqrt(matrix[:, 0, 0] + matrix[:, 1, 1]), np.nan)
 
 
-def _view_from_source(sessions: SessionSet):
+def _view_from_source(sessions: SessionSet) -> tuple[FloatArray, NDArray[np.bool_], PaddedSessions]:
     """Return receivers (S, R, 3) in frames centred on the sources, which sources are known, and the padded sessions."""
     padded = pad_sessions(sessions)
     known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)
@@ -167,7 +167,8 @@ def _compute_centred_information(rows: FloatArray, weight: FloatArray) -> FloatA
     total = np.maximum(weight.sum(axis=-1), np.finfo(np.float64).tiny)
     share = weight / total[..., None]
     centred = rows - np.einsum("...r,...rk->...k", share, rows)[..., None, :]
-    return np.einsum("...r,...rj,...rk->...jk", weight, centred, centred)
+    information: FloatArray = np.einsum("...r,...rj,...rk->...jk", weight, centred, centred)
+    return information
 
 
 def invert_information(information: FloatArray) -> NDArray[np.float64]:

@@ -54,7 +54,7 @@ def locate_by_levels(
         longitude=np.concatenate([part.longitude for part in parts]),
         covariance_m2=np.concatenate([part.covariance_m2 for part in parts]),
         method="log_distance",
-        refused=np.concatenate([part.refused for part in parts]),  # type: ignore[arg-type]
+        refused=np.concatenate([part.refused for part in parts]),
     )
 
 

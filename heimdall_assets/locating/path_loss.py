@@ -113,7 +113,8 @@ class Levels:
         weighted = np.einsum("skr,sr->sk", residual, self.weight)
         square = np.einsum("skr,skr,sr->sk", residual, residual, self.weight)
         shrink = self.power_variance / (1.0 + self.power_variance * self.weight.sum(axis=1))
-        return square - np.square(weighted) * shrink[:, None]
+        misfit: FloatArray = square - np.square(weighted) * shrink[:, None]
+        return misfit
 
 
 def fit_level_model(reference: SessionSet) -> LevelModel:

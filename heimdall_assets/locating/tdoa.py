@@ -104,7 +104,7 @@ def _locate_all(sessions: SessionSet, reference: SessionSet | None, settings: _S
         else "tdoa_robust"
         if settings.robust
         else "tdoa_least_squares",
-        refused=np.concatenate([part.refused for part in parts]),  # type: ignore[arg-type]
+        refused=np.concatenate([part.refused for part in parts]),
     )
 
 
@@ -226,7 +226,9 @@ def _compute_bend(problem: DelayProblem, state: FloatArray, covariance: FloatArr
     information, gradient, _ = linearise(gaussian, sides, *compute_residuals(gaussian, sides))
     stiffness = np.einsum("si,skij,sj->sk", across, information, across)
     delta = np.clip(np.einsum("si,ski->sk", across, gradient) / stiffness, -length[:, None], length[:, None])
-    return (3.0 * np.square(delta).mean(axis=1))[:, None, None] * across[:, :, None] * across[:, None, :]
+    variance = 3.0 * np.square(delta).mean(axis=1)
+    spread: FloatArray = variance[:, None, None] * across[:, :, None] * across[:, None, :]
+    return spread
 
 
 def _compute_level_cost(
@@ -258,4 +260,5 @@ def _weigh_modes(modes: FloatArray, cost: FloatArray, information: FloatArray) -
     )
     log_weight = np.where((same & better).any(axis=2), -np.inf, log_weight)
     weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
-    return weight / weight.sum(axis=1, keepdims=True)
+    share: FloatArray = weight / weight.sum(axis=1, keepdims=True)
+    return share

@@ -176,7 +176,8 @@ def compute_spectrum(
 
 def to_time(spectrum: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Return the channel's samples over the grid's interval, complex64 (..., M)."""
-    return fft.ifft(fft.ifftshift(spectrum, axes=-1), axis=-1)
+    samples: NDArray[np.complex64] = fft.ifft(fft.ifftshift(spectrum, axes=-1), axis=-1)
+    return samples
 
 
 def align_recordings(
@@ -237,7 +238,8 @@ class _Peak:
 def _smooth_power(spectrum: NDArray[np.complex64], num: int) -> Floats:
     """Return mean power in ``num`` equal parts of the band."""
     usable = len(spectrum) // num * num
-    return np.square(np.abs(spectrum[:usable].astype(np.complex128))).reshape(num, -1).mean(axis=1)
+    power: Floats = np.square(np.abs(spectrum[:usable].astype(np.complex128))).reshape(num, -1).mean(axis=1)
+    return power
 
 
 def _estimate_clarity(spectrum: NDArray[np.complex64]) -> float:

@@ -43,7 +43,7 @@ def compute_chirp_transform(
     kernel[:num_out] = bend[:num_out].conj()
     kernel[size - num_in + 1 :] = bend[1:num_in][::-1].conj()
     folded = fft.ifft(fft.fft(weighted, overwrite_x=True) * fft.fft(kernel, overwrite_x=True), overwrite_x=True)
-    out = folded[:num_out] * bend[:num_out]
+    out: NDArray[np.complex64] = folded[:num_out] * bend[:num_out]
     if in_start != 0.0:
         out *= _turn(in_start * (out_start + out_step * index[:num_out]), sign)
     return out

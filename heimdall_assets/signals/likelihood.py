@@ -70,7 +70,8 @@ class SignalModel:
     @property
     def snr(self) -> Floats:
         """Signal over noise power of the whole band, float64 (R,)."""
-        return np.square(np.abs(self.gain)) * self.spectrum.sum() / self.noise.sum(axis=1)
+        ratio: Floats = np.square(np.abs(self.gain)) * self.spectrum.sum() / self.noise.sum(axis=1)
+        return ratio
 
 
 def fit_model(spectra: NDArray[np.complex64], smoothing: int, start: SignalModel | None = None) -> SignalModel:
@@ -182,11 +183,13 @@ def _find_shared(spectra: NDArray[np.complex64], smoothing: int, model: SignalMo
     crossed = np.square(np.abs(parts.sum(axis=0))) - np.square(np.abs(parts)).sum(axis=0)
     strength = model.strength
     variance = np.square(strength.sum(axis=0)) - np.square(strength).sum(axis=0)
-    return _smooth(crossed.astype(np.float64), smoothing) > SHARED_SIGMAS * np.sqrt(variance / smoothing)
+    sigma: Floats = np.sqrt(variance / smoothing)
+    return _smooth(crossed.astype(np.float64), smoothing) > SHARED_SIGMAS * sigma
 
 
 def _smooth(power: Floats, width: int) -> Floats:
-    return uniform_filter1d(power, min(width, power.shape[-1]), axis=-1, mode="nearest")
+    smooth: Floats = uniform_filter1d(power, min(width, power.shape[-1]), axis=-1, mode="nearest")
+    return smooth
 
 
 def _guess(spectra: NDArray[np.complex64], smoothing: int) -> SignalModel:

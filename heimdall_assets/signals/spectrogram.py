@@ -149,7 +149,8 @@ def _compute_weights(
     edges_hz = convert_mel_to_hz(np.linspace(convert_hz_to_mel(f_min_hz), convert_hz_to_mel(f_max_hz), num_mels + 2))
     left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
     rising, falling = (bin_hz - left) / (centre - left), (right - bin_hz) / (right - centre)
-    return np.maximum(0.0, np.minimum(rising, falling))
+    triangles: NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
+    return triangles
 
 
 @dataclass(frozen=True)
@@ -295,4 +296,5 @@ def _encode_db(mel_CMF: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.fl
 
 
 def _to_db(power: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
-    return np.clip(10.0 * np.log10(power + np.float32(SMALLEST_SHARE)), spec.floor_db, 0.0).astype(np.float32)
+    level_db: NDArray[np.float32] = 10.0 * np.log10(power + np.float32(SMALLEST_SHARE))
+    return np.clip(level_db, spec.floor_db, 0.0).astype(np.float32)

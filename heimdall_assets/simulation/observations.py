@@ -149,7 +149,8 @@ class _Draw:
 
     def normal(self, name: str, num: int) -> Floats:
         """Return float64 (S, num), standard normal."""
-        return ndtri(self.uniform(name, num))
+        drawn: Floats = ndtri(self.uniform(name, num))
+        return drawn
 
     def exponential(self, name: str, num: int) -> Floats:
         """Return float64 (S, num), exponential with mean 1."""

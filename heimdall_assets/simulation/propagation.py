@@ -60,7 +60,8 @@ def compute_two_ray_loss_db(
     # The difference of two nearly equal lengths, written without cancellation.
     detour = 4.0 * heights * height_m / (direct + reflected)
     field = np.abs(1.0 - direct / reflected * np.exp(-2j * math.pi * frequency_hz / SPEED_OF_LIGHT_M_S * detour))
-    return compute_free_space_loss_db(direct, frequency_hz) - 20.0 * np.log10(np.maximum(field, 1e-6))
+    interference_db: Floats = 20.0 * np.log10(np.maximum(field, 1e-6))
+    return compute_free_space_loss_db(direct, frequency_hz) - interference_db
 
 
 def compute_loss_db(distance_m: ArrayLike, spec: SimulationSpec) -> Floats:
@@ -107,14 +108,16 @@ class ShadowingField:
     def evaluate_db(self, source_en_m: Floats, receiver_en_m: Floats) -> Floats:
         """Return the shadowing from one source (2,) to receivers (R, 2), east and north in m: dB (R,)."""
         phase = source_en_m @ self.source_waves + receiver_en_m @ self.receiver_waves + self.phase
-        return self.sigma_db * math.sqrt(2.0 / NUM_WAVES) * np.cos(phase).sum(axis=-1)
+        shadowing_db: Floats = self.sigma_db * math.sqrt(2.0 / NUM_WAVES) * np.cos(phase).sum(axis=-1)
+        return shadowing_db
 
 
 def _draw_waves(generator: np.random.Generator) -> Floats:
     """Return wave vectors, rad / m, (2, NUM_WAVES), of a field with exponential covariance."""
     number = np.sqrt(1.0 / np.square(1.0 - generator.random(NUM_WAVES)) - 1.0) / SHADOWING_LENGTH_M
     azimuth = 2.0 * math.pi * generator.random(NUM_WAVES)
-    return number * np.stack([np.sin(azimuth), np.cos(azimuth)])
+    waves: Floats = number * np.stack([np.sin(azimuth), np.cos(azimuth)])
+    return waves
 
 
 @dataclass(frozen=True)

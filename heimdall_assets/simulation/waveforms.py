@@ -212,7 +212,8 @@ def _make_speech(generator: np.random.Generator, num: int, rate_hz: float) -> Fl
     # The splatter filter behind the limiter keeps its harmonics out of the channel; what overshoots is cut.
     smooth = fft.irfft(fft.rfft(limited) * _pass_band(frequency_hz), n=num)
     target = VOICE_RMS_SHARE * np.exp(0.08 * generator.standard_normal())
-    return np.clip(smooth * (target / np.sqrt(np.mean(np.square(smooth)))), -1.0, 1.0)
+    clipped: NDArray[np.float64] = np.clip(smooth * (target / np.sqrt(np.mean(np.square(smooth)))), -1.0, 1.0)
+    return clipped
 
 
 def _pass_band(frequency_hz: Floats) -> Floats:

@@ -75,7 +75,8 @@ _SPEC_HOMES = {
 
 
 def _find_spec(stores: Stores, model: Manifest, name: str) -> dict[str, Any]:
-    return read_parent(stores.objects, model, _SPEC_HOMES[name]).specs[name]
+    spec: dict[str, Any] = read_parent(stores.objects, model, _SPEC_HOMES[name]).specs[name]
+    return spec
 
 
 def read_session(stores: Stores, name: str) -> tuple[str, pd.DataFrame, list[str]]:
