@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    EVALUATION_METRICS,
+    MEASUREMENT_DATABASE,
+    MODEL_RELEASE,
+    ONNX_MODEL,
+)
 from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import name_result, read_parent, read_result
@@ -33,12 +40,14 @@ def plan_materialization(stores: Stores, chosen: Sequence[Spec]) -> list[Step]:
     found: dict[str, Manifest] = {}
     steps: list[Step] = []
     for kind, stage in STAGES.items():
+        if stage.is_decided:
+            continue
         missing = [parent for parent in stage.parents if parent not in found and parent in STAGES]
         if missing:
             steps.append(Step(kind, "compute", f"{', '.join(missing)} would be computed"))
             continue
         used = [specs.get(cls, cls()) for cls in stage.specs]
-        if kind == "approved_measurements":
+        if kind == APPROVED_MEASUREMENTS:
             parents, content = _read_outside(stores, specs)
         else:
             parents, content = {parent: found[parent].digest for parent in stage.parents}, None
@@ -55,7 +64,7 @@ def _read_outside(stores: Stores, specs: Mapping[type[Spec], Spec]) -> tuple[dic
     dataset = specs.get(DatasetSpec, DatasetSpec())
     assert isinstance(dataset, DatasetSpec)
     rows = stores.measurements.read_approved(dataset).rows
-    parents = {"measurement_database": stores.measurements.compute_fingerprint(dataset)}
+    parents = {MEASUREMENT_DATABASE: stores.measurements.compute_fingerprint(dataset)}
     return parents, {"rows": compute_digest(encode_table(rows))}
 
 
@@ -70,11 +79,11 @@ def _explain(
     """Return how the stage differs from that of the latest release."""
     if released is None:
         return "never computed; nothing is released yet"
-    if kind == "model_release":
+    if kind == MODEL_RELEASE:
         return "this model is not released yet"
-    if kind == "onnx_model":
+    if kind == ONNX_MODEL:
         before = released
-    elif kind == "evaluation_metrics":
+    elif kind == EVALUATION_METRICS:
         return "this checkpoint was not judged on this test split"
     else:
         before = read_parent(stores.objects, released, kind)
@@ -84,7 +93,7 @@ def _explain(
     for spec in used:
         reasons += _compare_fields(type(spec).__name__, before.specs.get(type(spec).__name__, {}), spec.dump())
     changed = [name for name, digest in parents.items() if before.parents.get(name) != digest]
-    if changed and kind == "approved_measurements":
+    if changed and kind == APPROVED_MEASUREMENTS:
         approved = len(stores.measurements.list_sessions(approval_status=ApprovalStatus.APPROVED))
         reasons.append(
             f"the approved set changed since the latest release: {before.summary['num_sessions']} sessions then, "

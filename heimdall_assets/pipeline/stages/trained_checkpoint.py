@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
 from heimdall_assets.pipeline.stages.datasets import load_sessions
@@ -43,16 +44,16 @@ def train_checkpoint(
     Raises:
         InvalidSetting: a split is empty.
     """
-    parents = {"train_split": train_split.digest, "val_split": val_split.digest}
+    parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest}
 
     def compute() -> Computed:
         from heimdall_assets.learning.fitting.training import fit_model
 
         train, val = load_sessions(objects, train_split), load_sessions(objects, val_split)
-        for name, sessions in (("train_split", train), ("val_split", val)):
+        for name, sessions in ((TRAIN_SPLIT, train), (VAL_SPLIT, val)):
             if not len(sessions):
                 raise InvalidSetting(f"{name}: found 0 sessions, expected at least 1; approve more sites")
-        folder = scratch / name_result("trained_checkpoint", parents, [model, training, augmentation]).removeprefix(
+        folder = scratch / name_result(TRAINED_CHECKPOINT, parents, [model, training, augmentation]).removeprefix(
             "results/"
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def train_checkpoint(
             "environment": fitted.settings["environment"],
         }
 
-    return find_or_compute(objects, "trained_checkpoint", parents, [model, training, augmentation], compute)
+    return find_or_compute(objects, TRAINED_CHECKPOINT, parents, [model, training, augmentation], compute)
 
 
 def describe_mix(sessions: SessionSet) -> dict[str, int]:
