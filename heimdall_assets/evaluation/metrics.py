@@ -88,6 +88,18 @@ def compute_metrics(residuals: Residuals, spec: EvaluationSpec) -> dict[str, Any
 
     Percentiles are over answered sessions; ``accuracy`` is the share of all sessions with truth, refused ones missed;
     coverage, likelihood and calibration are over sessions with a stated covariance, the label's error added to it.
+
+    Examples:
+        >>> from heimdall_assets.evaluation.residuals import compute_residuals
+        >>> from heimdall_assets.simulation.observations import simulate_observations
+        >>> from heimdall_assets.specs import SimulationSpec
+        >>> sessions = simulate_observations(SimulationSpec(), np.arange(4))
+        >>> exact = Predictions(
+        ...     sessions.source_latitude, sessions.source_longitude, np.full((4, 3), [1e4, 1e4, 0.0]), "oracle"
+        ... )
+        >>> figures = compute_metrics(compute_residuals(sessions, exact), EvaluationSpec())
+        >>> figures["median_m"], figures["accuracy"]["30"], figures["coverage_90"]
+        (0.0, 1.0, 1.0)
     """
     error = residuals.error_m[residuals.answered]
     metrics: dict[str, Any] = {

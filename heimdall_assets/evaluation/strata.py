@@ -30,7 +30,12 @@ _READING_ORDER = {label: index for index, label in enumerate([*_SNR_LABELS, *_GD
 
 
 def list_groups(labels: Iterable[str]) -> list[str]:
-    """Return the distinct labels, bins in the order of what they bin, names alphabetically."""
+    """Return the distinct labels, bins in the order of what they bin, names alphabetically.
+
+    Examples:
+        >>> list_groups(["10 to 20 dB", "below 0 dB", "0 to 10 dB", "below 0 dB"])
+        ['below 0 dB', '0 to 10 dB', '10 to 20 dB']
+    """
     return sorted(set(map(str, labels)), key=lambda label: (_READING_ORDER.get(label, len(_READING_ORDER)), label))
 
 

@@ -38,7 +38,13 @@ class Area:
     covariance_m2: FloatArray
 
     def information(self) -> FloatArray:
-        """Return the inverse covariance, float64 (S, 2, 2), 1/m^2."""
+        """Return the inverse covariance, float64 (S, 2, 2), 1/m^2.
+
+        Examples:
+            >>> area = Area(np.array([45.0]), np.array([7.0]), covariance_m2=np.array([[4.0, 16.0, 0.0]]))
+            >>> np.diag(area.information()[0]).tolist()
+            [0.25, 0.0625]
+        """
         see, snn, sen = self.covariance_m2.T
         matrix = np.stack([np.stack([snn, -sen], -1), np.stack([-sen, see], -1)], -2)
         inverse: FloatArray = matrix / (see * snn - sen * sen)[:, None, None]

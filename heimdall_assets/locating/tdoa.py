@@ -70,6 +70,19 @@ def locate_by_delays(
     Returns:
         Positions with covariance; sessions with fewer than three timed receivers, or with all of them at one point,
         are refused.
+
+    Examples:
+        Seven receivers, 30 dB, clocks without error: every source is found to within 300 m.
+
+        >>> from heimdall_assets.signals.geodesy import compute_distance_m
+        >>> from heimdall_assets.simulation.observations import simulate_observations
+        >>> from heimdall_assets.specs import SimulationSpec
+        >>> spec = SimulationSpec(snr_min_db=30.0, snr_max_db=30.0, clock_bias_s=0.0, clock_jitter_s=0.0)
+        >>> sessions = simulate_observations(spec, np.arange(20))
+        >>> found = locate_by_delays(sessions, robust=False)
+        >>> truth = (sessions.source_latitude, sessions.source_longitude)
+        >>> bool((compute_distance_m(found.latitude, found.longitude, *truth) < 300.0).all())
+        True
     """
     levels = LevelModel() if reference is None else fit_level_model(reference)
     settings = _Settings(robust, blocked, source_altitude_m, levels)

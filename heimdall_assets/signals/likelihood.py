@@ -156,6 +156,14 @@ def split_information(information: Floats, start: Floats) -> Floats:
     Args:
         information: a Laplacian, float64 (R, R).
         start: positive first weights, float64 (R,).
+
+    Examples:
+        Independent arrivals with weights 1, 2 and 4 next to an unknown common time:
+
+        >>> weight = np.array([1.0, 2.0, 4.0])
+        >>> information = np.diag(weight) - np.outer(weight, weight) / weight.sum()
+        >>> np.round(split_information(information, start=np.ones(3)), 2).tolist()
+        [1.0, 2.0, 4.0]
     """
     weights = start.copy()
     wanted = np.diagonal(information)

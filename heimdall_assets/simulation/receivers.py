@@ -173,6 +173,15 @@ def apply_receiver(
 
 
 def compute_noise_power(snr_db: float, signal_power: float, sample_rate_hz: float) -> float:
-    """Return the noise power per sample that gives ``snr_db`` in one channel beside a signal of ``signal_power``."""
+    """Return the noise power per sample that gives ``snr_db`` in one channel beside a signal of ``signal_power``.
+
+    Examples:
+        At 0 dB the noise in 12.5 kHz is as strong as the signal; a band twice as wide holds twice as much of it.
+
+        >>> compute_noise_power(0.0, signal_power=1.0, sample_rate_hz=12_500.0)
+        1.0
+        >>> round(compute_noise_power(20.0, signal_power=1.0, sample_rate_hz=25_000.0), 6)
+        0.02
+    """
     per_signal: float = 10.0 ** (-snr_db / 10.0)
     return signal_power * per_signal * sample_rate_hz / CHANNEL_HZ
