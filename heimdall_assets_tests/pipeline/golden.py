@@ -2,9 +2,10 @@
 
 Run as a program (``make golden``) it records anew, and refuses where a result changed while its version did not.
 
-Texts, counts and times are recorded exactly, by digest. Numbers are recorded as figures, for processors and thread
-counts differ in their last bits: of each array its norm and its projections on fixed random signs, which no change of
-any element leaves alone. Both are compared relative to the norm, to the precision that stands beside them.
+Texts, counts and times are recorded exactly, by digest. Numbers are recorded rounded, for processors and thread counts
+differ in their last bits: those of a JSON document one by one, of each array its norm and its projections on fixed
+random signs, which no change of any element leaves alone. They are compared to the precision that stands beside them,
+relative to the number or to the norm.
 
 The named constants of the code behind a stage are recorded too: most of them decide results that a small world does
 not reach.
@@ -19,6 +20,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,8 @@ FINE_PRECISION = 1e-5
 """Of what is not fitted."""
 
 NUM_PROJECTIONS = 3
-SCALE = 1e-3
-"""Numbers of one JSON document differ by decades: they are compared by asinh(x / SCALE), so each counts relatively."""
+SMALLEST = 0.1
+"""A number of a JSON document that is smaller is compared as one of this size: much that is nearly 0 is rounding."""
 
 UNSAID = ("environment", "shard", "row", "shards", "size_bytes", "parity")
 """What differs between machines, names bytes that differ in their last bits, or is the rounding itself."""
@@ -68,10 +70,12 @@ class Golden:
     Attributes:
         exact: part -> digest of its texts, counts and times.
         figures: name -> norm and projections of an array.
+        numbers: path -> number of a JSON document.
     """
 
     exact: dict[str, str] = field(default_factory=dict)
     figures: dict[str, list[float]] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
 
     def take_array(self, name: str, values: NDArray[Any]) -> None:
         """Note an array: its shape and where it is not finite exactly, the rest as figures."""
@@ -80,7 +84,7 @@ class Golden:
         flat = np.asarray(values, dtype=np.float64).ravel()
         finite = np.isfinite(flat)
         holes = np.where(finite, 0.0, flat)
-        self.exact[name] = compute_json_digest([list(values.shape), [str(value) for value in holes if value]])
+        self.exact[name] = digest_of([list(values.shape), [str(value) for value in holes if value]])
         kept = np.where(finite, flat, 0.0)
         self.figures[name] = [float(np.linalg.norm(kept)), *project(kept)]
 
@@ -92,13 +96,16 @@ class Golden:
             self.take_array(f"{name}.{column}", said[column].to_numpy())
         others = said.drop(columns=floats)
         texts = [[str(value) for value in row] for row in others.itertuples(index=False)]
-        self.exact[name] = compute_json_digest([list(map(str, table.dtypes.items())), texts])
+        self.exact[name] = digest_of([list(map(str, table.dtypes.items())), texts])
 
     def take_json(self, name: str, value: Any) -> None:
-        """Note a JSON value: keys, texts and counts exactly, its floats together as one array."""
-        numbers: list[float] = []
-        self.exact[f"{name}.texts"] = compute_json_digest(_part(value, numbers))
-        self.take_array(name, np.arcsinh(np.array(numbers) / SCALE))
+        """Note a JSON value: keys, texts and counts exactly, its floats one by one."""
+        self.exact[name] = digest_of(_part(value, name, self.numbers))
+
+
+def digest_of(value: Any) -> str:
+    """Return the beginning of the digest of a JSON value: enough to tell one from another."""
+    return compute_json_digest(value)[:16]
 
 
 def project(values: NDArray[np.float64]) -> Iterator[float]:
@@ -110,14 +117,14 @@ def project(values: NDArray[np.float64]) -> Iterator[float]:
         yield float(signs @ values)
 
 
-def _part(value: Any, numbers: list[float]) -> Any:
-    """Return ``value`` without its floats, which go into ``numbers``, and without what is not said."""
+def _part(value: Any, path: str, numbers: dict[str, float]) -> Any:
+    """Return ``value`` without its floats, which go into ``numbers`` by path, and without what is not said."""
     if isinstance(value, Mapping):
-        return {str(key): _part(value[key], numbers) for key in sorted(value) if key not in UNSAID}
+        return {str(key): _part(value[key], f"{path}.{key}", numbers) for key in sorted(value) if key not in UNSAID}
     if isinstance(value, list | tuple):
-        return [_part(item, numbers) for item in value]
+        return [_part(item, f"{path}.{place}", numbers) for place, item in enumerate(value)]
     if isinstance(value, float):
-        numbers.append(value)
+        numbers[path] = value
         return "number"
     if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
         return "digest"
@@ -135,7 +142,7 @@ def describe(stores: Stores, carried: Carried) -> dict[str, Golden]:
 
 def _describe_manifest(objects: ObjectStore, golden: Golden, manifest: Manifest, prefix: str) -> None:
     golden.take_json(f"{prefix}summary", manifest.summary)
-    golden.take_json(f"{prefix}specs", manifest.specs)
+    golden.exact[f"{prefix}specs"] = digest_of(manifest.specs)
     golden.take_json(f"{prefix}artifacts", {name: part.media_type for name, part in manifest.artifacts.items()})
     for name, artifact in manifest.artifacts.items():
         if artifact.media_type.endswith("parquet"):
@@ -202,7 +209,9 @@ def list_all_constants() -> Counter[str]:
     return list_constants(sorted(set().union(*map(list_reached, list_needed(MODEL_RELEASE)))))
 
 
-def _read_constants(path: Path) -> Iterator[str]:
+@cache
+def _read_constants(path: Path) -> tuple[str, ...]:
+    found = []
     for node in ast.parse(path.read_text()).body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             continue
@@ -210,14 +219,16 @@ def _read_constants(path: Path) -> Iterator[str]:
             continue
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             if any(isinstance(name, ast.Name) and name.id.isupper() for name in ast.walk(target)):
-                yield f"{ast.unparse(target)} = {ast.unparse(node.value)}"
+                found.append(f"{ast.unparse(target)} = {ast.unparse(node.value)}")
+    return tuple(found)
 
 
 def _is_number(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool)
 
 
-def list_reached(kind: str) -> set[str]:
+@cache
+def list_reached(kind: str) -> frozenset[str]:
     """Return the modules of the package that the stage's own module imports, however many steps on."""
     name = "splits" if kind in SPLIT_KINDS.values() else kind
     pending, reached = [f"heimdall_assets.pipeline.stages.{name}"], set()
@@ -232,7 +243,7 @@ def list_reached(kind: str) -> set[str]:
                 pending += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value:
                 pending.append(node.value.partition(":")[0])  # classes that are named, to be imported when asked for
-    return reached
+    return frozenset(reached)
 
 
 def _find_file(module: str) -> Path | None:
@@ -255,6 +266,7 @@ def record(kind: str, golden: Golden) -> dict[str, Any]:
         "precision": PRECISION.get(kind, FINE_PRECISION),
         "exact": golden.exact,
         "figures": golden.figures,
+        "numbers": golden.numbers,
     }
 
 
@@ -269,11 +281,21 @@ def compare(kind: str, recorded: Mapping[str, Any], golden: Golden) -> list[str]
     for name in sorted({*kept, *golden.exact}):
         if recorded["exact"].get(name) != golden.exact.get(name):
             lines.append(f"{kind} {name}: other texts, counts or shapes than recorded")
-    for name in sorted({*recorded["figures"]} & {*golden.figures}):
-        difference = measure_difference(recorded["figures"][name], golden.figures[name])
+    for name, difference in measure_differences(recorded, golden).items():
         if not difference <= recorded["precision"]:
-            lines.append(f"{kind} {name}: differs by {difference:.1e} of its norm, precision {recorded['precision']:g}")
+            lines.append(f"{kind} {name}: differs by {difference:.1e} of its size, precision {recorded['precision']:g}")
     return lines
+
+
+def measure_differences(recorded: Mapping[str, Any], golden: Golden) -> dict[str, float]:
+    """Return how far each figure and number that both have lies from what was recorded, relative to its size."""
+    found = {}
+    for name in sorted(recorded["figures"].keys() & golden.figures.keys()):
+        found[name] = measure_difference(recorded["figures"][name], golden.figures[name])
+    for name in sorted(recorded["numbers"].keys() & golden.numbers.keys()):
+        before, now = recorded["numbers"][name], golden.numbers[name]
+        found[name] = abs(before - now) / max(abs(before), abs(now), SMALLEST)
+    return found
 
 
 def measure_difference(recorded: list[float], found: list[float]) -> float:
@@ -344,6 +366,7 @@ def main() -> int:
         return 1
     for golden in goldens.values():
         golden.figures = {name: [round_figure(value) for value in values] for name, values in golden.figures.items()}
+        golden.numbers = {name: round_figure(value) for name, value in golden.numbers.items()}
     stages = {kind: record(kind, goldens[kind]) for kind in list_needed(MODEL_RELEASE)}
     recorded = {"constants": sorted(list_all_constants().elements()), "stages": stages}
     FILE.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")

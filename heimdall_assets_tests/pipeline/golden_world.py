@@ -184,15 +184,20 @@ def _build_measurement(
     return Measurement.model_validate({**levels.model_dump(), **iq})
 
 
-def open_world(folder: Path) -> Stores:
-    """Return the stores of a fresh home with the world in it."""
-    stores = open_stores(
+def open_stores_of(folder: Path) -> Stores:
+    """Return the stores of the home in ``folder``."""
+    return open_stores(
         database_url=f"sqlite:///{folder / 'heimdall.db'}",
         objects=str(folder / "objects"),
         recordings=str(folder / "recordings"),
         models=str(folder / "models"),
         scratch=str(folder / "scratch"),
     )
+
+
+def open_world(folder: Path) -> Stores:
+    """Return the stores of a fresh home with the world in it."""
+    stores = open_stores_of(folder)
     fill_world(stores)
     return stores
 
