@@ -112,6 +112,9 @@ def observe_sessions(
     Returns:
         The sessions; and ``features.REFUSED_COLUMNS``, where ``what`` may also be a whole recording.
     """
+    if rows["iq_data_location"].isna().all():  # levels alone: nothing to read, nothing that could be refused
+        nothing = pd.DataFrame(columns=list(REFUSED_COLUMNS)).astype(dict(REFUSED_COLUMNS))
+        return assemble_sessions(rows, None, None, None, timing), nothing
     checked = ingest_recordings(objects, rows, recordings, progress).table
     made = compute_features(objects, join_recordings(rows, checked), features, delays, progress)
     index, images = load_rows(objects, made.index)
