@@ -5,7 +5,6 @@ recorded. Where every stage agrees, the whole does; where one does not, it alone
 The manifests are those of the frozen provenance: neither Dagster nor the references of the store are asked.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from heimdall_assets.stores.objects.folder import open_object_store
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.overlay import RecomputingStore
 from heimdall_assets.stores.objects.tables import load_table
+from heimdall_assets.stores.scratch import lend_folder
 
 REMADE = [kind for kind in STAGES if kind not in ("approved_measurements", "model_release")]
 """The snapshot is where reproduction starts; a release carries its own version and date."""
@@ -84,9 +84,8 @@ def reproduce_release(
         if spec.pure_class() not in allowed:
             raise InvalidSetting(f"{spec.pure_class().__name__}: decides no stage that is made again")
     provenance = read_provenance(stores, version)
-    stores.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=stores.scratch) as folder:
-        remaking = _Remaking(stores.objects, provenance, chosen, Path(folder), progress)
+    with lend_folder(stores.scratch) as folder:
+        remaking = _Remaking(stores.objects, provenance, chosen, folder, progress)
         stages = list(remaking.run())
         restored = remaking.restore() if repair else []
         environment = _compare_environment(provenance["environment"], remaking.environment)
