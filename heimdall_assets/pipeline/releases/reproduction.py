@@ -12,6 +12,7 @@ from typing import Any
 
 from heimdall_assets.errors import HeimdallError, InvalidSetting
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest
+from heimdall_assets.pipeline.pretrained import read_recorded
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.releases.audit import read_provenance
 from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, compare_packed
@@ -199,6 +200,10 @@ class _Remaking:
                 before = recorded.specs.get(name, {}).get(part)
                 if before != value:
                     yield f"{name}.{part} {before!r} then, {value!r} now"
+        then, now = read_recorded(recorded), read_recorded(made)
+        for name in sorted({*then, *now}):
+            if then.get(name) != now.get(name):
+                yield f"{name}: SHA-256 {then.get(name, 'none')} then, {now.get(name, 'none')} now"
 
     def _compare_artifacts(self, kind: str, made: Manifest, aside: Sequence[str] = ()) -> Iterator[str]:
         recorded = self.recorded[kind].artifacts
