@@ -10,12 +10,13 @@ from heimdall_assets.defs.progress import Listener, listen
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.evaluation.table import compare_methods
+from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, MEASUREMENT_DATABASE, MODEL_RELEASE, ONNX_MODEL
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.places import Places, prepare_dagster_home
 from heimdall_assets.specs import DatasetSpec, Spec
 
-DATABASE_KEY = dg.AssetKey("measurement_database")
+DATABASE_KEY = dg.AssetKey(MEASUREMENT_DATABASE)
 
 
 Executed = dg.ExecuteInProcessResult | dg.JobExecutionResult
@@ -64,19 +65,19 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
         )
         for event in made
     }
-    metrics = load_metrics(stores.objects, manifests["evaluation_metrics"])
-    version = manifests["model_release"].summary["version"]
+    metrics = load_metrics(stores.objects, manifests[EVALUATION_METRICS])
+    version = manifests[MODEL_RELEASE].summary["version"]
     return {
         "run_id": result.run_id,
         "version": version,
         "folder": str(stores.releases.folder(version)),
-        "champion": manifests["champion_model"].summary["champion"],
-        "promotion": manifests["champion_model"].summary["decision"],
+        "champion": manifests[CHAMPION_MODEL].summary["champion"],
+        "promotion": manifests[CHAMPION_MODEL].summary["decision"],
         "num_sessions": metrics["num_sessions"],
         "comparison": compare_methods(metrics),
         "worse_than": metrics["worse_than"],
-        "onnx_bytes": manifests["onnx_model"].summary["size_bytes"],
-        "parity": manifests["onnx_model"].summary["parity"],
+        "onnx_bytes": manifests[ONNX_MODEL].summary["size_bytes"],
+        "parity": manifests[ONNX_MODEL].summary["parity"],
         # A promotion is no result that could be found again: it is decided anew each time.
         "computed": {
             name: values.get("num_computed", int(not values["reused"]))

@@ -8,24 +8,7 @@ from pydantic import ValidationError
 
 from heimdall_assets import specs
 from heimdall_assets.errors import InvalidSetting
-
-SETTABLE: dict[str, type[specs.Spec]] = {
-    cls.__name__: cls
-    for cls in (
-        specs.DatasetSpec,
-        specs.RecordingSpec,
-        specs.FeatureSpec,
-        specs.DelaySpec,
-        specs.SplitSpec,
-        specs.TimingSpec,
-        specs.ModelSpec,
-        specs.TrainingSpec,
-        specs.AugmentationSpec,
-        specs.EvaluationSpec,
-        specs.ExportSpec,
-        specs.PromotionSpec,
-    )
-}
+from heimdall_assets.pipeline.recipe import SPECS
 
 
 def read_settings(file: Path | None, assignments: tuple[str, ...]) -> list[specs.Spec]:
@@ -55,10 +38,10 @@ def build_spec(name: str, fields: dict[str, Any]) -> specs.Spec:
     Raises:
         InvalidSetting: an unknown spec or field, or a value out of its bounds.
     """
-    if name not in SETTABLE:
-        raise InvalidSetting(f"{name}: found no such spec, expected one of {', '.join(SETTABLE)}")
+    if name not in SPECS:
+        raise InvalidSetting(f"{name}: found no such spec, expected one of {', '.join(SPECS)}")
     try:
-        return SETTABLE[name](**fields)
+        return SPECS[name](**fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

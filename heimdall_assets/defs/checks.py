@@ -12,6 +12,18 @@ from numpy.typing import NDArray
 
 from heimdall_assets.defs.tables import preview
 from heimdall_assets.domain import APPROVED_COLUMNS
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    EVALUATION_METRICS,
+    IQ_FILES,
+    MODEL_RELEASE,
+    ONNX_MODEL,
+    SPECTROGRAM_FEATURES,
+    TEST_SPLIT,
+    TRAIN_SPLIT,
+    TRAINED_CHECKPOINT,
+    VAL_SPLIT,
+)
 from heimdall_assets.manifests import Artifact, Manifest
 from heimdall_assets.pipeline.drift import compare_with_release
 from heimdall_assets.specs import DelaySpec, FeatureSpec
@@ -29,7 +41,7 @@ LARGEST_CORRELATION = 1.001
 """Of normalised signals it is 1; the rest is rounding."""
 
 
-@dg.asset_check(asset="approved_measurements", blocking=True)
+@dg.asset_check(asset=APPROVED_MEASUREMENTS, blocking=True)
 def snapshot_follows_schema(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Every column of the contract is there with its type, and no measurement stands twice."""
     table = load_table(stores.objects, approved_measurements.artifacts["table"])
@@ -40,7 +52,7 @@ def snapshot_follows_schema(approved_measurements: Manifest, stores: StoresParam
     )
 
 
-@dg.asset_check(asset="approved_measurements", blocking=True)
+@dg.asset_check(asset=APPROVED_MEASUREMENTS, blocking=True)
 def snapshot_has_sessions(approved_measurements: Manifest) -> dg.AssetCheckResult:
     """There is a session to take."""
     found = approved_measurements.summary["num_sessions"]
@@ -51,7 +63,7 @@ def snapshot_has_sessions(approved_measurements: Manifest) -> dg.AssetCheckResul
     )
 
 
-@dg.asset_check(asset="approved_measurements", blocking=True)
+@dg.asset_check(asset=APPROVED_MEASUREMENTS, blocking=True)
 def positions_are_possible(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Every latitude, longitude and frequency is finite and in range."""
     table = load_table(stores.objects, approved_measurements.artifacts["table"])
@@ -66,7 +78,7 @@ def positions_are_possible(approved_measurements: Manifest, stores: StoresParam)
     return dg.AssetCheckResult(passed=not any(bad.values()), metadata=bad)
 
 
-@dg.asset_check(asset="approved_measurements")
+@dg.asset_check(asset=APPROVED_MEASUREMENTS)
 def few_rows_left_out(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Most rows of approved sessions can be used; the others are listed with their reason."""
     left_out = load_table(stores.objects, approved_measurements.artifacts["left_out"])
@@ -80,7 +92,7 @@ def few_rows_left_out(approved_measurements: Manifest, stores: StoresParam) -> d
     )
 
 
-@dg.asset_check(asset="approved_measurements")
+@dg.asset_check(asset=APPROVED_MEASUREMENTS)
 def snapshot_resembles_release(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Volume, frequency, level and SNR are distributed as in the data of the latest release."""
     table = load_table(stores.objects, approved_measurements.artifacts["table"])
@@ -93,7 +105,7 @@ def snapshot_resembles_release(approved_measurements: Manifest, stores: StoresPa
     )
 
 
-@dg.asset_check(asset="iq_files", blocking=True)
+@dg.asset_check(asset=IQ_FILES, blocking=True)
 def recordings_rest_whole(iq_files: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Every recording that features are computed from is in the object store."""
     table = load_table(stores.objects, iq_files.artifacts["table"])
@@ -102,7 +114,7 @@ def recordings_rest_whole(iq_files: Manifest, stores: StoresParam) -> dg.AssetCh
     return dg.AssetCheckResult(passed=not gone, metadata={"num_recordings": len(good), "missing": gone[:20]})
 
 
-@dg.asset_check(asset="iq_files")
+@dg.asset_check(asset=IQ_FILES)
 def recordings_are_usable(iq_files: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Recordings are present, whole, finite, not silent, not clipped and of the stated rate."""
     table = load_table(stores.objects, iq_files.artifacts["table"])
@@ -119,7 +131,7 @@ def recordings_are_usable(iq_files: Manifest, stores: StoresParam) -> dg.AssetCh
     )
 
 
-@dg.asset_check(asset="spectrogram_features", blocking=True)
+@dg.asset_check(asset=SPECTROGRAM_FEATURES, blocking=True)
 def features_are_finite(spectrogram_features: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Every shard has the shape of its spec, and no value is missing or out of its range (dB; correlation)."""
     artifacts, specs = spectrogram_features.artifacts, spectrogram_features.specs
@@ -143,7 +155,7 @@ def _load_shards(stores: Stores, table: Artifact) -> Iterator[tuple[str, NDArray
         yield shard, np.load(stores.objects.local_path(shard), mmap_mode="r", allow_pickle=False)
 
 
-@dg.asset_check(asset="spectrogram_features")
+@dg.asset_check(asset=SPECTROGRAM_FEATURES)
 def recordings_become_features(spectrogram_features: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Most usable recordings have a spectrogram: else the model quietly learns from delays and levels alone."""
     refused = load_table(stores.objects, spectrogram_features.artifacts["refused"])
@@ -158,9 +170,9 @@ def recordings_become_features(spectrogram_features: Manifest, stores: StoresPar
 
 
 @dg.asset_check(
-    asset="train_split",
+    asset=TRAIN_SPLIT,
     blocking=True,
-    additional_ins={"val_split": dg.AssetIn("val_split"), "test_split": dg.AssetIn("test_split")},
+    additional_ins={VAL_SPLIT: dg.AssetIn(VAL_SPLIT), TEST_SPLIT: dg.AssetIn(TEST_SPLIT)},
 )
 def splits_do_not_leak(
     train_split: Manifest, val_split: Manifest, test_split: Manifest, stores: StoresParam
@@ -180,7 +192,7 @@ def splits_do_not_leak(
     )
 
 
-@dg.asset_check(asset="trained_checkpoint", blocking=True)
+@dg.asset_check(asset=TRAINED_CHECKPOINT, blocking=True)
 def weights_are_finite(trained_checkpoint: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """No weight is NaN or infinite."""
     from safetensors.numpy import load
@@ -190,7 +202,7 @@ def weights_are_finite(trained_checkpoint: Manifest, stores: StoresParam) -> dg.
     return dg.AssetCheckResult(passed=not bad, metadata={"num_tensors": len(weights), "not_finite": bad[:20]})
 
 
-@dg.asset_check(asset="evaluation_metrics")
+@dg.asset_check(asset=EVALUATION_METRICS)
 def better_than_baselines(evaluation_metrics: Manifest) -> dg.AssetCheckResult:
     """The model's median error is no worse than that of any classical estimator; if it is, this names them."""
     worse = evaluation_metrics.summary["worse_than"]
@@ -199,14 +211,14 @@ def better_than_baselines(evaluation_metrics: Manifest) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset="onnx_model", blocking=True)
+@dg.asset_check(asset=ONNX_MODEL, blocking=True)
 def onnx_matches_pytorch(onnx_model: Manifest) -> dg.AssetCheckResult:
     """Every output of the ONNX file on the test split agrees with PyTorch within the stated tolerance."""
     parity = onnx_model.summary["parity"]
     return dg.AssetCheckResult(passed=bool(parity["passed"]), metadata={"parity": parity})
 
 
-@dg.asset_check(asset="model_release", blocking=True)
+@dg.asset_check(asset=MODEL_RELEASE, blocking=True)
 def release_is_whole(model_release: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Every file of the release is there, byte by byte as published."""
     problems = stores.releases.find_problems(model_release.summary["version"])

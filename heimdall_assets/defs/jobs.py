@@ -2,9 +2,12 @@
 
 import dagster as dg
 
-INGESTED = ("approved_measurements", "iq_files", "spectrogram_features")
-TRAINED = (*INGESTED, "train_split", "val_split", "test_split", "trained_checkpoint", "evaluation_metrics")
-RELEASED = (*TRAINED, "onnx_model", "model_release", "champion_model")
+from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, SPECTROGRAM_FEATURES
+from heimdall_assets.pipeline.recipe import list_needed
+
+INGESTED = list_needed(SPECTROGRAM_FEATURES)
+TRAINED = list_needed(EVALUATION_METRICS)
+RELEASED = list_needed(CHAMPION_MODEL)
 
 JOBS = [
     dg.define_asset_job(

@@ -10,6 +10,7 @@ from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.orphans import fail_orphans
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.errors import HeimdallError
+from heimdall_assets.kinds import MEASUREMENT_DATABASE
 from heimdall_assets.pipeline.retraining.baseline import Baseline, list_decisions, read_baseline
 from heimdall_assets.pipeline.retraining.policy import RetrainPlan, RunState, Watch, compare_approved, plan_retraining
 from heimdall_assets.specs import DatasetSpec, RetrainPolicy
@@ -135,7 +136,7 @@ def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores) -> dg.
         events = []
         if sight.database != seen.reported:
             tags = {"dagster/data_version": sight.database}
-            events.append(dg.AssetMaterialization("measurement_database", tags=tags))
+            events.append(dg.AssetMaterialization(MEASUREMENT_DATABASE, tags=tags))
             watch = replace(watch, reported=sight.database)
         for run_id in fail_orphans(context.instance):
             context.log.warning(f"run {run_id}: its process is gone, reported as failed")

@@ -5,6 +5,17 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets import specs
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    CHAMPION_MODEL,
+    EVALUATION_METRICS,
+    IQ_FILES,
+    ONNX_MODEL,
+    SPECTROGRAM_FEATURES,
+    SPLIT_KINDS,
+    TRAINED_CHECKPOINT,
+)
+from heimdall_assets.pipeline.recipe import find_kind
 
 
 class DatasetConfig(specs.DatasetSpec, dg.Config):
@@ -77,26 +88,41 @@ class PromotionConfig(specs.PromotionSpec, dg.Config):
     """When a challenger becomes champion."""
 
 
+SPLITS_OP = "splits"
+"""The one step that makes the three splits."""
+
+CONFIGS: dict[str, type[dg.Config]] = {
+    APPROVED_MEASUREMENTS: DatasetConfig,
+    IQ_FILES: RecordingConfig,
+    SPECTROGRAM_FEATURES: FeaturesConfig,
+    SPLITS_OP: SplitsConfig,
+    TRAINED_CHECKPOINT: CheckpointConfig,
+    EVALUATION_METRICS: EvaluationConfig,
+    ONNX_MODEL: ExportConfig,
+    CHAMPION_MODEL: PromotionConfig,
+}
+"""Step -> its configuration."""
+
+
 def build_run_config(chosen: list[specs.Spec]) -> dict[str, Any]:
     """Return Dagster run configuration that sets the given specs; every other keeps its defaults."""
-    places = {
-        "DatasetSpec": ("approved_measurements", None),
-        "RecordingSpec": ("iq_files", None),
-        "FeatureSpec": ("spectrogram_features", "features"),
-        "DelaySpec": ("spectrogram_features", "delays"),
-        "SplitSpec": ("splits", "split"),
-        "TimingSpec": ("splits", "timing"),
-        "ModelSpec": ("trained_checkpoint", "model"),
-        "TrainingSpec": ("trained_checkpoint", "training"),
-        "AugmentationSpec": ("trained_checkpoint", "augmentation"),
-        "EvaluationSpec": ("evaluation_metrics", None),
-        "ExportSpec": ("onnx_model", None),
-        "PromotionSpec": ("champion_model", None),
-    }
     ops: dict[str, Any] = {}
     for spec in chosen:
-        op, part = places[spec.pure_class().__name__]
+        kind = find_kind(type(spec))
+        op = SPLITS_OP if kind in SPLIT_KINDS.values() else kind
         config = ops.setdefault(op, {"config": {}})["config"]
+        part = _find_part(CONFIGS[op], spec.pure_class())
         fields = {name: value for name, value in spec.dump().items() if value is not None}
         config.update(fields if part is None else {part: fields})
     return {"ops": ops}
+
+
+def _find_part(config: type[dg.Config], spec: type[specs.Spec]) -> str | None:
+    """Return the field of ``config`` that holds ``spec``; None: it is that spec itself."""
+    if issubclass(config, spec):
+        return None
+    return next(
+        name
+        for name, field in config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, spec)
+    )

@@ -15,9 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting
+from heimdall_assets.kinds import SPLIT_KINDS
 from heimdall_assets.specs import SplitSpec
-
-SPLITS = ("train", "val", "test")
 
 MEAN_EARTH_RADIUS_M = 6_371_008.8
 """Mean radius of the WGS-84 ellipsoid. Source: Moritz, Geodetic Reference System 1980, R1 = (2a + b) / 3."""
@@ -123,7 +122,7 @@ def _read_flags(sessions: pd.DataFrame, column: str) -> NDArray[np.bool_]:
 
 
 def _check_whole(split: NDArray[np.str_], sites: NDArray[np.str_]) -> None:
-    counts = {name: int((split == name).sum()) for name in SPLITS}
+    counts = {name: int((split == name).sum()) for name in SPLIT_KINDS}
     if min(counts.values()) == 0:
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise InvalidInput(

@@ -6,6 +6,7 @@ Belongs here: one comparison a function, each yielding findings. Does not belong
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from heimdall_assets.kinds import EVALUATION_METRICS, ONNX_MODEL
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
 from heimdall_assets.lineage.frozen import freeze_table, index_rows, iterate_rows
 from heimdall_assets.lineage.provenance import APPROVAL_COLUMNS
@@ -65,8 +66,8 @@ def verify_record(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator
     """Yield what the ledger's row of the release says otherwise than its provenance."""
     manifests = provenance["model"]["manifests"]
     expected = {
-        "manifest": manifests.get("onnx_model"),
-        "evaluation": manifests.get("evaluation_metrics"),
+        "manifest": manifests.get(ONNX_MODEL),
+        "evaluation": manifests.get(EVALUATION_METRICS),
         "provenance": evidence.release["files"].get(PROVENANCE_FILE, {}).get("sha256"),
         "specs": provenance["specs"],
         **{name: value for name, value in provenance["metrics"].items() if isinstance(value, int | float)},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from heimdall_assets.errors import CorruptObject, Refused
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, EVALUATION_METRICS, IQ_FILES, SPLIT_KINDS
 from heimdall_assets.lineage.frozen import FrozenTable, freeze_rows, freeze_table, index_rows, iterate_rows
 from heimdall_assets.lineage.walk import OUTSIDE, Node, ReadBytes, list_parents, walk_manifests
 from heimdall_assets.manifests import Manifest, compute_json_digest
@@ -113,18 +114,18 @@ def freeze_tables(nodes: Sequence[Node], read_bytes: ReadBytes, decode_table: De
             raise CorruptObject(f"{kind} {found[0].digest}: found no artifact {name}, expected the table it stands for")
         return decode_table(read_bytes(found[0].manifest.artifacts[name].digest)) if found else None
 
-    approved = load("approved_measurements", "table")
+    approved = load(APPROVED_MEASUREMENTS, "table")
     if approved is None:
         raise Refused("approved_measurements: found none behind the model, expected one snapshot")
-    measurements = _join_recordings(approved, load("iq_files", "table"))
-    parts = [load(f"{split}_split", "table") for split in ("train", "val", "test")]
+    measurements = _join_recordings(approved, load(IQ_FILES, "table"))
+    parts = [load(kind, "table") for kind in SPLIT_KINDS.values()]
     splits = pd.concat([part for part in parts if part is not None], ignore_index=True) if any(
         part is not None for part in parts
     ) else pd.DataFrame({"session_id": pd.Series(dtype="string")})  # fmt: skip
     sessions = approved.drop_duplicates("session_id").merge(
         splits[[name for name in ("session_id", "split", "site") if name in splits]], on="session_id", how="left"
     )
-    left_out = load("approved_measurements", "left_out")
+    left_out = load(APPROVED_MEASUREMENTS, "left_out")
     return {
         "sessions": freeze_table(sessions, SESSION_COLUMNS),
         "sources": freeze_table(approved.drop_duplicates("source_id").sort_values("source_id"), SOURCE_COLUMNS),
@@ -224,7 +225,7 @@ def _join_recordings(approved: pd.DataFrame, recordings: pd.DataFrame | None) ->
 
 
 def _describe_database(nodes: Sequence[Node]) -> dict[str, Any]:
-    snapshot = next(node.manifest for node in nodes if node.manifest.kind == "approved_measurements")
+    snapshot = next(node.manifest for node in nodes if node.manifest.kind == APPROVED_MEASUREMENTS)
     return {
         "snapshot": snapshot.digest,
         "fingerprint": next((snapshot.parents[name] for name in OUTSIDE if name in snapshot.parents), None),
@@ -256,7 +257,7 @@ def _collect_environment(nodes: Sequence[Node]) -> dict[str, Any]:
 
 def _read_metrics(nodes: Sequence[Node], read_bytes: ReadBytes) -> dict[str, Any]:
     for node in nodes:
-        if node.manifest.kind == "evaluation_metrics" and "metrics.json" in node.manifest.artifacts:
+        if node.manifest.kind == EVALUATION_METRICS and "metrics.json" in node.manifest.artifacts:
             return json.loads(read_bytes(node.manifest.artifacts["metrics.json"].digest))
     return {}
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject
+from heimdall_assets.kinds import MEASUREMENT_DATABASE
 from heimdall_assets.manifests import Manifest
 
 ReadBytes = Callable[[str], bytes]
 """Digest -> verified bytes; raises a ``HeimdallError`` where there are none."""
 
-OUTSIDE = frozenset({"measurement_database"})
+OUTSIDE = frozenset({MEASUREMENT_DATABASE})
 """Parents whose version is a fingerprint of something outside, not the digest of a manifest."""
 
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.stores.home import Stores
@@ -24,7 +25,7 @@ def compare_with_release(stores: Stores, rows: "pd.DataFrame") -> dict[str, floa
     if not releases:
         return {}
     released = Manifest.decode(stores.objects.read_bytes(releases[-1]["manifest"]))
-    snapshot = read_parent(stores.objects, released, "approved_measurements")
+    snapshot = read_parent(stores.objects, released, APPROVED_MEASUREMENTS)
     before = load_table(stores.objects, snapshot.artifacts["table"])
     distances = {}
     for name in COLUMNS:

@@ -10,6 +10,14 @@ from typing import Any
 
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import MissingDependency
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    EVALUATION_METRICS,
+    MEASUREMENT_DATABASE,
+    MODEL_RELEASE,
+    ONNX_MODEL,
+    TRAINED_CHECKPOINT,
+)
 from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.pipeline.pretrained import read_pretrained, read_recorded, state_content
 from heimdall_assets.pipeline.recipe import STAGES
@@ -35,6 +43,8 @@ def plan_materialization(stores: Stores, chosen: Sequence[Spec]) -> list[Step]:
     found: dict[str, Manifest] = {}
     steps: list[Step] = []
     for kind, stage in STAGES.items():
+        if stage.is_decided:
+            continue
         missing = [parent for parent in stage.parents if parent not in found and parent in STAGES]
         if missing:
             steps.append(Step(kind, "compute", f"{', '.join(missing)} would be computed"))
@@ -58,7 +68,7 @@ def _read_inputs(
     stores: Stores, kind: str, found: Mapping[str, Manifest], used: Sequence[Spec]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return a stage's parents and the digests of its inputs that are no manifests; nothing is fetched."""
-    if kind == "approved_measurements":
+    if kind == APPROVED_MEASUREMENTS:
         return _read_outside(stores, used)
     parents = {parent: found[parent].digest for parent in STAGES[kind].parents}
     models = [spec for spec in used if isinstance(spec, ModelSpec)]
@@ -69,7 +79,7 @@ def _read_outside(stores: Stores, used: Sequence[Spec]) -> tuple[dict[str, str],
     (dataset,) = used
     assert isinstance(dataset, DatasetSpec)
     rows = stores.measurements.read_approved(dataset).rows
-    parents = {"measurement_database": stores.measurements.compute_fingerprint(dataset)}
+    parents = {MEASUREMENT_DATABASE: stores.measurements.compute_fingerprint(dataset)}
     return parents, {"rows": compute_digest(encode_table(rows))}
 
 
@@ -89,11 +99,11 @@ def _explain(
     """Return how the stage differs from that of the latest release."""
     if released is None:
         return "never computed; nothing is released yet"
-    if kind == "model_release":
+    if kind == MODEL_RELEASE:
         return "this model is not released yet"
-    if kind == "onnx_model":
+    if kind == ONNX_MODEL:
         before = released
-    elif kind == "evaluation_metrics":
+    elif kind == EVALUATION_METRICS:
         return "this checkpoint was not judged on this test split"
     else:
         before = read_parent(stores.objects, released, kind)
@@ -102,10 +112,10 @@ def _explain(
         reasons.append(f"code version {before.code_version} -> {STAGES[kind].code_version}")
     for spec in used:
         reasons += _compare_fields(type(spec).__name__, before.specs.get(type(spec).__name__, {}), spec.dump())
-    if kind == "trained_checkpoint" and read_recorded(before) != content:
+    if kind == TRAINED_CHECKPOINT and read_recorded(before) != content:
         reasons.append("other pretrained weights than the latest release's")
     changed = [name for name, digest in parents.items() if before.parents.get(name) != digest]
-    if changed and kind == "approved_measurements":
+    if changed and kind == APPROVED_MEASUREMENTS:
         approved = len(stores.measurements.list_sessions(approval_status=ApprovalStatus.APPROVED))
         reasons.append(
             f"the approved set changed since the latest release: {before.summary['num_sessions']} sessions then, "

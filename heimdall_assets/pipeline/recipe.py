@@ -1,12 +1,34 @@
-"""Stages: what each result of the graph is computed from, with which specs, by which version of its code.
+"""The recipe: what each result of the graph is computed from, with which specs, by which version of its code.
 
-One table, read by the assets, by the lookup of earlier results and by the plan of what would run.
+One table, read by the assets, by the lookup of earlier results, by the plan of what would run, by reproduction, by the
+checks and by the page. ``golden.json`` beside it records what each version gives on a fixed small world: a result that
+changes while its version does not fails the tests.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from heimdall_assets import specs
+from heimdall_assets.domain import APPROVED_COLUMNS
+from heimdall_assets.errors import NotFound
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    CHAMPION_MODEL,
+    EVALUATION_METRICS,
+    IQ_FILES,
+    MEASUREMENT_DATABASE,
+    MODEL_RELEASE,
+    ONNX_MODEL,
+    SPECTROGRAM_FEATURES,
+    TEST_SPLIT,
+    TRAIN_SPLIT,
+    TRAINED_CHECKPOINT,
+    VAL_SPLIT,
+)
 from heimdall_assets.specs import Spec
+
+Columns = Mapping[str, str]
+"""Column -> pandas dtype."""
 
 
 @dataclass(frozen=True)
@@ -14,30 +36,131 @@ class Stage:
     """One kind of result.
 
     Attributes:
-        code_version: raised by hand when the same inputs and specs give another result.
+        code_version: raised by hand when the same inputs and specs give another result; part of the cache key of the
+            result and of every index that the stage keeps (``name_index``).
         parents: kinds it is computed from.
         specs: every number that decides it.
+        columns: its tables, artifact -> columns.
+        is_decided: it is a decision of the moment, made anew each time and never found again.
     """
 
     code_version: str
     parents: tuple[str, ...]
     specs: tuple[type[Spec], ...] = ()
+    columns: Mapping[str, Columns] = field(default_factory=dict)
+    is_decided: bool = False
 
 
-_SPLIT = Stage("1", ("spectrogram_features",), (specs.SplitSpec, specs.TimingSpec))
+_SPLIT = Stage(
+    "1",
+    (SPECTROGRAM_FEATURES,),
+    (specs.SplitSpec, specs.TimingSpec),
+    {"table": {"session_id": "string", "site": "string", "split": "string"}},
+)
 
 STAGES: dict[str, Stage] = {
-    "approved_measurements": Stage("1", ("measurement_database",), (specs.DatasetSpec,)),
-    "iq_files": Stage("2", ("approved_measurements",), (specs.RecordingSpec,)),
-    "spectrogram_features": Stage("3", ("iq_files",), (specs.FeatureSpec, specs.DelaySpec)),
-    "train_split": _SPLIT,
-    "val_split": _SPLIT,
-    "test_split": _SPLIT,
-    "trained_checkpoint": Stage(
-        "3", ("train_split", "val_split"), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
+    APPROVED_MEASUREMENTS: Stage(
+        "1",
+        (MEASUREMENT_DATABASE,),
+        (specs.DatasetSpec,),
+        {
+            "table": APPROVED_COLUMNS,
+            "left_out": {"measurement_id": "string", "session_id": "string", "reason": "string"},
+        },
     ),
-    "evaluation_metrics": Stage("2", ("trained_checkpoint", "test_split"), (specs.EvaluationSpec,)),
-    "onnx_model": Stage("2", ("trained_checkpoint", "test_split"), (specs.ExportSpec,)),
-    "model_release": Stage("1", ("onnx_model", "evaluation_metrics")),
+    IQ_FILES: Stage(
+        "2",
+        (APPROVED_MEASUREMENTS,),
+        (specs.RecordingSpec,),
+        {
+            "table": {
+                "measurement_id": "string",
+                "session_id": "string",
+                "status": "string",  # ok | refused | unread
+                "reason": "string",
+                "digest": "string",
+                "media_format": "string",
+                "sample_rate_hz": "float64",
+                "num_samples": "Int64",
+                "start_unix_ns": "Int64",
+                "timing_sigma_s": "float64",
+                "duration_s": "float64",
+                "level_dbfs": "float64",
+                "clipped_fraction": "float64",
+            }
+        },
+    ),
+    SPECTROGRAM_FEATURES: Stage(
+        "4",
+        (IQ_FILES,),
+        (specs.FeatureSpec, specs.DelaySpec),
+        {
+            "index": {"measurement_id": "string", "key": "string", "shard": "string", "row": "int64"},
+            "arrivals": {
+                "measurement_id": "string",
+                "session_id": "string",
+                "key": "string",
+                "arrival_s": "float64",
+                "arrival_sigma_s": "float64",
+                "coherence": "float64",
+                "reason": "string",  # why there is no arrival; null: there is one
+            },
+            "pairs": {
+                "session_id": "string",
+                "key": "string",  # of the session's delays
+                "first": "string",  # measurement, as is the second
+                "second": "string",
+                "coherence": "float64",
+                "curvature": "float64",  # 1/s^2
+                "lag_step_s": "float64",
+                "shard": "string",  # where its correlation lies, complex64 (num_lags,)
+                "row": "int64",
+            },
+            "refused": {"measurement_id": "string", "session_id": "string", "what": "string", "reason": "string"},
+        },
+    ),
+    TRAIN_SPLIT: _SPLIT,
+    VAL_SPLIT: _SPLIT,
+    TEST_SPLIT: _SPLIT,
+    TRAINED_CHECKPOINT: Stage(
+        "3", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
+    ),
+    EVALUATION_METRICS: Stage("2", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
+    ONNX_MODEL: Stage("2", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
+    MODEL_RELEASE: Stage("1", (ONNX_MODEL, EVALUATION_METRICS)),
+    CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }
 """In the order in which they are computed."""
+
+
+SPECS: dict[str, type[Spec]] = {cls.__name__: cls for stage in STAGES.values() for cls in stage.specs}
+"""Every spec that decides a result, by name."""
+
+
+def list_needed(kind: str) -> list[str]:
+    """Return the kinds that ``kind`` is computed from, however many steps back, and itself, in order."""
+    needed = {kind}
+    for name in reversed(STAGES):
+        if name in needed:
+            needed.update(STAGES[name].parents)
+    return [name for name in STAGES if name in needed]
+
+
+def find_kind(spec: type[Spec]) -> str:
+    """Return the kind of result that a spec decides; of the three splits, which are one decision, the first.
+
+    Raises:
+        NotFound: it decides none.
+    """
+    for kind, stage in STAGES.items():
+        if spec.pure_class() in stage.specs:
+            return kind
+    raise NotFound(f"{spec.pure_class().__name__}: decides no stage of the pipeline")
+
+
+def name_index(kind: str, part: str, spec: Spec) -> str:
+    """Return the reference of a cumulative index that a stage keeps: what of it is known under one spec.
+
+    It holds the stage's code version, so that whoever raises that recomputes all of it.
+    """
+    return f"{part}/{spec.digest()}-{STAGES[kind].code_version}"

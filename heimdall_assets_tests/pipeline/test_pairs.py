@@ -5,14 +5,16 @@ import pandas as pd
 import pytest
 
 from heimdall_assets.errors import StorageError
+from heimdall_assets.kinds import SPECTROGRAM_FEATURES
 from heimdall_assets.manifests import NPY_MEDIA_TYPE
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.prediction.observation import observe_sessions
+from heimdall_assets.pipeline.recipe import name_index
 from heimdall_assets.pipeline.releases.comparison import PACKED, compare_packed
 from heimdall_assets.pipeline.releases.reproduction import _Remaking
 from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
 from heimdall_assets.pipeline.stages.datasets import join_recordings
-from heimdall_assets.pipeline.stages.delay_index import ARRIVAL_VERSION, PAIR_COLUMNS
+from heimdall_assets.pipeline.stages.delay_index import PAIR_COLUMNS
 from heimdall_assets.pipeline.stages.features import Features, compute_features
 from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 from heimdall_assets.pipeline.stages.recordings import ingest_recordings
@@ -28,7 +30,7 @@ from heimdall_assets_tests.homes import ignore, make_places
 SIMULATION = SimulationSpec(min_receivers=3, max_receivers=3, snr_min_db=20.0, snr_max_db=30.0, duration_s=0.8)
 SPECS = FeatureSpec(), DelaySpec()
 NAMES = ["session_id", "first", "second"]
-REFERENCES = [f"{kind}/{DelaySpec().digest()}-{ARRIVAL_VERSION}" for kind in ("pairs", "delays")]
+REFERENCES = [name_index(SPECTROGRAM_FEATURES, part, DelaySpec()) for part in ("pairs", "delays")]
 SPECTROGRAMS, PAIRS = PACKED
 
 

@@ -6,11 +6,12 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import DatasetConfig
 from heimdall_assets.defs.tables import preview
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, MEASUREMENT_DATABASE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
 
 measurement_database = dg.AssetSpec(
-    "measurement_database",
+    MEASUREMENT_DATABASE,
     group_name="measurements",
     description="The database of stations, sources, sessions and approvals. Its version is a fingerprint of the "
     "approved set, reported when that set changes.",
@@ -24,7 +25,7 @@ measurement_database = dg.AssetSpec(
     group_name="measurements",
     kinds={"pandas", "parquet"},
     owners=["team:heimdall"],
-    code_version=STAGES["approved_measurements"].code_version,
+    code_version=STAGES[APPROVED_MEASUREMENTS].code_version,
 )
 def approved_measurements(
     context: dg.AssetExecutionContext, config: DatasetConfig, stores: dg.ResourceParam[Stores]
@@ -35,14 +36,14 @@ def approved_measurements(
     """
     from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
 
-    progress = report_to(context, "approved_measurements")
+    progress = report_to(context, APPROVED_MEASUREMENTS)
     progress("snapshot taken", 0, 1)
     result, snapshot = take_snapshot(stores, config.pure())
     progress("snapshot taken", 1, 1)
     return materialize(
         result,
         {
-            "database_fingerprint": result.manifest.parents["measurement_database"],
+            "database_fingerprint": result.manifest.parents[MEASUREMENT_DATABASE],
             "sessions_by_campaign": result.manifest.summary["sessions_by_campaign"],
             "first_rows": preview(snapshot.rows),
             "left_out": preview(snapshot.left_out),

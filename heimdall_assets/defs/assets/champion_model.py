@@ -4,11 +4,15 @@ import dagster as dg
 
 from heimdall_assets.defs.settings import PromotionConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.kinds import CHAMPION_MODEL, MODEL_RELEASE
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
 
 
-@dg.asset(group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version="1")
+@dg.asset(
+    group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version=STAGES[CHAMPION_MODEL].code_version
+)
 def champion_model(
     context: dg.AssetExecutionContext,
     config: PromotionConfig,
@@ -27,9 +31,9 @@ def champion_model(
     champion = aliases[CHAMPION]
     tracking.tell(context, "mirror aliases", lambda store: store.mirror_aliases(stores.objects, aliases))
     manifest = Manifest(
-        kind="champion_model",
-        code_version="1",
-        parents={"model_release": model_release.digest},
+        kind=CHAMPION_MODEL,
+        code_version=STAGES[CHAMPION_MODEL].code_version,
+        parents={MODEL_RELEASE: model_release.digest},
         specs={"PromotionSpec": config.dump()},
         summary={"champion": champion, "decision": decision.dump()},
     )

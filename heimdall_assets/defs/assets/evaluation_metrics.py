@@ -7,6 +7,7 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import EvaluationConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.kinds import EVALUATION_METRICS
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.experiments import find_run
@@ -17,7 +18,7 @@ from heimdall_assets.stores.home import Stores
     group_name="training",
     kinds={"scipy"},
     owners=["team:heimdall"],
-    code_version=STAGES["evaluation_metrics"].code_version,
+    code_version=STAGES[EVALUATION_METRICS].code_version,
 )
 def evaluation_metrics(
     context: dg.AssetExecutionContext,
@@ -30,7 +31,7 @@ def evaluation_metrics(
     """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""
     from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint, load_metrics
 
-    progress, count = report_to(context, "evaluation_metrics"), test_split.summary["num_sessions"]
+    progress, count = report_to(context, EVALUATION_METRICS), test_split.summary["num_sessions"]
     progress("sessions judged", 0, count)
     result = judge_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
     progress("sessions judged", count, count)

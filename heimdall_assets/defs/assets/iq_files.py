@@ -6,6 +6,7 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import RecordingConfig
 from heimdall_assets.defs.tables import preview
+from heimdall_assets.kinds import IQ_FILES
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
@@ -13,7 +14,7 @@ from heimdall_assets.stores.objects.tables import load_table
 
 
 @dg.asset(
-    group_name="measurements", kinds={"numpy"}, owners=["team:heimdall"], code_version=STAGES["iq_files"].code_version
+    group_name="measurements", kinds={"numpy"}, owners=["team:heimdall"], code_version=STAGES[IQ_FILES].code_version
 )
 def iq_files(
     context: dg.AssetExecutionContext,
@@ -27,7 +28,7 @@ def iq_files(
     """
     from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 
-    made = pin_recordings(stores.objects, approved_measurements, config.pure(), report_to(context, "iq_files"))
+    made = pin_recordings(stores.objects, approved_measurements, config.pure(), report_to(context, IQ_FILES))
     table = load_table(stores.objects, made.result.manifest.artifacts["table"])
     refused = table.loc[table["status"] != "ok", ["measurement_id", "session_id", "reason"]]
     return materialize(

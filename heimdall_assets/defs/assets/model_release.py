@@ -7,6 +7,7 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.kinds import MODEL_RELEASE, TRAINED_CHECKPOINT
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
@@ -18,7 +19,7 @@ from heimdall_assets.stores.home import Stores
     group_name="release",
     kinds={"onnx", "markdown"},
     owners=["team:heimdall"],
-    code_version=STAGES["model_release"].code_version,
+    code_version=STAGES[MODEL_RELEASE].code_version,
 )
 def model_release(
     context: dg.AssetExecutionContext,
@@ -34,7 +35,7 @@ def model_release(
     """
     from heimdall_assets.pipeline.stages.model_release import release_model
 
-    progress = report_to(context, "model_release")
+    progress = report_to(context, MODEL_RELEASE)
     progress("model released", 0, 1)
     nodes = walk_manifests([onnx_model.digest, evaluation_metrics.digest], stores.objects.read_bytes)
     result = release_model(
@@ -47,7 +48,7 @@ def model_release(
     progress("model released", 1, 1)
     version = result.manifest.summary["version"]
     if not result.reused:
-        run_id = find_run(stores.objects, onnx_model.parents["trained_checkpoint"])
+        run_id = find_run(stores.objects, onnx_model.parents[TRAINED_CHECKPOINT])
         folder = stores.releases.folder(version)
         tracking.tell(
             context,

@@ -5,14 +5,13 @@ import dagster as dg
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import ExportConfig
+from heimdall_assets.kinds import ONNX_MODEL
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
 
 
-@dg.asset(
-    group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version=STAGES["onnx_model"].code_version
-)
+@dg.asset(group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version=STAGES[ONNX_MODEL].code_version)
 def onnx_model(
     context: dg.AssetExecutionContext,
     config: ExportConfig,
@@ -23,7 +22,7 @@ def onnx_model(
     """One ONNX file with the statistics, units and specs inside, compared element by element with PyTorch."""
     from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 
-    progress = report_to(context, "onnx_model")
+    progress = report_to(context, ONNX_MODEL)
     progress("model exported", 0, 1)
     result = export_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
     progress("model exported", 1, 1)

@@ -6,6 +6,7 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import FeaturesConfig
 from heimdall_assets.defs.tables import preview
+from heimdall_assets.kinds import SPECTROGRAM_FEATURES
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
@@ -16,7 +17,7 @@ from heimdall_assets.stores.objects.tables import load_table
     group_name="features",
     kinds={"numpy", "scipy"},
     owners=["team:heimdall"],
-    code_version=STAGES["spectrogram_features"].code_version,
+    code_version=STAGES[SPECTROGRAM_FEATURES].code_version,
 )
 def spectrogram_features(
     context: dg.AssetExecutionContext,
@@ -36,7 +37,7 @@ def spectrogram_features(
         iq_files,
         config.features.pure(),
         config.delays.pure(),
-        report_to(context, "spectrogram_features"),
+        report_to(context, SPECTROGRAM_FEATURES),
     )
     artifacts = made.result.manifest.artifacts
     tables = {name: preview(load_table(stores.objects, artifacts[name])) for name in ("arrivals", "pairs", "refused")}

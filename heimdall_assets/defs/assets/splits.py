@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import dagster as dg
 
 from heimdall_assets.defs.results import materialize
-from heimdall_assets.defs.settings import SplitsConfig
+from heimdall_assets.defs.settings import SPLITS_OP, SplitsConfig
 from heimdall_assets.defs.tables import preview
+from heimdall_assets.kinds import SPLIT_KINDS, TRAIN_SPLIT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
@@ -14,14 +15,14 @@ from heimdall_assets.stores.objects.tables import load_table
 
 
 @dg.multi_asset(
-    name="splits",
+    name=SPLITS_OP,
     outs={
-        f"{name}_split": dg.AssetOut(
+        SPLIT_KINDS[name]: dg.AssetOut(
             group_name="dataset",
             description=description,
             kinds={"parquet"},
             owners=["team:heimdall"],
-            code_version=STAGES["train_split"].code_version,
+            code_version=STAGES[TRAIN_SPLIT].code_version,
         )
         for name, description in {
             "train": "Sessions that the model is fitted on. Sites, not rows, are assigned, by a keyed hash.",
@@ -37,6 +38,6 @@ def splits(
     from heimdall_assets.pipeline.stages.splits import split_sessions
 
     made = split_sessions(stores.objects, spectrogram_features, config.split.pure(), config.timing.pure())
-    for name, result in made.items():
+    for kind, result in made.items():
         sessions = preview(load_table(stores.objects, result.manifest.artifacts["table"]))
-        yield materialize(result, {"sessions": sessions}, asset_key=f"{name}_split")
+        yield materialize(result, {"sessions": sessions}, asset_key=kind)

@@ -10,6 +10,7 @@ from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.errors import HeimdallError, StorageError
+from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
@@ -19,7 +20,7 @@ from heimdall_assets.stores.home import Stores
     group_name="training",
     kinds={"pytorch", "lightning"},
     owners=["team:heimdall"],
-    code_version=STAGES["trained_checkpoint"].code_version,
+    code_version=STAGES[TRAINED_CHECKPOINT].code_version,
     pool=GPU_POOL,
     op_tags=build_gpu_tags(),
     # A training that was killed, or that a disk failed, goes on from its last epoch. What the data or the settings
@@ -40,7 +41,7 @@ def trained_checkpoint(
     """
     from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
 
-    progress = report_to(context, "trained_checkpoint")
+    progress = report_to(context, TRAINED_CHECKPOINT)
     total = config.training.max_epochs
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
     params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
@@ -57,7 +58,7 @@ def trained_checkpoint(
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             progress("epochs trained", epoch + 1, total)
             tracked.log_epoch(epoch, metrics)
-            context.log_event(dg.AssetObservation(asset_key="trained_checkpoint", metadata={"epoch": epoch, **metrics}))
+            context.log_event(dg.AssetObservation(asset_key=TRAINED_CHECKPOINT, metadata={"epoch": epoch, **metrics}))
 
         try:
             result = train_checkpoint(

@@ -9,6 +9,7 @@ import pandas as pd
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.assembly import assemble_sessions
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import find_kind
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import join_recordings
 from heimdall_assets.pipeline.stages.features import REFUSED_COLUMNS, compute_features
@@ -38,7 +39,7 @@ def observe_stored(
     """
 
     def fields(spec: type[Spec]) -> dict[str, Any]:
-        return {} if model is None else _find_spec(stores, model, spec.__name__)
+        return {} if model is None else _find_fields(stores, model, spec)
 
     return observe_sessions(
         stores.objects,
@@ -66,16 +67,8 @@ def describe_refused(rows: pd.DataFrame, refused: pd.DataFrame) -> list[str]:
     return [f"{', '.join(named)}: {what}: {reason}" for (what, reason), named in stations.items()]
 
 
-_SPEC_HOMES = {
-    "RecordingSpec": "iq_files",
-    "FeatureSpec": "spectrogram_features",
-    "DelaySpec": "spectrogram_features",
-    "TimingSpec": "test_split",
-}
-
-
-def _find_spec(stores: Stores, model: Manifest, name: str) -> dict[str, Any]:
-    return read_parent(stores.objects, model, _SPEC_HOMES[name]).specs[name]
+def _find_fields(stores: Stores, model: Manifest, spec: type[Spec]) -> dict[str, Any]:
+    return dict(read_parent(stores.objects, model, find_kind(spec)).specs[spec.__name__])
 
 
 def read_session(stores: Stores, name: str) -> tuple[str, pd.DataFrame, list[str]]:

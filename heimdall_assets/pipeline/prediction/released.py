@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
@@ -45,7 +46,7 @@ def read_released(stores: Stores, model: str) -> Released:
     """
     version = stores.releases.resolve(model)
     manifest = Manifest.decode(stores.objects.read_bytes(stores.releases.find_record(version)["manifest"]))
-    checkpoint = read_parent(stores.objects, manifest, "trained_checkpoint")
+    checkpoint = read_parent(stores.objects, manifest, TRAINED_CHECKPOINT)
     return Released(
         version=version,
         onnx=stores.releases.read_file(version, "model.onnx"),

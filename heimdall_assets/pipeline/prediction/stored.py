@@ -9,6 +9,7 @@ import numpy as np
 
 from heimdall_assets.errors import NotFound, Refused
 from heimdall_assets.evaluation.judging import judge_model
+from heimdall_assets.kinds import TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.locating.classical import locate_session
 from heimdall_assets.locating.estimates import describe_estimate, take_estimate
 from heimdall_assets.pipeline.prediction.observation import (
@@ -81,7 +82,7 @@ def evaluate_stored(
     if not len(rows):
         raise NotFound(f"{where}: found 0 approved, trainable sessions, expected at least 1")
     used = set()
-    for name in ("train_split", "val_split"):
+    for name in (TRAIN_SPLIT, VAL_SPLIT):
         split = read_parent(stores.objects, released.manifest, name)
         used |= set(load_table(stores.objects, split.artifacts["table"])["session_id"])
     fresh = rows[~rows["session_id"].isin(used)]
@@ -92,7 +93,7 @@ def evaluate_stored(
             "expected at least 1 that was not"
         )
     sessions, refused = observe_stored(stores, fresh, progress, released.manifest)
-    reference = load_sessions(stores.objects, read_parent(stores.objects, released.manifest, "train_split"))
+    reference = load_sessions(stores.objects, read_parent(stores.objects, released.manifest, TRAIN_SPLIT))
     judged = judge_model(released.predict, sessions, reference, spec, released.predict_signals)
     return {
         "version": released.version,

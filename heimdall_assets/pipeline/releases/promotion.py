@@ -12,6 +12,7 @@ import numpy as np
 from heimdall_assets.errors import HeimdallError, NotFound, Refused
 from heimdall_assets.evaluation.comparison import compare_paired
 from heimdall_assets.evaluation.residuals import compute_residuals
+from heimdall_assets.kinds import SPLIT_KINDS, TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.prediction.released import Released, read_released
 from heimdall_assets.pipeline.results import read_parent
@@ -62,13 +63,13 @@ def find_obstacles(stores: Stores, version: str) -> list[str]:
         released = read_released(stores, version)
         if not released.manifest.summary["parity"]["passed"]:
             obstacles.append(f"release {version}: ONNX and PyTorch differ by more than the tolerance")
-        for kind in ("trained_checkpoint", "test_split"):
+        for kind in (TRAINED_CHECKPOINT, TEST_SPLIT):
             parent = read_parent(stores.objects, released.manifest, kind)
             for artifact in parent.artifacts.values():
                 stores.objects.read_bytes(artifact.digest)
         sessions = [
-            set(_list_sessions(stores, read_parent(stores.objects, released.manifest, f"{name}_split")))
-            for name in ("train", "val", "test")
+            set(_list_sessions(stores, read_parent(stores.objects, released.manifest, kind)))
+            for kind in SPLIT_KINDS.values()
         ]
         if sessions[2] & (sessions[0] | sessions[1]):
             obstacles.append(f"release {version}: test sessions were trained on")
@@ -156,10 +157,10 @@ def _list_sessions(stores: Stores, split: Manifest) -> list[str]:
 
 def _compare(stores: Stores, challenger: Released, champion: Released, spec: PromotionSpec) -> dict[str, Any]:
     """Return the paired comparison on the challenger's test sessions that the champion did not learn from either."""
-    test_split = read_parent(stores.objects, challenger.manifest, "test_split")
+    test_split = read_parent(stores.objects, challenger.manifest, TEST_SPLIT)
     sessions = load_sessions(stores.objects, test_split)
     learned: set[str] = set()
-    for name in ("train_split", "val_split"):
+    for name in (TRAIN_SPLIT, VAL_SPLIT):
         learned |= set(_list_sessions(stores, read_parent(stores.objects, champion.manifest, name)))
     common = np.array([index for index, name in enumerate(sessions.session_id) if str(name) not in learned], np.int64)
     if not len(common):

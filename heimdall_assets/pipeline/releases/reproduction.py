@@ -11,16 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from heimdall_assets.errors import HeimdallError, InvalidSetting
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    EVALUATION_METRICS,
+    IQ_FILES,
+    MODEL_RELEASE,
+    ONNX_MODEL,
+    SPECTROGRAM_FEATURES,
+    TEST_SPLIT,
+    TRAIN_SPLIT,
+    TRAINED_CHECKPOINT,
+    VAL_SPLIT,
+)
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.pretrained import read_recorded
-from heimdall_assets.pipeline.recipe import STAGES
+from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.releases.audit import read_provenance
 from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, compare_packed
 from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint
 from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
-from heimdall_assets.pipeline.stages.splits import SPLITS, split_sessions
+from heimdall_assets.pipeline.stages.splits import split_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.specs import Spec
@@ -32,7 +44,7 @@ from heimdall_assets.stores.objects.overlay import RecomputingStore
 from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets.stores.scratch import lend_folder
 
-REMADE = [kind for kind in STAGES if kind not in ("approved_measurements", "model_release")]
+REMADE = [kind for kind in list_needed(MODEL_RELEASE) if kind not in (APPROVED_MEASUREMENTS, MODEL_RELEASE)]
 """The snapshot is where reproduction starts; a release carries its own version and date."""
 
 
@@ -119,9 +131,9 @@ class _Remaking:
     def _list_pinned(self, apart: ObjectStore) -> dict[str, str]:
         """Return location -> digest of the recordings as they were read then."""
         plain = RecomputingStore(self._base, apart, {})
-        rows = load_table(plain, self.recorded["approved_measurements"].artifacts["table"])
+        rows = load_table(plain, self.recorded[APPROVED_MEASUREMENTS].artifacts["table"])
         try:
-            pinned = load_table(plain, self.recorded["iq_files"].artifacts["table"])
+            pinned = load_table(plain, self.recorded[IQ_FILES].artifacts["table"])
         except HeimdallError:
             return {}  # damaged: recordings are read where the rows say, and the stage tells whether they are the same
         joined = rows.merge(pinned[pinned["status"] == "ok"], on="measurement_id")
@@ -129,15 +141,15 @@ class _Remaking:
 
     def run(self) -> Iterator[Remade]:
         """Yield each stage as it comes out; those of one decision together."""
-        yield self._compare("iq_files", self._make_recordings())
+        yield self._compare(IQ_FILES, self._make_recordings())
         yield self._compare_features(self._make_features())
         for kind, made in self._make_splits().items():
             yield self._compare(kind, made)
         checkpoint = self._make_checkpoint()
         self.environment = {**checkpoint.summary["environment"], **describe_installation()}
-        yield self._compare("trained_checkpoint", checkpoint)
-        judged = (self.objects, self.recorded["trained_checkpoint"], self.recorded["test_split"])
-        for kind, make in (("evaluation_metrics", judge_checkpoint), ("onnx_model", export_checkpoint)):
+        yield self._compare(TRAINED_CHECKPOINT, checkpoint)
+        judged = (self.objects, self.recorded[TRAINED_CHECKPOINT], self.recorded[TEST_SPLIT])
+        for kind, make in ((EVALUATION_METRICS, judge_checkpoint), (ONNX_MODEL, export_checkpoint)):
             (spec,) = self._specs(kind)
             self._progress(kind, 0, 1)
             yield self._compare(kind, make(*judged, spec).manifest)  # type: ignore[operator]
@@ -159,28 +171,28 @@ class _Remaking:
         return [self._chosen.get(cls) or cls(**recorded[cls.__name__]) for cls in STAGES[kind].specs]
 
     def _make_recordings(self) -> Manifest:
-        (spec,) = self._specs("iq_files")
-        made = pin_recordings(self.objects, self.recorded["approved_measurements"], spec, self._progress)
+        (spec,) = self._specs(IQ_FILES)
+        made = pin_recordings(self.objects, self.recorded[APPROVED_MEASUREMENTS], spec, self._progress)
         return made.result.manifest
 
     def _make_features(self) -> Manifest:
-        features, delays = self._specs("spectrogram_features")
-        made = extract_features(self.objects, self.recorded["iq_files"], features, delays, self._progress)
+        features, delays = self._specs(SPECTROGRAM_FEATURES)
+        made = extract_features(self.objects, self.recorded[IQ_FILES], features, delays, self._progress)
         return made.result.manifest
 
     def _make_splits(self) -> dict[str, Manifest]:
-        split, timing = self._specs("train_split")
-        made = split_sessions(self.objects, self.recorded["spectrogram_features"], split, timing)
-        return {f"{name}_split": made[name].manifest for name in SPLITS}
+        split, timing = self._specs(TRAIN_SPLIT)
+        made = split_sessions(self.objects, self.recorded[SPECTROGRAM_FEATURES], split, timing)
+        return {kind: result.manifest for kind, result in made.items()}
 
     def _make_checkpoint(self) -> Manifest:
-        model, training, augmentation = self._specs("trained_checkpoint")
+        model, training, augmentation = self._specs(TRAINED_CHECKPOINT)
         total = training.max_epochs
         result = train_checkpoint(
             self.objects,
             self._folder / "training",
-            self.recorded["train_split"],
-            self.recorded["val_split"],
+            self.recorded[TRAIN_SPLIT],
+            self.recorded[VAL_SPLIT],
             model,
             training,
             augmentation,
@@ -214,7 +226,7 @@ class _Remaking:
 
     def _compare_features(self, made: Manifest) -> Remade:
         """Compare what lies in shards one by one, the rest whole."""
-        kind = "spectrogram_features"
+        kind = SPECTROGRAM_FEATURES
         aside = [packed.artifact for packed in PACKED]
         found = [*self._compare_rules(kind, made), *self._compare_artifacts(kind, made, aside)]
         for packed in PACKED:
@@ -225,7 +237,7 @@ class _Remaking:
         return Remade(kind, found)
 
     def _compare_packed(self, packed: Packed, made: Manifest) -> Iterator[str]:
-        recorded = self.recorded["spectrogram_features"].artifacts
+        recorded = self.recorded[SPECTROGRAM_FEATURES].artifacts
         if packed.artifact not in recorded:
             yield f"{packed.artifact}: none then"
             return

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, MEASUREMENT_DATABASE
 from heimdall_assets.manifests import Manifest, compute_json_digest
-from heimdall_assets.pipeline.recipe import STAGES
+from heimdall_assets.pipeline.recipe import SPECS
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.specs import DatasetSpec, Spec
 from heimdall_assets.stores.home import Stores
@@ -20,8 +21,6 @@ from heimdall_assets.stores.objects.tables import load_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-KNOWN_SPECS = {cls.__name__: cls for stage in STAGES.values() for cls in stage.specs}
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,9 @@ def read_baseline(stores: Stores) -> Baseline:
     if not same:
         return Baseline(kept, specs)
     released = Manifest.decode(stores.objects.read_bytes(records[same[-1]["version"]]["manifest"]))
-    snapshot = read_parent(stores.objects, released, "approved_measurements")
+    snapshot = read_parent(stores.objects, released, APPROVED_MEASUREMENTS)
     decisions = list_decisions(load_table(stores.objects, snapshot.artifacts["table"]))
-    return Baseline(kept, specs, int(same[-1]["id"]), snapshot.parents["measurement_database"], decisions)
+    return Baseline(kept, specs, int(same[-1]["id"]), snapshot.parents[MEASUREMENT_DATABASE], decisions)
 
 
 def list_decisions(rows: "pd.DataFrame") -> dict[str, int]:
@@ -95,7 +94,7 @@ def list_decisions(rows: "pd.DataFrame") -> dict[str, int]:
 
 def _read_specs(version: str, recorded: dict[str, Any]) -> tuple[Spec, ...]:
     try:
-        return tuple(KNOWN_SPECS[name](**fields) for name, fields in sorted(recorded.items()))
+        return tuple(SPECS[name](**fields) for name, fields in sorted(recorded.items()))
     except (KeyError, ValidationError) as error:
         raise InvalidSetting(
             f"release {version}: its settings are not valid today ({' '.join(str(error).split()):.200}); "

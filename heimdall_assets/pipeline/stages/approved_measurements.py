@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, MEASUREMENT_DATABASE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.snapshots import ApprovedSnapshot
@@ -27,10 +28,8 @@ def take_snapshot(stores: Stores, dataset: DatasetSpec) -> tuple[Result, Approve
             "sessions_by_campaign": _count_sessions(rows, "campaign"),
         }
 
-    parents = {"measurement_database": stores.measurements.compute_fingerprint(dataset)}
-    result = find_or_compute(
-        stores.objects, "approved_measurements", parents, [dataset], compute, {"rows": table.digest}
-    )
+    parents = {MEASUREMENT_DATABASE: stores.measurements.compute_fingerprint(dataset)}
+    result = find_or_compute(stores.objects, APPROVED_MEASUREMENTS, parents, [dataset], compute, {"rows": table.digest})
     return result, snapshot
 
 

@@ -6,6 +6,7 @@ Belongs here: from manifests or rows to a ``SessionSet``. Does not belong here: 
 
 import pandas as pd
 
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, SPECTROGRAM_FEATURES
 from heimdall_assets.learning.assembly import assemble_sessions
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import read_parent
@@ -34,8 +35,8 @@ def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
         NotFound: something the split was computed from is gone.
         CorruptObject: it is damaged.
     """
-    features = read_parent(objects, split, "spectrogram_features")
-    approved = load_table(objects, read_parent(objects, features, "approved_measurements").artifacts["table"])
+    features = read_parent(objects, split, SPECTROGRAM_FEATURES)
+    approved = load_table(objects, read_parent(objects, features, APPROVED_MEASUREMENTS).artifacts["table"])
     members = load_table(objects, split.artifacts["table"])
     rows = approved[approved["session_id"].isin(members["session_id"])]
     index = load_table(objects, features.artifacts["index"])

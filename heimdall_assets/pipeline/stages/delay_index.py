@@ -13,44 +13,26 @@ from typing import Any
 
 import pandas as pd
 
+from heimdall_assets.kinds import SPECTROGRAM_FEATURES
+from heimdall_assets.pipeline.recipe import STAGES, Columns, name_index
 from heimdall_assets.pipeline.stages.session_work import WorkedPairs, WorkedSession
 from heimdall_assets.specs import DelaySpec
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.shards import ShardPacker, find_present
 from heimdall_assets.stores.objects.tables import read_index, write_index
 
-ARRIVAL_VERSION = "3"
-"""Raised when arrivals or pairs, or what is listed of them, come out differently."""
-
-ARRIVAL_COLUMNS = {
-    "measurement_id": "string",
-    "session_id": "string",
-    "key": "string",
-    "arrival_s": "float64",
-    "arrival_sigma_s": "float64",
-    "coherence": "float64",
-    "reason": "string",  # why there is no arrival; null: there is one
-}
-PAIR_COLUMNS = {
-    "session_id": "string",
-    "key": "string",  # of the session's delays
-    "first": "string",  # measurement, as is the second
-    "second": "string",
-    "coherence": "float64",
-    "curvature": "float64",  # 1/s^2
-    "lag_step_s": "float64",
-    "shard": "string",  # where its correlation lies, complex64 (num_lags,)
-    "row": "int64",
-}
+ARRIVAL_COLUMNS = STAGES[SPECTROGRAM_FEATURES].columns["arrivals"]
+PAIR_COLUMNS = STAGES[SPECTROGRAM_FEATURES].columns["pairs"]
 
 
 class DelayIndex:
     """What is known of sessions' delays under one spec, and what is found now; a session goes by its delays' key."""
 
     def __init__(self, objects: ObjectStore, spec: DelaySpec) -> None:
-        name = f"{spec.digest()}-{ARRIVAL_VERSION}"
         self._objects = objects
-        self._arrivals_name, self._pairs_name = f"delays/{name}", f"pairs/{name}"
+        self._arrivals_name, self._pairs_name = (
+            name_index(SPECTROGRAM_FEATURES, part, spec) for part in ("delays", "pairs")
+        )
         self._arrivals = _read(objects, self._arrivals_name, ARRIVAL_COLUMNS)
         pairs = _read(objects, self._pairs_name, PAIR_COLUMNS)
         self._pairs = pairs[find_present(objects, pairs["shard"])]
@@ -136,7 +118,7 @@ class DelayIndex:
         )
 
 
-def _read(objects: ObjectStore, name: str, columns: dict[str, str]) -> pd.DataFrame:
+def _read(objects: ObjectStore, name: str, columns: Columns) -> pd.DataFrame:
     found = read_index(objects, name)
     return _build([], columns) if found is None else found
 
@@ -148,11 +130,11 @@ def _find_whole(arrivals: pd.DataFrame, pairs: pd.DataFrame) -> set[str]:
     return {str(key) for key in num_arrivals.index[num_pairs == num_arrivals * (num_arrivals - 1) // 2]}
 
 
-def _build(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+def _build(rows: Sequence[dict[str, Any]], columns: Columns) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
-def _join(tables: Sequence[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame:
+def _join(tables: Sequence[pd.DataFrame], columns: Columns) -> pd.DataFrame:
     filled = [table for table in tables if len(table)] or tables
     return pd.concat([table[list(columns)] for table in filled], ignore_index=True).astype(columns)
 

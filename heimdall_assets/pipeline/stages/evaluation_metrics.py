@@ -8,6 +8,7 @@ import pandas as pd
 
 from heimdall_assets.evaluation.diagnostics import plot_diagnostics
 from heimdall_assets.evaluation.judging import Judgement, judge_model
+from heimdall_assets.kinds import EVALUATION_METRICS, TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE, Manifest, encode_canonical_json
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
@@ -23,7 +24,7 @@ def judge_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Man
 
     def compute() -> Computed:
         fitted = load_checkpoint(objects, checkpoint)
-        reference = load_sessions(objects, read_parent(objects, checkpoint, "train_split"))
+        reference = load_sessions(objects, read_parent(objects, checkpoint, TRAIN_SPLIT))
         sessions = load_sessions(objects, test_split)
         judgement = judge_model(fitted.predict, sessions, reference, spec, fitted.predict_signals)
         artifacts = {
@@ -34,8 +35,8 @@ def judge_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Man
             artifacts[f"{name}.svg"] = objects.put_bytes(svg, SVG_MEDIA_TYPE)
         return artifacts, summarize_metrics(judgement.metrics)
 
-    parents = {"trained_checkpoint": checkpoint.digest, "test_split": test_split.digest}
-    return find_or_compute(objects, "evaluation_metrics", parents, [spec], compute)
+    parents = {TRAINED_CHECKPOINT: checkpoint.digest, TEST_SPLIT: test_split.digest}
+    return find_or_compute(objects, EVALUATION_METRICS, parents, [spec], compute)
 
 
 def summarize_metrics(metrics: dict[str, Any]) -> dict[str, Any]:

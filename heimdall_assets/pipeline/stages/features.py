@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 
+from heimdall_assets.kinds import SPECTROGRAM_FEATURES
 from heimdall_assets.manifests import compute_json_digest
+from heimdall_assets.pipeline.recipe import STAGES, name_index
 from heimdall_assets.pipeline.stages.delay_index import DelayIndex
 from heimdall_assets.pipeline.stages.session_work import SessionTask, Worked, WorkedSession, is_timed, work_sessions
 from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
@@ -22,11 +24,8 @@ from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.shards import Places, ShardPacker, read_places, write_places
 from heimdall_assets.stores.objects.tables import list_records, nullable
 
-SPECTROGRAM_VERSION = "1"
-"""Raised when spectrograms come out differently from the same recordings and specs."""
-
-FEATURE_COLUMNS = {"measurement_id": "string", "key": "string", "shard": "string", "row": "int64"}
-REFUSED_COLUMNS = {"measurement_id": "string", "session_id": "string", "what": "string", "reason": "string"}
+FEATURE_COLUMNS = STAGES[SPECTROGRAM_FEATURES].columns["index"]
+REFUSED_COLUMNS = STAGES[SPECTROGRAM_FEATURES].columns["refused"]
 
 _SESSIONS_AT_ONCE = 4
 
@@ -104,7 +103,7 @@ def compute_features(
     Raises:
         StorageError: a shard or an index could not be stored; nothing stored before is lost.
     """
-    spectrogram_name = f"features/{features.digest()}-{SPECTROGRAM_VERSION}"
+    spectrogram_name = name_index(SPECTROGRAM_FEATURES, "features", features)
     places, delay_index = read_places(objects, spectrogram_name), DelayIndex(objects, delays)
     groups = rows.groupby("session_id", sort=True)
     sessions = [_plan_session(list_records(group), places, delay_index) for _, group in groups]

@@ -1,5 +1,6 @@
 """iq_files: each recording of the snapshot read, checked and pinned by digest, or refused with its reason."""
 
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import Computed, Prepared, find_or_compute
 from heimdall_assets.pipeline.stages.recordings import ingest_recordings
@@ -25,6 +26,6 @@ def pin_recordings(objects: ObjectStore, snapshot: Manifest, spec: RecordingSpec
             "seconds_of_iq": float(found.table.loc[good, "duration_s"].sum()),
         }
 
-    parents = {"approved_measurements": snapshot.digest}
-    result = find_or_compute(objects, "iq_files", parents, [spec], compute)
+    parents = {APPROVED_MEASUREMENTS: snapshot.digest}
+    result = find_or_compute(objects, IQ_FILES, parents, [spec], compute)
     return Prepared(result, num_computed)

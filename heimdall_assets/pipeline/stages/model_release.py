@@ -6,6 +6,14 @@ from typing import Any
 import yaml
 
 from heimdall_assets.evaluation.model_card import render_model_card
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    EVALUATION_METRICS,
+    MODEL_RELEASE,
+    ONNX_MODEL,
+    SPLIT_KINDS,
+    TRAINED_CHECKPOINT,
+)
 from heimdall_assets.learning.export.stamp import stamp_onnx
 from heimdall_assets.lineage.provenance import build_provenance
 from heimdall_assets.lineage.versions import plan_version
@@ -45,7 +53,7 @@ def release_model(
         provenance = encode_canonical_json(
             build_provenance(
                 version=version,
-                roots={"onnx_model": onnx.digest, "evaluation_metrics": evaluation.digest},
+                roots={ONNX_MODEL: onnx.digest, EVALUATION_METRICS: evaluation.digest},
                 read_bytes=objects.read_bytes,
                 decode_table=decode_table,
                 approval_events=stores.measurements.list_approval_events(),
@@ -77,8 +85,8 @@ def release_model(
         artifacts = {name: objects.put_bytes(data, BINARY_MEDIA_TYPE) for name, data in files.items()}
         return artifacts, {"version": version}
 
-    parents = {"onnx_model": onnx.digest, "evaluation_metrics": evaluation.digest}
-    return find_or_compute(stores.objects, "model_release", parents, [], compute)
+    parents = {ONNX_MODEL: onnx.digest, EVALUATION_METRICS: evaluation.digest}
+    return find_or_compute(stores.objects, MODEL_RELEASE, parents, [], compute)
 
 
 def collect_specs(objects: ObjectStore, *manifests: Manifest) -> dict[str, Any]:
@@ -93,11 +101,9 @@ def render_card(
     objects: ObjectStore, onnx: Manifest, version: str, metrics: dict[str, Any], specs: dict[str, Any], provenance: str
 ) -> str:
     """Return the model card of a release."""
-    checkpoint = read_parent(objects, onnx, "trained_checkpoint")
-    snapshot = read_parent(objects, onnx, "approved_measurements")
-    splits = {
-        name: read_parent(objects, onnx, f"{name}_split").summary["num_sessions"] for name in ("train", "val", "test")
-    }
+    checkpoint = read_parent(objects, onnx, TRAINED_CHECKPOINT)
+    snapshot = read_parent(objects, onnx, APPROVED_MEASUREMENTS)
+    splits = {name: read_parent(objects, onnx, kind).summary["num_sessions"] for name, kind in SPLIT_KINDS.items()}
     data = {
         "num_sessions": splits,
         "sessions_by_origin": snapshot.summary["sessions_by_origin"],

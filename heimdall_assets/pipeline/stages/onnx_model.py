@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from heimdall_assets.kinds import ONNX_MODEL, SPECTROGRAM_FEATURES, TEST_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import ONNX_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
@@ -33,8 +34,8 @@ def export_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Ma
             "parity": parity,
         }
 
-    parents = {"trained_checkpoint": checkpoint.digest, "test_split": test_split.digest}
-    return find_or_compute(objects, "onnx_model", parents, [spec], compute)
+    parents = {TRAINED_CHECKPOINT: checkpoint.digest, TEST_SPLIT: test_split.digest}
+    return find_or_compute(objects, ONNX_MODEL, parents, [spec], compute)
 
 
 def check_parity(measured: dict[str, float], spec: ExportSpec) -> dict[str, Any]:
@@ -54,5 +55,5 @@ def check_parity(measured: dict[str, float], spec: ExportSpec) -> dict[str, Any]
 
 
 def _feature_spec_digest(objects: ObjectStore, checkpoint: Manifest) -> str:
-    features = read_parent(objects, checkpoint, "spectrogram_features")
+    features = read_parent(objects, checkpoint, SPECTROGRAM_FEATURES)
     return FeatureSpec(**features.specs["FeatureSpec"]).digest()

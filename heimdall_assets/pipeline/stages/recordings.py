@@ -13,15 +13,14 @@ import pandas as pd
 from heimdall_assets.domain import IqFormat, Recording
 from heimdall_assets.errors import HeimdallError, InvalidRecording, NotFound, StorageError
 from heimdall_assets.formats import decode_recording
+from heimdall_assets.kinds import IQ_FILES
 from heimdall_assets.manifests import BINARY_MEDIA_TYPE, NPY_MEDIA_TYPE, compute_json_digest
+from heimdall_assets.pipeline.recipe import STAGES, name_index
 from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
 from heimdall_assets.signals.iq import check_recording
 from heimdall_assets.specs import RecordingSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import list_records, nullable, read_index, write_index
-
-CODE_VERSION = "1"
-"""Raised when recordings come out differently from the same bytes and specs."""
 
 UNUSABLE = (HeimdallError, ValueError, ArithmeticError, IndexError)
 """What one recording's content can provoke in readers and numerics: it costs that recording and no other."""
@@ -29,21 +28,7 @@ UNUSABLE = (HeimdallError, ValueError, ArithmeticError, IndexError)
 UNREAD = (NotFound, StorageError, MemoryError)
 """Bytes that could not be had now; they may come back, so nothing that lacks them is taken for final."""
 
-RECORDING_COLUMNS = {
-    "measurement_id": "string",
-    "session_id": "string",
-    "status": "string",  # ok | refused | unread
-    "reason": "string",
-    "digest": "string",
-    "media_format": "string",
-    "sample_rate_hz": "float64",
-    "num_samples": "Int64",
-    "start_unix_ns": "Int64",
-    "timing_sigma_s": "float64",
-    "duration_s": "float64",
-    "level_dbfs": "float64",
-    "clipped_fraction": "float64",
-}
+RECORDING_COLUMNS = STAGES[IQ_FILES].columns["table"]
 
 _ROW_FIELDS = [
     "measurement_id",
@@ -106,7 +91,7 @@ def ingest_recordings(
     """
     rows = list_records(approved.loc[approved["iq_data_location"].notna(), _ROW_FIELDS])
     keys = [_key_of_row(row) for row in rows]
-    name = f"recordings/{spec.digest()}-{CODE_VERSION}"
+    name = name_index(IQ_FILES, "recordings", spec)
     index = read_index(objects, name)
     known: dict[str, dict[str, Any]] = {}
     if index is not None:

@@ -1,5 +1,6 @@
 """spectrogram_features: spectrograms, arrivals and pairs of the pinned recordings; only what is new is computed."""
 
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, SPECTROGRAM_FEATURES
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import Computed, Prepared, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import join_recordings
@@ -18,7 +19,7 @@ def extract_features(
 
     def compute() -> Computed:
         nonlocal num_computed
-        approved = load_table(objects, read_parent(objects, iq_files, "approved_measurements").artifacts["table"])
+        approved = load_table(objects, read_parent(objects, iq_files, APPROVED_MEASUREMENTS).artifacts["table"])
         recordings = load_table(objects, iq_files.artifacts["table"])
         made = compute_features(objects, join_recordings(approved, recordings), features, delays, progress)
         num_computed = made.num_computed
@@ -30,6 +31,6 @@ def extract_features(
         }
         return artifacts, {**made.count(), "shards": made.list_shards()}
 
-    parents = {"iq_files": iq_files.digest}
-    result = find_or_compute(objects, "spectrogram_features", parents, [features, delays], compute)
+    parents = {IQ_FILES: iq_files.digest}
+    result = find_or_compute(objects, SPECTROGRAM_FEATURES, parents, [features, delays], compute)
     return Prepared(result, num_computed)

@@ -1,5 +1,6 @@
 """train_split, val_split, test_split: one decision by sites, not by rows."""
 
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, SPECTROGRAM_FEATURES, SPLIT_KINDS
 from heimdall_assets.learning.splits import assign_splits
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
@@ -7,16 +8,14 @@ from heimdall_assets.specs import SplitSpec, TimingSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import artifact_of_table, load_table
 
-SPLITS = ("train", "val", "test")
-
 
 def split_sessions(objects: ObjectStore, features: Manifest, split: SplitSpec, timing: TimingSpec) -> dict[str, Result]:
-    """Return train, val and test of one decision, by name."""
-    approved = load_table(objects, read_parent(objects, features, "approved_measurements").artifacts["table"])
+    """Return train, val and test of one decision, by kind."""
+    approved = load_table(objects, read_parent(objects, features, APPROVED_MEASUREMENTS).artifacts["table"])
     assigned = assign_splits(approved, split)
-    parents = {"spectrogram_features": features.digest}
+    parents = {SPECTROGRAM_FEATURES: features.digest}
 
-    def make(name: str) -> Result:
+    def make(name: str, kind: str) -> Result:
         table = assigned[assigned["split"] == name].reset_index(drop=True)
 
         def compute() -> Computed:
@@ -25,6 +24,6 @@ def split_sessions(objects: ObjectStore, features: Manifest, split: SplitSpec, t
                 "num_sites": int(table["site"].nunique()),
             }
 
-        return find_or_compute(objects, f"{name}_split", parents, [split, timing], compute)
+        return find_or_compute(objects, kind, parents, [split, timing], compute)
 
-    return {name: make(name) for name in SPLITS}
+    return {kind: make(name, kind) for name, kind in SPLIT_KINDS.items()}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
@@ -47,9 +48,9 @@ def train_checkpoint(
         MissingDependency: pretrained weights are out of reach.
         StorageError: a checkpoint or the result could not be stored.
     """
-    parents = {"train_split": train_split.digest, "val_split": val_split.digest}
+    parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest}
     weights = read_pretrained(model)
-    asked = ("trained_checkpoint", parents, [model, training, augmentation])
+    asked = (TRAINED_CHECKPOINT, parents, [model, training, augmentation])
     content = state_content(weights)
     checkpoints = CheckpointFolder(scratch / name_result(*asked, content).removeprefix("results/"))
 
@@ -58,7 +59,7 @@ def train_checkpoint(
         from heimdall_assets.learning.fitting.training import fit_model
 
         train, val = load_sessions(objects, train_split), load_sessions(objects, val_split)
-        for name, sessions in (("train_split", train), ("val_split", val)):
+        for name, sessions in ((TRAIN_SPLIT, train), (VAL_SPLIT, val)):
             if not len(sessions):
                 raise InvalidSetting(f"{name}: found 0 sessions, expected at least 1; approve more sites")
         resumed_from = LAST if checkpoints.exists(LAST) else None

@@ -1,0 +1,22 @@
+"""Kinds of results: the names of the graph's assets, each said once.
+
+Belongs here: names. Does not belong here: what a result is made from (``pipeline.recipe``).
+"""
+
+MEASUREMENT_DATABASE = "measurement_database"
+"""Outside: its version is a fingerprint of the approved set, not the digest of a manifest."""
+
+APPROVED_MEASUREMENTS = "approved_measurements"
+IQ_FILES = "iq_files"
+SPECTROGRAM_FEATURES = "spectrogram_features"
+TRAIN_SPLIT = "train_split"
+VAL_SPLIT = "val_split"
+TEST_SPLIT = "test_split"
+TRAINED_CHECKPOINT = "trained_checkpoint"
+EVALUATION_METRICS = "evaluation_metrics"
+ONNX_MODEL = "onnx_model"
+MODEL_RELEASE = "model_release"
+CHAMPION_MODEL = "champion_model"
+
+SPLIT_KINDS = {"train": TRAIN_SPLIT, "val": VAL_SPLIT, "test": TEST_SPLIT}
+"""What a session serves -> the kind of result that lists it."""
