@@ -51,7 +51,7 @@ def fill_home(folder: Path, simulation: SimulationSpec = SIMULATION) -> Places:
 
 
 def split_home(places: Places) -> tuple[Stores, dict[str, Manifest]]:
-    """Return the opened stores of a home and its splits by name, computed stage by stage without Dagster."""
+    """Return the opened stores of a home and its splits by kind, computed stage by stage without Dagster."""
     stores = places.open_stores()
     snapshot = take_snapshot(stores, DatasetSpec())[0].manifest
     pinned = pin_recordings(stores.objects, snapshot, RecordingSpec(), ignore).result.manifest

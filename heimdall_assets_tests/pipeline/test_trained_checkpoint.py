@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 
 from heimdall_assets.errors import InvalidSetting, MissingDependency, StorageError
+from heimdall_assets.kinds import TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.learning.backbone import build_backbone
 from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.pipeline.planning import Step, plan_materialization
@@ -31,14 +32,21 @@ SMALL = ModelSpec(use_spectrograms=False, width=8, num_layers=1, num_heads=1)
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Stores, dict[str, Manifest]]:
-    """Opened stores of a small home, and its splits by name."""
+    """Opened stores of a small home, and its splits by kind."""
     return split_home(fill_home(tmp_path_factory.mktemp("home"), FEW))
 
 
 def train(home: tuple[Stores, dict[str, Manifest]], model: ModelSpec, training: TrainingSpec = FIT, **more) -> Result:
     stores, splits = home
     return train_checkpoint(
-        stores.objects, stores.scratch, splits["train"], splits["val"], model, training, AugmentationSpec(), **more
+        stores.objects,
+        stores.scratch,
+        splits[TRAIN_SPLIT],
+        splits[VAL_SPLIT],
+        model,
+        training,
+        AugmentationSpec(),
+        **more,
     )
 
 
@@ -49,7 +57,7 @@ def write_backbone(path: Path, seed: int) -> None:
 
 def plan_training(stores: Stores, model: ModelSpec) -> Step:
     steps = plan_materialization(stores, [model, FIT])
-    return next(step for step in steps if step.asset == "trained_checkpoint")
+    return next(step for step in steps if step.asset == TRAINED_CHECKPOINT)
 
 
 def test_other_weights_under_the_same_name_give_another_result(home, tmp_path: Path):
@@ -89,7 +97,7 @@ def test_a_model_made_again_from_other_weights_says_so_first(home, tmp_path: Pat
     write_backbone(path, 5)
     model = ModelSpec(kind="single_receiver", pretrained=True, weights_file=str(path), freeze_backbone=True)
     checkpoint = train(home, model).manifest
-    judged = (stores.objects, checkpoint, splits["test"])
+    judged = (stores.objects, checkpoint, splits[TEST_SPLIT])
     evaluation = judge_checkpoint(*judged, EvaluationSpec(num_bootstrap=100)).manifest
     onnx = export_checkpoint(*judged, ExportSpec()).manifest
     version = release_model(stores, onnx, evaluation).manifest.summary["version"]
@@ -98,7 +106,7 @@ def test_a_model_made_again_from_other_weights_says_so_first(home, tmp_path: Pat
     write_backbone(path, 6)
     different = reproduce_release(stores, version, [], ignore).first_difference
     assert different is not None
-    assert different.stage == "trained_checkpoint"
+    assert different.stage == TRAINED_CHECKPOINT
     assert different.differences[0] == (
         f"pretrained_weights: SHA-256 {before} then, {compute_digest(path.read_bytes())} now"
     )
@@ -106,10 +114,10 @@ def test_a_model_made_again_from_other_weights_says_so_first(home, tmp_path: Pat
 
 def test_a_result_without_pretrained_weights_has_the_key_it_always_had(home):
     _, splits = home
-    parents = {"train_split": splits["train"].digest, "val_split": splits["val"].digest}
+    parents = {TRAIN_SPLIT: splits[TRAIN_SPLIT].digest, VAL_SPLIT: splits[VAL_SPLIT].digest}
     specs = [SMALL, FIT, AugmentationSpec()]
     assert state_content(read_pretrained(SMALL)) == {}
-    asked = ("trained_checkpoint", parents, specs)
+    asked = (TRAINED_CHECKPOINT, parents, specs)
     assert name_result(*asked, {}) == name_result(*asked)
     manifest = train(home, SMALL).manifest
     assert home[0].objects.read_reference(name_result(*asked)) == manifest.digest
