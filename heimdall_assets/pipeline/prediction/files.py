@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from heimdall_assets.domain import ClockClass, Position
@@ -21,6 +20,7 @@ from heimdall_assets.pipeline.prediction.released import read_released
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.scratch import lend_folder
 
 
 def predict_files(
@@ -54,7 +54,7 @@ def predict_files(
         raise InvalidSetting("files: found no --receiver, expected CODE,LAT,LON of each file's station")
     # An import needs a source; what it says of the truth is not asked for below.
     somewhere = make_source("unknown", next(iter(receivers.values())))
-    with TemporaryDirectory() as folder:
+    with lend_folder() as folder:
         database = MeasurementStore(f"sqlite:///{folder}/files.db")
         database.upgrade()
         claim = SessionClaim("files", somewhere, "files", receivers, clock_class)
