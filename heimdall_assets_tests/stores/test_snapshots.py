@@ -12,11 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from heimdall_assets.domain import APPROVED_COLUMNS, ApprovalStatus, ImportBatch, Measurement, Origin, Position, Station
+from heimdall_assets.domain import (
+    APPROVED_COLUMNS,
+    SNAPSHOT,
+    ApprovalStatus,
+    ImportBatch,
+    Measurement,
+    Origin,
+    Position,
+    Station,
+)
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.database.row_rules import RawRows, find_reasons
-from heimdall_assets.stores.database.snapshots import _EVENT_FIELDS, _FIELDS
+from heimdall_assets.stores.database.raw_rows import RawRows
+from heimdall_assets.stores.database.row_rules import find_reasons
 from heimdall_assets.stores.objects.tables import decode_table, encode_table
 from heimdall_assets_tests.stores.batches import START, make_batch, make_id
 from heimdall_assets_tests.stores.test_measurements import ids, run_sql
@@ -309,8 +318,8 @@ ANYTHING = (
 @given(data=st.data(), num_rows=st.integers(1, 3))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_no_value_stops_the_rules(data: st.DataObject, num_rows: int) -> None:
-    columns = {name: [None] * num_rows for name in [*_FIELDS, *_EVENT_FIELDS]}
-    for name in data.draw(st.sets(st.sampled_from(list(_FIELDS)), max_size=8)):
+    columns = {field.read_as: [None] * num_rows for field in SNAPSHOT}
+    for name in data.draw(st.sets(st.sampled_from(list(columns)), max_size=8)):
         columns[name] = data.draw(st.lists(ANYTHING, min_size=num_rows, max_size=num_rows))
     reasons = find_reasons(RawRows(columns, num_rows), needs_truth=True, needs_decision=False)
     assert all(isinstance(reason, str) for reason in reasons)  # no drawn row is complete
