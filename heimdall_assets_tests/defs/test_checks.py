@@ -45,6 +45,7 @@ def approved(stores, table, left_out=0, **summary) -> Manifest:
 def test_snapshot_schema(stores):
     assert checks.snapshot_follows_schema(approved(stores, approved_table()), stores).passed
     assert not checks.snapshot_follows_schema(approved(stores, approved_table().drop(columns="snr_db")), stores).passed
+    assert not checks.snapshot_follows_schema(approved(stores, approved_table(snr_db="loud")), stores).passed
     doubled = approved_table(measurement_id="m0")
     assert not checks.snapshot_follows_schema(approved(stores, doubled), stores).passed
 
@@ -54,10 +55,26 @@ def test_snapshot_has_sessions(stores):
     assert not checks.snapshot_has_sessions(approved(stores, approved_table(), num_sessions=0)).passed
 
 
-@pytest.mark.parametrize("change", [{"source_latitude": 91.0}, {"receiver_longitude": np.nan}, {"frequency_hz": -1.0}])
-def test_positions_are_possible(stores, change):
-    assert checks.positions_are_possible(approved(stores, approved_table()), stores).passed
-    assert not checks.positions_are_possible(approved(stores, approved_table(**change)), stores).passed
+@pytest.mark.parametrize(
+    ("change", "passed"),
+    [
+        ({"source_latitude": 91.0}, False),
+        ({"receiver_longitude": np.nan}, False),
+        ({"receiver_altitude_m": np.nan}, False),
+        ({"frequency_hz": -1.0}, False),
+        ({"frequency_hz": np.nan}, False),
+        ({"snr_db": 1001.0}, False),
+        ({"iq_samples_count": 0}, False),
+        ({"signal_strength_db": np.nan, "snr_db": np.nan, "iq_samples_count": None}, True),
+    ],
+)
+def test_values_are_possible(stores, change, passed):
+    assert checks.values_are_possible(approved(stores, approved_table()), stores).passed
+    changed = approved_table(**change).astype(APPROVED_COLUMNS)
+    result = checks.values_are_possible(approved(stores, changed), stores)
+    assert result.passed is passed
+    bad = {name for name, count in result.metadata.items() if count.value}
+    assert bad == (set() if passed else set(change))
 
 
 def test_few_rows_left_out(stores):
