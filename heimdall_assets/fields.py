@@ -51,7 +51,12 @@ class Bounds(GroupedMetadata):
         yield Le(self.high)
 
     def hold(self, numbers: ArrayLike) -> NDArray[np.bool_]:
-        """Return where ``numbers``, of any shape, lie within; NaN lies nowhere."""
+        """Return where ``numbers``, of any shape, lie within; NaN lies nowhere.
+
+        Examples:
+            >>> Bounds(0.0, 300e9, above=True).hold([0.0, 145.5e6, float("nan")]).tolist()
+            [False, True, False]
+        """
         values = np.asarray(numbers, dtype=np.float64)
         with np.errstate(invalid="ignore"):
             return ((values > self.low) if self.above else (values >= self.low)) & (values <= self.high)

@@ -101,7 +101,8 @@ def _read_weights(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise InvalidInput(f"weights_file {str(path)!r}: not safetensors, the one format read ({error})") from error
     try:
-        return checkpoint_filter_fn(weights, backbone)
+        renamed: dict[str, Tensor] = checkpoint_filter_fn(weights, backbone)
+        return renamed
     except (KeyError, RuntimeError) as error:
         raise InvalidInput(f"weights_file {str(path)!r}: no ConvNeXt of this size ({error})") from error
 

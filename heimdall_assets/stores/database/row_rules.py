@@ -46,7 +46,7 @@ def find_reasons(raw: RawRows, needs_truth: bool, needs_decision: bool) -> NDArr
 
 def find_truth(raw: RawRows) -> Mask:
     """Return where the source's position is validated and possible, bool (N,)."""
-    possible = raw.numbers("source_is_validated") == 1
+    possible: Mask = raw.numbers("source_is_validated") == 1
     for name in ("source_latitude", "source_longitude"):
         possible &= _bounds_of(name).hold(raw.numbers(name))
     return possible

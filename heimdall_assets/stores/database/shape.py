@@ -71,7 +71,7 @@ class Shape:
         if of not in self.columns.get(name, ()):
             stand_in = _STAND_INS.get((name, of))
             return null() if stand_in is None else literal(stand_in)
-        found = source.c[of]
+        found: ColumnElement[Any] = source.c[of]
         known = metadata.tables[f"{SCHEMA}.{name}"].c[of].type
         if isinstance(known, String | Text | UtcDateTime):
             # A driver that parses a wrong date raises for the whole result; text is judged row by row. The field may
