@@ -6,6 +6,7 @@ import pytest
 from safetensors.numpy import save
 
 from heimdall_assets.defs import checks
+from heimdall_assets.defs.tables import describe_snapshot
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Artifact, Manifest
 from heimdall_assets.specs import DelaySpec, FeatureSpec, SplitSpec
@@ -48,6 +49,21 @@ def test_snapshot_schema(stores):
     assert not checks.snapshot_follows_schema(approved(stores, approved_table(snr_db="loud")), stores).passed
     doubled = approved_table(measurement_id="m0")
     assert not checks.snapshot_follows_schema(approved(stores, doubled), stores).passed
+
+
+def test_the_page_tells_what_each_column_is():
+    schema = describe_snapshot(approved_table())
+    columns = {column.name: column for column in schema.columns}
+    assert list(columns) == list(APPROVED_COLUMNS)
+    assert columns["frequency_hz"].description == "Hz, above 0 to 3e+11"
+    assert not columns["frequency_hz"].constraints.nullable
+    assert columns["snr_db"].constraints.nullable
+    assert not columns["receiver_latitude"].constraints.nullable  # of the measurement or else of its station
+    assert columns["clock_class"].description == "gnss_calibrated or gnss or ntp or none"
+    assert columns["measurement_attributes"].description == "canonical JSON"
+    assert "snr_db" not in {
+        column.name for column in describe_snapshot(approved_table().drop(columns="snr_db")).columns
+    }
 
 
 def test_snapshot_has_sessions(stores):
