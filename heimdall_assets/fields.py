@@ -171,7 +171,7 @@ def read_fields(table: str, noun: type[BaseModel]) -> tuple[Field, ...]:
     """Return a row for each attribute of ``noun``, three for a position, in their order.
 
     Raises:
-        TypeError: a number without ``Bounds``, or a type that no column has.
+        TypeError: a number without ``Bounds``, a type that no column has, or a later column that may not be missing.
     """
     return tuple(_read_fields(table, noun))
 
@@ -181,16 +181,13 @@ def _read_fields(table: str, noun: type[BaseModel]) -> Iterator[Field]:
         kind, is_optional, said = _unwrap(info.annotation)
         said = [*said, *info.metadata]
         stored = next((item for item in said if isinstance(item, Stored)), Stored())
+        if stored.since and not is_optional:
+            raise TypeError(f"{noun.__name__}.{name}: came with {stored.since}, expected | None: older rows lack it")
         if issubclass(kind, BaseModel):
             for part in _read_fields(table, kind):
                 yield _place_part(part, name, stored, is_optional)
             continue
-        bounds = next((item for item in said if isinstance(item, Bounds)), None)
-        if kind is float and bounds is None:
-            raise TypeError(f"{noun.__name__}.{name}: found a number without Bounds, expected Annotated[float, Bounds]")
-        if kind not in _DTYPES and not issubclass(kind, StrEnum):
-            expected = ", ".join(known.__name__ for known in _DTYPES)
-            raise TypeError(f"{noun.__name__}.{name}: found {kind.__name__}, expected {expected} or StrEnum")
+        _check_kind(f"{noun.__name__}.{name}", kind, said)
         snapshot = name if stored.snapshot is True else stored.snapshot or ""
         yield Field(
             table=table,
@@ -199,7 +196,7 @@ def _read_fields(table: str, noun: type[BaseModel]) -> Iterator[Field]:
             kind=kind,
             is_optional=is_optional,
             fill=info.default if kind is float and isinstance(info.default, float) else None,
-            bounds=bounds,
+            bounds=next((item for item in said if isinstance(item, Bounds)), None),
             max_length=next((item.max_length for item in said if getattr(item, "max_length", None)), None),
             snapshot=snapshot,
             read_as=stored.read_as or snapshot,
@@ -208,6 +205,14 @@ def _read_fields(table: str, noun: type[BaseModel]) -> Iterator[Field]:
             since=stored.since,
             note=stored.note,
         )
+
+
+def _check_kind(what: str, kind: type[Any], said: list[Any]) -> None:
+    if kind is float and not any(isinstance(item, Bounds) for item in said):
+        raise TypeError(f"{what}: found a number without Bounds, expected Annotated[float, Bounds(...)]")
+    if kind not in _DTYPES and not issubclass(kind, StrEnum):
+        expected = ", ".join(known.__name__ for known in _DTYPES)
+        raise TypeError(f"{what}: found {kind.__name__}, expected {expected} or StrEnum")
 
 
 def _place_part(part: Field, name: str, stored: Stored, is_optional: bool) -> Field:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from heimdall_assets.domain import FIELDS, SNAPSHOT, Decibels, Frequency, Latitude, Measurement, Position, Source, Word
 from heimdall_assets.fields import Bounds, Stored, read_bounds, read_fields
 from heimdall_assets.formats.table_cells import MAX_LEVEL_DB, MIN_LEVEL_DB
+from heimdall_assets.stores.database import schema
 from heimdall_assets.stores.database.schema import FIELD_TABLES, SCHEMA, metadata
 
 HEARD = {"id": "m", "session_id": "s", "station_id": "w", "timestamp": datetime(2026, 1, 1, tzinfo=UTC)}
@@ -102,6 +103,7 @@ class Odd(StrEnum):
         (float | None, "Noun.value: found a number without Bounds"),
         (bytes, "Noun.value: found bytes, expected float, int"),
         (float | int, "found several types"),
+        (Annotated[str, Stored(since="0002")], r"came with 0002, expected \| None"),
     ],
 )
 def test_a_row_that_says_too_little_is_refused(annotation, message):
@@ -139,6 +141,11 @@ def test_the_tables_of_the_field_are_those_of_the_nouns():
         columns = metadata.tables[f"{SCHEMA}.{table}"].c
         assert {field.name for field in fields} <= set(columns.keys())
     assert {field.name for field in FIELDS["measurements"]} == set(metadata.tables[f"{SCHEMA}.measurements"].c.keys())
+
+
+def test_choices_fit_their_columns():
+    choices = [choice for fields in FIELDS.values() for field in fields for choice in field.choices]
+    assert max(map(len, choices)) <= schema.CHOICE_LENGTH
 
 
 def test_published_levels_are_held_closer_than_the_field_is():

@@ -77,7 +77,8 @@ _TYPES: dict[type, TypeEngine[Any] | type[TypeEngine[Any]]] = {
     datetime: UtcDateTime,
     dict: Text,  # canonical JSON object
 }
-_CHOICE = String(32)
+CHOICE_LENGTH = 32
+"""Of the longest text that a column of choices holds."""
 
 
 def _make_columns(table: str) -> Iterator[Column[Any]]:
@@ -89,7 +90,7 @@ def _make_columns(table: str) -> Iterator[Column[Any]]:
 
 def _pick_type(field: Field) -> Any:
     if field.choices:
-        return _CHOICE
+        return String(CHOICE_LENGTH)
     if field.kind is str:
         return Text if field.max_length is None else String(field.max_length)
     return _TYPES[field.kind]
