@@ -12,7 +12,7 @@ from heimdall_assets_tests.effects import find_clock_reads, find_connections, fi
 
 PACKAGE = Path(__file__).resolve().parents[1] / "heimdall_assets"
 FLOORS = {
-    "words": {"domain", "session_set", "specs", "manifests", "kinds", "errors"},
+    "words": {"domain", "fields", "session_set", "specs", "manifests", "kinds", "errors"},
     "work": {"signals", "locating", "simulation", "learning", "evaluation", "formats", "lineage"},
     "world": {"stores"},
     "pipeline": {"pipeline"},

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from heimdall_assets.domain import Latitude, Longitude
 from heimdall_assets.errors import InvalidInput, InvalidSetting
+from heimdall_assets.fields import read_bounds
 from heimdall_assets.kinds import SPLIT_KINDS
 from heimdall_assets.specs import SplitSpec
 
@@ -35,12 +37,13 @@ def compute_sites(
         InvalidInput: a position is missing or out of range.
     """
     latitude, longitude = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
-    usable = (np.abs(latitude) <= 90.0) & (np.abs(longitude) <= 180.0)
+    bounds = read_bounds(Latitude), read_bounds(Longitude)
+    usable = bounds[0].hold(latitude) & bounds[1].hold(longitude)
     if not usable.all():
         first = int(np.flatnonzero(~usable)[0])
         raise InvalidInput(
-            f"source position {first}: latitude {latitude[first]}, longitude {longitude[first]}: expected -90 to 90 "
-            f"and -180 to 180 degrees ({int((~usable).sum())} of {len(usable)} cannot be placed)"
+            f"source position {first}: latitude {latitude[first]}, longitude {longitude[first]}: expected {bounds[0]} "
+            f"and {bounds[1]} degrees ({int((~usable).sum())} of {len(usable)} cannot be placed)"
         )
     num_rows = max(1, math.ceil(math.pi * MEAN_EARTH_RADIUS_M / site_size_m))
     rows = np.minimum(np.floor((latitude + 90.0) / 180.0 * num_rows), num_rows - 1)
