@@ -1,7 +1,7 @@
 """Schema: the tables of the database, by the names of the field, and the types that SQLite and PostgreSQL share.
 
-Belongs here: columns, and what turns Python values into them. Does not belong here: queries (``measurements``,
-``approved``), how a database gets there (``migrations``), reading a database that is not ours (``shape``).
+Belongs here: columns, and what turns Python values into them. Does not belong here: queries (``database.measurements``,
+``snapshots``), how a database gets there (``migrations``), reading a database that is not ours (``shape``).
 """
 
 from datetime import UTC, datetime
