@@ -23,7 +23,7 @@ EXECUTORS = ("in_process", "local", "ray")
 LINEAGE_URL = "http://127.0.0.1:3001"
 
 DAGSTER_YAML = """\
-# The embedded instance: everything below one folder, no server. Written by `heimdall`; deploy/ has the others.
+# The embedded instance: everything below one folder, no server. Written by `heimdall` where there is none.
 storage:
   sqlite:
     base_dir: {storage}

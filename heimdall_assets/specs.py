@@ -44,7 +44,7 @@ class DatasetSpec(Spec):
 
 
 class TimingSpec(Spec):
-    """One-sigma timing error of each clock class, in seconds. Source: science of TDOA networks; see README."""
+    """One-sigma timing error of each clock class, in seconds."""
 
     gnss_calibrated_s: float = Field(76e-9, gt=0, description="30 ns station bias and 70 ns jitter, in quadrature")
     gnss_s: float = Field(

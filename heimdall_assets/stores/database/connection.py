@@ -1,4 +1,4 @@
-"""Database: connections to SQLite or PostgreSQL, and transactions that are whole, in order, and safe beside others.
+"""Connection: to SQLite or PostgreSQL, and transactions that are whole, in order, and safe beside others.
 
 Belongs here: engines, locks, upgrades. Does not belong here: tables (``schema``), what is asked of them.
 """
