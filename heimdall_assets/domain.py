@@ -39,6 +39,13 @@ def check_name(name: str, what: str) -> str:
     Raises:
         InvalidIdentifier: it is empty, too long, holds another character, or ``..``. Names become parts of object
             names and addresses, so a name is never a path.
+
+    Examples:
+        >>> check_name("Torino_2 m", "station")
+        'Torino_2 m'
+        >>> check_name("../secrets", "station")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        heimdall_assets.errors.InvalidIdentifier: station name '../secrets': expected 1 to 128 letters, ...
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         raise InvalidIdentifier(
@@ -243,6 +250,13 @@ class Estimate:
         """Return the ellipse that a Gaussian of this covariance fills with ``probability``.
 
         Source: chi-square with 2 degrees of freedom has quantile -2 ln(1 - p).
+
+        Examples:
+            Sigma 300 m east and 400 m north; the axes of the 90 % ellipse are sqrt(-2 ln 0.1) = 2.146 times as long:
+
+            >>> ellipse = Estimate(45.0, 7.0, 300.0**2, 400.0**2, 0.0, method="guess").ellipse(0.90)
+            >>> round(ellipse.semi_major_m, 1), round(ellipse.semi_minor_m, 1), round(ellipse.azimuth_deg)
+            (858.4, 643.8, 0)
         """
         scale = -2.0 * math.log1p(-probability)
         mean = 0.5 * (self.variance_east_m2 + self.variance_north_m2)

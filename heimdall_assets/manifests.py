@@ -25,17 +25,33 @@ def encode_canonical_json(value: Any) -> bytes:
 
     Raises:
         ValueError: ``value`` holds NaN or an infinity.
+
+    Examples:
+        >>> encode_canonical_json({"b": 1, "a": [0.5, None]})
+        b'{"a":[0.5,null],"b":1}'
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def compute_digest(data: bytes) -> str:
-    """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
+    """Return the SHA-256 of ``data`` as 64 hexadecimal digits.
+
+    Examples:
+        >>> compute_digest(b"")  # SHA-256 of nothing, FIPS 180-4
+        'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
+    """
     return hashlib.sha256(data).hexdigest()
 
 
 def compute_json_digest(value: Any) -> str:
-    """Return the SHA-256 of the canonical JSON of ``value``."""
+    """Return the SHA-256 of the canonical JSON of ``value``.
+
+    Examples:
+        The order of keys says nothing:
+
+        >>> compute_json_digest({"a": 1, "b": 2}) == compute_json_digest({"b": 2, "a": 1})
+        True
+    """
     return compute_digest(encode_canonical_json(value))
 
 
@@ -82,6 +98,11 @@ class Manifest(BaseModel):
 
         Raises:
             pydantic.ValidationError: the bytes are no manifest.
+
+        Examples:
+            >>> manifest = Manifest(kind="splits", code_version="1", summary={"num_sessions": 3})
+            >>> Manifest.decode(manifest.encode()) == manifest
+            True
         """
         return cls.model_validate_json(data)
 

@@ -23,7 +23,7 @@ class Spec(BaseModel):
 
     def pure(self) -> Self:
         """Return this spec as an instance of its pure class, without what a framework added."""
-        return self.pure_class().model_validate(self.dump())  # type: ignore[return-value]
+        return self.pure_class().model_validate(self.dump())  # type: ignore[return-value]  # not Self, but what it extends
 
     def dump(self) -> dict[str, Any]:
         """Return the fields as JSON values, without those that a framework added."""

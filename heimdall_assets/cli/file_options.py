@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 
 
-class SourceType(click.ParamType):
+class SourceType(click.ParamType[Source]):
     """``NAME,LAT,LON[,MARGIN_M]``: a transmitter and the one-sigma doubt about its position."""
 
     name = "NAME,LAT,LON[,MARGIN_M]"
@@ -26,7 +26,7 @@ class SourceType(click.ParamType):
         return make_source(name, position, error_margin_m=parse_number(margin, f"--source {name} margin"))
 
 
-class ReceiverType(click.ParamType):
+class ReceiverType(click.ParamType[tuple[str, Position]]):
     """``CODE,LAT,LON[,ALT_M]``: a receiver; CODE is the station part of its file's name."""
 
     name = "CODE,LAT,LON[,ALT_M]"
@@ -119,7 +119,7 @@ def parse_start(text: str) -> int:
 
     try:
         stamp = pd.Timestamp(text)
-        if stamp is pd.NaT:
+        if pd.isna(stamp):
             raise ValueError
         if stamp.tzinfo is None:
             raise InvalidSetting(f"--start {text!r}: found no time zone, expected one, such as a final Z")

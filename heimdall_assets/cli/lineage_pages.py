@@ -9,6 +9,7 @@ from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 from urllib.parse import urlsplit
 
 from heimdall_assets.errors import HeimdallError, InvalidSetting, NotFound
@@ -34,7 +35,7 @@ def find_page(stores: Stores, path: str) -> str:
     return render_html(read_provenance(stores, version), releases[version].get("provenance"))
 
 
-def _render_list(releases: dict[str, dict]) -> str:
+def _render_list(releases: dict[str, dict[str, Any]]) -> str:
     rows = [
         f'<li><a href="/{escape(version)}">{escape(version)}</a> {escape(", ".join(record["aliases"]))}</li>'
         for version, record in reversed(releases.items())

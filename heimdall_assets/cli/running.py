@@ -1,6 +1,7 @@
 """``heimdall demo`` and ``train``: the graph run in this process."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,7 +12,7 @@ from heimdall_assets.places import read_places
 from heimdall_assets.specs import DatasetSpec, SimulationSpec
 
 
-def _summarize(summary: dict, as_json: bool) -> None:
+def _summarize(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         write_json(summary)
         return

@@ -1,5 +1,7 @@
 """Resources: the doors through which assets reach the stores."""
 
+from typing import Any
+
 import dagster as dg
 
 from heimdall_assets.defs.io_manager import ManifestIOManager
@@ -25,7 +27,7 @@ class StoresResource(dg.ConfigurableResource[Stores]):
         )
 
 
-class LineagePages(dg.ConfigurableResource):
+class LineagePages(dg.ConfigurableResource[Any]):
     """Where people read the lineage of a release; Dagster's page itself shows neither HTML nor files."""
 
     url: str

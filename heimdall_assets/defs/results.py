@@ -10,7 +10,7 @@ from heimdall_assets.pipeline.results import Result
 
 def materialize(
     result: Result, metadata: Mapping[str, Any] | None = None, asset_key: str | None = None
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Return the materialization of ``result``, marked where it was found rather than computed."""
     counts = {name: value for name, value in result.manifest.summary.items() if isinstance(value, int | float | str)}
     return dg.MaterializeResult(

@@ -106,7 +106,7 @@ class TrackedTraining:
             self._store = self._mlflow = None
 
 
-class ExperimentTracking(dg.ConfigurableResource):
+class ExperimentTracking(dg.ConfigurableResource[Any]):
     """The experiment runs in MLflow; imports it only when there is something to say."""
 
     tracking_uri: str

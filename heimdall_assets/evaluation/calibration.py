@@ -24,6 +24,19 @@ def fit_variance_scale(predictions: Predictions, sessions: SessionSet) -> float:
 
     Raises:
         InvalidInput: no session has truth and a stated covariance, or every error is zero.
+
+    Examples:
+        Errors of 300 m on both axes where 100 m are stated: the covariance is 9 times too small.
+
+        >>> from heimdall_assets.signals.geodesy import LocalFrame
+        >>> from heimdall_assets.simulation.observations import simulate_observations
+        >>> from heimdall_assets.specs import SimulationSpec
+        >>> sessions = simulate_observations(SimulationSpec(), np.arange(30))
+        >>> frame = LocalFrame(sessions.source_latitude, sessions.source_longitude)
+        >>> latitude, longitude, _ = frame.to_geodetic(300.0, 300.0)
+        >>> answers = Predictions(latitude, longitude, np.full((30, 3), [1e4, 1e4, 0.0]), "shifted")
+        >>> round(fit_variance_scale(answers, sessions), 2)
+        9.0
     """
     energy, eigenvalues, label_m2 = _decompose(compute_residuals(sessions, predictions), predictions.method)
     # Below a micrometre an error is the rounding of degrees.
@@ -54,6 +67,20 @@ def fit_conformal_scale(predictions: Predictions, sessions: SessionSet, level: f
 
     Source: Vovk et al., Algorithmic Learning in a Random World (2005); Lei et al., Distribution-Free Predictive
     Inference for Regression, JASA 113 (2018), theorem 2.2.
+
+    Examples:
+        Every error is 424 m where 100 m are stated an axis: the square of the 90 % ellipse must grow
+        by 18 / 4.605.
+
+        >>> from heimdall_assets.signals.geodesy import LocalFrame
+        >>> from heimdall_assets.simulation.observations import simulate_observations
+        >>> from heimdall_assets.specs import SimulationSpec
+        >>> sessions = simulate_observations(SimulationSpec(), np.arange(30))
+        >>> frame = LocalFrame(sessions.source_latitude, sessions.source_longitude)
+        >>> latitude, longitude, _ = frame.to_geodetic(300.0, 300.0)
+        >>> answers = Predictions(latitude, longitude, np.full((30, 3), [1e4, 1e4, 0.0]), "shifted")
+        >>> round(fit_conformal_scale(answers, sessions, level=0.9), 2)
+        3.91
     """
     if not 0.0 < level < 1.0:
         raise InvalidInput(f"conformal level {level}: expected more than 0 and less than 1")
@@ -76,6 +103,13 @@ def scale_covariance(predictions: Predictions, scale: float) -> Predictions:
 
     Raises:
         InvalidInput: ``scale`` is not a positive finite number.
+
+    Examples:
+        Twice as wide is four times the covariance:
+
+        >>> answers = Predictions(np.array([45.0]), np.array([7.0]), np.array([[100.0, 100.0, 0.0]]), "guess")
+        >>> scale_covariance(answers, 4.0).covariance_m2.tolist()
+        [[400.0, 400.0, 0.0]]
     """
     if not (math.isfinite(scale) and scale > 0):
         raise InvalidInput(f"covariance scale {scale}: expected a positive finite number")

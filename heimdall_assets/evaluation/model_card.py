@@ -27,7 +27,12 @@ _STRATA_TITLES = {
 
 
 def format_metres(value: float | None) -> str:
-    """Return a length fit to read: three figures, m or km, "-" for none."""
+    """Return a length fit to read: three figures, m or km, "-" for none.
+
+    Examples:
+        >>> [format_metres(value) for value in (12.345, 421.0, 12_345.0, None)]
+        ['12.3 m', '421 m', '12.3 km', '-']
+    """
     if value is None:
         return "-"
     if abs(value) >= 9_995.0:

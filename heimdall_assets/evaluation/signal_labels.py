@@ -76,4 +76,5 @@ def list_labelled(labels: dict[str, NDArray[Any]]) -> list[str]:
 
 def mark_labelled(labels: dict[str, NDArray[Any]], task: str) -> NDArray[np.bool_]:
     """Return which sessions (S,) have a label of ``task``."""
-    return labels["type"] != NO_TYPE if task == "type" else np.isfinite(labels[task]).any(axis=1)
+    marked: NDArray[np.bool_] = labels["type"] != NO_TYPE if task == "type" else np.isfinite(labels[task]).any(axis=1)
+    return marked

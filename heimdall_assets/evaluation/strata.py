@@ -3,7 +3,7 @@
 Belongs here: which group a session belongs to. Does not belong here: the numbers of a group (``metrics``).
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,12 @@ _READING_ORDER = {label: index for index, label in enumerate([*_SNR_LABELS, *_GD
 
 
 def list_groups(labels: Iterable[str]) -> list[str]:
-    """Return the distinct labels, bins in the order of what they bin, names alphabetically."""
+    """Return the distinct labels, bins in the order of what they bin, names alphabetically.
+
+    Examples:
+        >>> list_groups(["10 to 20 dB", "below 0 dB", "0 to 10 dB", "below 0 dB"])
+        ['below 0 dB', '0 to 10 dB', '10 to 20 dB']
+    """
     return sorted(set(map(str, labels)), key=lambda label: (_READING_ORDER.get(label, len(_READING_ORDER)), label))
 
 
@@ -96,7 +101,7 @@ def _sum_per_session(sessions: SessionSet, values: NDArray[np.float64]) -> NDArr
     return np.bincount(owner, weights=values, minlength=len(sessions)).astype(np.float64)
 
 
-def _bin(values: NDArray[np.float64], edges: list, labels: list[str], unknown: str) -> NDArray[np.str_]:
+def _bin(values: NDArray[np.float64], edges: Sequence[float], labels: list[str], unknown: str) -> NDArray[np.str_]:
     """Return the label of the bin of each value; edges belong to the bin above."""
     known = np.isfinite(values)
     index = np.digitize(np.where(known, values, 0.0), edges)

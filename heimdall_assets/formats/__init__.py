@@ -14,7 +14,7 @@ from heimdall_assets.specs import RecordingSpec
 MAX_START_DIFFERENCE_NS = 1_000_000
 """A row and its file agree about the first sample's time within this; another estimator may differ by microseconds."""
 
-_DEFAULT_MAX_SAMPLES: int = RecordingSpec().max_samples  # type: ignore[call-arg]
+_DEFAULT_MAX_SAMPLES: int = RecordingSpec().max_samples
 
 
 def decode_recording(

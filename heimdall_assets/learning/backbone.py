@@ -87,7 +87,8 @@ def _decode_weights(weights: PretrainedWeights, backbone: nn.Module) -> dict[str
     except SafetensorError as error:
         raise InvalidInput(f"{weights.source}: not safetensors, the one format read ({error})") from error
     try:
-        return checkpoint_filter_fn(tensors, backbone)
+        renamed: dict[str, Tensor] = checkpoint_filter_fn(tensors, backbone)
+        return renamed
     except (KeyError, RuntimeError) as error:
         raise InvalidInput(f"{weights.source}: no ConvNeXt of this size ({error})") from error
 

@@ -138,4 +138,5 @@ def find_task(kind: str) -> Task:
     if kind not in _TASKS:
         raise InvalidSetting(f"model kind {kind!r:.60}: expected one of {', '.join(_TASKS)}")
     module, name = _TASKS[kind].split(":")
-    return getattr(import_module(module), name)()
+    task: Task = getattr(import_module(module), name)()
+    return task

@@ -142,7 +142,7 @@ def decode_provenance(data: bytes) -> dict[str, Any]:
         CorruptObject: the bytes are no JSON, or not of the format.
     """
     try:
-        provenance = json.loads(data)
+        provenance: dict[str, Any] = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CorruptObject(f"provenance: found bytes that are no JSON ({error!s:.80}), expected {FORMAT}") from error
     check_format(provenance)
@@ -258,7 +258,8 @@ def _collect_environment(nodes: Sequence[Node]) -> dict[str, Any]:
 def _read_metrics(nodes: Sequence[Node], read_bytes: ReadBytes) -> dict[str, Any]:
     for node in nodes:
         if node.manifest.kind == EVALUATION_METRICS and "metrics.json" in node.manifest.artifacts:
-            return json.loads(read_bytes(node.manifest.artifacts["metrics.json"].digest))
+            metrics: dict[str, Any] = json.loads(read_bytes(node.manifest.artifacts["metrics.json"].digest))
+            return metrics
     return {}
 
 

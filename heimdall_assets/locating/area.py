@@ -38,10 +38,17 @@ class Area:
     covariance_m2: FloatArray
 
     def information(self) -> FloatArray:
-        """Return the inverse covariance, float64 (S, 2, 2), 1/m^2."""
+        """Return the inverse covariance, float64 (S, 2, 2), 1/m^2.
+
+        Examples:
+            >>> area = Area(np.array([45.0]), np.array([7.0]), covariance_m2=np.array([[4.0, 16.0, 0.0]]))
+            >>> np.diag(area.information()[0]).tolist()
+            [0.25, 0.0625]
+        """
         see, snn, sen = self.covariance_m2.T
         matrix = np.stack([np.stack([snn, -sen], -1), np.stack([-sen, see], -1)], -2)
-        return matrix / (see * snn - sen * sen)[:, None, None]
+        inverse: FloatArray = matrix / (see * snn - sen * sen)[:, None, None]
+        return inverse
 
 
 def compute_area(padded: PaddedSessions, reference: SessionSet | None) -> Area:
@@ -100,7 +107,8 @@ def find_elsewhere(padded: PaddedSessions, reference: SessionSet) -> NDArray[np.
     own = compute_own_area(padded)
     reach = np.sqrt(np.mean(apart**2) + own.covariance_m2[:, 0])
     distance = compute_distance_m(own.latitude, own.longitude, centre[0][0], centre[1][0])
-    return (padded.present.sum(axis=1) > 0) & (distance > MAX_AREA_SIGMAS * reach)
+    far: NDArray[np.bool_] = (padded.present.sum(axis=1) > 0) & (distance > MAX_AREA_SIGMAS * reach)
+    return far
 
 
 def _list_sources(reference: SessionSet) -> tuple[FloatArray, FloatArray, int]:

@@ -59,6 +59,17 @@ def locate_session(
         InvalidSetting: there is no estimator of that name.
         CannotLocate: the session has no receivers, all of them at one point, neither delays nor levels, or too little
             for the method asked for; the message says which.
+
+    Examples:
+        Clocks of a few tens of ns leave the answer to the delays, free-running ones to the levels:
+
+        >>> from heimdall_assets.simulation.observations import simulate_observations
+        >>> from heimdall_assets.specs import SimulationSpec
+        >>> for clock_class in ("gnss_calibrated", "none"):
+        ...     sessions = simulate_observations(SimulationSpec(clock_class=clock_class), np.arange(1))
+        ...     print(locate_session(sessions, 0).method)
+        tdoa_robust
+        log_distance
     """
     if not 0 <= index < len(sessions):
         raise InvalidInput(f"session index {index}: expected 0 to {len(sessions) - 1}")

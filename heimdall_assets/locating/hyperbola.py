@@ -24,6 +24,15 @@ def intersect_hyperbolas(
 
     Source: squared ranges, differenced, are linear in position and emission time (Bancroft, IEEE Trans. AES 21 (1985)
     56; Chan and Ho, IEEE Trans. Signal Processing 42 (1994) 1905); the first receiver's own range closes them.
+
+    Examples:
+        Three receivers, a source 3 km east and 4 km north of the first; emission 1 km before the zero of arrivals:
+
+        >>> east, north = np.array([0.0, 20_000.0, 0.0]), np.array([0.0, 0.0, 20_000.0])
+        >>> arrival_m = np.hypot(east - 3_000.0, north - 4_000.0) - 1_000.0
+        >>> places, real = intersect_hyperbolas(east, north, np.zeros(3), arrival_m)
+        >>> places[real].round(3).tolist()
+        [[3000.0, 4000.0]]
     """
     de, dn = east_m[..., 1:] - east_m[..., :1], north_m[..., 1:] - north_m[..., :1]
     delay = arrival_m[..., 1:] - arrival_m[..., :1]

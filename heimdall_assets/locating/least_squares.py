@@ -8,6 +8,7 @@ Legend of shapes: S sessions, K starts or modes, T triples' meeting points, R re
 
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,8 @@ def _compute_cost(problem: DelayProblem, state: FloatArray, residual: FloatArray
     z2 = np.square(residual / problem.sigma_m[:, None])
     loss = z2 if np.isinf(problem.scale) else problem.scale**2 * np.log1p(z2 / problem.scale**2)
     off = state[..., :2] - problem.prior_en_m[:, None]
-    return loss.sum(axis=-1) + np.einsum("ski,sij,skj->sk", off, problem.prior_information, off)
+    cost: FloatArray = loss.sum(axis=-1) + np.einsum("ski,sij,skj->sk", off, problem.prior_information, off)
+    return cost
 
 
 def choose_starts(problem: DelayProblem) -> FloatArray:
@@ -98,7 +100,7 @@ def _intersect_triples(problem: DelayProblem) -> tuple[FloatArray, NDArray[np.bo
     if order.shape[1] < MIN_TIMED:
         return np.zeros((len(order), 1, 2)), np.zeros((len(order), 1), dtype=bool)
 
-    def pick(values: NDArray) -> NDArray:
+    def pick(values: NDArray[Any]) -> NDArray[Any]:
         return np.take_along_axis(values, order, axis=1)[:, triple]
 
     triple = np.array(list(combinations(range(order.shape[1]), 3)))

@@ -42,6 +42,13 @@ def locate_by_levels(
     Returns:
         Positions with covariance; sessions with fewer than ``MIN_HEARD`` finite levels, or with all receivers that
         heard it at one point, are refused.
+
+    Examples:
+        >>> from heimdall_assets.simulation.observations import simulate_observations
+        >>> from heimdall_assets.specs import SimulationSpec
+        >>> found = locate_by_levels(simulate_observations(SimulationSpec(), np.arange(5)))
+        >>> found.method, found.latitude.shape, found.covariance_m2.shape
+        ('log_distance', (5,), (5, 3))
     """
     if model is None:
         model = LevelModel() if reference is None else calibrate_level_model(fit_level_model(reference), reference)
@@ -54,7 +61,7 @@ def locate_by_levels(
         longitude=np.concatenate([part.longitude for part in parts]),
         covariance_m2=np.concatenate([part.covariance_m2 for part in parts]),
         method="log_distance",
-        refused=np.concatenate([part.refused for part in parts]),  # type: ignore[arg-type]
+        refused=np.concatenate([part.refused for part in parts]),
     )
 
 

@@ -113,7 +113,8 @@ class Levels:
         weighted = np.einsum("skr,sr->sk", residual, self.weight)
         square = np.einsum("skr,skr,sr->sk", residual, residual, self.weight)
         shrink = self.power_variance / (1.0 + self.power_variance * self.weight.sum(axis=1))
-        return square - np.square(weighted) * shrink[:, None]
+        misfit: FloatArray = square - np.square(weighted) * shrink[:, None]
+        return misfit
 
 
 def fit_level_model(reference: SessionSet) -> LevelModel:
@@ -121,6 +122,15 @@ def fit_level_model(reference: SessionSet) -> LevelModel:
 
     Least squares over all levels, one constant a station and one a session, the latter then summed up as mean and
     sigma of the power. Falls back to the defaults where fewer than ``MIN_STATION_LEVELS`` levels have a known source.
+
+    Examples:
+        Levels without shadowing that fall by 25 dB a decade have an exponent of 2.5:
+
+        >>> from heimdall_assets.simulation.observations import simulate_observations
+        >>> from heimdall_assets.specs import SimulationSpec
+        >>> spec = SimulationSpec(path_loss_exponent=2.5, shadowing_db=0.0)
+        >>> round(fit_level_model(simulate_observations(spec, np.arange(100))).path_loss.exponent, 1)
+        2.5
     """
     known = np.flatnonzero(np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude))
     sessions = reference.take(known)

@@ -36,6 +36,14 @@ def locate_strongest_receiver(sessions: SessionSet, reference: SessionSet | None
 
     The covariance is that of the errors on ``reference``; without one, or for another network, that of the receivers'
     surroundings. Sessions without a finite level are refused.
+
+    Examples:
+        >>> from heimdall_assets.simulation.observations import simulate_observations
+        >>> from heimdall_assets.specs import SimulationSpec
+        >>> sessions = simulate_observations(SimulationSpec(), np.arange(1))
+        >>> answer = locate_strongest_receiver(sessions)
+        >>> bool(answer.latitude[0] == sessions.receiver_latitude[sessions.level_db.argmax()])
+        True
     """
     return _locate("strongest_receiver", _find_strongest, sessions, reference)
 

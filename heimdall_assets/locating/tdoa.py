@@ -70,6 +70,19 @@ def locate_by_delays(
     Returns:
         Positions with covariance; sessions with fewer than three timed receivers, or with all of them at one point,
         are refused.
+
+    Examples:
+        Seven receivers, 30 dB, clocks without error: every source is found to within 300 m.
+
+        >>> from heimdall_assets.signals.geodesy import compute_distance_m
+        >>> from heimdall_assets.simulation.observations import simulate_observations
+        >>> from heimdall_assets.specs import SimulationSpec
+        >>> spec = SimulationSpec(snr_min_db=30.0, snr_max_db=30.0, clock_bias_s=0.0, clock_jitter_s=0.0)
+        >>> sessions = simulate_observations(spec, np.arange(20))
+        >>> found = locate_by_delays(sessions, robust=False)
+        >>> truth = (sessions.source_latitude, sessions.source_longitude)
+        >>> bool((compute_distance_m(found.latitude, found.longitude, *truth) < 300.0).all())
+        True
     """
     levels = LevelModel() if reference is None else fit_level_model(reference)
     settings = _Settings(robust, blocked, source_altitude_m, levels)
@@ -104,7 +117,7 @@ def _locate_all(sessions: SessionSet, reference: SessionSet | None, settings: _S
         else "tdoa_robust"
         if settings.robust
         else "tdoa_least_squares",
-        refused=np.concatenate([part.refused for part in parts]),  # type: ignore[arg-type]
+        refused=np.concatenate([part.refused for part in parts]),
     )
 
 
@@ -226,7 +239,9 @@ def _compute_bend(problem: DelayProblem, state: FloatArray, covariance: FloatArr
     information, gradient, _ = linearise(gaussian, sides, *compute_residuals(gaussian, sides))
     stiffness = np.einsum("si,skij,sj->sk", across, information, across)
     delta = np.clip(np.einsum("si,ski->sk", across, gradient) / stiffness, -length[:, None], length[:, None])
-    return (3.0 * np.square(delta).mean(axis=1))[:, None, None] * across[:, :, None] * across[:, None, :]
+    variance = 3.0 * np.square(delta).mean(axis=1)
+    spread: FloatArray = variance[:, None, None] * across[:, :, None] * across[:, None, :]
+    return spread
 
 
 def _compute_level_cost(
@@ -258,4 +273,5 @@ def _weigh_modes(modes: FloatArray, cost: FloatArray, information: FloatArray) -
     )
     log_weight = np.where((same & better).any(axis=2), -np.inf, log_weight)
     weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
-    return weight / weight.sum(axis=1, keepdims=True)
+    share: FloatArray = weight / weight.sum(axis=1, keepdims=True)
+    return share

@@ -26,4 +26,5 @@ def run_parts(
     jobs = cpu_count() if num_items >= parallel_from else 1
     if jobs == 1:
         return (worker(part, *shared) for part in parts)
-    return Parallel(n_jobs=jobs, return_as="generator")(delayed(worker)(part, *shared) for part in parts)
+    done: Iterable[Any] = Parallel(n_jobs=jobs, return_as="generator")(delayed(worker)(part, *shared) for part in parts)
+    return done

@@ -69,7 +69,13 @@ class Grid:
 
     @classmethod
     def build(cls, start_s: float, end_s: float, bandwidth_hz: float) -> "Grid":
-        """Return the grid of an interval, its number of samples rounded down to one that transforms fast."""
+        """Return the grid of an interval, its number of samples rounded down to one that transforms fast.
+
+        Examples:
+            >>> grid = Grid.build(0.0, 1.0, 12_500.0)
+            >>> grid.num, grid.step_hz, grid.first_hz
+            (12500, 1.0, -6250.0)
+        """
         duration_s = end_s - start_s
         return cls(start_s, fft.prev_fast_len(max(int(bandwidth_hz * duration_s), 16)), 1.0 / duration_s)
 
@@ -97,7 +103,13 @@ class Alignment:
 
 
 def compute_start_times_s(recordings: Sequence[Recording]) -> Floats:
-    """Return each recording's time of sample 0 in s after the earliest, float64 (R,); NaN: untimed."""
+    """Return each recording's time of sample 0 in s after the earliest, float64 (R,); NaN: untimed.
+
+    Examples:
+        >>> samples, starts_ns = np.zeros(8, dtype=np.complex64), (2_000_000_000, None, 500_000_000)
+        >>> compute_start_times_s([Recording(samples, 8.0, start) for start in starts_ns]).tolist()
+        [1.5, nan, 0.0]
+    """
     known = [recording.start_unix_ns for recording in recordings if recording.start_unix_ns is not None]
     if not known:
         return np.full(len(recordings), np.nan)
@@ -112,6 +124,13 @@ def find_overlap(start_s: Floats, end_s: Floats) -> tuple[NDArray[np.bool_], flo
 
     Raises:
         CannotLocate: no two recordings share ``MIN_OVERLAP_S``.
+
+    Examples:
+        The third recording starts when the others have ended:
+
+        >>> used, start_s, end_s = find_overlap(np.array([0.0, 0.25, 5.0]), np.array([1.0, 1.25, 6.0]))
+        >>> used.tolist(), start_s, end_s
+        ([True, True, False], 0.25, 1.0)
     """
     used = np.isfinite(start_s) & np.isfinite(end_s)
     while used.sum() >= 2:
@@ -128,7 +147,13 @@ def find_overlap(start_s: Floats, end_s: Floats) -> tuple[NDArray[np.bool_], flo
 
 
 def compute_lag_limits_s(receivers: Sequence[Position], slack: float) -> Floats:
-    """Return the largest possible delay of each pair in s, (R, R): ``slack`` times the way, and clock errors."""
+    """Return the largest possible delay of each pair in s, (R, R): ``slack`` times the way, and clock errors.
+
+    Examples:
+        >>> receivers = [Position(latitude=45.0, longitude=7.0), Position(latitude=46.0, longitude=7.0)]
+        >>> round(1e6 * float(compute_lag_limits_s(receivers, slack=1.0)[0, 1]))  # 371 us of way, 100 us of clocks
+        471
+    """
     latitude, longitude, altitude_m = (
         np.array([getattr(place, name) for place in receivers]) for name in ("latitude", "longitude", "altitude_m")
     )
@@ -176,7 +201,8 @@ def compute_spectrum(
 
 def to_time(spectrum: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Return the channel's samples over the grid's interval, complex64 (..., M)."""
-    return fft.ifft(fft.ifftshift(spectrum, axes=-1), axis=-1)
+    samples: NDArray[np.complex64] = fft.ifft(fft.ifftshift(spectrum, axes=-1), axis=-1)
+    return samples
 
 
 def align_recordings(
@@ -237,7 +263,8 @@ class _Peak:
 def _smooth_power(spectrum: NDArray[np.complex64], num: int) -> Floats:
     """Return mean power in ``num`` equal parts of the band."""
     usable = len(spectrum) // num * num
-    return np.square(np.abs(spectrum[:usable].astype(np.complex128))).reshape(num, -1).mean(axis=1)
+    power: Floats = np.square(np.abs(spectrum[:usable].astype(np.complex128))).reshape(num, -1).mean(axis=1)
+    return power
 
 
 def _estimate_clarity(spectrum: NDArray[np.complex64]) -> float:
@@ -292,7 +319,12 @@ def _multiply(samples: NDArray[np.complex64], reference: NDArray[np.complex64], 
 
 
 def fit_vertex(values: NDArray[np.floating]) -> float:
-    """Return where the parabola through three equidistant values peaks, in steps from the middle one."""
+    """Return where the parabola through three equidistant values peaks, in steps from the middle one.
+
+    Examples:
+        >>> round(fit_vertex(np.array([1.0 - (step - 0.25) ** 2 for step in (-1.0, 0.0, 1.0)])), 6)
+        0.25
+    """
     left, middle, right = (float(value) for value in values)
     bend = left - 2.0 * middle + right
     return 0.5 * (left - right) / bend if bend < 0 else 0.0

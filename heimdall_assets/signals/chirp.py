@@ -30,6 +30,14 @@ def compute_chirp_transform(
         sign: -1 from time to frequency, +1 back (no factor 1 / N is applied).
 
     Source: Bluestein 1970, IEEE Trans. Audio Electroacoust. 18 (4): n m = (n^2 + m^2 - (m - n)^2) / 2.
+
+    Examples:
+        A tone of 5 Hz, looked at from 4.5 to 5.5 Hz in steps that no FFT of one second has:
+
+        >>> tone = np.exp(2j * np.pi * 5.0 * np.arange(64) / 64.0)
+        >>> spectrum = compute_chirp_transform(tone, 11, 0.0, 1.0 / 64.0, out_start=4.5, out_step=0.1, sign=-1)
+        >>> int(np.abs(spectrum).argmax()), round(float(np.abs(spectrum).max()), 2)  # 4.5 + 5 * 0.1 Hz, all 64 samples
+        (5, 64.0)
     """
     num_in = len(values)
     index = np.arange(max(num_in, num_out), dtype=np.float64)
@@ -43,7 +51,7 @@ def compute_chirp_transform(
     kernel[:num_out] = bend[:num_out].conj()
     kernel[size - num_in + 1 :] = bend[1:num_in][::-1].conj()
     folded = fft.ifft(fft.fft(weighted, overwrite_x=True) * fft.fft(kernel, overwrite_x=True), overwrite_x=True)
-    out = folded[:num_out] * bend[:num_out]
+    out: NDArray[np.complex64] = folded[:num_out] * bend[:num_out]
     if in_start != 0.0:
         out *= _turn(in_start * (out_start + out_step * index[:num_out]), sign)
     return out

@@ -76,6 +76,18 @@ def compute_delays(recordings: Sequence[Recording], receivers: Sequence[Position
     Raises:
         InvalidInput: recordings and receivers differ in number.
         CannotLocate: fewer than two recordings are timed or overlap, or no two share a signal.
+
+    Examples:
+        The same signal, heard 20 us later by the second receiver's clock, 30 dB above each receiver's own noise:
+
+        >>> rng = np.random.default_rng(1)
+        >>> signal, *noise = rng.normal(size=(3, 24_000, 2)) @ np.array([1.0, 1.0j])
+        >>> samples = [(0.1 * signal + 0.003 * part).astype(np.complex64) for part in noise]
+        >>> recordings = [Recording(part, 24_000.0, start) for part, start in zip(samples, (0, 20_000), strict=True)]
+        >>> receivers = [Position(latitude=45.0, longitude=7.0), Position(latitude=45.1, longitude=7.0)]
+        >>> found = compute_delays(recordings, receivers, DelaySpec())
+        >>> round(float(found.arrival_s[1] - found.arrival_s[0]) * 1e6)
+        20
     """
     if len(recordings) != len(receivers):
         raise InvalidInput(f"delays: {len(recordings)} recordings, expected one for each of {len(receivers)} receivers")

@@ -47,6 +47,14 @@ def check_recording(
     Raises:
         InvalidRecording: it is empty, too short, too long, of another length or rate than its row says, holds NaN or
             infinity, never changes (silent), is clipped, or is not scaled to 1.0.
+
+    Examples:
+        A complex tone of half the full scale has a level of 20 log10(1/2):
+
+        >>> tone = 0.5 * np.exp(2j * np.pi * 0.01 * np.arange(24_000))
+        >>> facts = check_recording(Recording(tone.astype(np.complex64), 24_000.0), RecordingSpec(), name="tone")
+        >>> facts["duration_s"], round(facts["rms_dbfs"], 2), facts["zero_fraction"]
+        (1.0, -6.02, 0.0)
     """
     samples = recording.samples
     if samples.ndim != 1 or samples.dtype != np.complex64:

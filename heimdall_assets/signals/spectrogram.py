@@ -50,6 +50,16 @@ def compute_spectrogram(
 
     Raises:
         InvalidRecording: f_max lies above half the sample rate, or fewer transforms fit than frames are asked for.
+
+    Examples:
+        A tone 1 kHz above the carrier at full scale stands in the first channel and not in the second:
+
+        >>> tone = np.exp(2j * np.pi * 1000.0 / 192_000.0 * np.arange(192_000))
+        >>> above, below, both = compute_spectrogram(tone, 192_000.0, FeatureSpec())
+        >>> above.shape
+        (128, 32)
+        >>> bool(above.max() > below.max() + 60.0), abs(round(float(both.max() - above.max()), 2))
+        (True, 0.0)
     """
     _check(samples, sample_rate_hz, spec, name)
     num_transforms = 0 if len(samples) < spec.n_fft else (len(samples) - spec.n_fft) // spec.hop + 1
@@ -84,6 +94,10 @@ def compute_full_spectrogram(
 
     Raises:
         InvalidRecording: f_max lies above half the sample rate, or there are fewer than n_fft samples.
+
+    Examples:
+        >>> compute_full_spectrogram(np.ones(192_000, dtype=np.complex64), 192_000.0, FeatureSpec()).shape
+        (128, 375)
     """
     _check(samples, sample_rate_hz, spec, name)
     if len(samples) < spec.n_fft:
@@ -117,6 +131,13 @@ def compute_mfcc(
         InvalidRecording: as ``compute_spectrogram``.
 
     Source: Davis and Mermelstein 1980, IEEE Trans. ASSP 28 (4), eq. 1.
+
+    Examples:
+        Silence is flat at the floor of -100 dB: all of it is in the first coefficient, -100 sqrt(128).
+
+        >>> silence = compute_mfcc(np.zeros(192_000, dtype=np.complex64), 192_000.0, FeatureSpec())
+        >>> round(float(silence[0, 0])), bool(np.abs(silence[1:]).max() < 0.01)
+        (-1131, True)
     """
     if not 1 <= num_coefficients <= spec.num_mels:
         raise InvalidInput(f"num_coefficients {num_coefficients}: expected 1 to num_mels {spec.num_mels}")
@@ -125,19 +146,37 @@ def compute_mfcc(
 
 
 def convert_hz_to_mel(frequency_hz: Any) -> Any:
-    """Return frequencies on the mel scale. Source: O'Shaughnessy 1987, Speech Communication, p. 150 (as in HTK)."""
+    """Return frequencies on the mel scale. Source: O'Shaughnessy 1987, Speech Communication, p. 150 (as in HTK).
+
+    Examples:
+        >>> round(float(convert_hz_to_mel(1000.0)))  # the scale's anchor
+        1000
+    """
     return 2595.0 * np.log10(1.0 + np.asarray(frequency_hz, dtype=np.float64) / 700.0)
 
 
 def convert_mel_to_hz(mel: Any) -> Any:
-    """Return frequencies in Hz of points on the mel scale; the inverse of ``convert_hz_to_mel``."""
+    """Return frequencies in Hz of points on the mel scale; the inverse of ``convert_hz_to_mel``.
+
+    Examples:
+        >>> np.round(convert_mel_to_hz(convert_hz_to_mel(np.array([0.0, 440.0, 6250.0]))), 6).tolist()
+        [0.0, 440.0, 6250.0]
+    """
     return 700.0 * (10.0 ** (np.asarray(mel, dtype=np.float64) / 2595.0) - 1.0)
 
 
 def compute_mel_bank(
     sample_rate_hz: float, n_fft: int, num_mels: int, f_min_hz: float, f_max_hz: float
 ) -> NDArray[np.float64]:
-    """Return triangular mel weights, float64 (num_mels, n_fft / 2 + 1), peak 1; neighbours add up to 1."""
+    """Return triangular mel weights, float64 (num_mels, n_fft / 2 + 1), peak 1; neighbours add up to 1.
+
+    Examples:
+        >>> bank = compute_mel_bank(sample_rate_hz=24_000.0, n_fft=1024, num_mels=16, f_min_hz=0.0, f_max_hz=12_000.0)
+        >>> bank.shape
+        (16, 513)
+        >>> bool(np.allclose(bank[:, 10:400].sum(axis=0), 1.0))  # between the outermost peaks
+        True
+    """
     return _compute_weights(
         (sample_rate_hz / n_fft) * np.arange(n_fft // 2 + 1, dtype=np.float64), num_mels, f_min_hz, f_max_hz
     )
@@ -149,7 +188,8 @@ def _compute_weights(
     edges_hz = convert_mel_to_hz(np.linspace(convert_hz_to_mel(f_min_hz), convert_hz_to_mel(f_max_hz), num_mels + 2))
     left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
     rising, falling = (bin_hz - left) / (centre - left), (right - bin_hz) / (right - centre)
-    return np.maximum(0.0, np.minimum(rising, falling))
+    triangles: NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
+    return triangles
 
 
 @dataclass(frozen=True)
@@ -167,7 +207,13 @@ class Statistics:
             raise InvalidInput(f"statistics: std {self.std!r}, expected positive numbers (a channel never changes)")
 
     def apply(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return (features - mean) / std, float32, for features (..., 3, num_mels, num_frames)."""
+        """Return (features - mean) / std, float32, for features (..., 3, num_mels, num_frames).
+
+        Examples:
+            >>> statistics = Statistics(mean=np.full(3, -60.0), std=np.full(3, 20.0))
+            >>> statistics.apply(np.full((3, 1, 1), -40.0)).ravel().tolist()
+            [1.0, 1.0, 1.0]
+        """
         mean, std = (np.asarray(value, dtype=np.float32)[:, None, None] for value in (self.mean, self.std))
         return ((np.asarray(features, dtype=np.float32) - mean) / std).astype(np.float32)
 
@@ -179,6 +225,11 @@ def fit_statistics(features: NDArray[np.floating], rows: NDArray[np.int64] | Non
 
     Raises:
         InvalidInput: no spectrogram, or a channel that never changes.
+
+    Examples:
+        >>> fitted = fit_statistics(np.stack([np.full((3, 8, 4), -70.0), np.full((3, 8, 4), -50.0)]))
+        >>> fitted.mean.tolist(), fitted.std.tolist()
+        ([-60.0, -60.0, -60.0], [10.0, 10.0, 10.0])
     """
     chosen = np.arange(len(features)) if rows is None else np.asarray(rows)
     if len(chosen) == 0:
@@ -295,4 +346,5 @@ def _encode_db(mel_CMF: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.fl
 
 
 def _to_db(power: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
-    return np.clip(10.0 * np.log10(power + np.float32(SMALLEST_SHARE)), spec.floor_db, 0.0).astype(np.float32)
+    level_db: NDArray[np.float32] = 10.0 * np.log10(power + np.float32(SMALLEST_SHARE))
+    return np.clip(level_db, spec.floor_db, 0.0).astype(np.float32)

@@ -93,6 +93,11 @@ def simulate_session(spec: SimulationSpec, index: int) -> SimulatedSession:
 
     Raises:
         InvalidSetting: more receivers than stations, or a negative index.
+
+    Examples:
+        >>> heard = simulate_session(SimulationSpec(min_receivers=3, max_receivers=3), 0)
+        >>> [round(recording.duration_s, 2) for recording in heard.recordings], heard.session.origin.value
+        ([1.0, 1.0, 1.0], 'simulated')
     """
     if index < 0:
         raise InvalidSetting(f"session index {index}: expected 0 or more")
@@ -126,7 +131,13 @@ def draw_signal_type(spec: SimulationSpec, index: int) -> str:
 
 
 def count_signal_types(spec: SimulationSpec, indices: Iterable[int]) -> dict[str, int]:
-    """Return how many of the given sessions carry each signal type: the realised mix."""
+    """Return how many of the given sessions carry each signal type: the realised mix.
+
+    Examples:
+        >>> counts = count_signal_types(SimulationSpec(voice_fraction=0.0, tone_fraction=1.0), range(20))
+        >>> counts["tone"]
+        20
+    """
     return dict(sorted(Counter(draw_signal_type(spec, index) for index in indices).items()))
 
 

@@ -72,6 +72,14 @@ def simulate_observations(
 
     Raises:
         InvalidSetting: more receivers than the Italian network has, or negative indices.
+
+    Examples:
+        Any session can be had alone, and none changes because others are drawn:
+
+        >>> many = simulate_observations(SimulationSpec(), np.arange(10))
+        >>> alone = simulate_observations(SimulationSpec(), np.array([7]))
+        >>> bool(alone.source_latitude[0] == many.source_latitude[7]), alone.num_receivers.tolist()
+        (True, [7])
     """
     indices = np.asarray(indices, dtype=np.int64)
     if len(indices) and indices.min() < 0:
@@ -149,7 +157,8 @@ class _Draw:
 
     def normal(self, name: str, num: int) -> Floats:
         """Return float64 (S, num), standard normal."""
-        return ndtri(self.uniform(name, num))
+        drawn: Floats = ndtri(self.uniform(name, num))
+        return drawn
 
     def exponential(self, name: str, num: int) -> Floats:
         """Return float64 (S, num), exponential with mean 1."""

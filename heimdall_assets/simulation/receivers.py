@@ -76,7 +76,9 @@ def draw_station_traits(spec: SimulationSpec, station: int) -> StationTraits:
     bias, noise_figure, man_made, gain, iq_gain, iq_phase = generator.standard_normal(6)
     jumps = np.where(generator.random(NUM_SEASONS) < 0.1, 1.0, 0.0)
     jump_db = jumps * generator.choice([-1.0, 1.0], NUM_SEASONS) * generator.uniform(10.0, 20.0, NUM_SEASONS)
-    group_delay_s = generator.uniform(*GNSS_GROUP_DELAY_S) if spec.clock_class != ClockClass.GNSS_CALIBRATED else 0.0
+    group_delay_s = (
+        generator.uniform(*GNSS_GROUP_DELAY_S) if spec.clock_class != ClockClass.GNSS_CALIBRATED.value else 0.0
+    )
     real = spec.impairments
     figure_db = 5.0 + (1.5 * float(np.clip(noise_figure, -2, 2)) if real else 0.0)
     man_made_dbm = MAN_MADE_CITY_DBM + (3.0 * man_made if real else 0.0)
@@ -108,7 +110,7 @@ def draw_recording_traits(
     jitter, tune = generator.standard_normal(2)
     ntp_s = generator.uniform(*NTP_ERROR_S) * generator.choice([-1.0, 1.0])
     error_s = station.clock_bias_s + station.group_delay_s + spec.clock_jitter_s * jitter
-    if spec.clock_class == ClockClass.NTP:
+    if spec.clock_class == ClockClass.NTP.value:
         error_s += ntp_s
     # log-uniform 0.1 to 20 ppm for a crystal; a GNSS-disciplined oscillator errs a thousand times less
     ppm = 0.1 * 200.0 ** generator.random() * generator.choice([-1.0, 1.0])
@@ -171,5 +173,15 @@ def apply_receiver(
 
 
 def compute_noise_power(snr_db: float, signal_power: float, sample_rate_hz: float) -> float:
-    """Return the noise power per sample that gives ``snr_db`` in one channel beside a signal of ``signal_power``."""
-    return signal_power * 10.0 ** (-snr_db / 10.0) * sample_rate_hz / CHANNEL_HZ
+    """Return the noise power per sample that gives ``snr_db`` in one channel beside a signal of ``signal_power``.
+
+    Examples:
+        At 0 dB the noise in 12.5 kHz is as strong as the signal; a band twice as wide holds twice as much of it.
+
+        >>> compute_noise_power(0.0, signal_power=1.0, sample_rate_hz=12_500.0)
+        1.0
+        >>> round(compute_noise_power(20.0, signal_power=1.0, sample_rate_hz=25_000.0), 6)
+        0.02
+    """
+    per_signal: float = 10.0 ** (-snr_db / 10.0)
+    return signal_power * per_signal * sample_rate_hz / CHANNEL_HZ

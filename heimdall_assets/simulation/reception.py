@@ -164,7 +164,7 @@ def _stamp(
     traits: receivers.RecordingTraits,
 ) -> Recording:
     """Return the recording with the time its receiver believes; a free-running clock believes none."""
-    timed = spec.clock_class != ClockClass.NONE
+    timed = spec.clock_class != ClockClass.NONE.value
     start_unix_ns = round((session.start - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 10**9
     start_unix_ns += round((traits.skew_s + traits.clock_error_s) * 1e9)
     return Recording(

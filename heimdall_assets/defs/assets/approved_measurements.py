@@ -1,5 +1,7 @@
 """``measurement_database`` (outside, reported when its approved set changes) and ``approved_measurements``."""
 
+from typing import Any
+
 import dagster as dg
 
 from heimdall_assets.defs.progress import report_to
@@ -29,7 +31,7 @@ measurement_database = dg.AssetSpec(
 )
 def approved_measurements(
     context: dg.AssetExecutionContext, config: DatasetConfig, stores: dg.ResourceParam[Stores]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Frozen snapshot of all trainable measurements of approved sessions, one row each, with who approved and why.
 
     Rows that cannot be used are left out, counted and listed with their reason.

@@ -1,5 +1,7 @@
 """``champion_model``: which release users get, decided anew after each release."""
 
+from typing import Any
+
 import dagster as dg
 
 from heimdall_assets.defs.settings import PromotionConfig
@@ -19,7 +21,7 @@ def champion_model(
     model_release: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: ExperimentTracking,
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """The release that ``champion`` means: the newest that is whole and not worse than the one before.
 
     Decided at this moment, on the same frozen test sessions; who decided and why stands in the ledger.

@@ -1,5 +1,7 @@
 """``evaluation_metrics``: the checkpoint on the test split, beside every baseline and the bound."""
 
+from typing import Any
+
 import dagster as dg
 
 from heimdall_assets.defs.figures import show_figures, show_tables
@@ -27,7 +29,7 @@ def evaluation_metrics(
     test_split: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: ExperimentTracking,
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""
     from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint, load_metrics
 

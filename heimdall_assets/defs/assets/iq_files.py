@@ -1,5 +1,7 @@
 """``iq_files``: every IQ object of the snapshot, read, checked and pinned by digest."""
 
+from typing import Any
+
 import dagster as dg
 
 from heimdall_assets.defs.progress import report_to
@@ -21,7 +23,7 @@ def iq_files(
     config: RecordingConfig,
     approved_measurements: Manifest,
     stores: dg.ResourceParam[Stores],
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """The snapshot's IQ recordings, each read, checked against its row and pinned by SHA-256.
 
     A bad recording stops no other: it is left out, counted and listed with its reason.

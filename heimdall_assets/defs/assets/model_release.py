@@ -1,5 +1,7 @@
 """``model_release``: a numbered, whole, read-only folder with everything a user of the model needs."""
 
+from typing import Any
+
 import dagster as dg
 
 from heimdall_assets.defs.events import find_checks, find_events
@@ -28,7 +30,7 @@ def model_release(
     stores: dg.ResourceParam[Stores],
     tracking: ExperimentTracking,
     lineage_pages: LineagePages,
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """The released model: ONNX file, settings, figures, model card and provenance under one version.
 
     The same model is released once: releasing it again finds the version it has.

@@ -1,5 +1,7 @@
 """``onnx_model``: the checkpoint as one ONNX file, with parity against PyTorch on the test split."""
 
+from typing import Any
+
 import dagster as dg
 
 from heimdall_assets.defs.progress import report_to
@@ -18,7 +20,7 @@ def onnx_model(
     trained_checkpoint: Manifest,
     test_split: Manifest,
     stores: dg.ResourceParam[Stores],
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """One ONNX file with the statistics, units and specs inside, compared element by element with PyTorch."""
     from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 

@@ -1,5 +1,7 @@
 """``spectrogram_features``: spectrograms of recordings, arrival times at receivers, correlations of their pairs."""
 
+from typing import Any
+
 import dagster as dg
 
 from heimdall_assets.defs.progress import report_to
@@ -24,7 +26,7 @@ def spectrogram_features(
     config: FeaturesConfig,
     iq_files: Manifest,
     stores: dg.ResourceParam[Stores],
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Mel spectrograms (3, 128, 32) of every recording; delays and correlations between each session's receivers.
 
     Only what no earlier run computed is computed. A recording without a spectrogram, or without an arrival time, stops

@@ -1,6 +1,7 @@
 """``train_split``, ``val_split``, ``test_split``: one decision, three assets."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -33,7 +34,7 @@ from heimdall_assets.stores.objects.tables import load_table
 )
 def splits(
     config: SplitsConfig, spectrogram_features: Manifest, stores: dg.ResourceParam[Stores]
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult[Any]]:
     """Assign every session to train, val or test by a keyed hash of its transmitting site."""
     from heimdall_assets.pipeline.stages.splits import split_sessions
 

@@ -1,6 +1,7 @@
 """``trained_checkpoint``: the one GPU-tagged step."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -34,7 +35,7 @@ def trained_checkpoint(
     val_split: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: ExperimentTracking,
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """The fitted model: weights as safetensors, settings as JSON. The test split is no input.
 
     An interrupted training resumes from its last checkpoint.

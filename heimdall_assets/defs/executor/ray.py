@@ -88,7 +88,7 @@ def build_ray_handler(address: str, variables: Mapping[str, str]) -> RayJobHandl
     except ImportError as error:
         raise MissingDependency("executor ray: found no dagster-ray; install heimdall-assets[ray]") from error
 
-    class StepJobs(JobSubmissionClient):
+    class StepJobs(JobSubmissionClient):  # type: ignore[misc, unused-ignore]  # Any where Ray is not installed
         """Starts steps with this interpreter, as on this machine: a job's shell finds no ``dagster`` in its PATH."""
 
         def submit_job(self, *, entrypoint: str, **options: Any) -> str:

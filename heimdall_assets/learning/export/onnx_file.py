@@ -16,6 +16,8 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, but in no __all__; so are the next two
+from torch.onnx import register_custom_op_symbolic, unregister_custom_op_symbolic  # type: ignore[attr-defined]
 
 from heimdall_assets.errors import CannotLocate, CorruptObject, InvalidInput
 from heimdall_assets.learning.fitting.fitted import FittedModel
@@ -47,7 +49,7 @@ def export_onnx(fitted: FittedModel, spec: ExportSpec, metadata: dict[str, str])
     _scrub(proto)
     for key, value in sorted({**facts, **metadata}.items()):
         proto.metadata_props.add(key=key, value=value)
-    data = proto.SerializeToString(deterministic=True)
+    data: bytes = proto.SerializeToString(deterministic=True)
     check_onnx(data)
     return data
 
@@ -288,10 +290,10 @@ def _trace_unrolled(graph: ExportGraph, opset: int) -> onnx.ModelProto:
     first_opset = 18  # ``ExportSpec`` goes no lower
     file = io.BytesIO()
     for name, factor in factors.items():
-        torch.onnx.register_custom_op_symbolic(name, _make_scaling(factor), first_opset)
+        register_custom_op_symbolic(name, _make_scaling(factor), first_opset)
     try:
         with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always", category=torch.jit.TracerWarning)
+            warnings.simplefilter("always", category=TracerWarning)
             torch.onnx.export(
                 graph.module,
                 tuple(graph.inputs.values()),
@@ -307,9 +309,9 @@ def _trace_unrolled(graph: ExportGraph, opset: int) -> onnx.ModelProto:
             )
     finally:
         for name in factors:
-            torch.onnx.unregister_custom_op_symbolic(name, first_opset)
+            unregister_custom_op_symbolic(name, first_opset)
     for warning in seen:
-        if issubclass(warning.category, torch.jit.TracerWarning):
+        if issubclass(warning.category, TracerWarning):
             line = str(warning.message).split(".")[0]
             raise InvalidInput(
                 f"ONNX export: the model decides on its data, and one decision would be baked in: {line}"

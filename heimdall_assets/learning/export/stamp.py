@@ -18,4 +18,5 @@ def stamp_onnx(data: bytes, metadata: dict[str, str]) -> bytes:
         raise InvalidInput(f"metadata {', '.join(both)}: stands in the model already, expected other keys")
     for key, value in sorted(metadata.items()):
         proto.metadata_props.add(key=key, value=value)
-    return proto.SerializeToString(deterministic=True)
+    stamped: bytes = proto.SerializeToString(deterministic=True)
+    return stamped

@@ -49,11 +49,13 @@ class FittedModel:
 
     @property
     def statistics(self) -> dict[str, Any]:
-        return self.settings["statistics"]
+        statistics: dict[str, Any] = self.settings["statistics"]
+        return statistics
 
     @property
     def calibration(self) -> dict[str, Any]:
-        return self.settings["calibration"]
+        calibration: dict[str, Any] = self.settings["calibration"]
+        return calibration
 
     @cached_property
     def task(self) -> Task:
@@ -94,7 +96,8 @@ class FittedModel:
         predict = getattr(self.task, "predict_receivers", None)
         if predict is None:
             raise InvalidInput(f"model kind {self.model.kind}: has no answer per receiver: expected single_receiver")
-        return predict(self.network, sessions, self.statistics, self.calibration)
+        predictions: Predictions = predict(self.network, sessions, self.statistics, self.calibration)
+        return predictions
 
     def encode(self) -> dict[str, bytes]:
         """Return the files of this model by name; equal models give equal bytes."""

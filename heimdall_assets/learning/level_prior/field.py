@@ -182,4 +182,5 @@ def _compute_density(points: FloatArray, source: FloatArray, spread: float) -> F
     for index, near in enumerate(tree.query_ball_point(points, 4.0 * width)):
         density[index] = np.exp(-0.5 * np.square(source[near] - points[index]).sum(axis=1) / width**2).sum()
     density = np.minimum(density, max(float(np.median(density)), 1e-12)) + 1e-12
-    return density / density.sum()
+    share: FloatArray = density / density.sum()
+    return share

@@ -39,12 +39,14 @@ def to_normalised(
 def compute_scale_deg(statistics: dict[str, Any]) -> NDArray[np.float64]:
     """Return degrees per normalised unit (2,): latitude, longitude."""
     per_degree = compute_metres_per_degree(np.float64(statistics["centre_deg"][0]))
-    return np.array(statistics["scale_m"]) / np.array(per_degree)
+    scale_deg: NDArray[np.float64] = np.array(statistics["scale_m"]) / np.array(per_degree)
+    return scale_deg
 
 
 def compute_sigma_scale(latitude: NDArray[np.float64], statistics: dict[str, Any]) -> NDArray[np.float64]:
     """Return metres per normalised unit (N, 2) at ``latitude``: a degree of longitude is shorter further north."""
-    return compute_scale_deg(statistics) * np.stack(compute_metres_per_degree(latitude), axis=1)
+    scale_m: NDArray[np.float64] = compute_scale_deg(statistics) * np.stack(compute_metres_per_degree(latitude), axis=1)
+    return scale_m
 
 
 def list_truth(

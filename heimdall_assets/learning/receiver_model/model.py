@@ -63,7 +63,9 @@ class LocalizationNet(nn.Module):
         self.position_head = _build_head(self.backbone.num_features, dropout)
         self.uncertainty_head = _build_head(self.backbone.num_features, dropout)
         # start unsure: from the middle of the bounds the first losses are tens of times those of a sensible sigma
-        nn.init.constant_(self.uncertainty_head[-1].bias, INITIAL_SIGMA_LOGIT)  # type: ignore[arg-type]
+        last = self.uncertainty_head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, INITIAL_SIGMA_LOGIT)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, 4) float32: position (north, east), then sigma (north, east), in normalised target units.

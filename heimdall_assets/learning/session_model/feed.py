@@ -149,5 +149,5 @@ def collect_signals(
 
 def count_marked(sessions: SessionSet, marked: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return how many of each session's receivers (S,) are marked (M,)."""
-    total = np.concatenate([[0], np.cumsum(marked)])
+    total: NDArray[np.int64] = np.concatenate([[0], np.cumsum(marked)])
     return (total[sessions.offsets[1:]] - total[sessions.offsets[:-1]]).astype(np.int64)

@@ -8,15 +8,17 @@ prior.
 Legend of shapes: B sessions, R receiver slots, K ``RECEIVER_COLUMNS``, D token width, S starts. Lengths are km.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]  # public, but not in its __all__
 
 from heimdall_assets.learning.backbone import encode_frames
 from heimdall_assets.learning.session_model.gauss_newton import GaussNewton
 from heimdall_assets.learning.session_model.pair_tokens import NUM_PAIR_TOKENS, PairEncoder
 from heimdall_assets.learning.session_model.physics import Delays, LevelLaw, compute_cost, compute_step
+from heimdall_assets.learning.session_model.signal_heads import SignalHeads
 from heimdall_assets.learning.session_model.tokens import (
     LATE_SCALE_KM,
     MIN_SPREAD_KM,
@@ -32,6 +34,9 @@ from heimdall_assets.learning.session_model.tokens import (
     mask_out,
     take_apart,
 )
+
+if TYPE_CHECKING:
+    from timm.models.convnext import ConvNeXt
 
 SAME_POINT_KM = 1e-3
 PRIOR_SPREADS, HORIZON_KM = 2.0, 50.0
@@ -78,11 +83,11 @@ class NetworkLocalizationNet(nn.Module):
         num_layers: int = 2,
         num_heads: int = 4,
         dropout: float = 0.0,
-        backbone: nn.Module | None = None,
+        backbone: "ConvNeXt | None" = None,
         level_prior: nn.Module | None = None,
         trust: float = 0.0,
         level_law: LevelLaw = LevelLaw(),  # noqa: B008 - immutable
-        signals: nn.Module | None = None,
+        signals: SignalHeads | None = None,
         pair_encoder: PairEncoder | None = None,
     ) -> None:
         super().__init__()
@@ -91,7 +96,7 @@ class NetworkLocalizationNet(nn.Module):
         self.solver, self.level_law = GaussNewton(level_law=level_law), level_law
         self.embed_receiver = nn.Linear(NUM_RECEIVER_COLUMNS, width)
         self.embed_solution = nn.Linear(NUM_SOLUTION_COLUMNS, width)
-        self.embed_spectrogram = None if backbone is None else nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
+        self.embed_spectrogram = None if backbone is None else nn.Linear(backbone.num_features, width)
         self.dropout = nn.Dropout(dropout)
         self.first = Attention(width, num_heads, NUM_RECEIVER_PAIRS + num_more)
         self.layers = nn.ModuleList(
@@ -170,7 +175,8 @@ class NetworkLocalizationNet(nn.Module):
         """Return columns (B, R, R, P) of pairs and what they add to tokens (B, R, D); zeros where there are none."""
         assert self.pair_encoder is not None
         if pairs is not None and paired is not None:
-            return self.pair_encoder(pairs, paired)
+            encoded: tuple[Tensor, Tensor] = self.pair_encoder(pairs, paired)
+            return encoded
         shape = session.present.shape
         return (
             session.level.new_zeros(*shape, shape[1], NUM_PAIR_TOKENS),
@@ -210,8 +216,9 @@ class NetworkLocalizationNet(nn.Module):
             return None
         with torch.autocast(seen.device.type, enabled=False):
             if encoded is None:
-                encoded = torch.zeros(*seen.shape, int(self.signals.num_features), device=seen.device)  # type: ignore[arg-type]
-            return self.signals(encoded.float(), seen)
+                encoded = torch.zeros(*seen.shape, self.signals.num_features, device=seen.device)
+            outputs: dict[str, Tensor] = self.signals(encoded.float(), seen)
+            return outputs
 
     def _fuse_prior(self, tokens: Tensor, session: Session, offset: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean (B, 2) and upper factor (B, 3) of where the source is likely before delays are looked at."""
@@ -276,7 +283,7 @@ def join(pairs: Tensor, more: Tensor | None) -> Tensor:
 
 def is_traced() -> bool:
     """Return whether a graph is being drawn: it must hold every way that data may take, and branch on none."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return torch.compiler.is_exporting() or is_tracing()
 
 
 def bound_exp(value: Tensor) -> Tensor:

@@ -170,4 +170,5 @@ def _compute_mean(values: NDArray[np.generic]) -> NDArray[np.float32]:
     """Return the mean of each column over the rows that are known, 0 where none is, float32."""
     known = np.isfinite(values)
     total = np.where(known, values, 0.0).sum(axis=0)
-    return (total / np.maximum(known.sum(axis=0), 1)).astype(np.float32)
+    mean: NDArray[np.float64] = total / np.maximum(known.sum(axis=0), 1)
+    return mean.astype(np.float32)

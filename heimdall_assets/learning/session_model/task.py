@@ -5,7 +5,7 @@ Belongs here: what ``task.Task`` promises, for ``NetworkLocalizationNet``. Does 
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -152,13 +152,15 @@ class NetworkTask:
         Where no session has a delay and no signal head wants the tokens, nothing is left to learn on top of a level
         prior: every weight is frozen, so that no epoch is spent on gradients that are zero.
         """
-        if network.signals is not None:
+        own = _narrow(network)
+        if own.signals is not None:
             seen = np.flatnonzero(count_marked(train, train.feature_row >= 0))
-            network.signals.start(make_signal_labels(train.take(seen)))  # type: ignore[operator, union-attr]
+            own.signals.start(make_signal_labels(train.take(seen)))
         if self._level_prior is not None:
-            network.level_prior.load_state_dict(self._level_prior.state_dict())  # type: ignore[union-attr]
-            if network.signals is None and not count_timed(train).any():
-                network.requires_grad_(False)
+            assert own.level_prior is not None
+            own.level_prior.load_state_dict(self._level_prior.state_dict())
+            if own.signals is None and not count_timed(train).any():
+                own.requires_grad_(False)
 
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
         known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)
@@ -205,8 +207,10 @@ class NetworkTask:
         loss = (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean()
         found = {"gaussian_nll": gaussian, "median_error_km": error_km}
         if located.signals is not None:
+            heads = _narrow(network).signals
+            assert heads is not None
             labels = {name: batch[f"signal_{name}"] for name in TASKS}
-            found |= compute_signal_losses(network.signals, located.signals, labels)  # type: ignore[arg-type]
+            found |= compute_signal_losses(heads, located.signals, labels)
             loss = loss + found["signal"]
         return {"loss": loss, **found}
 
@@ -218,7 +222,7 @@ class NetworkTask:
         usable = val.take(self.list_examples(val))
         if len(usable) < MIN_CALIBRATED:
             return {}
-        network.share.fill_(self._choose_share(network, usable, statistics))  # type: ignore[operator, union-attr]
+        _narrow(network).share.fill_(self._choose_share(network, usable, statistics))
         found = self.predict(network, usable, statistics, {})
         kept = np.flatnonzero(~found.refused) if found.refused is not None else np.arange(len(usable))
         group = np.searchsorted(GROUP_EDGES, count_timed(usable), side="right")
@@ -239,7 +243,7 @@ class NetworkTask:
             return SHARES[0]  # nothing is learned on top of a level prior
         scores = {}
         for share in SHARES:
-            network.share.fill_(share)  # type: ignore[operator, union-attr]
+            _narrow(network).share.fill_(share)
             error_m = compute_residuals(val, self.predict(network, val, statistics, {})).error_m
             scores[share] = float(np.nanmean(np.log(np.maximum(error_m, 1.0))))
         return min(SHARES, key=scores.__getitem__)
@@ -348,3 +352,8 @@ def take_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predi
         method=predictions.method,
         refused=None if predictions.refused is None else predictions.refused[rows],
     )
+
+
+def _narrow(network: nn.Module) -> NetworkLocalizationNet:
+    """Return ``network`` itself; a task is given no network but those that its ``build_network`` made."""
+    return cast(NetworkLocalizationNet, network)

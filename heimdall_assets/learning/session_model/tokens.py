@@ -266,4 +266,5 @@ class Attention(nn.Module):
         )
         score = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
         tokens = tokens + self.join((score.softmax(-1) @ value).transpose(1, 2).flatten(2))
-        return tokens + self.mix(self.norm_second(tokens))
+        mixed: Tensor = self.mix(self.norm_second(tokens))
+        return tokens + mixed

@@ -32,7 +32,7 @@ from heimdall_assets.specs import RecordingSpec
 from heimdall_assets.stores.database.measurements import ImportReport, MeasurementStore
 from heimdall_assets.stores.objects.folder import ObjectStore
 
-_DEFAULTS = RecordingSpec()  # type: ignore[call-arg]
+_DEFAULTS = RecordingSpec()
 
 
 @dataclass(frozen=True)

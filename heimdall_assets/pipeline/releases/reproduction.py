@@ -152,7 +152,7 @@ class _Remaking:
         for kind, make in ((EVALUATION_METRICS, judge_checkpoint), (ONNX_MODEL, export_checkpoint)):
             (spec,) = self._specs(kind)
             self._progress(kind, 0, 1)
-            yield self._compare(kind, make(*judged, spec).manifest)  # type: ignore[operator]
+            yield self._compare(kind, make(*judged, spec).manifest)
             self._progress(kind, 1, 1)
 
     def restore(self) -> list[str]:

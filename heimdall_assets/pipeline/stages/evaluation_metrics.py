@@ -48,7 +48,8 @@ def summarize_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def load_metrics(objects: ObjectStore, evaluation: Manifest) -> dict[str, Any]:
     """Return the figures behind an evaluation's manifest."""
-    return json.loads(objects.read_bytes(evaluation.artifacts["metrics.json"].digest))
+    metrics: dict[str, Any] = json.loads(objects.read_bytes(evaluation.artifacts["metrics.json"].digest))
+    return metrics
 
 
 def tabulate_predictions(sessions: SessionSet, judgement: Judgement) -> pd.DataFrame:

@@ -74,7 +74,8 @@ class RawRows:
     def has_truth(self) -> Mask:
         """Return where the source's position is validated and possible, bool (N,)."""
         latitude, longitude = self.numbers("source_latitude"), self.numbers("source_longitude")
-        return (self.numbers("source_is_validated") == 1) & (np.abs(latitude) <= 90) & (np.abs(longitude) <= 180)
+        validated: Mask = self.numbers("source_is_validated") == 1
+        return validated & (np.abs(latitude) <= 90) & (np.abs(longitude) <= 180)
 
 
 def find_reasons(raw: RawRows, needs_truth: bool, needs_decision: bool) -> NDArray[np.object_]:

@@ -63,7 +63,7 @@ class Shape:
         """Return column ``of`` of table ``name`` as read raw; ``default`` where this database lacks it."""
         if of not in self.columns.get(name, ()):
             return literal(default) if default is not None else null()
-        found = source.c[of]
+        found: ColumnElement[Any] = source.c[of]
         known = metadata.tables[f"{SCHEMA}.{name}"].c[of].type
         if isinstance(known, String | Text | UtcDateTime):
             # A driver that parses a wrong date raises for the whole result; text is judged row by row. The field may

@@ -47,7 +47,8 @@ def encode_table(table: "pd.DataFrame") -> bytes:
         compression_level=3,
         version="2.6",
     )
-    return sink.getvalue().to_pybytes()
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def decode_table(data: bytes) -> "pd.DataFrame":
