@@ -2,8 +2,8 @@
 
 Five floors; each may use those named before it, never those after it:
 
-1. words     ``domain`` ``session_set`` ``specs`` ``kinds`` ``manifests`` ``errors``: names, and the numbers that
-             decide a result.
+1. words     ``domain`` ``session_set`` ``specs`` ``suggestions`` ``kinds`` ``manifests`` ``errors``: names, and the
+             numbers that decide a result.
 2. work      ``signals`` ``locating`` ``simulation`` ``learning`` ``evaluation`` ``formats`` ``lineage``: one thing from
              another, in memory.
 3. world     ``stores``: where bytes and rows rest; knows words only.

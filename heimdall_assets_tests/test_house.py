@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "heimdall_assets"
 FLOORS = {
-    "words": {"domain", "session_set", "specs", "manifests", "kinds", "errors"},
+    "words": {"domain", "session_set", "specs", "suggestions", "manifests", "kinds", "errors"},
     "work": {"signals", "locating", "simulation", "learning", "evaluation", "formats", "lineage"},
     "world": {"stores"},
     "pipeline": {"pipeline"},
