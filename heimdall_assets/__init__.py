@@ -8,7 +8,8 @@ Five floors; each may use those named before it, never those after it:
              another, in memory.
 3. world     ``stores``: where bytes and rows rest; knows words only.
 4. pipeline  ``pipeline``: which result is made from which, found again by its cache key; names no orchestrator.
-5. graph     ``defs`` ``definitions`` ``places`` ``cli``: when, from what, how; the only floor that names Dagster.
+5. graph     ``defs`` ``definitions`` ``places`` ``variables`` ``variable_kinds`` ``cli``: when, from what, how; the
+             only floor that names Dagster.
 
 This package imports nothing, so importing it costs nothing.
 """

@@ -5,8 +5,9 @@ from typing import Any
 
 from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.pipeline.intake.simulated import import_simulated
-from heimdall_assets.places import Places, read_places
+from heimdall_assets.places import read_places
 from heimdall_assets.specs import EvaluationSpec, ModelSpec, SimulationSpec, Spec, TrainingSpec
+from heimdall_assets.variables import Places
 
 SIMULATION = SimulationSpec(num_sessions=20, min_receivers=4, max_receivers=4, duration_s=0.8)
 TINY: list[Spec] = [
