@@ -4,6 +4,7 @@ Belongs here: asking for them, and the embedded Dagster instance. Does not belon
 (``variables``, which is slow to load: whoever asks for help waits for no reader of settings).
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from heimdall_assets.variables import Places
 
 DAGSTER_YAML = """\
-# The embedded instance: everything below one folder, no server. Written by `heimdall`; deploy/ has the others.
+# The embedded instance: everything below one folder, no server. Written by `heimdall` where there is none, and never
+# again: what you change here stays, such as PostgreSQL under `storage`.
 storage:
   sqlite:
     base_dir: {storage}
@@ -58,13 +60,20 @@ def read_places(environ: Mapping[str, str] | None = None) -> "Places":
     return Places.read(os.environ if environ is None else environ)
 
 
+def render_dagster_yaml(folder: Path) -> str:
+    """Return the ``dagster.yaml`` of an instance whose everything lies below ``folder``."""
+    # A JSON string is a YAML string whatever it holds: a blank and a hash in a path would begin a comment.
+    names = {name: json.dumps(str(folder / name), ensure_ascii=False) for name in ("storage", "logs", "artifacts")}
+    return DAGSTER_YAML.format(**names)
+
+
 def prepare_dagster_home(places: "Places") -> Path:
     """Return the folder of the Dagster instance, with an embedded ``dagster.yaml`` if it had none."""
     folder = places.dagster_home
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
     if not settings.exists():
-        text = DAGSTER_YAML.format(storage=folder / "storage", logs=folder / "logs", artifacts=folder / "artifacts")
+        text = render_dagster_yaml(folder)
         partial = settings.with_suffix(f".{os.getpid()}.tmp")
         partial.write_text(text)
         partial.replace(settings)
