@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heimdall_assets.stores.plain_files import write_missing_file
+
 if TYPE_CHECKING:
     from heimdall_assets.variables import Places
 
@@ -70,11 +72,5 @@ def render_dagster_yaml(folder: Path) -> str:
 def prepare_dagster_home(places: "Places") -> Path:
     """Return the folder of the Dagster instance, with an embedded ``dagster.yaml`` if it had none."""
     folder = places.dagster_home
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "dagster.yaml"
-    if not settings.exists():
-        text = render_dagster_yaml(folder)
-        partial = settings.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(text)
-        partial.replace(settings)
+    write_missing_file(folder / "dagster.yaml", render_dagster_yaml(folder).encode())
     return folder

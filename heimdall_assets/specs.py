@@ -142,7 +142,7 @@ class DatasetSpec(Spec):
 
 
 class TimingSpec(Spec):
-    """One-sigma timing error of each clock class, in seconds. Source: science of TDOA networks; see README."""
+    """One-sigma timing error of each clock class, in seconds."""
 
     also_called = ("ClockSpec",)
     other_names = {

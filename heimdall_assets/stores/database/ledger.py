@@ -1,4 +1,4 @@
-"""Ledgers: rows written once, each signed with the one before, so that a changed or missing one shows.
+"""Ledgers (append-only hash chains): each row's digest covers the one before, so a changed or missing row shows.
 
 Belongs here: the chain of ``approval_events`` and ``promotion_events``. Does not belong here: who may decide what.
 """

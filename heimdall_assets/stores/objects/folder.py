@@ -1,7 +1,7 @@
-"""Objects: bytes at rest under their SHA-256, never overwritten; references: small names that point at them.
+"""Folder: bytes at rest under their SHA-256, never overwritten, and references, small names that point at them.
 
 Belongs here: the backends of ``objects.interface``, and how an address finds its own. Does not belong here: what the
-bytes mean (``formats``, ``tables``), rows (``measurements``).
+bytes mean (``formats``, ``tables``), rows (``database``).
 
 Layout of a folder: ``objects/sha256/ab/abcd...`` and ``references/results/<key>@``.
 """
