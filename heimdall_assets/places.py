@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.specs import RetrainPolicy
 from heimdall_assets.stores.home import Stores, open_stores
+from heimdall_assets.stores.plain_files import write_missing_file
 
 EXECUTORS = ("in_process", "local", "ray")
 """Where steps run: in the run's own process, each in one of this machine, or the GPU-tagged one on Ray."""
@@ -167,11 +168,6 @@ def _read_policy(text: str | None) -> RetrainPolicy:
 def prepare_dagster_home(places: Places) -> Path:
     """Return the folder of the Dagster instance, with an embedded ``dagster.yaml`` if it had none."""
     folder = places.dagster_home
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "dagster.yaml"
-    if not settings.exists():
-        text = DAGSTER_YAML.format(storage=folder / "storage", logs=folder / "logs", artifacts=folder / "artifacts")
-        partial = settings.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(text)
-        partial.replace(settings)
+    text = DAGSTER_YAML.format(storage=folder / "storage", logs=folder / "logs", artifacts=folder / "artifacts")
+    write_missing_file(folder / "dagster.yaml", text.encode())
     return folder

@@ -11,6 +11,7 @@ from heimdall_assets.domain import check_name
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.places import Places, read_places
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.plain_files import write_named_file
 
 
 @click.command()
@@ -42,7 +43,7 @@ def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | 
     provenance = read_provenance(stores, version)
     digest = stores.releases.find_record(version).get("provenance")
     if html is not None:
-        html.write_text(render_html(provenance, digest), encoding="utf-8")
+        write_named_file(html, render_html(provenance, digest).encode())
         click.echo(f"wrote {html}", err=as_json)
     if as_json:
         write_json(provenance)

@@ -16,6 +16,7 @@ from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
 from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.objects.tables import load_table
+from heimdall_assets.stores.scratch import CheckpointFolder
 from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, make_places, release
 
 
@@ -239,7 +240,7 @@ def test_a_cancelled_training_goes_on_to_the_same_weights(home, tmp_path):
     assert not kept.exists()
 
     sessions = [load_sessions(stores.objects, split) for split in (train_split, val_split)]
-    uninterrupted = fit_model(*specs, *sessions, tmp_path).encode()
+    uninterrupted = fit_model(*specs, *sessions, CheckpointFolder(tmp_path)).encode()
     for name, artifact in resumed.manifest.artifacts.items():
         assert artifact.digest == compute_digest(uninterrupted[name]), name
 

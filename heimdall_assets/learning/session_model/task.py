@@ -48,7 +48,7 @@ from heimdall_assets.learning.session_model.table import (
     disturb_table,
     join_sessions,
 )
-from heimdall_assets.learning.task import ExportGraph
+from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
@@ -112,12 +112,14 @@ class NetworkTask:
         statistics["trust"] = choose_trust(chosen)
         return statistics
 
-    def build_network(self, model: ModelSpec, statistics: dict[str, Any]) -> NetworkLocalizationNet:
+    def build_network(
+        self, model: ModelSpec, statistics: dict[str, Any], weights: PretrainedWeights | None = None
+    ) -> NetworkLocalizationNet:
         backbone, level_prior = None, None
         if statistics["feature_shape"] is not None:
             from heimdall_assets.learning.backbone import build_backbone
 
-            backbone = build_backbone(model.backbone_size, model.pretrained, model.weights_file)
+            backbone = build_backbone(model.backbone_size, model.pretrained, weights)
             backbone.requires_grad_(not model.freeze_backbone)
         if statistics["level_prior"] is not None:
             from heimdall_assets.learning.level_prior.prior import LevelPrior

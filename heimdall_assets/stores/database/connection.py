@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.stores.database.schema import SCHEMA
 from heimdall_assets.stores.database.shape import REVISION, Kind, Shape, read_shape
+from heimdall_assets.stores.database.view import create_view, drop_view
 from heimdall_assets.stores.objects.files import describe
 
 BUSY_TIMEOUT_S = 60.0
@@ -269,7 +270,9 @@ def _run_migrations(connection: Connection, shown: str) -> None:
     config.set_main_option("script_location", "heimdall_assets.stores.database:migrations".replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
+    drop_view(connection)
     try:
         command.upgrade(config, "head")
     except CommandError as error:
         raise StorageError(f"{shown}: {error}; a newer version of this project may have made it") from error
+    create_view(connection)

@@ -108,7 +108,7 @@ class FolderObjectStore(ObjectStore):
         digest = data[7:71].decode("ascii", "replace")
         if data != _encode_reference(name, digest):
             raise CorruptObject(
-                f"reference {name}: found {data[:80]!r}, expected a digest with the check of this name; computing the result "
+                f"reference {name}: found {data[:80]!r}, expected a digest and its check; computing the result "
                 "again writes it anew"
             )
         return check_digest(digest)
