@@ -22,7 +22,7 @@ import hashlib, sys
 from heimdall_assets.errors import MissingDependency
 from heimdall_assets.stores.weights_files import read_hub_weights
 try:
-    print(hashlib.sha256(read_hub_weights("convnext_atto", fetch=sys.argv[1] == "fetch")).hexdigest())
+    print(hashlib.sha256(read_hub_weights("convnext_atto", "timm/convnext_atto.d2_in1k", fetch=sys.argv[1] == "fetch")).hexdigest())
 except MissingDependency as error:
     print(error)
 """
