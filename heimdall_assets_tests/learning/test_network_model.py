@@ -13,6 +13,7 @@ from heimdall_assets.learning.session_model.graph import choose_scale, to_degree
 from heimdall_assets.learning.session_model.loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
 from heimdall_assets.learning.session_model.model import NetworkLocalizationNet
 from heimdall_assets.learning.session_model.physics import LevelLaw, compute_covariance
+from heimdall_assets.learning.session_model.receiver_order import order_receivers, reorder
 from heimdall_assets.learning.session_model.statistics import choose_trust, count_timed, measure_level_law
 from heimdall_assets.learning.session_model.table import RECEIVER_COLUMNS, assemble_table, disturb_table, join_sessions
 from heimdall_assets.learning.session_model.task import NetworkTask, simulate_training_sessions
@@ -21,6 +22,7 @@ from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
+from heimdall_assets_tests.permuted import shuffle_receivers
 
 PLAIN = {
     "feature_shape": None,
@@ -96,16 +98,53 @@ def test_with_late_arrivals_trusting_their_likelihood_is_closer_than_robust_leas
     assert late < 0.85 * robust
 
 
-def test_order_of_receivers_changes_nothing():
+def test_the_order_of_receivers_changes_no_bit_of_the_answer():
+    sessions, network = simulate(40, blocked_fraction=0.3), build(scramble=True, trust=1.0)
+    found, shuffled = (
+        predict(one, network) for one in (sessions, shuffle_receivers(sessions, np.random.default_rng(0)))
+    )
+    for name in ("latitude", "longitude", "covariance_m2"):
+        np.testing.assert_array_equal(getattr(shuffled, name), getattr(found, name))
+
+
+def test_the_order_of_slots_changes_no_bit_of_what_the_network_says_and_tells_receivers_at_one_place_apart():
     sessions, network = simulate(40, blocked_fraction=0.3), build(scramble=True, trust=1.0)
     table = torch.from_numpy(assemble_table(sessions, 9).receivers)
+    table[:, 1, :4] = table[:, 0, :4]  # two channels of one receiver
+    table[::2, 2] = table[::2, 0]  # the same row twice
     order = torch.stack([torch.randperm(9, generator=torch.Generator().manual_seed(i)) for i in range(40)])
     shuffled = table.gather(1, order.unsqueeze(-1).expand(-1, -1, table.shape[2]))
     with torch.no_grad():
         one, two = (network(rows, torch.zeros(40, 2)) for rows in (table, shuffled))
+    torch.testing.assert_close(two.position, one.position, rtol=0.0, atol=0.0)
+    torch.testing.assert_close(two.factor, one.factor, rtol=0.0, atol=0.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), num=st.integers(1, 12), values=st.integers(1, 4))
+def test_rows_are_ordered_column_by_column_with_empty_slots_last(seed, num, values):
+    rng = np.random.default_rng(seed)
+    table = rng.integers(0, values, (3, num, 2)).astype(np.float32)
+    table[rng.random((3, num)) < 0.2] = np.nan
+    found = reorder(torch.from_numpy(table), order_receivers(torch.from_numpy(table))).numpy()
+    for before, after in zip(table, found, strict=True):
+        expected = sorted(np.where(np.isnan(before), np.inf, before).tolist())
+        np.testing.assert_array_equal(np.where(np.isnan(after), np.inf, after), expected)
+
+
+def test_wider_batches_answer_alike():
+    sessions, network = simulate(200, blocked_fraction=0.3), build(scramble=True, trust=1.0)
+    narrow, wide = (torch.from_numpy(assemble_table(sessions, num).receivers) for num in (7, 64))
+    with torch.no_grad():
+        one, two = (network(rows, torch.zeros(200, 2)) for rows in (narrow, wide))
     sigma = compute_covariance(one.factor)[:, :2].sum(1).sqrt()
-    assert ((one.position - two.position).norm(dim=1) / sigma).quantile(0.95) < 0.01
-    torch.testing.assert_close(one.factor, two.factor, rtol=0.02, atol=1e-4)
+    moved = (one.position - two.position).norm(dim=1) / sigma
+    diagonal = (two.factor / one.factor - 1.0).abs()[:, [0, 2]].amax(1)
+    # Searches end a hundredth of a sigma from the minimum; where three delays hardly say it, the ellipse feels that.
+    assert moved.max() < 0.05
+    assert moved.median() < 1e-3
+    assert diagonal.quantile(0.98) < 0.01
+    assert diagonal.median() < 1e-4
 
 
 @pytest.mark.parametrize("num", [1, 2, 8, 64])
