@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help install browser demo ui test lint types check bench-localization bench-signals bench-pairs bench-incremental clean
+.PHONY: help install browser demo ui test test-variations lint types check bench-localization bench-signals bench-pairs bench-incremental clean
 
 help:
 	@echo "make demo   install, simulate a network, run the whole graph, show the results"
 	@echo "make ui     open the asset graph on http://127.0.0.1:3000"
 	@echo "make test   ruff, types and every test"
+	@echo "make test-variations   what computes, under other instruction sets, threads and seeds (long)"
 	@echo "make bench-localization [POWDER=FOLDER]   the reference table (long)"
 	@echo "make bench-signals        the signal tasks on IQ, measured (long)"
 	@echo "make bench-pairs          what seeing correlations is worth, on IQ (long)"
@@ -50,6 +51,9 @@ browser:
 # One process per core, one thread per process: two would only wait for each other.
 test: lint types browser
 	OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope
+
+test-variations: $(VENV)/.installed-test
+	$(BIN)/python -m heimdall_assets_tests.variations
 
 bench-localization: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/localization.py $(if $(POWDER),--powder $(POWDER))

@@ -5,6 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from heimdall_assets_tests.variation import start_run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed-offset", type=int, default=0, help="draw random worlds from other seeds")
+    parser.addoption("--margins", type=Path, default=None, help="append how much room each statistical bound had")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    start_run(config.getoption("--seed-offset"), config.getoption("--margins"))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def without_mlflow() -> Iterator[None]:

@@ -34,10 +34,10 @@ STAGES: dict[str, Stage] = {
     "val_split": _SPLIT,
     "test_split": _SPLIT,
     "trained_checkpoint": Stage(
-        "3", ("train_split", "val_split"), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
+        "4", ("train_split", "val_split"), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
     ),
-    "evaluation_metrics": Stage("2", ("trained_checkpoint", "test_split"), (specs.EvaluationSpec,)),
-    "onnx_model": Stage("2", ("trained_checkpoint", "test_split"), (specs.ExportSpec,)),
+    "evaluation_metrics": Stage("3", ("trained_checkpoint", "test_split"), (specs.EvaluationSpec,)),
+    "onnx_model": Stage("3", ("trained_checkpoint", "test_split"), (specs.ExportSpec,)),
     "model_release": Stage("1", ("onnx_model", "evaluation_metrics")),
 }
 """In the order in which they are computed."""

@@ -11,11 +11,12 @@ from heimdall_assets.learning.backbone import build_backbone, find_timm_name
 from heimdall_assets.learning.loss import compute_gaussian_nll
 from heimdall_assets.learning.model import LocalizationNet
 from heimdall_assets.specs import BACKBONES
+from heimdall_assets_tests.variation import make_rng, shift_seed
 
 
 @pytest.fixture(scope="module")
 def network() -> LocalizationNet:
-    torch.manual_seed(0)
+    torch.manual_seed(shift_seed(0))
     return LocalizationNet().eval()
 
 
@@ -34,7 +35,7 @@ def test_heads_are_as_specified(network: LocalizationNet) -> None:
 
 
 def test_sigma_stays_between_its_bounds_and_keeps_a_gradient() -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(shift_seed(0))
     network = LocalizationNet(uncertainty_min=0.02, uncertainty_max=0.5)
     for bias, limit in ((12.0, 0.5), (-12.0, 0.02)):
         torch.nn.init.constant_(network.uncertainty_head[-1].bias, bias)
@@ -86,7 +87,7 @@ def test_every_size_is_known_to_timm() -> None:
 def test_weights_of_convolutional_mlps_give_the_same_numbers(tmp_path: Path) -> None:
     import timm
 
-    torch.manual_seed(3)
+    torch.manual_seed(shift_seed(3))
     original = timm.create_model("convnext_atto", num_classes=7).eval()
     for name, weight in original.named_parameters():
         if name.endswith("gamma"):
@@ -127,7 +128,7 @@ def test_without_network_the_error_names_the_local_file(monkeypatch: pytest.Monk
 
 
 def test_loss_is_the_density_of_a_gaussian() -> None:
-    rng = np.random.default_rng(0)
+    rng = make_rng(0)
     position, target = rng.normal(size=(2, 5, 2)).astype(np.float32)
     sigma, label = rng.uniform(0.1, 1.0, size=(2, 5, 2)).astype(np.float32)
     loss = compute_gaussian_nll(*(torch.from_numpy(item) for item in (position, sigma, target, label)))
