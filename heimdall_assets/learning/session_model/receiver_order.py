@@ -27,12 +27,13 @@ def order_receivers(table: Tensor) -> Tensor:
     return torch.zeros_like(rank).scatter(1, rank, slot.expand_as(rank))
 
 
-def reorder(values: Tensor, order: Tensor) -> Tensor:
-    """Return values (B, R, ...) with their receivers in the given order (B, R)."""
-    return values[torch.arange(order.shape[0], device=order.device).unsqueeze(1), order]
+def reorder(values: Tensor, order: Tensor, axis: int = 1) -> Tensor:
+    """Return values (B, ..., R, ...) with their receivers, which stand on ``axis``, in the given order (B, R)."""
+    shape = [1] * values.ndim
+    shape[0], shape[axis] = order.shape
+    return values.gather(axis, order.view(shape).expand_as(values))
 
 
 def reorder_pairs(values: Tensor, order: Tensor) -> Tensor:
     """Return values (B, R, R, ...) of pairs with their receivers in the given order (B, R)."""
-    session = torch.arange(order.shape[0], device=order.device).view(-1, 1, 1)
-    return values[session, order.unsqueeze(2), order.unsqueeze(1)]
+    return reorder(reorder(values, order, 1), order, 2)
