@@ -29,6 +29,7 @@ from heimdall_assets.specs import (
     SplitSpec,
     TrainingSpec,
 )
+from heimdall_assets.stores.scratch import CheckpointFolder
 
 HERE = Path(__file__).resolve().parent
 WORLD = {
@@ -58,7 +59,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for name, sees in (("model", True), ("without_correlations", False)):
             model = ModelSpec(use_spectrograms=False, use_correlations=sees)
             fitted[name] = fit_model(
-                model, training, AugmentationSpec(), parts["train"], parts["val"], Path(folder) / name,
+                model, training, AugmentationSpec(), parts["train"], parts["val"],
+                CheckpointFolder(Path(folder) / name),
                 on_epoch=lambda epoch, metrics: print(epoch, metrics, flush=True),
             )  # fmt: skip
         test = parts["test"]

@@ -16,6 +16,7 @@ from simulated_iq import observe_simulated
 from heimdall_assets.evaluation.judging import judge_model
 from heimdall_assets.evaluation.model_card import render_signals_table
 from heimdall_assets.evaluation.signal_labels import make_signal_labels
+from heimdall_assets.learning.fitting.checkpoints import LAST
 from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import (
@@ -26,6 +27,7 @@ from heimdall_assets.specs import (
     SplitSpec,
     TrainingSpec,
 )
+from heimdall_assets.stores.scratch import CheckpointFolder
 
 HERE = Path(__file__).resolve().parent
 MIX = {"voice_fraction": 0.5, "tone_fraction": 0.25}
@@ -40,8 +42,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         places = read_places({"HEIMDALL_HOME": str(options.home or folder), "HEIMDALL_TRACKING": "off"})
         stores = places.open_stores()
         parts, mix = observe_simulated(stores, simulation, "signals", SplitSpec())
-        fit = Path(options.home or folder) / "fit"
-        last = fit / "last.ckpt"
+        checkpoints = CheckpointFolder(Path(options.home or folder) / "fit")
         started, wall = time.process_time(), time.monotonic()
         fitted = fit_model(
             ModelSpec(backbone_size=options.backbone, multi_target=True),
@@ -49,9 +50,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 max_epochs=options.epochs, batch_size=16, learning_rate=3e-3, warmup_epochs=1,
                 num_threads=options.threads,
             ),
-            AugmentationSpec(), parts["train"], parts["val"], fit,
+            AugmentationSpec(), parts["train"], parts["val"], checkpoints,
             on_epoch=lambda epoch, metrics: print(epoch, metrics, flush=True),
-            resume_from=last if last.is_file() else None,
+            resume_from=LAST if checkpoints.exists(LAST) else None,
         )  # fmt: skip
         cost = {"cpu_s": time.process_time() - started, "wall_s": time.monotonic() - wall}
         judged = judge_model(fitted.predict, parts["test"], parts["train"], EvaluationSpec(), fitted.predict_signals)

@@ -30,6 +30,7 @@ from heimdall_assets.locating.classical import ESTIMATORS, ORACLES
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, EvaluationSpec, ModelSpec, SimulationSpec, TrainingSpec
+from heimdall_assets.stores.scratch import CheckpointFolder
 
 TRAIN_SEED, VAL_SEED, TEST_SEED = 1001, 1002, 1003
 NUM_VAL, NUM_TEST, NUM_CORNER, NUM_POSTERIOR = 3000, 4000, 4000, 1000
@@ -80,7 +81,8 @@ def fit(world: str, num_train: int, num_epochs: int, num_threads: int) -> tuple[
     started, cpu = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit_model(
-            ModelSpec(dropout=0.0), training, AugmentationSpec(dropout=0.0, max_gain_db=0.0), train, val, Path(folder),
+            ModelSpec(dropout=0.0), training, AugmentationSpec(dropout=0.0, max_gain_db=0.0), train, val,
+            CheckpointFolder(Path(folder)),
             on_epoch=lambda epoch, metrics: print(world, epoch, metrics, flush=True),
         )  # fmt: skip
     cost = {"num_train": len(train), "wall_s": time.monotonic() - started, "cpu_s": time.process_time() - cpu}

@@ -4,9 +4,28 @@ from pathlib import Path
 from typing import Any
 
 from heimdall_assets.cli.graph_run import run_graph
+from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.intake.simulated import import_simulated
-from heimdall_assets.places import Places, read_places
-from heimdall_assets.specs import EvaluationSpec, ModelSpec, SimulationSpec, Spec, TrainingSpec
+from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
+from heimdall_assets.pipeline.stages.iq_files import pin_recordings
+from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
+from heimdall_assets.pipeline.stages.splits import split_sessions
+from heimdall_assets.places import read_places
+from heimdall_assets.specs import (
+    DatasetSpec,
+    DelaySpec,
+    EvaluationSpec,
+    FeatureSpec,
+    ModelSpec,
+    RecordingSpec,
+    SimulationSpec,
+    Spec,
+    SplitSpec,
+    TimingSpec,
+    TrainingSpec,
+)
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.variables import Places
 
 SIMULATION = SimulationSpec(num_sessions=20, min_receivers=4, max_receivers=4, duration_s=0.8)
 TINY: list[Spec] = [
@@ -30,6 +49,16 @@ def fill_home(folder: Path, simulation: SimulationSpec = SIMULATION) -> Places:
     places = make_places(folder)
     import_simulated(places.open_stores(), simulation, "demo", ignore)
     return places
+
+
+def split_home(places: Places) -> tuple[Stores, dict[str, Manifest]]:
+    """Return the opened stores of a home and its splits by kind, computed stage by stage without Dagster."""
+    stores = places.open_stores()
+    snapshot = take_snapshot(stores, DatasetSpec())[0].manifest
+    pinned = pin_recordings(stores.objects, snapshot, RecordingSpec(), ignore).result.manifest
+    features = extract_features(stores.objects, pinned, FeatureSpec(), DelaySpec(), ignore).result.manifest
+    made = split_sessions(stores.objects, features, SplitSpec(), TimingSpec())
+    return stores, {name: result.manifest for name, result in made.items()}
 
 
 def release(places: Places, *specs: Spec) -> dict[str, Any]:

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "heimdall_assets"
-FLOORS = {
-    "words": {"domain", "fields", "session_set", "specs", "manifests", "kinds", "errors"},
-    "work": {"signals", "locating", "simulation", "learning", "evaluation", "formats", "lineage"},
-    "world": {"stores"},
-    "pipeline": {"pipeline"},
-    "graph": {"defs", "definitions", "places", "cli"},
-}
+from heimdall_assets_tests.effects import find_clock_reads, find_connections, find_writes
+from heimdall_assets_tests.package_names import PACKAGE, read_floors
+
+FLOORS = {floor: set(rooms) for floor, rooms in read_floors().items()}
 ORDER = list(FLOORS)
 HEAVY = ("torch", "lightning", "mlflow", "onnx", "onnxruntime", "timm", "ray")
 """What only a running step may load."""
@@ -31,6 +27,12 @@ def floor_of(room: str) -> int:
     return next(index for index, name in enumerate(ORDER) if room in FLOORS[name])
 
 
+def test_every_room_has_its_floor_and_every_floor_its_rooms():
+    assert ORDER == ["words", "work", "world", "pipeline", "graph"]
+    rooms = [room for rooms in FLOORS.values() for room in rooms]
+    assert sorted(rooms) == sorted({room_of(path) for path in MODULES} - {"__init__"})
+
+
 def list_imports(path: Path) -> set[str]:
     """Every module that a file imports, at the top or inside a function."""
     found = set()
@@ -44,6 +46,10 @@ def list_imports(path: Path) -> set[str]:
 
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def floor_of_file(path: Path) -> int:
+    return -1 if path == PACKAGE / "__init__.py" else floor_of(room_of(path))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +130,12 @@ def test_only_the_graph_names_dagster(path: Path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
+def test_only_learning_imports_torch(path: Path):
+    torch = {name for name in list_imports(path) if name.split(".")[0] in {"torch", "lightning"}}
+    assert room_of(path) == "learning" or not torch
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
 def test_no_room_is_called_utils_and_no_pickle_is_loaded(path: Path):
     assert not {"utils", "helpers", "misc", "common"} & {part.removesuffix(".py") for part in path.parts[-3:]}
     for node in ast.walk(ast.parse(path.read_text())):
@@ -132,6 +144,41 @@ def test_no_room_is_called_utils_and_no_pickle_is_loaded(path: Path):
         if isinstance(node, ast.keyword) and node.arg == "weights_only":
             assert ast.literal_eval(node.value) is True
     assert not {"pickle", "cloudpickle", "dill"} & {name.split(".")[0] for name in list_imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room_of(path) != "stores"], ids=str)
+def test_only_stores_change_files(path: Path):
+    """No exception: graph, which shows and starts what the others make, hands its bytes to stores as they do.
+
+    What Dagster and MLflow keep of their own (runs, events, logs) they write themselves, wherever they were told to.
+    """
+    assert find_writes(path.read_text()) == []
+
+
+def test_stores_are_seen_to_change_files():
+    assert find_writes((PACKAGE / "stores" / "objects" / "files.py").read_text())
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if floor_of_file(path) < floor_of("defs")], ids=str)
+def test_below_the_graph_only_stores_reach_other_machines_and_read_the_clock(path: Path):
+    """Graph serves its pages, posts to the webhook and asks a cluster to run steps; no result comes from there."""
+    if room_of(path) != "stores":
+        assert find_connections(path.read_text()) == []
+        assert find_clock_reads(path.read_text()) == []
+
+
+def test_a_whole_run_changes_files_through_stores_alone(tmp_path: Path):
+    """Whatever libraries do behind their calls: of a run from sessions to a release, each change of a file is seen."""
+    done = subprocess.run(
+        [sys.executable, "-m", "heimdall_assets_tests.watched_run", str(tmp_path / "home")],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "LOKY_MAX_CPU_COUNT": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
 
 
 def list_loaded(program: str, folder: Path, **environment: str) -> set[str]:
@@ -163,7 +210,7 @@ assert len(repository.asset_graph.get_all_asset_keys()) >= 12
 def test_help_and_the_list_of_models_load_no_dagster_and_no_pandas(tmp_path: Path):
     loaded = list_loaded("from heimdall_assets.cli import main; main(['--help'], standalone_mode=False)", tmp_path)
     assert "click" in loaded
-    assert not loaded & {"dagster", *SLOW}
+    assert not loaded & {"dagster", "pydantic_settings", *SLOW}
     program = "from heimdall_assets.cli import main; main(['models', 'list'], standalone_mode=False)"
     loaded = list_loaded(program, tmp_path, HEIMDALL_HOME=str(tmp_path / "home"))
     assert "sqlalchemy" in loaded  # it did ask the database

@@ -1,4 +1,4 @@
-"""Stating: what files cannot say, said on the command line; one reading of it for every command that takes files."""
+"""File options: what files cannot say, said on the command line and read one way by every command that takes files."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

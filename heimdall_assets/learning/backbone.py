@@ -1,19 +1,21 @@
 """timm ConvNeXt backbones by size, with or without pretrained weights.
 
-Belongs here: names of sizes, building, loading of weights. Does not belong here: what stands on top of a backbone.
+Belongs here: names of sizes, building, setting of weights. Does not belong here: what stands on top of a backbone,
+where the bytes of pretrained weights come from (``stores.weights_files``).
 """
 
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as decode_safetensors
+from timm.models import get_pretrained_cfg
 from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from heimdall_assets.errors import InvalidInput, InvalidSetting, MissingDependency
+from heimdall_assets.errors import InvalidInput, InvalidSetting
+from heimdall_assets.learning.task import PretrainedWeights
 from heimdall_assets.specs import BACKBONES
 
 
@@ -28,24 +30,28 @@ def find_timm_name(backbone_size: str) -> str:
     return f"convnext_{'base' if backbone_size == 'medium' else backbone_size}"
 
 
-def build_backbone(backbone_size: str, pretrained: bool = False, weights_file: str | None = None) -> Any:
+def find_hub_source(architecture: str) -> str | None:
+    """Return the hub's repository that timm starts an architecture from, ``@`` and a revision where one is pinned."""
+    return getattr(get_pretrained_cfg(architecture), "hf_hub_id", None) or None
+
+
+def build_backbone(backbone_size: str, pretrained: bool = False, weights: PretrainedWeights | None = None) -> Any:
     """Return a ConvNeXt without classifier: (batch, 3, height, width) to (batch, ``num_features``).
 
     The blocks' MLPs are linear layers (``conv_mlp=False``), as quantisation of the exported graph needs them; for the
     four smallest sizes timm's own are 1x1 convolutions with the same numbers, so pretrained weights fit either way.
 
     Raises:
-        InvalidSetting: unknown size, or ``weights_file`` without ``pretrained``.
-        MissingDependency: the weights can neither be read from ``weights_file`` nor fetched.
-        InvalidInput: ``weights_file`` holds something else.
+        InvalidSetting: unknown size, ``pretrained`` without ``weights``, or ``weights`` without ``pretrained``.
+        InvalidInput: ``weights`` are no safetensors, or those of something else.
     """
     name = find_timm_name(backbone_size)
     backbone = timm.create_model(name, pretrained=False, num_classes=0, conv_mlp=False)
-    if weights_file is not None and not pretrained:
-        raise InvalidSetting(f"weights_file {weights_file!r} with pretrained=False: expected pretrained=True to use it")
-    if pretrained:
-        weights = _fetch_weights(name) if weights_file is None else _read_weights(Path(weights_file), backbone)
-        _load_weights(backbone, weights, weights_file or f"timm {name}")
+    if pretrained != (weights is not None):
+        found = "none" if weights is None else weights.source
+        raise InvalidSetting(f"weights of {name}: found {found} with pretrained={pretrained}: expected both or neither")
+    if weights is not None:
+        _load_weights(backbone, _decode_weights(weights, backbone), weights.source)
     return backbone
 
 
@@ -81,30 +87,16 @@ def list_backbone_layers(backbone: Any) -> dict[str, nn.Module]:
     return layers
 
 
-def _fetch_weights(name: str) -> dict[str, Tensor]:
+def _decode_weights(weights: PretrainedWeights, backbone: nn.Module) -> dict[str, Tensor]:
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
-    except Exception as error:  # timm and its hub raise many unrelated types when there is no network
-        raise MissingDependency(
-            f"pretrained weights of {name}: timm's hub did not give them ({type(error).__name__}); "
-            "without network set ModelSpec.weights_file to a local .safetensors file"
-        ) from error
-
-
-def _read_weights(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
-    try:
-        weights = decode_safetensors(path.read_bytes())
-    except OSError as error:
-        raise MissingDependency(
-            f"weights_file {str(path)!r}: {error.strerror or error}: expected a local .safetensors file"
-        ) from error
+        tensors = decode_safetensors(weights.data)
     except SafetensorError as error:
-        raise InvalidInput(f"weights_file {str(path)!r}: not safetensors, the one format read ({error})") from error
+        raise InvalidInput(f"{weights.source}: not safetensors, the one format read ({error})") from error
     try:
-        renamed: dict[str, Tensor] = checkpoint_filter_fn(weights, backbone)
+        renamed: dict[str, Tensor] = checkpoint_filter_fn(tensors, backbone)
         return renamed
     except (KeyError, RuntimeError) as error:
-        raise InvalidInput(f"weights_file {str(path)!r}: no ConvNeXt of this size ({error})") from error
+        raise InvalidInput(f"{weights.source}: no ConvNeXt of this size ({error})") from error
 
 
 def _load_weights(backbone: nn.Module, weights: dict[str, Tensor], source: str) -> None:
@@ -112,6 +104,6 @@ def _load_weights(backbone: nn.Module, weights: dict[str, Tensor], source: str) 
     for key, value in own.items():
         if key not in weights or weights[key].numel() != value.numel():
             found = tuple(weights[key].shape) if key in weights else "nothing"
-            raise InvalidInput(f"weights of {source}: {key} is {found}: expected {tuple(value.shape)}")
+            raise InvalidInput(f"{source}: {key} is {found}: expected {tuple(value.shape)}")
     with torch.no_grad():
         backbone.load_state_dict({key: weights[key].reshape(value.shape).float() for key, value in own.items()})

@@ -1,6 +1,7 @@
 """What one kind of model must offer so that fitting, encoding, exporting and judging are the same code for all kinds.
 
-Belongs here: the ``Task`` protocol, ``ExportGraph`` and the registry of kinds. Does not belong here: any model.
+Belongs here: the ``Task`` protocol, what it is handed and gives, the registry of kinds. Does not belong here: any
+model.
 What a task learns from data is ``statistics`` and ``calibration`` (JSON values, stored beside the weights) and the
 network's weights; nothing else outlives a fit (each fit and each decoded model has a task of its own). "Examples" are
 the integers an epoch draws batches of: rows of the receiver columns for ``single_receiver``, sessions for ``network``.
@@ -15,11 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.manifests import compute_digest
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """What a backbone starts from: the bytes of a safetensors file, and in words whose they are."""
+
+    source: str
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        return compute_digest(self.data)
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,13 @@ class Task(Protocol):
     def fit_statistics(self, model: ModelSpec, train: SessionSet) -> dict[str, Any]:
         """Return what normalisation needs, from the training split alone; JSON values."""
 
-    def build_network(self, model: ModelSpec, statistics: dict[str, Any]) -> "nn.Module":
-        """Return the network, its initial weights drawn from torch's global generator (seeded by the caller)."""
+    def build_network(
+        self, model: ModelSpec, statistics: dict[str, Any], weights: PretrainedWeights | None = None
+    ) -> "nn.Module":
+        """Return the network, its initial weights drawn from torch's global generator (seeded by the caller).
+
+        A backbone starts from ``weights``, which belong to ``model.pretrained``.
+        """
 
     def start_network(
         self, network: "nn.Module", model: ModelSpec, train: SessionSet, statistics: dict[str, Any]

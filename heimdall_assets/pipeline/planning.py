@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.errors import MissingDependency
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     EVALUATION_METRICS,
     MEASUREMENT_DATABASE,
     MODEL_RELEASE,
     ONNX_MODEL,
+    TRAINED_CHECKPOINT,
 )
 from heimdall_assets.manifests import Manifest, compute_digest
+from heimdall_assets.pipeline.pretrained import read_pretrained, read_recorded, state_content
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import name_result, read_parent, read_result
-from heimdall_assets.specs import DatasetSpec, Spec
+from heimdall_assets.specs import DatasetSpec, ModelSpec, Spec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import encode_table
 
@@ -47,21 +50,33 @@ def plan_materialization(stores: Stores, chosen: Sequence[Spec]) -> list[Step]:
             steps.append(Step(kind, "compute", f"{', '.join(missing)} would be computed"))
             continue
         used = [specs.get(cls, cls()) for cls in stage.specs]
-        if kind == APPROVED_MEASUREMENTS:
-            parents, content = _read_outside(stores, specs)
-        else:
-            parents, content = {parent: found[parent].digest for parent in stage.parents}, None
+        try:
+            parents, content = _read_inputs(stores, kind, found, used)
+        except MissingDependency as error:
+            steps.append(Step(kind, "compute", f"{error}"))
+            continue
         result = read_result(stores.objects, name_result(kind, parents, used, content))
         if result is None:
-            steps.append(Step(kind, "compute", _explain(stores, kind, parents, used, released)))
+            steps.append(Step(kind, "compute", _explain(stores, kind, parents, content, used, released)))
         else:
             found[kind] = result
             steps.append(Step(kind, "reuse", "same inputs, code and numbers"))
     return steps
 
 
-def _read_outside(stores: Stores, specs: Mapping[type[Spec], Spec]) -> tuple[dict[str, str], dict[str, str]]:
-    dataset = specs.get(DatasetSpec, DatasetSpec())
+def _read_inputs(
+    stores: Stores, kind: str, found: Mapping[str, Manifest], used: Sequence[Spec]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return a stage's parents and the digests of its inputs that are no manifests; nothing is fetched."""
+    if kind == APPROVED_MEASUREMENTS:
+        return _read_outside(stores, used)
+    parents = {parent: found[parent].digest for parent in STAGES[kind].parents}
+    models = [spec for spec in used if isinstance(spec, ModelSpec)]
+    return parents, state_content(read_pretrained(models[0], fetch=False)) if models else {}
+
+
+def _read_outside(stores: Stores, used: Sequence[Spec]) -> tuple[dict[str, str], dict[str, str]]:
+    (dataset,) = used
     assert isinstance(dataset, DatasetSpec)
     rows = stores.measurements.read_approved(dataset).rows
     parents = {MEASUREMENT_DATABASE: stores.measurements.compute_fingerprint(dataset)}
@@ -74,7 +89,12 @@ def _find_released(stores: Stores) -> Manifest | None:
 
 
 def _explain(
-    stores: Stores, kind: str, parents: Mapping[str, str], used: Sequence[Spec], released: Manifest | None
+    stores: Stores,
+    kind: str,
+    parents: Mapping[str, str],
+    content: Mapping[str, str],
+    used: Sequence[Spec],
+    released: Manifest | None,
 ) -> str:
     """Return how the stage differs from that of the latest release."""
     if released is None:
@@ -92,6 +112,8 @@ def _explain(
         reasons.append(f"code version {before.code_version} -> {STAGES[kind].code_version}")
     for spec in used:
         reasons += _compare_fields(type(spec).__name__, before.specs.get(type(spec).__name__, {}), spec.dump())
+    if kind == TRAINED_CHECKPOINT and read_recorded(before) != content:
+        reasons.append("other pretrained weights than the latest release's")
     changed = [name for name, digest in parents.items() if before.parents.get(name) != digest]
     if changed and kind == APPROVED_MEASUREMENTS:
         approved = len(stores.measurements.list_sessions(approval_status=ApprovalStatus.APPROVED))

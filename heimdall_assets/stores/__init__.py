@@ -1,1 +1,3 @@
-"""Stores: where bytes and rows rest; the only floor that touches disk, network or clock."""
+"""Stores: where bytes and rows rest; the only floor that changes files, and below graph the only one that asks the
+network or the clock.
+"""

@@ -1,5 +1,6 @@
 """The whole graph on a small simulated network: what it makes, what it finds again, what a fault does to it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +17,7 @@ from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
 from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.objects.tables import load_table
+from heimdall_assets.stores.scratch import CheckpointFolder
 from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, make_places, release
 
 
@@ -201,6 +203,22 @@ def test_steps_load_the_version_their_run_recorded(home):
         assert lonely.name == "train"
 
 
+def test_a_training_that_a_disk_failed_is_tried_again_and_one_that_is_refused_is_not(home, tmp_path):
+    places, _ = home
+    (tmp_path / "file").write_bytes(b"")
+    cases = [
+        (replace(places, scratch=str(tmp_path / "file")), TrainingSpec(max_epochs=1, seed=9), "could not be stored", 1),
+        (places, ModelSpec(weights_file="absent.safetensors"), "expected pretrained=True to use it", 0),
+    ]
+    for broken, spec, told, num_retries in cases:
+        with pytest.raises(GraphFailed, match=told):
+            release(broken, spec)
+        with dg.DagsterInstance.from_config(str(prepare_dagster_home(places))) as instance:
+            (run,) = instance.get_run_records(limit=1)
+            retries = instance.all_logs(run.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
+        assert [event.step_key for event in retries] == ["trained_checkpoint"] * num_retries
+
+
 def test_a_cancelled_training_goes_on_to_the_same_weights(home, tmp_path):
     from heimdall_assets.learning.fitting.training import fit_model
 
@@ -239,7 +257,7 @@ def test_a_cancelled_training_goes_on_to_the_same_weights(home, tmp_path):
     assert not kept.exists()
 
     sessions = [load_sessions(stores.objects, split) for split in (train_split, val_split)]
-    uninterrupted = fit_model(*specs, *sessions, tmp_path).encode()
+    uninterrupted = fit_model(*specs, *sessions, CheckpointFolder(tmp_path)).encode()
     for name, artifact in resumed.manifest.artifacts.items():
         assert artifact.digest == compute_digest(uninterrupted[name]), name
 

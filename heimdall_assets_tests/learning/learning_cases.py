@@ -105,8 +105,9 @@ def make_sessions(num_sessions: int, seed: int, first: int = 0, num_receivers: i
 
 
 def fit_quick(folder: Path, **changes: Any) -> Any:
-    """Return a model fitted for a few epochs; ``changes`` replace arguments of ``fit_model``."""
+    """Return a model fitted for a few epochs, its checkpoints in ``folder``; ``changes`` replace arguments."""
     from heimdall_assets.learning.fitting.training import fit_model
+    from heimdall_assets.stores.scratch import CheckpointFolder
 
     arguments: dict[str, Any] = {
         "model": SINGLE,
@@ -115,7 +116,7 @@ def fit_quick(folder: Path, **changes: Any) -> Any:
         "train": make_sessions(16, seed=1),
         "val": make_sessions(6, seed=2, first=100),
     }
-    return fit_model(**{**arguments, **changes}, folder=folder)
+    return fit_model(**{**arguments, **changes}, checkpoints=CheckpointFolder(folder))
 
 
 @cache

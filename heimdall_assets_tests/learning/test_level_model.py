@@ -26,6 +26,7 @@ from heimdall_assets.learning.level_prior.prior import LevelPrior
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import LocalFrame
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+from heimdall_assets.stores.scratch import CheckpointFolder
 
 CENTRE = (40.765, -111.84)
 CHI_90 = -2.0 * np.log(0.1)
@@ -320,7 +321,7 @@ def test_levels_alone_spend_no_epoch_and_are_answered_as_the_prior_answers(world
     train, val = world.hear(60, seed=40), world.hear(30, seed=41)
     val = replace(val, session_id=np.char.add("val-", val.session_id))
     training = TrainingSpec(max_epochs=5, num_threads=1)
-    fitted = fit_model(ModelSpec(width=16), training, AugmentationSpec(), train, val, tmp_path)
+    fitted = fit_model(ModelSpec(width=16), training, AugmentationSpec(), train, val, CheckpointFolder(tmp_path))
     assert fitted.history == []
     assert fitted.settings["facts"]["best_epoch"] is None
     error_km, _ = judge_sessions(fitted.network.level_prior, val)

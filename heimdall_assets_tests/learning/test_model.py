@@ -1,15 +1,16 @@
+import io
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as encode_safetensors
 
-from heimdall_assets.errors import InvalidInput, InvalidSetting, MissingDependency
+from heimdall_assets.errors import InvalidInput, InvalidSetting
 from heimdall_assets.learning.backbone import build_backbone, find_timm_name
 from heimdall_assets.learning.receiver_model.loss import compute_gaussian_nll
 from heimdall_assets.learning.receiver_model.model import LocalizationNet
+from heimdall_assets.learning.task import PretrainedWeights
 from heimdall_assets.specs import BACKBONES
 
 
@@ -83,7 +84,7 @@ def test_every_size_is_known_to_timm() -> None:
         find_timm_name("huge")
 
 
-def test_weights_of_convolutional_mlps_give_the_same_numbers(tmp_path: Path) -> None:
+def test_weights_of_convolutional_mlps_give_the_same_numbers() -> None:
     import timm
 
     torch.manual_seed(3)
@@ -92,38 +93,26 @@ def test_weights_of_convolutional_mlps_give_the_same_numbers(tmp_path: Path) -> 
         if name.endswith("gamma"):
             torch.nn.init.uniform_(weight, 0.3, 1.0)
     assert any(weight.ndim == 4 and "mlp" in name for name, weight in original.named_parameters())
-    path = tmp_path / "atto.safetensors"
-    save_file(original.state_dict(), path)
-    backbone = build_backbone("atto", pretrained=True, weights_file=str(path)).eval()
+    weights = PretrainedWeights("atto", encode_safetensors(original.state_dict()))
+    backbone = build_backbone("atto", True, weights).eval()
     features = torch.randn(2, 3, 128, 32)
     with torch.no_grad():
         expected = original.forward_head(original.forward_features(features), pre_logits=True)
         assert backbone(features).numpy() == pytest.approx(expected.numpy(), abs=2e-5)
 
 
-def test_weights_file_that_is_none_says_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(MissingDependency, match="No such file"):
-        build_backbone("atto", True, str(tmp_path / "absent.safetensors"))
-    pickled = tmp_path / "pickle.safetensors"
-    torch.save({"a": torch.zeros(1)}, pickled)
-    with pytest.raises(InvalidInput, match="not safetensors"):
-        build_backbone("atto", True, str(pickled))
-    other = tmp_path / "other.safetensors"
-    save_file({"head.norm.weight": torch.zeros(1)}, other)
-    with pytest.raises(InvalidInput, match=r"expected \("):
-        build_backbone("atto", True, str(other))
-    with pytest.raises(InvalidSetting, match="pretrained=False"):
-        build_backbone("atto", False, str(other))
-
-
-def test_without_network_the_error_names_the_local_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(MissingDependency, match=r"convnext_atto: .* set ModelSpec\.weights_file to a local") as caught:
-        build_backbone("atto", pretrained=True)
-    assert "\n" not in str(caught.value)
+def test_weights_that_are_none_say_what_they_are() -> None:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.zeros(1)}, buffer)
+    with pytest.raises(InvalidInput, match=r"^theirs: not safetensors, the one format read"):
+        build_backbone("atto", True, PretrainedWeights("theirs", buffer.getvalue()))
+    other = PretrainedWeights("theirs", encode_safetensors({"head.norm.weight": torch.zeros(1)}))
+    with pytest.raises(InvalidInput, match=r"^theirs: .* expected \("):
+        build_backbone("atto", True, other)
+    with pytest.raises(InvalidSetting, match="found theirs with pretrained=False: expected both or neither"):
+        build_backbone("atto", False, other)
+    with pytest.raises(InvalidSetting, match="convnext_atto: found none with pretrained=True"):
+        LocalizationNet(pretrained=True)
 
 
 def test_loss_is_the_density_of_a_gaussian() -> None:

@@ -11,6 +11,7 @@ from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.learning.session_model.table import assemble_table
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ExportSpec, ModelSpec, SimulationSpec, TrainingSpec
+from heimdall_assets.stores.scratch import CheckpointFolder
 
 BLOCKED = {"blocked_fraction": 0.3, "blocked_excess_s": 2e-6, "blocked_loss_db": 15.0}
 
@@ -24,7 +25,12 @@ def simulate(seed, num, network="italian", **changes):
 def test_a_fitted_session_model_is_the_same_in_onnx(tmp_path: Path):
     training = TrainingSpec(max_epochs=2, batch_size=64, num_threads=1, learning_rate=5e-4, warmup_epochs=0)
     fitted = fit_model(
-        ModelSpec(width=32, num_layers=1), training, AugmentationSpec(), simulate(1, 300), simulate(2, 150), tmp_path
+        ModelSpec(width=32, num_layers=1),
+        training,
+        AugmentationSpec(),
+        simulate(1, 300),
+        simulate(2, 150),
+        CheckpointFolder(tmp_path),
     )
     data = export_onnx(fitted, ExportSpec(), {"version": "1"})
     test = simulate(3, 100)

@@ -18,6 +18,7 @@ from heimdall_assets.learning.session_model.task import NetworkTask
 from heimdall_assets.session_set import PairSet
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, EvaluationSpec, ExportSpec, ModelSpec, SimulationSpec, TrainingSpec
+from heimdall_assets.stores.scratch import CheckpointFolder
 
 NUM_LAGS = 9
 WORLD = {
@@ -158,7 +159,7 @@ def test_what_correlations_tell_is_learned_and_survives_export(tmp_path: Path):
     training = TrainingSpec(max_epochs=8, batch_size=64, learning_rate=8e-3, warmup_epochs=0, num_threads=1)
     model = ModelSpec(width=16, num_heads=2, num_layers=1, dropout=0.0)
     plain = AugmentationSpec(dropout=0.0, max_gain_db=0.0)
-    fitted = fit_model(model, training, plain, train, val, tmp_path)
+    fitted = fit_model(model, training, plain, train, val, CheckpointFolder(tmp_path))
     untrained = fitted.task.build_network(model, fitted.statistics)
     found = (fitted.predict(test), fitted.task.predict(untrained, test, fitted.statistics, {}))
     errors = [compute_residuals(test, one).error_m for one in found]

@@ -24,6 +24,7 @@ from heimdall_assets.learning.session_model.table import join_sessions
 from heimdall_assets.learning.session_model.task import NetworkTask
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
+from heimdall_assets.stores.scratch import CheckpointFolder
 
 SMALL = {"width": 16, "num_layers": 1, "num_heads": 2}
 
@@ -62,7 +63,7 @@ def to_tensors(labels):
 
 def fit(folder, train, val, **changes):
     training = TrainingSpec(max_epochs=2, batch_size=8, num_threads=1, warmup_epochs=0)
-    return fit_model(ModelSpec(**(SMALL | changes)), training, AugmentationSpec(), train, val, folder)
+    return fit_model(ModelSpec(**(SMALL | changes)), training, AugmentationSpec(), train, val, CheckpointFolder(folder))
 
 
 def test_labels_follow_the_clock():

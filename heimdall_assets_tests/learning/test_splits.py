@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting
-from heimdall_assets.learning.splits import assign_splits, compute_hash_fraction, compute_sites
+from heimdall_assets.learning.splits import assign_splits, compute_hash_fraction
+from heimdall_assets.signals.geodesy import compute_sites
 from heimdall_assets.specs import SplitSpec
 from heimdall_assets_tests.learning.learning_cases import make_approved, make_located
 

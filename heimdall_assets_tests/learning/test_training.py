@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,16 +13,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from heimdall_assets.errors import CorruptObject, InvalidInput, InvalidSetting, NotFound, Refused
+from heimdall_assets.errors import CorruptObject, InvalidInput, InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.learning.backbone import build_backbone
-from heimdall_assets.learning.fitting.checkpoints import WholeCheckpoints, load_checkpoint
+from heimdall_assets.learning.fitting.checkpoints import HandedCheckpointIO, load_checkpoint
 from heimdall_assets.learning.fitting.fitted import SETTINGS_FILE, WEIGHTS_FILE, FittedModel, decode_model
 from heimdall_assets.learning.fitting.module import EpochBatches, TaskModule
 from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree
 from heimdall_assets.learning.task import find_task
+from heimdall_assets.pipeline.pretrained import read_pretrained
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+from heimdall_assets.stores.scratch import CheckpointFolder
 from heimdall_assets_tests.learning.learning_cases import QUICK, SINGLE, fit_quick, get_fitted, make_sessions
+from heimdall_assets_tests.stores.faults import Faulty
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,8 +110,9 @@ def test_cancelled_run_stays_cancelled_and_resumes_to_the_same_bytes(tmp_path: P
         fit_quick(first, on_epoch=cancel)
     assert signal.getsignal(signal.SIGINT) is handler
     assert {path.name for path in first.iterdir()} >= {"last.ckpt", "on_exception.ckpt"}
-    elsewhere = fit_quick(second, resume_from=first / "last.ckpt")
-    in_place = fit_quick(first, resume_from=first / "last.ckpt")
+    shutil.copytree(first, second)
+    elsewhere = fit_quick(second, resume_from="last.ckpt")
+    in_place = fit_quick(first, resume_from="last.ckpt")
     for resumed in (elsewhere, in_place):
         assert resumed.history == get_fitted().history
         assert digest(resumed) == digest(get_fitted())
@@ -115,7 +120,7 @@ def test_cancelled_run_stays_cancelled_and_resumes_to_the_same_bytes(tmp_path: P
 
 def test_run_that_had_ended_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     done = fit_quick(tmp_path)
-    assert fit_quick(tmp_path, resume_from=tmp_path / "last.ckpt").encode() == done.encode()
+    assert fit_quick(tmp_path, resume_from="last.ckpt").encode() == done.encode()
 
 
 def test_run_that_had_stopped_early_stays_stopped(tmp_path: Path) -> None:
@@ -124,14 +129,14 @@ def test_run_that_had_stopped_early_stays_stopped(tmp_path: Path) -> None:
     )
     done = fit_quick(tmp_path, training=spec)
     assert len(done.history) == 2
-    assert fit_quick(tmp_path, training=spec, resume_from=tmp_path / "last.ckpt").encode() == done.encode()
+    assert fit_quick(tmp_path, training=spec, resume_from="last.ckpt").encode() == done.encode()
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80\x04pickle", b"PK\x03\x04 cut off"])
 def test_damaged_checkpoint_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "last.ckpt").write_bytes(data)
     with pytest.raises(CorruptObject, match=r"last\.ckpt.*delete it to start that fit afresh"):
-        fit_quick(tmp_path, resume_from=tmp_path / "last.ckpt")
+        fit_quick(tmp_path, resume_from="last.ckpt")
 
 
 def test_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
@@ -141,24 +146,34 @@ def test_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
     torch.save({"state_dict": Evil(), "history": []}, tmp_path / "last.ckpt")
     with pytest.raises(CorruptObject):
-        fit_quick(tmp_path, resume_from=tmp_path / "last.ckpt")
+        fit_quick(tmp_path, resume_from="last.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     fit_quick(tmp_path, training=QUICK.model_copy(update={"max_epochs": 1}))
     with pytest.raises(InvalidInput, match="belongs to a fit of another model"):
-        fit_quick(
-            tmp_path, model=SINGLE.model_copy(update={"backbone_size": "femto"}), resume_from=tmp_path / "last.ckpt"
-        )
+        fit_quick(tmp_path, model=SINGLE.model_copy(update={"backbone_size": "femto"}), resume_from="last.ckpt")
 
 
 def test_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
-    keeper, path = WholeCheckpoints(), tmp_path / "last.ckpt"
+    checkpoints = CheckpointFolder(tmp_path)
+    keeper, path = HandedCheckpointIO(checkpoints), tmp_path / "last.ckpt"
     keeper.save_checkpoint({"state_dict": {}, "history": [1]}, path)
     with pytest.raises(Exception, match="pickle"):
         keeper.save_checkpoint({"state_dict": lambda: None, "history": [2]}, path)
-    assert load_checkpoint(path)["history"] == [1]
+    assert load_checkpoint(checkpoints, "last.ckpt")["history"] == [1]
+
+
+@pytest.mark.parametrize("at", [8, 30])
+def test_disk_that_fails_is_the_error_shown_and_the_fit_goes_on_to_the_same_bytes(tmp_path: Path, at: int) -> None:
+    failing = CheckpointFolder(tmp_path, Faulty("ENOSPC", at))
+    with pytest.raises(StorageError, match=r"\.ckpt: could not be stored \(ENOSPC"):
+        fit_model(
+            SINGLE, QUICK, AugmentationSpec(), make_sessions(16, seed=1), make_sessions(6, seed=2, first=100), failing
+        )
+    resumed = fit_quick(tmp_path, resume_from="last.ckpt" if failing.exists("last.ckpt") else "on_exception.ckpt")
+    assert digest(resumed) == digest(get_fitted())
 
 
 def test_emergency_checkpoint_can_be_resumed_from(tmp_path: Path) -> None:
@@ -170,7 +185,7 @@ def test_emergency_checkpoint_can_be_resumed_from(tmp_path: Path) -> None:
 
     with pytest.raises(Broken):
         fit_quick(tmp_path, on_epoch=fail)
-    resumed = fit_quick(tmp_path, resume_from=tmp_path / "on_exception.ckpt")
+    resumed = fit_quick(tmp_path, resume_from="on_exception.ckpt")
     assert [record["epoch"] for record in resumed.history][-1] == 2
 
 
@@ -216,7 +231,12 @@ def test_pretrained_weights_come_from_a_local_file(tmp_path: Path) -> None:
     path = tmp_path / "backbone.safetensors"
     save_file(backbone.state_dict(), path)
     model = SINGLE.model_copy(update={"pretrained": True, "weights_file": str(path), "freeze_backbone": True})
-    fitted = fit_quick(tmp_path / "run", model=model, training=QUICK.model_copy(update={"max_epochs": 1}))
+    fitted = fit_quick(
+        tmp_path / "run",
+        model=model,
+        training=QUICK.model_copy(update={"max_epochs": 1}),
+        weights=read_pretrained(model),
+    )
     for name, value in backbone.state_dict().items():
         assert np.array_equal(fitted.weights[f"backbone.{name}"], value.numpy())
     assert fitted.settings["facts"]["weights_file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -270,7 +290,7 @@ def test_simulated_sessions_without_iq_are_refused(tmp_path: Path) -> None:
 
 def test_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"absent\.ckpt"):
-        fit_quick(tmp_path, resume_from=tmp_path / "absent.ckpt")
+        fit_quick(tmp_path, resume_from="absent.ckpt")
 
 
 def test_unknown_kind_is_refused() -> None:
@@ -422,7 +442,7 @@ def test_fit_model_takes_the_contracts_arguments(tmp_path: Path) -> None:
         AugmentationSpec(),
         make_sessions(8, seed=1),
         make_sessions(4, seed=2, first=100),
-        tmp_path,
+        CheckpointFolder(tmp_path),
     )
     assert fitted.settings["environment"]["num_threads"] == 1
     assert fitted.settings["model"]["kind"] == "single_receiver"

@@ -10,7 +10,7 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
-from heimdall_assets.errors import HeimdallError
+from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
@@ -24,7 +24,8 @@ from heimdall_assets.stores.home import Stores
     code_version=STAGES[TRAINED_CHECKPOINT].code_version,
     pool=GPU_POOL,
     op_tags=build_gpu_tags(),
-    # A killed training goes on from its last epoch. What the data or the settings forbid is not tried again.
+    # A training that was killed, or that a disk failed, goes on from its last epoch. What the data or the settings
+    # forbid is not tried again.
     retry_policy=dg.RetryPolicy(max_retries=1),
 )
 def trained_checkpoint(
@@ -71,6 +72,6 @@ def trained_checkpoint(
                 on_start=on_start,
             )
         except HeimdallError as error:
-            raise dg.Failure(f"{error}", allow_retries=False) from error
+            raise dg.Failure(f"{error}", allow_retries=isinstance(error, StorageError)) from error
         metadata = tracked.finish(stores.objects, result.manifest.digest, result.reused)
     return materialize(result, {**metadata, "resumed": resumed})

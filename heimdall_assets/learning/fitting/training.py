@@ -1,12 +1,11 @@
-"""Fitting: from a training and a validation split to a model, the same bytes for the same inputs and environment.
+"""Training: a training and a validation split to a model, the same bytes for the same inputs and environment.
 
 Belongs here: ``fit_model``, what makes it repeatable, what it keeps on the way. Does not belong here: what a model is
-(tasks), where the result rests (stores). It writes checkpoints into the folder it is handed and nowhere else.
+(tasks), where the result rests (stores). Checkpoints are kept where it is told to; it opens no file itself.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,7 +15,8 @@ import torch
 from heimdall_assets.errors import InvalidInput, Refused
 from heimdall_assets.learning.fitting.checkpoints import (
     BreakOffKeeper,
-    WholeCheckpoints,
+    CheckpointFiles,
+    HandedCheckpointIO,
     build_keepers,
     check_fits,
     find_best_epoch,
@@ -31,8 +31,7 @@ from heimdall_assets.learning.fitting.environment import (
 )
 from heimdall_assets.learning.fitting.fitted import FittedModel, decode_model
 from heimdall_assets.learning.fitting.module import EpochBatches, TaskBatches, TaskModule, build_loader
-from heimdall_assets.learning.task import find_task
-from heimdall_assets.manifests import compute_digest
+from heimdall_assets.learning.task import PretrainedWeights, find_task
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 
@@ -45,9 +44,10 @@ def fit_model(
     augmentation: AugmentationSpec,
     train: SessionSet,
     val: SessionSet,
-    folder: Path,
+    checkpoints: CheckpointFiles,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
-    resume_from: Path | None = None,
+    resume_from: str | None = None,
+    weights: PretrainedWeights | None = None,
 ) -> FittedModel:
     """Return the model of the epoch with the lowest validation loss, calibrated on the validation split.
 
@@ -62,18 +62,20 @@ def fit_model(
         augmentation: disturbances of training batches.
         train: sessions to fit on.
         val: sessions that stop the training, choose the epoch and calibrate; none of them in ``train``.
-        folder: takes ``epoch-NNN.ckpt`` (the three best by validation loss), ``last.ckpt``, and ``on_exception.ckpt``
-            where the run was broken off.
+        checkpoints: takes ``epoch-NNN.ckpt`` (the three best by validation loss), ``last.ckpt``, and
+            ``on_exception.ckpt`` where the run was broken off.
         on_epoch: called after each epoch with its number and its metrics.
-        resume_from: checkpoint of an earlier run with the same arguments.
+        resume_from: name among ``checkpoints`` of one that an earlier run with the same arguments kept.
+        weights: what the backbone starts from where ``model.pretrained``.
 
     Raises:
         Refused: a session stands in both splits.
-        InvalidInput: a split holds nothing this model can learn from, training diverged, or ``resume_from`` belongs to
-            another model.
-        NotFound: ``resume_from`` is no file.
+        InvalidInput: a split holds nothing this model can learn from, training diverged, or ``resume_from`` or
+            ``weights`` belong to another model.
+        InvalidSetting: ``model.pretrained`` without ``weights``, or ``weights`` without it.
+        NotFound: there is no checkpoint ``resume_from``.
         CorruptObject: ``resume_from`` is damaged.
-        MissingDependency: pretrained weights are out of reach.
+        StorageError: a checkpoint could not be kept.
         KeyboardInterrupt: the run was cancelled; the checkpoints stay.
     """
     _check_apart(train, val)
@@ -86,7 +88,7 @@ def fit_model(
             if not len(found):
                 raise InvalidInput(f"{name} split: 0 examples for a {model.kind} model: expected at least 1")
         torch.manual_seed(training.seed)
-        network = task.build_network(model, statistics)
+        network = task.build_network(model, statistics, weights)
         task.start_network(network, model, sessions, statistics)
         batches = _Batches(
             train=build_loader(
@@ -99,7 +101,7 @@ def fit_model(
             ),
         )
         module = TaskModule(task, network, training, len(batches.train), on_epoch)
-        outcome = _train(module, batches, training, folder, resume_from)
+        outcome = _train(module, batches, training, checkpoints, resume_from)
         network = network.cpu().eval()
         calibration = task.calibrate(network, val, statistics)
     facts: dict[str, Any] = {
@@ -123,10 +125,10 @@ def fit_model(
         "environment": read_environment(training, outcome.accelerator),
         "facts": facts,
     }
-    if model.weights_file is not None:
-        facts["weights_file_sha256"] = compute_digest(Path(model.weights_file).read_bytes())
-    weights = {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
-    return FittedModel(weights=weights, settings=settings, history=module.history)
+    if weights is not None:
+        facts["weights_file_sha256"] = weights.digest
+    fitted = {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
+    return FittedModel(weights=fitted, settings=settings, history=module.history)
 
 
 def _check_apart(train: SessionSet, val: SessionSet) -> None:
@@ -154,27 +156,37 @@ class _Outcome:
 
 
 def _train(
-    module: TaskModule, batches: _Batches, training: TrainingSpec, folder: Path, resume_from: Path | None
+    module: TaskModule,
+    batches: _Batches,
+    training: TrainingSpec,
+    checkpoints: CheckpointFiles,
+    resume_from: str | None,
 ) -> _Outcome:
     """Train ``module`` in place and leave in it the weights that did best on validation, the first ones included."""
     if resume_from is not None:
-        check_fits(module, load_checkpoint(resume_from), resume_from)
+        check_fits(module, load_checkpoint(checkpoints, resume_from), checkpoints.folder / resume_from)
     initial = {name: value.clone() for name, value in module.state_dict().items()}
     initial_loss = module.compute_mean_loss(batches.val)
     if not any(weight.requires_grad for weight in module.network.parameters()):
         return _Outcome("cpu", initial_loss, initial_loss, None)
-    accelerator = _run(module, batches, training, folder, resume_from)
+    accelerator = _run(module, batches, training, checkpoints, resume_from)
     best_loss = min(record["val_loss"] for record in module.history)
     if not best_loss < initial_loss:
         module.load_state_dict(initial)
         return _Outcome(accelerator, initial_loss, initial_loss, None)
-    load_best(module, module.history, [folder] + ([resume_from.parent] if resume_from else []))
+    load_best(module, module.history, checkpoints)
     return _Outcome(accelerator, initial_loss, best_loss, find_best_epoch(module.history))
 
 
-def _run(module: TaskModule, batches: _Batches, training: TrainingSpec, folder: Path, resume_from: Path | None) -> str:
+def _run(
+    module: TaskModule,
+    batches: _Batches,
+    training: TrainingSpec,
+    checkpoints: CheckpointFiles,
+    resume_from: str | None,
+) -> str:
     """Train ``module`` in place and return the kind of device it ran on."""
-    interrupted = BreakOffKeeper(folder)
+    interrupted = BreakOffKeeper(checkpoints)
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator="gpu" if torch.cuda.is_available() else "cpu",
@@ -183,9 +195,9 @@ def _run(module: TaskModule, batches: _Batches, training: TrainingSpec, folder: 
             max_epochs=training.max_epochs,
             gradient_clip_val=training.gradient_clip,
             deterministic=True,
-            callbacks=[interrupted, *build_keepers(training, folder)],
-            default_root_dir=folder,
-            plugins=[WholeCheckpoints()],
+            callbacks=[interrupted, *build_keepers(training, checkpoints)],
+            default_root_dir=checkpoints.folder,
+            plugins=[HandedCheckpointIO(checkpoints)],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -194,7 +206,8 @@ def _run(module: TaskModule, batches: _Batches, training: TrainingSpec, folder: 
         )
         with keep_interrupt_handler():
             try:
-                trainer.fit(module, batches.train, batches.val, ckpt_path=resume_from, weights_only=True)
+                known = None if resume_from is None else checkpoints.folder / resume_from
+                trainer.fit(module, batches.train, batches.val, ckpt_path=known, weights_only=True)
             except SystemExit:
                 if interrupted.seen is None:
                     raise

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting
 from heimdall_assets.learning.backbone import build_backbone, list_backbone_layers
+from heimdall_assets.learning.task import PretrainedWeights
 
 HEAD_WIDTHS = (512, 128, 64, 2)
 
@@ -26,15 +27,15 @@ class LocalizationNet(nn.Module):
 
     Args:
         backbone_size: timm ConvNeXt: atto, femto, pico, nano, tiny, small, base (or medium), large.
-        pretrained: start from ImageNet weights, of timm's hub or of ``weights_file``.
+        pretrained: start from ``weights``.
         freeze_backbone: train the heads alone.
         uncertainty_min, uncertainty_max: bounds of sigma in units of the normalised target.
         dropout: probability within the heads.
-        weights_file: local safetensors file with the pretrained weights.
+        weights: the pretrained weights.
 
     Raises:
-        InvalidSetting: unknown size, or bounds that are not 0 < min < max.
-        MissingDependency: pretrained weights are out of reach.
+        InvalidSetting: unknown size, bounds that are not 0 < min < max, or one of ``pretrained`` and ``weights`` alone.
+        InvalidInput: ``weights`` are those of something else.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class LocalizationNet(nn.Module):
         uncertainty_min: float = 0.01,
         uncertainty_max: float = 1.0,
         dropout: float = 0.1,
-        weights_file: str | None = None,
+        weights: PretrainedWeights | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 < uncertainty_min < uncertainty_max:
@@ -56,7 +57,7 @@ class LocalizationNet(nn.Module):
         self.freeze_backbone = freeze_backbone
         self.uncertainty_min = uncertainty_min
         self.uncertainty_max = uncertainty_max
-        self.backbone = build_backbone(backbone_size, pretrained, weights_file)
+        self.backbone = build_backbone(backbone_size, pretrained, weights)
         if freeze_backbone:
             self.backbone.requires_grad_(False)
         self.position_head = _build_head(self.backbone.num_features, dropout)

@@ -1,7 +1,7 @@
 """The task of the specified one-receiver model: what its numbers mean on the globe, and how receivers are joined.
 
 Belongs here: statistics, batches, prediction and fusion of ``LocalizationNet``. Does not belong here: the network
-(``model``), fitting (``training``), ONNX (``export``, but for the graph it traces).
+(``receiver_model.model``), fitting (``fitting.training``), ONNX (``export``, but for the graph it traces).
 Axes are north, east (latitude before longitude) throughout; examples are rows of the receiver columns.
 """
 
@@ -34,7 +34,7 @@ from heimdall_assets.learning.receiver_model.frame import (
 )
 from heimdall_assets.learning.receiver_model.loss import compute_gaussian_nll
 from heimdall_assets.learning.receiver_model.model import LocalizationNet
-from heimdall_assets.learning.task import ExportGraph
+from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.augment import augment_spectrograms
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
@@ -95,7 +95,9 @@ class SingleReceiverTask:
             "scale_m": scale_m,
         }
 
-    def build_network(self, model: ModelSpec, statistics: dict[str, Any]) -> LocalizationNet:
+    def build_network(
+        self, model: ModelSpec, statistics: dict[str, Any], weights: PretrainedWeights | None = None
+    ) -> LocalizationNet:
         return LocalizationNet(
             backbone_size=model.backbone_size,
             pretrained=model.pretrained,
@@ -103,7 +105,7 @@ class SingleReceiverTask:
             uncertainty_min=model.uncertainty_min,
             uncertainty_max=model.uncertainty_max,
             dropout=model.dropout,
-            weights_file=model.weights_file,
+            weights=weights,
         )
 
     def start_network(

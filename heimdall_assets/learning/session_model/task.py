@@ -1,7 +1,7 @@
 """The task of the session model: what is learned from data, batches, losses, calibration, prediction, the graph.
 
 Belongs here: what ``task.Task`` promises, for ``NetworkLocalizationNet``. Does not belong here: the network
-(``session_model.model``), tables (``session_model.table``), fitting (``training``). Examples are sessions.
+(``session_model.model``), tables (``session_model.table``), fitting (``fitting.training``). Examples are sessions.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ from heimdall_assets.learning.session_model.table import (
     disturb_table,
     join_sessions,
 )
-from heimdall_assets.learning.task import ExportGraph
+from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
@@ -112,12 +112,14 @@ class NetworkTask:
         statistics["trust"] = choose_trust(chosen)
         return statistics
 
-    def build_network(self, model: ModelSpec, statistics: dict[str, Any]) -> NetworkLocalizationNet:
+    def build_network(
+        self, model: ModelSpec, statistics: dict[str, Any], weights: PretrainedWeights | None = None
+    ) -> NetworkLocalizationNet:
         backbone, level_prior = None, None
         if statistics["feature_shape"] is not None:
             from heimdall_assets.learning.backbone import build_backbone
 
-            backbone = build_backbone(model.backbone_size, model.pretrained, model.weights_file)
+            backbone = build_backbone(model.backbone_size, model.pretrained, weights)
             backbone.requires_grad_(not model.freeze_backbone)
         if statistics["level_prior"] is not None:
             from heimdall_assets.learning.level_prior.prior import LevelPrior
@@ -256,7 +258,7 @@ class NetworkTask:
     def predict_signals(
         self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
     ) -> dict[str, NDArray[Any]] | None:
-        """Return ``signal_tasks.OUTPUTS``, one row a session, NaN where it has no spectrogram; None without heads."""
+        """Return ``signal_heads.OUTPUTS``, one row a session, NaN where it has no spectrogram; None without heads."""
         if not statistics.get("signal_tasks"):
             return None
         examples, outputs = run_network(network, sessions, statistics, calibration, whole=True)

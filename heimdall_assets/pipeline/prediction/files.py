@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from heimdall_assets.domain import ClockClass, Position
@@ -11,16 +10,17 @@ from heimdall_assets.locating.estimates import describe_estimate, take_estimate
 from heimdall_assets.pipeline.intake.files import Stated, import_recordings
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim
-from heimdall_assets.pipeline.prediction.observation import (
+from heimdall_assets.pipeline.prediction.released import read_released
+from heimdall_assets.pipeline.prediction.stored import (
     describe_refused,
     explain_refusals,
     keep_silent,
     observe_stored,
 )
-from heimdall_assets.pipeline.prediction.released import read_released
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.scratch import lend_folder
 
 
 def predict_files(
@@ -54,7 +54,7 @@ def predict_files(
         raise InvalidSetting("files: found no --receiver, expected CODE,LAT,LON of each file's station")
     # An import needs a source; what it says of the truth is not asked for below.
     somewhere = make_source("unknown", next(iter(receivers.values())))
-    with TemporaryDirectory() as folder:
+    with lend_folder() as folder:
         database = MeasurementStore(f"sqlite:///{folder}/files.db")
         database.upgrade()
         claim = SessionClaim("files", somewhere, "files", receivers, clock_class)

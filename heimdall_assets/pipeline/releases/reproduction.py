@@ -1,11 +1,10 @@
-"""Reproducing: a released model made again from its frozen snapshot, settings and seeds, stage by stage.
+"""Reproduction: a released model made again from its frozen snapshot, settings and seeds, stage by stage.
 
 Each stage is computed anew from the inputs that the release recorded, and what comes out is compared with what it
 recorded. Where every stage agrees, the whole does; where one does not, it alone is to blame, and not what came before.
 The manifests are those of the frozen provenance: neither Dagster nor the references of the store are asked.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from heimdall_assets.kinds import (
     VAL_SPLIT,
 )
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest
+from heimdall_assets.pipeline.pretrained import read_recorded
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.releases.audit import read_provenance
 from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, compare_packed
@@ -42,6 +42,7 @@ from heimdall_assets.stores.objects.folder import open_object_store
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.overlay import RecomputingStore
 from heimdall_assets.stores.objects.tables import load_table
+from heimdall_assets.stores.scratch import lend_folder
 
 REMADE = [kind for kind in list_needed(MODEL_RELEASE) if kind not in (APPROVED_MEASUREMENTS, MODEL_RELEASE)]
 """The snapshot is where reproduction starts; a release carries its own version and date."""
@@ -96,9 +97,8 @@ def reproduce_release(
         if spec.pure_class() not in allowed:
             raise InvalidSetting(f"{spec.pure_class().__name__}: decides no stage that is made again")
     provenance = read_provenance(stores, version)
-    stores.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=stores.scratch) as folder:
-        remaking = _Remaking(stores.objects, provenance, chosen, Path(folder), progress)
+    with lend_folder(stores.scratch) as folder:
+        remaking = _Remaking(stores.objects, provenance, chosen, folder, progress)
         stages = list(remaking.run())
         restored = remaking.restore() if repair else []
         environment = _compare_environment(provenance["environment"], remaking.environment)
@@ -212,6 +212,10 @@ class _Remaking:
                 before = recorded.specs.get(name, {}).get(part)
                 if before != value:
                     yield f"{name}.{part} {before!r} then, {value!r} now"
+        then, now = read_recorded(recorded), read_recorded(made)
+        for name in sorted({*then, *now}):
+            if then.get(name) != now.get(name):
+                yield f"{name}: SHA-256 {then.get(name, 'none')} then, {now.get(name, 'none')} now"
 
     def _compare_artifacts(self, kind: str, made: Manifest, aside: Sequence[str] = ()) -> Iterator[str]:
         recorded = self.recorded[kind].artifacts

@@ -1,6 +1,5 @@
-"""Checkpoints: a model fitted on stored splits, kept as objects, and read back for judging and export."""
+"""trained_checkpoint: a model fitted on stored splits, kept as objects, and read back for judging and export."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +9,13 @@ import numpy as np
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest
+from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
+from heimdall_assets.stores.scratch import CheckpointFolder
 
 if TYPE_CHECKING:
     from heimdall_assets.learning.fitting.training import FittedModel
@@ -37,40 +38,44 @@ def train_checkpoint(
     """Return the checkpoint of these splits and specs: found, resumed from where it was interrupted, or trained.
 
     Args:
+        scratch: local folder; holds checkpoints until the result is stored.
         on_epoch: called after each epoch with its number and its metrics.
         on_start: called before training with the file it goes on from, None for a fresh one; not called where the
             checkpoint was found.
 
     Raises:
-        InvalidSetting: a split is empty.
+        InvalidSetting: a split is empty, or ``weights_file`` is given without ``pretrained``.
+        MissingDependency: pretrained weights are out of reach.
+        StorageError: a checkpoint or the result could not be stored.
     """
     parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest}
+    weights = read_pretrained(model)
+    asked = (TRAINED_CHECKPOINT, parents, [model, training, augmentation])
+    content = state_content(weights)
+    checkpoints = CheckpointFolder(scratch / name_result(*asked, content).removeprefix("results/"))
 
     def compute() -> Computed:
+        from heimdall_assets.learning.fitting.checkpoints import LAST
         from heimdall_assets.learning.fitting.training import fit_model
 
         train, val = load_sessions(objects, train_split), load_sessions(objects, val_split)
         for name, sessions in ((TRAIN_SPLIT, train), (VAL_SPLIT, val)):
             if not len(sessions):
                 raise InvalidSetting(f"{name}: found 0 sessions, expected at least 1; approve more sites")
-        folder = scratch / name_result(TRAINED_CHECKPOINT, parents, [model, training, augmentation]).removeprefix(
-            "results/"
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        last = folder / "last.ckpt"
-        resumed_from = last if last.exists() else None
+        resumed_from = LAST if checkpoints.exists(LAST) else None
         if on_start is not None:
-            on_start(resumed_from)
-        fitted = fit_model(model, training, augmentation, train, val, folder, on_epoch, resumed_from)
+            on_start(checkpoints.folder / resumed_from if resumed_from else None)
+        fitted = fit_model(model, training, augmentation, train, val, checkpoints, on_epoch, resumed_from, weights)
         artifacts = {name: objects.put_bytes(data, MEDIA_TYPES[name]) for name, data in fitted.encode().items()}
-        shutil.rmtree(folder)
         return artifacts, {
             **fitted.settings["facts"],
             "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},
             "environment": fitted.settings["environment"],
         }
 
-    return find_or_compute(objects, TRAINED_CHECKPOINT, parents, [model, training, augmentation], compute)
+    result = find_or_compute(objects, *asked, compute, content)
+    checkpoints.discard()  # not before the result is stored: a kill in between would cost the whole training
+    return result
 
 
 def describe_mix(sessions: SessionSet) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Additions: one import's rows into the database, all or nothing, the same ones twice without effect.
+"""Additions: one import's rows into the database, all or nothing, and idempotent: twice has the effect of once.
 
 Belongs here: nouns to rows, and what a batch must be. Does not belong here: reading files (``intake.files``),
 connections.

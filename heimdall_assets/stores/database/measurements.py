@@ -1,6 +1,6 @@
 """Measurements: stations, sources, sessions and what was heard, in SQLite or PostgreSQL, and who approved it.
 
-Belongs here: what the rest of the project asks of the database. Does not belong here: connections (``database``),
+Belongs here: what the rest of the project asks of the database. Does not belong here: connections (``connection``),
 columns (``schema``), adding rows (``additions``), the flattened snapshot (``snapshots``).
 """
 

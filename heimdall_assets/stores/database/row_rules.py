@@ -200,8 +200,10 @@ def _list_fields(table: str) -> list[Field]:
 
 
 def _is_location(text: str | None) -> bool:
+    if text is None:
+        return False
     try:
-        parse_location(text or "")
+        parse_location(text)
     except InvalidIdentifier:
         return False
     return True

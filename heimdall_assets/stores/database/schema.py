@@ -1,7 +1,7 @@
 """Schema: the tables of the database, by the names of the field, and the types that SQLite and PostgreSQL share.
 
 Belongs here: the table of fields (``domain.FIELDS``) as SQL, the tables that only we have, and what turns Python values
-into columns. Does not belong here: queries (``measurements``, ``snapshots``), how a database gets there
+into columns. Does not belong here: queries (``database.measurements``, ``snapshots``), how a database gets there
 (``migrations``), reading a database that is not ours (``shape``).
 """
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: the few operations that change a disk, and the one order in which they are safe.
+"""Files that are whole or not there (atomic replace): what changes a disk, and the one order in which that is safe.
 
 Belongs here: ``FileSystem`` (each state-changing call once, so that a test can make any of them fail) and
 ``FileWriter``, which keeps the promise "returned means stored". Does not belong here: what the files mean.
@@ -105,7 +105,7 @@ class FileWriter:
         self.files.make_folder(folder)
         self.files.sync_folder(folder.parent)
 
-    def write_file(self, path: Path, chunks: Iterable[bytes]) -> None:
+    def write_file(self, path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         """Store ``chunks`` as the file ``path``, whole or not at all, in place of what was there.
 
         Raises:
@@ -193,7 +193,7 @@ class FileWriter:
                     return temporary, lock
                 os.close(lock)
 
-    def _fill(self, descriptor: int, chunks: Iterable[bytes]) -> None:
+    def _fill(self, descriptor: int, chunks: Iterable[bytes | memoryview]) -> None:
         try:
             for chunk in chunks:
                 rest = memoryview(chunk)

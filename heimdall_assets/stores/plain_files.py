@@ -1,0 +1,51 @@
+"""Plain files: what people and other programs read at a path of their own choice: a page, Dagster's settings.
+
+Belongs here: writing them whole. Does not belong here: what rests under a digest (``objects``) or a version
+(``releases``), what the files say.
+"""
+
+import os
+from pathlib import Path
+
+from heimdall_assets.errors import StorageError
+from heimdall_assets.stores.objects.files import FileWriter, describe
+
+
+class _ForeignFolder(FileWriter):
+    """Writes into a folder that holds other people's files too: it is neither made nor cleaned."""
+
+    def prepare_folder(self, folder: Path) -> None:
+        """Take ``folder`` as it is."""
+
+
+def write_named_file(path: Path, data: bytes) -> None:
+    """Store ``data`` as the file that somebody named, whole or not at all (atomic replace).
+
+    A link is followed; a pipe or a device is written to as it is.
+
+    Raises:
+        StorageError: there is no such folder, or the disk refused; a file that was there before is untouched.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+            return
+    except OSError as error:
+        raise StorageError(f"{path}: could not be written ({describe(error)})") from error
+    _ForeignFolder(target.parent).write_file(target, [data])
+
+
+def write_missing_file(path: Path, data: bytes) -> None:
+    """Store ``data`` as the file ``path``, and its folder, unless there is one: what was edited by hand stays.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path.parent}: could not be made ({describe(error)})") from error
+    _ForeignFolder(path.parent).write_file(path, [data])

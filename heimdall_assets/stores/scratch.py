@@ -1,0 +1,101 @@
+"""Scratch: local files of work in progress, which nobody needs once its result is stored.
+
+Belongs here: the checkpoints of a fit that may be resumed, folders that are gone when they are left. Does not belong
+here: results (``objects``), what a checkpoint holds (``learning.fitting.checkpoints``).
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from heimdall_assets.errors import NotFound, StorageError
+from heimdall_assets.stores.objects.files import FileSystem, FileWriter, describe
+
+
+class CheckpointFolder:
+    """The checkpoints of one fit by name, each whole or not there (atomic replace), whenever the process is killed."""
+
+    def __init__(self, folder: Path, files: FileSystem | None = None):
+        self.folder = Path(folder)
+        self._files = files or FileSystem()
+        self._writer = FileWriter(self.folder, self._files)
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a checkpoint ``name``; its bytes are not looked at."""
+        return (self.folder / name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of the checkpoint ``name``.
+
+        Raises:
+            NotFound: no such checkpoint.
+            StorageError: the disk refused.
+        """
+        path = self.folder / name
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(f"checkpoint {str(path)!r}: no such file") from error
+        except OSError as error:
+            raise StorageError(f"checkpoint {str(path)!r}: could not be read ({describe(error)})") from error
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Keep ``data`` as the checkpoint ``name``, in place of the one before.
+
+        Raises:
+            StorageError: the disk refused; the one before is untouched.
+        """
+        self._writer.write_file(self.folder / name, [data])
+
+    def remove(self, name: str) -> None:
+        """Remove the checkpoint ``name``; one that is not there is fine.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        path = self.folder / name
+        try:
+            with suppress(FileNotFoundError):
+                self._files.remove(path)
+        except OSError as error:
+            raise StorageError(f"checkpoint {str(path)!r}: could not be removed ({describe(error)})") from error
+
+    def discard(self) -> None:
+        """Remove all of them: their fit's result is stored.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        _remove_tree(self.folder)
+        self._writer = FileWriter(self.folder, self._files)  # what it made durable is gone
+
+
+@contextmanager
+def lend_folder(within: Path | None = None) -> Iterator[Path]:
+    """Yield a new, empty folder that is gone when it is left; below ``within``, else where the system has such.
+
+    Raises:
+        StorageError: it could not be made or not be removed.
+    """
+    try:
+        if within is not None:
+            within.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="heimdall-", dir=within))
+    except OSError as error:
+        raise StorageError(
+            f"scratch folder in {within or 'the temporary folder of the system'}: could not be made ({describe(error)})"
+        ) from error
+    try:
+        yield folder
+    finally:
+        _remove_tree(folder)
+
+
+def _remove_tree(folder: Path) -> None:
+    try:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise StorageError(f"{folder}: could not be removed ({describe(error)})") from error
