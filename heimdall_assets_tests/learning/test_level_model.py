@@ -13,8 +13,8 @@ from heimdall_assets.learning.level_prior.field import fit_field
 from heimdall_assets.learning.level_prior.fit import (
     BLOCK_SIZES,
     assign_blocks,
+    compute_posterior,
     fit_level_prior,
-    judge,
     make_folds,
     make_occasions,
     widen,
@@ -91,7 +91,7 @@ def make_sessions(source_km: np.ndarray, receiver_km: np.ndarray, level_db: np.n
 def judge_sessions(prior: LevelPrior, sessions: SessionSet) -> tuple[np.ndarray, np.ndarray]:
     """Return errors in km and squared distances in sigmas."""
     links = collect_links(sessions, prior.centre_deg)
-    mean, factor = judge(prior, links)
+    mean, factor = compute_posterior(prior, links)
     truth = torch.as_tensor(links.source_km, dtype=torch.float32)
     square = compute_negative_log_likelihood(mean, factor, truth)[1]
     return (mean - truth).norm(dim=1).numpy(), square.numpy()
@@ -150,7 +150,7 @@ def test_a_louder_or_quieter_transmitter_moves_the_answer_little(world, prior):
     links = collect_links(world.hear(200, seed=5), prior.centre_deg)
     quiet = Links(links.source_km, links.receiver_km, links.level_db - 12.0, links.heard)
     truth = torch.as_tensor(links.source_km, dtype=torch.float32)
-    usual, weak = ((judge(prior, item)[0] - truth).norm(dim=1).median() for item in (links, quiet))
+    usual, weak = ((compute_posterior(prior, item)[0] - truth).norm(dim=1).median() for item in (links, quiet))
     assert weak < 2.5 * usual
 
 
@@ -200,9 +200,9 @@ def test_one_mad_receiver_among_a_dozen_misleads_only_some(world, prior):
     level = links.level_db.copy()
     level[:, 3] += 30.0
     truth = torch.as_tensor(links.source_km, dtype=torch.float32)
-    mean, factor = judge(prior, Links(links.source_km, links.receiver_km, level, links.heard))
+    mean, factor = compute_posterior(prior, Links(links.source_km, links.receiver_km, level, links.heard))
     square = compute_negative_log_likelihood(mean, factor, truth)[1]
-    assert (mean - truth).norm(dim=1).median() < 4.0 * (judge(prior, links)[0] - truth).norm(dim=1).median()
+    assert (mean - truth).norm(dim=1).median() < 4.0 * (compute_posterior(prior, links)[0] - truth).norm(dim=1).median()
     assert (square < 4.605).float().mean() > 0.55
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from heimdall_assets.formats.rss_table import RssTable, decode_receivers, decode_rss_table
-from heimdall_assets.learning.level_prior.fit import fit_level_prior, judge
+from heimdall_assets.learning.level_prior.fit import compute_posterior, fit_level_prior
 from heimdall_assets.learning.level_prior.likelihood import compute_negative_log_likelihood
 from heimdall_assets.learning.level_prior.links import collect_links
 from heimdall_assets.learning.level_prior.prior import LevelPrior
@@ -61,7 +61,7 @@ def read_flag(table: RssTable, name: str) -> np.ndarray:
 
 def judge_sessions(prior: LevelPrior, sessions: SessionSet) -> dict[str, float]:
     links = collect_links(sessions, prior.centre_deg)
-    mean, factor = judge(prior, links)
+    mean, factor = compute_posterior(prior, links)
     truth = torch.as_tensor(links.source_km, dtype=torch.float32)
     error = 1000.0 * (mean - truth).norm(dim=1).numpy()
     square = compute_negative_log_likelihood(mean, factor, truth)[1].numpy()
