@@ -88,7 +88,7 @@ def make_sessions(source_km: np.ndarray, receiver_km: np.ndarray, level_db: np.n
     )
 
 
-def judge_sessions(prior: LevelPrior, sessions: SessionSet) -> tuple[np.ndarray, np.ndarray]:
+def evaluate_sessions(prior: LevelPrior, sessions: SessionSet) -> tuple[np.ndarray, np.ndarray]:
     """Return errors in km and squared distances in sigmas."""
     links = collect_links(sessions, prior.centre_deg)
     mean, factor = compute_posterior(prior, links)
@@ -122,16 +122,16 @@ def random_links(
 
 
 def test_locates_within_the_known_world_better_than_path_loss_and_covers(world, train, prior):
-    error, square = judge_sessions(prior, world.hear(300, seed=3))
+    error, square = evaluate_sessions(prior, world.hear(300, seed=3))
     plain = LevelPrior.from_field(fit_field(collect_links(train, CENTRE), sites=np.zeros((0, 2))), CENTRE, 2.0)
-    without_maps, _ = judge_sessions(plain, world.hear(300, seed=3))
+    without_maps, _ = evaluate_sessions(plain, world.hear(300, seed=3))
     assert np.median(error) < 0.75 * np.median(without_maps)
     assert np.mean(square < 4.605) >= 0.86  # widened for new ground, so more than 0.90 on known ground
     assert np.median(square) > 0.3
 
 
 def test_receivers_never_seen_are_judged_by_path_loss_alone_and_covered(prior):
-    error, square = judge_sessions(prior, World(7).hear(300, seed=8))
+    error, square = evaluate_sessions(prior, World(7).hear(300, seed=8))
     assert np.mean(square < 4.605) >= 0.80
     assert np.median(error) < 0.75  # the middle of the area is 0.95 km away
 
@@ -139,7 +139,7 @@ def test_receivers_never_seen_are_judged_by_path_loss_alone_and_covered(prior):
 def test_another_place_is_answered_about_its_own_receivers(prior):
     far = World(9, size_km=20.0, centre_km=(300.0, -200.0))
     sessions = far.hear(200, seed=4)
-    error, square = judge_sessions(prior, sessions)
+    error, square = evaluate_sessions(prior, sessions)
     links = collect_links(sessions, prior.centre_deg)
     strongest = links.receiver_km[np.arange(200), links.level_db.argmax(1)]
     assert np.median(error) < np.median(np.linalg.norm(strongest - links.source_km, axis=1))
@@ -325,6 +325,6 @@ def test_levels_alone_spend_no_epoch_and_are_answered_as_the_prior_answers(world
     fitted = fit_model(ModelSpec(width=16), training, AugmentationSpec(), train, val, CheckpointFolder(tmp_path))
     assert fitted.history == []
     assert fitted.settings["facts"]["best_epoch"] is None
-    error_km, _ = judge_sessions(fitted.network.level_prior, val)
+    error_km, _ = evaluate_sessions(fitted.network.level_prior, val)
     answered_m = compute_residuals(val, fitted.predict(val)).error_m
     np.testing.assert_allclose(answered_m, 1000.0 * error_km, rtol=0.02, atol=1.0)
