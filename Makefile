@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help install browser demo ui test test-fast test-long golden lint types docs configuration \
+.PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs configuration \
         bench-localization bench-signals bench-pairs bench-incremental clean
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test   ruff, types, docs and every test but the long ones; make test PART=stores: of one room"
 	@echo "make test-fast   ruff, types, docs and the quick tests"
 	@echo "make test-long   the long tests"
+	@echo "make test-variations   what computes, under other instruction sets, threads and seeds (long)"
 	@echo "make docs   the site, built strictly into build/docs"
 	@echo "make configuration   the page of all settings and variables, written anew from their fields"
 	@echo "make golden the results of a fixed small world, recorded anew beside their code versions"
@@ -86,6 +87,9 @@ test-long: $(VENV)/.installed-test browser
 # Records what each stage gives on a fixed small world; refuses where a result changed and its version did not.
 golden: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m heimdall_assets_tests.pipeline.golden
+
+test-variations: $(VENV)/.installed-test
+	$(BIN)/python -m heimdall_assets_tests.variations
 
 bench-localization: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/localization.py $(if $(POWDER),--powder $(POWDER))

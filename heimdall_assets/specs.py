@@ -11,6 +11,17 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    CHAMPION_MODEL,
+    EVALUATION_METRICS,
+    IQ_FILES,
+    ONNX_MODEL,
+    SPECTROGRAM_FEATURES,
+    TEST_SPLIT,
+    TRAINED_CHECKPOINT,
+    VAL_SPLIT,
+)
 from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.suggestions import normalize_name, suggest_name
 
@@ -129,7 +140,7 @@ def suggest_spec(typed: str) -> str | None:
 class DatasetSpec(Spec):
     """Which approved sessions make a snapshot. Simulated and measured ones mix only when ``origin`` says ``both``."""
 
-    also_called = ("DataSpec", "SnapshotSpec", "approved_measurements")
+    also_called = ("DataSpec", "SnapshotSpec", APPROVED_MEASUREMENTS)
     other_names = {
         "campaign": "campaigns",
         "source": "origin",
@@ -167,7 +178,7 @@ class TimingSpec(Spec):
 class FeatureSpec(Spec):
     """Spectrogram of one recording: (3, 128, 32) float32 in dB of full scale."""
 
-    also_called = ("SpectrogramSpec", "MelSpec", "spectrogram_features")
+    also_called = ("SpectrogramSpec", "MelSpec", SPECTROGRAM_FEATURES)
     other_names = {
         "n_mels": "num_mels", "mel_bins": "num_mels", "num_mel_bins": "num_mels",
         "n_frames": "num_frames", "target_length": "num_frames",
@@ -205,7 +216,7 @@ class FeatureSpec(Spec):
 class RecordingSpec(Spec):
     """What makes a recording unusable."""
 
-    also_called = ("IqSpec", "iq_files")
+    also_called = ("IqSpec", IQ_FILES)
     other_names = {
         "max_clipping": "max_clipped_fraction",
         "min_duration": "min_duration_s",
@@ -261,9 +272,9 @@ class SplitSpec(Spec):
     also_called = ("SplitsSpec", "FoldSpec")
     other_names = {
         "seed": "salt", "random_seed": "salt", "random_state": "salt",
-        "val_size": "val_fraction", "val_split": "val_fraction",
+        "val_size": "val_fraction", VAL_SPLIT: "val_fraction",
         "validation_split": "val_fraction", "validation_fraction": "val_fraction",
-        "test_size": "test_fraction", "test_split": "test_fraction",
+        "test_size": "test_fraction", TEST_SPLIT: "test_fraction",
         "groups": "group_by",
         "site_size": "site_size_m",
     }  # fmt: skip
@@ -345,7 +356,7 @@ class ModelSpec(Spec):
 class TrainingSpec(Spec):
     """How a model is fitted. CPU results are the same bytes for the same spec, data, thread count and processor."""
 
-    also_called = ("TrainerSpec", "TrainSpec", "OptimizerSpec", "FitSpec", "trained_checkpoint")
+    also_called = ("TrainerSpec", "TrainSpec", "OptimizerSpec", "FitSpec", TRAINED_CHECKPOINT)
     other_names = {
         "epochs": "max_epochs", "n_epochs": "max_epochs", "num_epochs": "max_epochs", "num_train_epochs": "max_epochs",
         "lr": "learning_rate", "base_lr": "learning_rate", "learning_rate_init": "learning_rate",
@@ -384,7 +395,7 @@ class TrainingSpec(Spec):
 class EvaluationSpec(Spec):
     """How a model is judged."""
 
-    also_called = ("EvalSpec", "MetricsSpec", "evaluation_metrics")
+    also_called = ("EvalSpec", "MetricsSpec", EVALUATION_METRICS)
     other_names = {
         "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",
         "confidence_level": "confidence",
@@ -408,7 +419,7 @@ class EvaluationSpec(Spec):
 class ExportSpec(Spec):
     """The ONNX file and what it must match."""
 
-    also_called = ("OnnxSpec", "onnx_model")
+    also_called = ("OnnxSpec", ONNX_MODEL)
     other_names = {
         "opset_version": "opset",
         "tolerance": "max_position_error_sigma", "atol": "max_position_error_sigma",
@@ -427,7 +438,7 @@ class ExportSpec(Spec):
 class PromotionSpec(Spec):
     """When a challenger becomes champion."""
 
-    also_called = ("ChampionSpec", "champion_model")
+    also_called = ("ChampionSpec", CHAMPION_MODEL)
     other_names = {
         "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",
         "confidence_level": "confidence",

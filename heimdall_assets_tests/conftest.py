@@ -8,6 +8,7 @@ import pytest
 
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets_tests.servers import NoServer, PostgresServer, run_postgres
+from heimdall_assets_tests.variation import start_run
 
 HERE = Path(__file__).parent
 SLOW = (
@@ -49,6 +50,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path in slow:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed-offset", type=int, default=0, help="draw random worlds from other seeds")
+    parser.addoption("--margins", type=Path, default=None, help="append how much room each statistical bound had")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    start_run(config.getoption("--seed-offset"), config.getoption("--margins"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,7 +22,7 @@ def read_diff() -> str:
     """Return the diff of the how-to, its step numbered after the newest one of today."""
     (diff,) = re.findall(r"```diff\n(.*?)```", HOW_TO.read_text(), flags=re.DOTALL)
     following = f"{int(REVISION) + 1:04d}"
-    return diff.replace('down_revision = "0001"', f'down_revision = "{REVISION}"').replace("0002", following)
+    return diff.replace("0002", following).replace('down_revision = "0001"', f'down_revision = "{REVISION}"')
 
 
 @pytest.fixture(scope="module")

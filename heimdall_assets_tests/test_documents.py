@@ -127,7 +127,7 @@ def test_a_file_that_is_absent_is_found():
 
 def test_files_of_dagster_yaml_lie_below_the_home_or_are_there():
     text = read_text(ROOT / "dagster.yaml")
-    for word in re.findall(r"[\w.-]+/[\w./-]*", text):
+    for word in re.findall(r"[\w.-]+/[\w./-]*\b", text):
         assert word.startswith(".heimdall/") or (ROOT / word).exists(), word
 
 

@@ -131,7 +131,7 @@ def test_only_the_graph_names_dagster(path: Path):
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_only_learning_imports_torch(path: Path):
-    torch = {name for name in list_imports(path) if name.split(".")[0] in {"torch", "lightning", "timm"}}
+    torch = {name for name in list_imports(path) if name.split(".")[0] in {"torch", "lightning"}}
     assert room_of(path) == "learning" or not torch
 
 

@@ -26,7 +26,7 @@ def verify_chain(evidence: Evidence) -> Iterator[Finding]:
     """Yield what the ledger's own signatures show."""
     for problem in evidence.ledger_problems:
         yield Finding(
-            "ledger_row", problem.split(":")[0], problem.partition(": ")[2] or problem, "the row as it was signed",
+            "ledger_row", problem.split(":")[0], problem.partition(": ")[2] or problem, "the row as it was written",
             (evidence.version,), f"restore the database from its backup, then heimdall verify {evidence.version}",
         )  # fmt: skip
 

@@ -25,7 +25,8 @@ def make(kind, artifacts=None, summary=None, specs=None) -> Manifest:
 
 
 def approved_table(**changes) -> pd.DataFrame:
-    filled = {"string": "x", "float64": 1.0, "Int64": 1, "datetime64[us, UTC]": pd.Timestamp("2026-01-01", tz="UTC")}
+    now = pd.Timestamp("2026-01-01", tz="UTC")
+    filled = {"string": "x", "float64": 1.0, "Int64": 1, "boolean": True, "datetime64[us, UTC]": now}
     row = {name: filled[dtype] for name, dtype in APPROVED_COLUMNS.items()}
     rows = [{**row, "measurement_id": f"m{index}"} for index in range(3)]
     table = pd.DataFrame(rows).astype(APPROVED_COLUMNS)

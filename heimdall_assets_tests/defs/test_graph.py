@@ -1,5 +1,6 @@
 """The whole graph on a small simulated network: what it makes, what it finds again, what a fault does to it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -200,6 +201,22 @@ def test_steps_load_the_version_their_run_recorded(home):
         }
         lonely = build_definitions(places).resolve_job_def("train")
         assert lonely.name == "train"
+
+
+def test_a_training_that_a_disk_failed_is_tried_again_and_one_that_is_refused_is_not(home, tmp_path):
+    places, _ = home
+    (tmp_path / "file").write_bytes(b"")
+    cases = [
+        (replace(places, scratch=str(tmp_path / "file")), TrainingSpec(max_epochs=1, seed=9), "could not be stored", 1),
+        (places, ModelSpec(weights_file="absent.safetensors"), "expected pretrained=True to use it", 0),
+    ]
+    for broken, spec, told, num_retries in cases:
+        with pytest.raises(GraphFailed, match=told):
+            release(broken, spec)
+        with dg.DagsterInstance.from_config(str(prepare_dagster_home(places))) as instance:
+            (run,) = instance.get_run_records(limit=1)
+            retries = instance.all_logs(run.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
+        assert [event.step_key for event in retries] == ["trained_checkpoint"] * num_retries
 
 
 def test_a_cancelled_training_goes_on_to_the_same_weights(home, tmp_path):

@@ -38,16 +38,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Stores, dict[str, Ma
 
 def train(home: tuple[Stores, dict[str, Manifest]], model: ModelSpec, training: TrainingSpec = FIT, **more) -> Result:
     stores, splits = home
-    return train_checkpoint(
-        stores.objects,
-        stores.scratch,
-        splits[TRAIN_SPLIT],
-        splits[VAL_SPLIT],
-        model,
-        training,
-        AugmentationSpec(),
-        **more,
-    )
+    parents = splits[TRAIN_SPLIT], splits[VAL_SPLIT]
+    return train_checkpoint(stores.objects, stores.scratch, *parents, model, training, AugmentationSpec(), **more)
 
 
 def write_backbone(path: Path, seed: int) -> None:

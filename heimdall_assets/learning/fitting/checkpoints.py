@@ -123,9 +123,9 @@ class HandedCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        data = self.checkpoints.read(Path(path).name)
-        # Plain values and tensors, whatever is asked for.
-        checkpoint: dict[str, Any] = torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
+        data = io.BytesIO(self.checkpoints.read(Path(path).name))
+        # nothing but plain values and tensors, whatever is asked for
+        checkpoint: dict[str, Any] = torch.load(data, map_location=map_location, weights_only=True)
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -109,7 +109,7 @@ class FolderObjectStore(ObjectStore):
         digest = data[7:71].decode("ascii", "replace")
         if data != _encode_reference(name, digest):
             raise CorruptObject(
-                f"reference {name}: found {data[:80]!r}, expected a digest signed with this name; computing the result "
+                f"reference {name}: found {data[:80]!r}, expected a digest and its check; computing the result "
                 "again writes it anew"
             )
         return check_digest(digest)
