@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs \
+.PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs configuration \
         bench-localization bench-signals bench-pairs bench-incremental clean
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long   the long tests"
 	@echo "make test-variations   what computes, under other instruction sets, threads and seeds (long)"
 	@echo "make docs   the site, built strictly into build/docs"
+	@echo "make configuration   the page of all settings and variables, written anew from their fields"
 	@echo "make golden the results of a fixed small world, recorded anew beside their code versions"
 	@echo "make bench-localization [POWDER=FOLDER]   the reference table (long)"
 	@echo "make bench-signals        the signal tasks on IQ, measured (long)"
@@ -60,6 +61,10 @@ browser:
 # A link that leads nowhere fails. Nothing is fetched.
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
+# A test fails where this page says something else than the fields.
+configuration: install
+	$(BIN)/heimdall settings --markdown > docs/reference/configuration.md
 
 # One process per core, one thread per process: two would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope

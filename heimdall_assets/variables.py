@@ -60,7 +60,7 @@ class BelowHome:
         return f"{self.scheme}{read['home'] / self.name}"
 
     def __str__(self) -> str:
-        return f"{self.scheme}HEIMDALL_HOME/{self.name}"
+        return f"{self.scheme}$HEIMDALL_HOME/{self.name}"
 
 
 def _variable(name: str, default: str | BelowHome | None, description: str) -> Any:
@@ -194,6 +194,13 @@ class _Given(PydanticBaseSettingsSource):
 def find_kind(field: FieldInfo) -> VariableKind:
     """Return what the variable of a field of ``Places`` holds."""
     return next(item for item in field.metadata if isinstance(item, VariableKind))
+
+
+def describe_default(field: FieldInfo) -> str:
+    """Return what a variable that is not set stands for, as text; nothing where nothing stands for it."""
+    if isinstance(field.default_factory, BelowHome):
+        return str(field.default_factory)
+    return "" if field.default is None else str(field.default)
 
 
 def list_variables() -> dict[str, FieldInfo]:

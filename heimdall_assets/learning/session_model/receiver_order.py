@@ -1,7 +1,7 @@
 """One order of a session's receivers, whatever order they come in.
 
 Belongs here: ranks and reordering, in operations that ONNX Runtime has. Does not belong here: what is computed of
-receivers (``network_model``). Sums of float32 in another order are other sums, and a search that accepts or rejects
+receivers (``model``). Sums of float32 in another order are other sums, and a search that accepts or rejects
 makes large differences of small ones: only the same operations on the same numbers give the same answer.
 
 Legend of shapes: B sessions, R receiver slots, K columns.
