@@ -4,12 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help install browser demo ui test golden lint types check bench-localization bench-signals bench-pairs bench-incremental clean
+.PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs \
+        bench-localization bench-signals bench-pairs bench-incremental clean
 
 help:
 	@echo "make demo   install, simulate a network, run the whole graph, show the results"
 	@echo "make ui     open the asset graph on http://127.0.0.1:3000"
-	@echo "make test   ruff, types and every test"
+	@echo "make test   ruff, types, docs and every test but the long ones; make test PART=stores: of one room"
+	@echo "make test-fast   ruff, types, docs and the quick tests"
+	@echo "make test-long   the long tests"
+	@echo "make test-variations   what computes, under other instruction sets, threads and seeds (long)"
+	@echo "make docs   the site, built strictly into build/docs"
 	@echo "make golden the results of a fixed small world, recorded anew beside their code versions"
 	@echo "make bench-localization [POWDER=FOLDER]   the reference table (long)"
 	@echo "make bench-signals        the signal tasks on IQ, measured (long)"
@@ -25,6 +30,10 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ".[docs]"
 	@touch $@
 
 install: $(VENV)/.installed
@@ -48,13 +57,34 @@ browser:
 		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 		|| echo "no browser: the page's test will skip"
 
+# A link that leads nowhere fails. Nothing is fetched.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
 # One process per core, one thread per process: two would only wait for each other.
-test: lint types browser
-	OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope
+PYTEST := OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope
+TESTS := heimdall_assets_tests
+
+ifdef PART
+test: $(VENV)/.installed-test browser
+	$(PYTEST) $(or $(wildcard $(TESTS)/$(PART)),$(wildcard $(TESTS)/$(PART).py),$(error no $(TESTS)/$(PART)))
+else
+test: lint types docs browser
+	$(PYTEST)
+endif
+
+test-fast: lint types docs
+	$(PYTEST) -m "not long and not slow"
+
+test-long: $(VENV)/.installed-test browser
+	$(PYTEST) -m long
 
 # Records what each stage gives on a fixed small world; refuses where a result changed and its version did not.
 golden: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m heimdall_assets_tests.pipeline.golden
+
+test-variations: $(VENV)/.installed-test
+	$(BIN)/python -m heimdall_assets_tests.variations
 
 bench-localization: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/localization.py $(if $(POWDER),--powder $(POWDER))

@@ -19,8 +19,9 @@ from typing import Any
 
 from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.pipeline.intake.simulated import import_simulated
-from heimdall_assets.places import Places, read_places
+from heimdall_assets.places import read_places
 from heimdall_assets.specs import EvaluationSpec, FeatureSpec, ModelSpec, SimulationSpec, Spec, TrainingSpec
+from heimdall_assets.variables import Places
 
 HERE = Path(__file__).resolve().parent
 NUM_MORE = 10

@@ -2,7 +2,7 @@
 
 from heimdall_assets.learning.splits import assign_splits
 from heimdall_assets.pipeline.intake.simulated import import_simulated
-from heimdall_assets.pipeline.prediction.observation import observe_sessions
+from heimdall_assets.pipeline.prediction.stored import observe_sessions
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import (
     DatasetSpec,

@@ -15,17 +15,18 @@ from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.resources import LineagePages, ManifestIOResource, StoresResource
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
-from heimdall_assets.places import Places, read_places
+from heimdall_assets.places import read_places
+from heimdall_assets.variables import Places
 
 
 def build_definitions(places: Places) -> dg.Definitions:
     """Return the whole graph on the given places."""
     stores = StoresResource(
         database_url=places.database_url,
-        objects=places.objects,
-        recordings=places.recordings,
-        models=places.models,
-        scratch=places.scratch,
+        objects=str(places.objects),
+        recordings=str(places.recordings),
+        models=str(places.models),
+        scratch=str(places.scratch),
     )
     tracking = ExperimentTracking(
         tracking_uri=places.mlflow_uri, artifacts=str(places.mlflow_artifacts), enabled=places.tracking

@@ -1,6 +1,7 @@
 """Facts of the field: what stations, sources, sessions, measurements and recordings are.
 
-Belongs here: nouns shared by every floor and physical constants with their source.
+Belongs here: nouns shared by every floor and physical constants with their source. The attributes of ``NOUNS`` are the
+table of fields (``fields``): another column is another attribute there, and a migration.
 Does not belong here: a number somebody may choose (``specs``), anything that computes or stores.
 Latitude comes before longitude, angles are degrees of WGS-84, units stand in the names.
 """
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from heimdall_assets.errors import InvalidIdentifier
+from heimdall_assets.fields import Bounds, Stored, read_fields, walk_fields
 
 SPEED_OF_LIGHT_M_S = 299_792_458.0
 """Exact, by definition of the metre (BIPM, SI Brochure 9th edition, section 2.2)."""
@@ -110,28 +112,33 @@ class Word(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Latitude = Annotated[float, Field(ge=-90.0, le=90.0)]
-Longitude = Annotated[float, Field(ge=-180.0, le=180.0)]
-Altitude = Annotated[float, Field(ge=-500.0, le=100_000.0)]
-Frequency = Annotated[float, Field(gt=0.0, le=300e9)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+:-]{0,127}$")]
+Latitude = Annotated[float, Bounds(-90.0, 90.0)]
+Longitude = Annotated[float, Bounds(-180.0, 180.0)]
+Altitude = Annotated[float, Bounds(-500.0, 100_000.0)]
+Frequency = Annotated[float, Bounds(0.0, 300e9, above=True)]
+FrequencyOffset = Annotated[float, Bounds(-300e9, 300e9)]
+SampleRate = Annotated[float, Bounds(0.0, 1e9, above=True)]
+Duration = Annotated[float, Bounds(0.0, 1e9, above=True)]
+Decibels = Annotated[float, Bounds(-1e3, 1e3)]
+Id = Annotated[str, StringConstraints(max_length=128)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+:-]{0,127}$", max_length=128)]
 
 
 class Position(Word):
-    """A point on or above the WGS-84 ellipsoid; ``altitude_m`` is metres above sea level."""
+    """A point on or above the WGS-84 ellipsoid; one that states no height lies at sea level."""
 
     latitude: Latitude
     longitude: Longitude
-    altitude_m: Altitude = 0.0
+    altitude_m: Annotated[Altitude, Stored("altitude_asl", note="above sea level")] = 0.0
 
 
 class Station(Word):
     """A receiver. A moving one has no fixed ``position``: each of its measurements carries one."""
 
-    id: str
-    name: Name
-    position: Position | None = None
-    clock_class: ClockClass = ClockClass.NONE
+    id: Annotated[Id, Stored(read_as="known_station_id")]
+    name: Annotated[Name, Stored(snapshot="station_name")]
+    clock_class: Annotated[ClockClass, Stored(snapshot=True, stand_in="none")] = ClockClass.NONE
+    position: Annotated[Position | None, Stored(snapshot="receiver_", read_as="station_")] = None
     url: str | None = None
     frequency_min_hz: Frequency | None = None
     frequency_max_hz: Frequency | None = None
@@ -141,30 +148,35 @@ class Station(Word):
 class Source(Word):
     """A known transmitter; ``error_margin_m`` is the one-sigma doubt about its position, in metres."""
 
-    id: str
-    name: Name
-    position: Position
+    id: Annotated[Id, Stored(snapshot="source_id")]
+    name: Annotated[Name, Stored(snapshot="source_name")]
+    is_validated: Annotated[bool, Stored(read_as="source_is_validated")] = True
+    position: Annotated[Position, Stored(snapshot="source_")]
     frequency_hz: Frequency | None = None
-    power_dbm: float | None = None
-    source_type: str = "unknown"
-    is_validated: bool = True
-    error_margin_m: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
+    power_dbm: Decibels | None = None
+    source_type: Annotated[str, StringConstraints(max_length=64)] = "unknown"
+    error_margin_m: Annotated[
+        float, Bounds(0.0, 1e6), Stored("error_margin_meters", snapshot="source_error_margin_m", note="one sigma")
+    ] = 0.0
 
 
 class Session(Word):
     """One transmission of one source, heard by any number of stations at the same time."""
 
-    id: str
-    name: Name
-    source_id: str
-    campaign: Name
-    origin: Origin
-    start: datetime
-    end: datetime | None = None
-    status: SessionStatus = SessionStatus.COMPLETED
+    id: Id
+    name: Annotated[Name, Stored("session_name", snapshot="session_name")]
+    # A database without campaign, origin or attributes was written by the field, which only measures.
+    campaign: Annotated[Name, Stored(snapshot=True, stand_in="field")]
+    origin: Annotated[Origin, Stored(snapshot=True, stand_in="measured")]
+    start: Annotated[datetime, Stored("session_start", snapshot="session_start")]
+    end: Annotated[datetime | None, Stored("session_end")] = None
+    status: Annotated[SessionStatus, Stored(read_as="session_status")] = SessionStatus.COMPLETED
     approval_status: ApprovalStatus = ApprovalStatus.PENDING
-    attributes: dict[str, Any] = Field(default_factory=dict)
+    attributes: Annotated[
+        dict[str, Any], Stored(snapshot="session_attributes", stand_in="{}", note="canonical JSON")
+    ] = Field(default_factory=dict)
     """Publisher's columns (split flags, season) and, for simulated sessions, every nuisance parameter as truth."""
+    source_id: Annotated[Id, Stored("known_source_id", refers_to="known_sources")]
 
 
 class Measurement(Word):
@@ -174,22 +186,56 @@ class Measurement(Word):
     ``sessions/{session}/websdr_{station}.npy``. ``iq_start_unix_ns`` is the receiver's own time of the first sample.
     """
 
-    id: str
-    session_id: str
-    station_id: str
-    timestamp: datetime
-    frequency_hz: Frequency
-    signal_strength_db: float | None = None
-    snr_db: float | None = None
-    frequency_offset_hz: float | None = None
-    iq_data_location: str | None = None
-    iq_data_format: IqFormat | None = None
-    iq_sample_rate_hz: Annotated[float, Field(gt=0.0, le=1e9)] | None = None
-    iq_samples_count: Annotated[int, Field(gt=0, le=10**10)] | None = None
-    iq_start_unix_ns: int | None = None
-    duration_s: Annotated[float, Field(gt=0.0)] | None = None
-    receiver_position: Position | None = None
-    attributes: dict[str, Any] = Field(default_factory=dict)
+    id: Annotated[Id, Stored(snapshot="measurement_id")]
+    session_id: Annotated[Id, Stored("recording_session_id", snapshot=True, refers_to="recording_sessions")]
+    station_id: Annotated[Id, Stored("websdr_station_id", snapshot=True, refers_to="websdr_stations")]
+    timestamp: Annotated[datetime, Stored(snapshot=True)]
+    frequency_hz: Annotated[Frequency, Stored(snapshot=True)]
+    signal_strength_db: Annotated[Decibels | None, Stored(snapshot=True, note="missing: no level")] = None
+    snr_db: Annotated[Decibels | None, Stored(snapshot=True)] = None
+    frequency_offset_hz: Annotated[FrequencyOffset | None, Stored(snapshot=True)] = None
+    iq_data_location: Annotated[str | None, Stored(snapshot=True, note="missing: no IQ")] = None
+    iq_data_format: Annotated[IqFormat | None, Stored(snapshot=True)] = None
+    iq_sample_rate_hz: Annotated[SampleRate | None, Stored("iq_sample_rate", snapshot=True)] = None
+    iq_samples_count: Annotated[Annotated[int, Bounds(1, 1e10)] | None, Stored(snapshot=True)] = None
+    iq_start_unix_ns: Annotated[int | None, Stored(snapshot=True)] = None
+    duration_s: Annotated[Duration | None, Stored("duration_seconds", snapshot=True)] = None
+    receiver_position: Annotated[Position | None, Stored("receiver_", read_as="own_")] = None
+    attributes: Annotated[
+        dict[str, Any], Stored(snapshot="measurement_attributes", stand_in="{}", note="canonical JSON")
+    ] = Field(default_factory=dict)
+
+
+class Approval(Word):
+    """The decision that approved a session, as the ledger tells it; a database of the field keeps none."""
+
+    by: Annotated[str | None, Stored("decided_by", snapshot="approved_by")] = None
+    at: Annotated[datetime | None, Stored("decided_at", snapshot="approved_at")] = None
+    reason: Annotated[str | None, Stored(snapshot="approval_reason")] = None
+    event_id: Annotated[int | None, Stored("id", snapshot="approval_event_id")] = None
+    decision: Annotated[ApprovalStatus | None, Stored(read_as="decision")] = None
+
+
+NOUNS: dict[str, type[Word]] = {
+    "websdr_stations": Station,
+    "known_sources": Source,
+    "recording_sessions": Session,
+    "measurements": Measurement,
+    "approval_events": Approval,
+}
+"""Table of the database -> what one row of it is."""
+
+FIELDS = {table: read_fields(table, noun) for table, noun in NOUNS.items()}
+"""The table of fields: table of the database -> its columns."""
+
+SNAPSHOT = tuple(field for field in (*walk_fields(FIELDS, "measurements"), *FIELDS["approval_events"]) if field.read_as)
+"""What is read of a measurement and of all that it hangs on: each judged, and kept where it has a name for that."""
+
+APPROVED_COLUMNS = {field.snapshot: field.dtype for field in SNAPSHOT if field.snapshot}
+"""Columns and pandas dtypes of the flattened snapshot of approved, trainable measurements; one row a measurement.
+
+A receiver is where the measurement itself says, where it moves, else where its station stands.
+"""
 
 
 @dataclass(frozen=True)
@@ -268,43 +314,3 @@ class Estimate:
             semi_minor_m=math.sqrt(scale * max(mean - half, 0.0)),
             azimuth_deg=math.degrees(azimuth) % 180.0,
         )
-
-
-APPROVED_COLUMNS: dict[str, str] = {
-    "measurement_id": "string",
-    "session_id": "string",
-    "session_name": "string",
-    "campaign": "string",
-    "origin": "string",
-    "session_start": "datetime64[us, UTC]",
-    "session_attributes": "string",  # canonical JSON
-    "source_id": "string",
-    "source_name": "string",
-    "source_latitude": "float64",
-    "source_longitude": "float64",
-    "source_altitude_m": "float64",
-    "source_error_margin_m": "float64",
-    "station_id": "string",
-    "station_name": "string",
-    "clock_class": "string",
-    "receiver_latitude": "float64",  # the measurement's own where the receiver moves, else the station's
-    "receiver_longitude": "float64",
-    "receiver_altitude_m": "float64",
-    "timestamp": "datetime64[us, UTC]",
-    "frequency_hz": "float64",
-    "signal_strength_db": "float64",  # NaN: no level
-    "snr_db": "float64",
-    "frequency_offset_hz": "float64",
-    "iq_data_location": "string",  # null: no IQ
-    "iq_data_format": "string",
-    "iq_sample_rate_hz": "float64",
-    "iq_samples_count": "Int64",
-    "iq_start_unix_ns": "Int64",
-    "duration_s": "float64",
-    "measurement_attributes": "string",  # canonical JSON
-    "approved_by": "string",
-    "approved_at": "datetime64[us, UTC]",
-    "approval_reason": "string",
-    "approval_event_id": "Int64",
-}
-"""Columns and pandas dtypes of the flattened snapshot of approved, trainable measurements; one row a measurement."""

@@ -114,7 +114,7 @@ def compute_result_key(
     specs: dict[str, Any],
     environment: dict[str, Any] | None = None,
 ) -> str:
-    """Return the key under which a result is found again: what it is, from what, by which code, with which numbers."""
+    """Return the cache key of a result, 64 hex digits: what it is, from what, by which code, with which numbers."""
     return compute_json_digest(
         {
             "kind": kind,

@@ -1,20 +1,43 @@
 """Every number that somebody may choose and that changes a result, with its bounds and its reason.
 
 Belongs here: frozen pydantic specs; plain field types only (lists, no tuples, no nested models), so that each spec is
-Dagster run configuration as it stands. Does not belong here: facts (``domain``), places (``places``).
+Dagster run configuration as it stands; what others call the same settings, so that a refusal can name ours. Does not
+belong here: facts (``domain``), places (``variables``).
 """
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    CHAMPION_MODEL,
+    EVALUATION_METRICS,
+    IQ_FILES,
+    ONNX_MODEL,
+    SPECTROGRAM_FEATURES,
+    TEST_SPLIT,
+    TRAINED_CHECKPOINT,
+    VAL_SPLIT,
+)
 from heimdall_assets.manifests import compute_json_digest
+from heimdall_assets.suggestions import normalize_name, suggest_name
+
+UNKNOWN_SETTING = "extra_forbidden"
+"""Pydantic's type of the error that tells of a field that a spec does not have."""
 
 
 class Spec(BaseModel):
     """Base of the specs: frozen, closed, without NaN or infinity; two specs with equal numbers have equal digests."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    also_called: ClassVar[tuple[str, ...]] = ()
+    """What others call such a group of settings."""
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """What others call a setting -> what it is called here."""
 
     @classmethod
     def pure_class(cls) -> "type[Spec]":
@@ -33,9 +56,95 @@ class Spec(BaseModel):
     def digest(self) -> str:
         return compute_json_digest({self.pure_class().__name__: self.dump()})
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_ours(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse a setting that is none with the name of the one that was probably meant."""
+        try:
+            return handler(given)
+        except ValidationError as error:
+            unknown = [line for line in error.errors() if line["type"] == UNKNOWN_SETTING]
+            if not unknown:
+                raise
+            lines = [
+                InitErrorDetails(
+                    type=PydanticCustomError(UNKNOWN_SETTING, "{said}", {"said": refuse_setting(cls, *line["loc"])}),
+                    loc=line["loc"],
+                    input=line["input"],
+                )
+                for line in unknown
+            ]
+            raise ValidationError.from_exception_data(cls.__name__, lines) from None
+
+
+def list_specs() -> dict[str, type[Spec]]:
+    """Return every spec by name, in the order of this file."""
+    return {cls.__name__: cls for cls in Spec.__subclasses__() if cls.__module__ == __name__}
+
+
+def suggest_setting(typed: str, spec: type[Spec] | None = None) -> str | None:
+    """Return the setting, as ``Spec.field``, that somebody meant who typed ``typed``; None: it is like none.
+
+    Args:
+        typed: a field as somebody called it.
+        spec: where it was looked for; a setting of that very name elsewhere comes before a mere likeness here.
+
+    >>> suggest_setting("n_mels", FeatureSpec)
+    'FeatureSpec.num_mels'
+    >>> suggest_setting("lr", ModelSpec)
+    'TrainingSpec.learning_rate'
+    """
+    specs = list(list_specs().values())
+    anywhere: dict[str, str] = {}
+    for cls in reversed(specs):  # where several have it, the first one stays
+        anywhere.update({other: f"{cls.__name__}.{name}" for other, name in cls.other_names.items()})
+    for cls in reversed(specs):
+        anywhere.update({name: f"{cls.__name__}.{name}" for name in cls.model_fields})
+    fields = {} if spec is None else {name: name for name in spec.model_fields} | dict(spec.other_names)
+    own = {other: f"{spec.__name__}.{name}" for other, name in fields.items()} if spec else {}
+    name = normalize_name(typed)
+    return own.get(name) or anywhere.get(name) or suggest_name(name, own) or suggest_name(name, anywhere)
+
+
+def refuse_setting(spec: type[Spec], typed: str | int) -> str:
+    """Return what to say of a field ``typed`` that ``spec`` does not have."""
+    spec = spec.pure_class()
+    meant = suggest_setting(str(typed), spec)
+    return "no such setting, " + (f"did you mean {meant}?" if meant else f"expected {', '.join(spec.model_fields)}")
+
+
+def describe_invalid(name: str, error: ValidationError) -> str:
+    """Return the first thing that is wrong with the settings called ``name`` as one line."""
+    first = error.errors()[0]
+    where = ".".join([name, *(str(part) for part in first["loc"])])
+    if first["type"] == UNKNOWN_SETTING:
+        return f"{where}: {first['msg']}"
+    if first["type"] == "value_error":  # of a spec's own check, which says what it found
+        return f"{where}: {first['ctx']['error']}"
+    return f"{where}: {first['msg']}; found {first['input']!r:.80}"
+
+
+def suggest_spec(typed: str) -> str | None:
+    """Return the name of the spec that somebody meant who typed ``typed``; None: it is like none.
+
+    >>> suggest_spec("features"), suggest_spec("TrainerSpec"), suggest_spec("Model")
+    ('FeatureSpec', 'TrainingSpec', 'ModelSpec')
+    """
+    names = {}
+    for name, cls in list_specs().items():
+        short = name.removesuffix("Spec")
+        names.update(dict.fromkeys([*cls.also_called, name, short, f"{short}Config"], name))
+    return suggest_name(typed, names)
+
 
 class DatasetSpec(Spec):
     """Which approved sessions make a snapshot. Simulated and measured ones mix only when ``origin`` says ``both``."""
+
+    also_called = ("DataSpec", "SnapshotSpec", APPROVED_MEASUREMENTS)
+    other_names = {
+        "campaign": "campaigns",
+        "source": "origin",
+    }
 
     campaigns: list[str] = Field(default_factory=list, description="campaigns to take; empty: every campaign")
     origin: Literal["measured", "simulated", "both"] = Field(
@@ -44,7 +153,14 @@ class DatasetSpec(Spec):
 
 
 class TimingSpec(Spec):
-    """One-sigma timing error of each clock class, in seconds. Source: science of TDOA networks; see README."""
+    """One-sigma timing error of each clock class, in seconds."""
+
+    also_called = ("ClockSpec",)
+    other_names = {
+        "gnss": "gnss_s",
+        "gnss_calibrated": "gnss_calibrated_s",
+        "ntp": "ntp_s",
+    }
 
     gnss_calibrated_s: float = Field(76e-9, gt=0, description="30 ns station bias and 70 ns jitter, in quadrature")
     gnss_s: float = Field(
@@ -62,13 +178,25 @@ class TimingSpec(Spec):
 class FeatureSpec(Spec):
     """Spectrogram of one recording: (3, 128, 32) float32 in dB of full scale."""
 
+    also_called = ("SpectrogramSpec", "MelSpec", SPECTROGRAM_FEATURES)
+    other_names = {
+        "n_mels": "num_mels", "mel_bins": "num_mels", "num_mel_bins": "num_mels",
+        "n_frames": "num_frames", "target_length": "num_frames",
+        "hop_length": "hop", "hop_size": "hop", "frame_step": "hop", "stride": "hop",
+        "fft_size": "n_fft", "nfft": "n_fft", "nperseg": "n_fft",
+        "win_length": "n_fft", "frame_length": "n_fft", "window_size": "n_fft",
+        "f_min": "f_min_hz", "fmin": "f_min_hz", "low_freq": "f_min_hz",
+        "f_max": "f_max_hz", "fmax": "f_max_hz", "high_freq": "f_max_hz",
+        "top_db": "floor_db",
+    }  # fmt: skip
+
     n_fft: int = Field(2048, ge=64, le=65536, description="samples in one transform")
     hop: int = Field(512, ge=1, description="samples between transforms")
-    num_mels: int = Field(128, ge=8, le=512)
-    num_frames: int = Field(32, ge=1, le=4096)
-    f_min_hz: float = Field(0.0, ge=0)
+    num_mels: int = Field(128, ge=8, le=512, description="mel bands of the picture, its height")
+    num_frames: int = Field(32, ge=1, le=4096, description="time steps of the picture, its width")
+    f_min_hz: float = Field(0.0, ge=0, description="lower edge of the lowest mel band, from the carrier")
     f_max_hz: float = Field(6000.0, gt=0, description="half a 12.5 kHz channel; needs a rate of at least twice this")
-    floor_db: float = Field(-100.0, lt=0)
+    floor_db: float = Field(-100.0, lt=0, description="whatever is weaker, in dB of full scale, is shown as this")
     frames: Literal["pooled", "strict"] = Field(
         "pooled", description="pooled: mean power of the whole recording in num_frames parts; strict: first frames"
     )
@@ -88,14 +216,28 @@ class FeatureSpec(Spec):
 class RecordingSpec(Spec):
     """What makes a recording unusable."""
 
+    also_called = ("IqSpec", IQ_FILES)
+    other_names = {
+        "max_clipping": "max_clipped_fraction",
+        "min_duration": "min_duration_s",
+        "max_length": "max_samples",
+    }
+
     max_clipped_fraction: float = Field(0.01, ge=0, le=1, description="share of samples at full scale")
     max_rate_error: float = Field(1e-3, ge=0, description="relative difference between row's and file's rate")
-    min_duration_s: float = Field(0.1, gt=0)
+    min_duration_s: float = Field(0.1, gt=0, description="a shorter recording is refused")
     max_samples: int = Field(200_000_000, gt=0, description="longest recording that is read at all")
 
 
 class DelaySpec(Spec):
     """Delays between the receivers of a session from raw IQ."""
+
+    also_called = ("CorrelationSpec", "TdoaSpec")
+    other_names = {
+        "n_lags": "num_lags", "max_lag": "num_lags",
+        "bandwidth": "bandwidth_hz",
+        "coherence_threshold": "min_coherence",
+    }  # fmt: skip
 
     max_baseline_slack: float = Field(1.2, ge=1, description="lags searched, as multiple of the longest baseline")
     min_coherence: float = Field(0.05, ge=0, le=1, description="a pair below it carries no delay")
@@ -112,17 +254,34 @@ class DelaySpec(Spec):
 class AugmentationSpec(Spec):
     """Training-only disturbances that match what fails in the field; never cached."""
 
+    also_called = ("AugmentSpec", "TransformSpec")
+    other_names = {
+        "dropout_rate": "dropout", "drop_prob": "dropout",
+        "max_shift": "max_shift_frames", "time_shift": "max_shift_frames",
+        "max_gain": "max_gain_db", "gain": "max_gain_db",
+    }  # fmt: skip
+
     dropout: float = Field(0.1, ge=0, le=1, description="probability that a receiver (or a mel band) is dropped")
-    max_shift_frames: int = Field(4, ge=0)
+    max_shift_frames: int = Field(4, ge=0, description="largest shift of a spectrogram in time, either way")
     max_gain_db: float = Field(6.0, ge=0, le=40, description="largest change of a receiver's gain, either sign")
 
 
 class SplitSpec(Spec):
     """Which session serves what. Groups are transmitting sites; a keyed hash assigns each, so growth moves nobody."""
 
-    salt: str = Field("42", min_length=1)
-    val_fraction: float = Field(0.15, gt=0, lt=1)
-    test_fraction: float = Field(0.15, gt=0, lt=1)
+    also_called = ("SplitsSpec", "FoldSpec")
+    other_names = {
+        "seed": "salt", "random_seed": "salt", "random_state": "salt",
+        "val_size": "val_fraction", VAL_SPLIT: "val_fraction",
+        "validation_split": "val_fraction", "validation_fraction": "val_fraction",
+        "test_size": "test_fraction", TEST_SPLIT: "test_fraction",
+        "groups": "group_by",
+        "site_size": "site_size_m",
+    }  # fmt: skip
+
+    salt: str = Field("42", min_length=1, description="key of the hash: another one, another split")
+    val_fraction: float = Field(0.15, gt=0, lt=1, description="share of sites that choose when training stops")
+    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of sites that training never sees")
     site_size_m: float = Field(250.0, gt=0, description="sources closer than about this share a site")
     group_by: Literal["site", "session"] = Field(
         "site", description="site: sessions of one transmitting site stay together; session: unseen sites not promised"
@@ -144,16 +303,32 @@ BACKBONES = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "medium",
 class ModelSpec(Spec):
     """Architecture. ``network`` locates from a whole session, ``single_receiver`` from one receiver's spectrogram."""
 
-    kind: Literal["network", "single_receiver"] = "network"
+    also_called = ("NetworkSpec", "ArchitectureSpec")
+    other_names = {
+        "dropout_rate": "dropout", "drop_rate": "dropout", "dropout_p": "dropout",
+        "n_layers": "num_layers", "num_hidden_layers": "num_layers", "depth": "num_layers",
+        "n_heads": "num_heads", "nhead": "num_heads", "num_attention_heads": "num_heads",
+        "d_model": "width", "hidden_size": "width", "hidden_dim": "width", "embed_dim": "width",
+        "architecture": "kind", "model_type": "kind",
+        "backbone": "backbone_size", "model_size": "backbone_size",
+        "freeze": "freeze_backbone",
+        "weights": "weights_file", "checkpoint_path": "weights_file",
+    }  # fmt: skip
+
+    kind: Literal["network", "single_receiver"] = Field(
+        "network", description="network: a whole session gives one position; single_receiver: one spectrogram does"
+    )
     backbone_size: Literal["atto", "femto", "pico", "nano", "tiny", "small", "base", "medium", "large"] = Field(
         "atto", description="timm ConvNeXt; 'medium' is 'base'"
     )
-    pretrained: bool = False
+    pretrained: bool = Field(
+        False, description="start the backbone from published weights: weights_file, else timm's own, from its hub"
+    )
     weights_file: str | None = Field(
         None, description="local file with the backbone's pretrained weights (safetensors)"
     )
-    freeze_backbone: bool = False
-    dropout: float = Field(0.1, ge=0, lt=1)
+    freeze_backbone: bool = Field(False, description="keep the backbone as it starts; fit what stands on it")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of activations dropped while training")
     uncertainty_min: float = Field(0.01, gt=0, description="single_receiver: smallest sigma in normalised target units")
     uncertainty_max: float = Field(1.0, gt=0, description="single_receiver: largest sigma in normalised target units")
     width: int = Field(64, ge=8, le=1024, description="network: token width")
@@ -181,17 +356,37 @@ class ModelSpec(Spec):
 class TrainingSpec(Spec):
     """How a model is fitted. CPU results are the same bytes for the same spec, data, thread count and processor."""
 
-    seed: int = Field(42, ge=0, lt=2**32)
-    max_epochs: int = Field(40, ge=1)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    warmup_epochs: int = Field(5, ge=0)
-    early_stopping_patience: int = Field(10, ge=1)
-    early_stopping_min_delta: float = Field(1e-4, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
+    also_called = ("TrainerSpec", "TrainSpec", "OptimizerSpec", "FitSpec", TRAINED_CHECKPOINT)
+    other_names = {
+        "epochs": "max_epochs", "n_epochs": "max_epochs", "num_epochs": "max_epochs", "num_train_epochs": "max_epochs",
+        "lr": "learning_rate", "base_lr": "learning_rate", "learning_rate_init": "learning_rate",
+        "batch": "batch_size", "bs": "batch_size",
+        "train_batch_size": "batch_size", "per_device_train_batch_size": "batch_size",
+        "wd": "weight_decay", "weightdecay": "weight_decay", "l2": "weight_decay", "decay": "weight_decay",
+        "patience": "early_stopping_patience", "early_stopping": "early_stopping_patience",
+        "min_delta": "early_stopping_min_delta",
+        "warmup": "warmup_epochs", "warmup_steps": "warmup_epochs",
+        "grad_clip": "gradient_clip", "gradient_clip_val": "gradient_clip", "max_grad_norm": "gradient_clip",
+        "n_threads": "num_threads", "threads": "num_threads",
+        "random_seed": "seed", "random_state": "seed",
+        "mixed_precision": "precision", "dtype": "precision",
+    }  # fmt: skip
+
+    seed: int = Field(
+        42, ge=0, lt=2**32, description="of the first weights, the order of sessions and all disturbances"
+    )
+    max_epochs: int = Field(40, ge=1, description="passes over the training sessions, unless stopped early")
+    batch_size: int = Field(64, ge=1, description="sessions in one step (single_receiver: recordings)")
+    learning_rate: float = Field(1e-3, gt=0, description="largest step size, at the end of the warm-up")
+    weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
+    warmup_epochs: int = Field(5, ge=0, description="epochs in which the step size rises to learning_rate")
+    early_stopping_patience: int = Field(10, ge=1, description="epochs without a better validation loss to wait for")
+    early_stopping_min_delta: float = Field(1e-4, ge=0, description="a smaller gain in validation loss is none")
+    gradient_clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
     num_threads: int = Field(2, ge=1, description="part of the result: other counts give other bits")
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="number format of the fit, in Lightning's words"
+    )
     num_simulated_sessions: int = Field(
         0, ge=0, description="network: simulated sessions (delays and levels, no IQ) added to training; recorded as mix"
     )
@@ -200,17 +395,37 @@ class TrainingSpec(Spec):
 class EvaluationSpec(Spec):
     """How a model is judged."""
 
-    coverage_levels: list[float] = Field(default_factory=lambda: [0.50, 0.68, 0.90, 0.95])
-    accuracy_radii_m: list[float] = Field(default_factory=lambda: [30.0, 50.0, 100.0, 1000.0, 10_000.0])
-    num_bootstrap: int = Field(1000, ge=100)
-    confidence: float = Field(0.95, gt=0, lt=1)
-    seed: int = Field(42, ge=0, lt=2**32)
+    also_called = ("EvalSpec", "MetricsSpec", EVALUATION_METRICS)
+    other_names = {
+        "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",
+        "confidence_level": "confidence",
+        "quantiles": "coverage_levels",
+        "radii": "accuracy_radii_m",
+        "random_seed": "seed", "random_state": "seed",
+    }  # fmt: skip
+
+    coverage_levels: list[float] = Field(
+        default_factory=lambda: [0.50, 0.68, 0.90, 0.95], description="ellipses whose coverage is counted"
+    )
+    accuracy_radii_m: list[float] = Field(
+        default_factory=lambda: [30.0, 50.0, 100.0, 1000.0, 10_000.0],
+        description="errors below which sessions are counted",
+    )
+    num_bootstrap: int = Field(1000, ge=100, description="resamples behind each interval")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of each interval")
+    seed: int = Field(42, ge=0, lt=2**32, description="of the resampling")
 
 
 class ExportSpec(Spec):
     """The ONNX file and what it must match."""
 
-    opset: int = Field(20, ge=18, le=23)
+    also_called = ("OnnxSpec", ONNX_MODEL)
+    other_names = {
+        "opset_version": "opset",
+        "tolerance": "max_position_error_sigma", "atol": "max_position_error_sigma",
+    }  # fmt: skip
+
+    opset: int = Field(20, ge=18, le=23, description="version of the ONNX operators")
     max_position_error_sigma: float = Field(0.02, gt=0, description="largest |ONNX - PyTorch| in units of sigma")
     max_signal_error: float = Field(
         0.01, gt=0, description="largest |ONNX - PyTorch| of a signal task: share, frame, dB"
@@ -223,20 +438,33 @@ class ExportSpec(Spec):
 class PromotionSpec(Spec):
     """When a challenger becomes champion."""
 
+    also_called = ("ChampionSpec", CHAMPION_MODEL)
+    other_names = {
+        "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",
+        "confidence_level": "confidence",
+        "random_seed": "seed", "random_state": "seed",
+    }  # fmt: skip
+
     max_median_ratio: float = Field(
         1.05, ge=1, description="upper end of the interval of challenger / champion median error on the same sessions"
     )
     min_sessions: int = Field(10, ge=1, description="fewer common test sessions prove nothing: the champion stays")
-    num_bootstrap: int = Field(2000, ge=100)
-    confidence: float = Field(0.90, gt=0, lt=1)
-    seed: int = Field(42, ge=0, lt=2**32)
+    num_bootstrap: int = Field(2000, ge=100, description="resamples behind the interval of the ratio")
+    confidence: float = Field(0.90, gt=0, lt=1, description="of that interval")
+    seed: int = Field(42, ge=0, lt=2**32, description="of the resampling")
 
 
 class RetrainPolicy(Spec):
     """When approved data has changed enough to train again."""
 
-    min_changed_sessions: int = Field(10, ge=1)
-    min_changed_fraction: float = Field(0.05, gt=0, le=1)
+    other_names = {
+        "cooldown": "quiet_period_s", "debounce": "quiet_period_s", "quiet_period": "quiet_period_s",
+        "max_wait": "max_wait_s",
+        "max_retries": "max_attempts",
+    }  # fmt: skip
+
+    min_changed_sessions: int = Field(10, ge=1, description="approved or withdrawn since the latest release ...")
+    min_changed_fraction: float = Field(0.05, gt=0, le=1, description="... or this share of its sessions")
     min_withdrawn_sessions: int = Field(1, ge=1, description="what must not be learned from any more does not wait")
     max_wait_s: float = Field(7 * 86_400.0, gt=0, description="a smaller change is trained on after this long")
     quiet_period_s: float = Field(60.0, ge=0, description="no retraining while approvals are still coming in")
@@ -246,20 +474,32 @@ class RetrainPolicy(Spec):
 class SimulationSpec(Spec):
     """A simulated network and its traffic. Every nuisance parameter drawn is recorded as truth."""
 
-    seed: int = Field(42, ge=0, lt=2**32)
-    num_sessions: int = Field(140, ge=1, le=10**7)
+    other_names = {
+        "n_sessions": "num_sessions", "num_samples": "num_sessions",
+        "sample_rate": "sample_rate_hz", "sampling_rate": "sample_rate_hz",
+        "fs": "sample_rate_hz", "sr": "sample_rate_hz",
+        "duration": "duration_s",
+        "frequency_hz": "carrier_hz", "center_freq": "carrier_hz",
+        "random_seed": "seed", "random_state": "seed",
+        "shadowing": "shadowing_db",
+    }  # fmt: skip
+
+    seed: int = Field(42, ge=0, lt=2**32, description="of everything drawn")
+    num_sessions: int = Field(140, ge=1, le=10**7, description="transmissions")
     min_receivers: int = Field(7, ge=1, le=64, description="each session is heard by this many receivers ...")
     max_receivers: int = Field(7, ge=1, le=64, description="... to this many")
-    duration_s: float = Field(1.0, gt=0, le=600)
-    sample_rate_hz: float = Field(24_000.0, ge=12_500)
-    carrier_hz: float = Field(145_500_000.0, gt=0)
-    voice_fraction: float = Field(0.90, ge=0, le=1)
-    tone_fraction: float = Field(0.05, ge=0, le=1)
+    duration_s: float = Field(1.0, gt=0, le=600, description="of each recording")
+    sample_rate_hz: float = Field(24_000.0, ge=12_500, description="complex samples a second")
+    carrier_hz: float = Field(145_500_000.0, gt=0, description="radio frequency")
+    voice_fraction: float = Field(0.90, ge=0, le=1, description="sessions that carry voice")
+    tone_fraction: float = Field(0.05, ge=0, le=1, description="sessions that carry a tone; the rest is DTMF")
     snr_min_db: float | None = Field(
         None, description="with snr_max_db: SNR drawn uniformly; None: link budget decides"
     )
-    snr_max_db: float | None = None
-    clock_class: Literal["gnss_calibrated", "gnss", "ntp", "none"] = "gnss_calibrated"
+    snr_max_db: float | None = Field(None, description="upper end of that draw")
+    clock_class: Literal["gnss_calibrated", "gnss", "ntp", "none"] = Field(
+        "gnss_calibrated", description="what the recordings say of their clocks"
+    )
     clock_bias_s: float = Field(30e-9, ge=0, description="one-sigma station bias")
     clock_jitter_s: float = Field(70e-9, ge=0, description="one-sigma error of one session")
     blocked_fraction: float = Field(0.0, ge=0, le=1, description="receivers without line of sight")
@@ -268,12 +508,12 @@ class SimulationSpec(Spec):
         0.0, ge=0, le=60, description="level they lose; 0: levels do not tell who; in IQ their SNR falls with it"
     )
     rician_k_db: float | None = Field(None, description="multipath; None: line of sight alone")
-    delay_spread_s: float = Field(0.5e-6, ge=0)
+    delay_spread_s: float = Field(0.5e-6, ge=0, description="of that multipath")
     path_loss: Literal["log_distance", "free_space", "two_ray"] = Field(
         "log_distance", description="law of the mean level; two_ray: over flat reflecting ground"
     )
     path_loss_exponent: float = Field(3.0, ge=1.5, le=6, description="of the log-distance law")
-    shadowing_db: float = Field(6.6, ge=0)
+    shadowing_db: float = Field(6.6, ge=0, description="one-sigma deviation of levels from the law")
     source_power_dbm: float = Field(37.0, description="5 W")
     area_margin_deg: float = Field(0.3, ge=0, description="sources lie within the network's box widened by this")
     impairments: bool = Field(True, description="IQ imbalance, DC offset, AGC, ADC bits, frequency offsets")

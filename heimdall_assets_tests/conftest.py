@@ -8,6 +8,57 @@ import pytest
 
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets_tests.servers import NoServer, PostgresServer, run_postgres
+from heimdall_assets_tests.variation import start_run
+
+HERE = Path(__file__).parent
+SLOW = (
+    "cli/test_commands",
+    "defs/test_executor",
+    "defs/test_graph",
+    "defs/test_orphans",
+    "defs/test_page",
+    "defs/test_retraining",
+    "defs/test_sensors",
+    "defs/test_signal_graph",
+    "defs/test_tracking",
+    "learning/test_export",
+    "learning/test_level_model",
+    "learning/test_level_real",
+    "learning/test_network_export",
+    "learning/test_network_model",
+    "learning/test_network_real",
+    "learning/test_pair_tokens",
+    "learning/test_signal_tasks",
+    "learning/test_training",
+    "lineage/test_audit",
+    "pipeline/test_golden",
+    "stores/test_kills",
+    "stores/test_measurements",
+    "stores/test_releases",
+    "stores/test_snapshots",
+    "stores/test_tables",
+    "test_examples",
+    "test_site",
+)
+"""Modules that take more than ten seconds: they train, serve, kill, or ask two databases everything."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``make test-fast`` leaves out."""
+    slow = {HERE / f"{name}.py" for name in SLOW}
+    assert all(path.is_file() for path in slow), "SLOW names a module that is not there"
+    for item in items:
+        if item.path in slow:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed-offset", type=int, default=0, help="draw random worlds from other seeds")
+    parser.addoption("--margins", type=Path, default=None, help="append how much room each statistical bound had")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    start_run(config.getoption("--seed-offset"), config.getoption("--margins"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
 from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
 from heimdall_assets.pipeline.stages.splits import split_sessions
-from heimdall_assets.places import Places, read_places
+from heimdall_assets.places import read_places
 from heimdall_assets.specs import (
     DatasetSpec,
     DelaySpec,
@@ -25,6 +25,7 @@ from heimdall_assets.specs import (
     TrainingSpec,
 )
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.variables import Places
 
 SIMULATION = SimulationSpec(num_sessions=20, min_receivers=4, max_receivers=4, duration_s=0.8)
 TINY: list[Spec] = [

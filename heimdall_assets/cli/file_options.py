@@ -1,12 +1,13 @@
-"""Stating: what files cannot say, said on the command line; one reading of it for every command that takes files."""
+"""File options: what files cannot say, said on the command line and read one way by every command that takes files."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.domain import ClockClass, Position, Source, check_name
+from heimdall_assets.domain import Altitude, ClockClass, Latitude, Longitude, Position, Source, check_name
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.fields import read_bounds
 from heimdall_assets.pipeline.intake.identities import make_source
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ def parse_position(latitude: str, longitude: str, what: str, altitude: str = "0"
         return Position(**numbers)
     except ValueError:
         found = f"{latitude}, {longitude}, {altitude} m"
-        raise InvalidSetting(
-            f"{what}: found {found}, expected latitude -90 to 90, longitude -180 to 180, altitude -500 to 100000 m"
-        ) from None
+        bounds = {"latitude": Latitude, "longitude": Longitude, "altitude in m": Altitude}
+        expected = ", ".join(f"{name} {read_bounds(of)}" for name, of in bounds.items())
+        raise InvalidSetting(f"{what}: found {found}, expected {expected}") from None
 
 
 def parse_start(text: str) -> int:

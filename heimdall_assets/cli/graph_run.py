@@ -13,8 +13,9 @@ from heimdall_assets.evaluation.table import compare_methods
 from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, MEASUREMENT_DATABASE, MODEL_RELEASE, ONNX_MODEL
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
-from heimdall_assets.places import Places, prepare_dagster_home
+from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import DatasetSpec, Spec
+from heimdall_assets.variables import Places
 
 DATABASE_KEY = dg.AssetKey(MEASUREMENT_DATABASE)
 

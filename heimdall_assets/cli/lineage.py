@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from heimdall_assets.cli.output import json_option, show_progress, write_json, write_table
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.places import Places, read_places
+from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.plain_files import write_named_file
+
+if TYPE_CHECKING:
+    from heimdall_assets.variables import Places
 
 
 @click.command()
@@ -114,7 +117,7 @@ def verify(model: str, repair: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _read_events(places: Places, stores: Stores, version: str) -> dict[int, dict[str, Any]] | None:
+def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, dict[str, Any]] | None:
     """Return what Dagster says today of the events that a release names; None: there is no Dagster instance."""
     from heimdall_assets.errors import CorruptObject
     from heimdall_assets.pipeline.releases.audit import list_recorded_events, read_provenance

@@ -1,10 +1,15 @@
 """``heimdall models``: the released models."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from heimdall_assets.cli.output import json_option, write_json, write_table
-from heimdall_assets.places import Places, read_places
+from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
+
+if TYPE_CHECKING:
+    from heimdall_assets.variables import Places
 
 
 @click.group()
@@ -81,7 +86,7 @@ def rollback(by: str, reason: str, as_json: bool) -> None:
     _say_champion(places, stores, roll_back(stores, by, reason), as_json)
 
 
-def _say_champion(places: Places, stores: Stores, version: str, as_json: bool) -> None:
+def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool) -> None:
     """Print who is champion now and tell MLflow, whose absence costs one line: the ledger has decided already."""
     if as_json:
         write_json({"champion": version})

@@ -8,12 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.places import LINEAGE_URL, Places, prepare_dagster_home, read_places
+from heimdall_assets.places import prepare_dagster_home, read_places
+
+if TYPE_CHECKING:
+    from heimdall_assets.variables import Places
 
 STOP_S = 60.0
 """A training that is under way may take this long to save what it has; then everything is killed."""
@@ -29,7 +33,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a
 @click.option(
     "--lineage-port",
     type=click.IntRange(1, 65535),
-    help=f"Of the lineage pages; default: that of HEIMDALL_LINEAGE_URL ({LINEAGE_URL}).",
+    help="Of the lineage pages; default: that of HEIMDALL_LINEAGE_URL.",
 )
 def ui(port: int, lineage_port: int | None) -> None:
     """Open Dagster's page on this home (127.0.0.1 only: it has no login), with the lineage pages beside it."""
@@ -39,7 +43,7 @@ def ui(port: int, lineage_port: int | None) -> None:
     folder = prepare_dagster_home(places)
     chosen = lineage_port or _choose_lineage_port(places)
     # Whoever sits behind a proxy names its address; else the links lead to the port itself.
-    url = places.lineage_url if os.environ.get("HEIMDALL_LINEAGE_URL") else f"http://{HOST}:{chosen}"
+    url = places.lineage_url if "lineage_url" in places.model_fields_set else f"http://{HOST}:{chosen}"
     _check_port(HOST, port)
     server = LineageServer(places.open_stores, chosen, url)
     environment = {
@@ -56,7 +60,9 @@ def ui(port: int, lineage_port: int | None) -> None:
         server.stop()
 
 
-def _choose_lineage_port(places: Places) -> int:
+def _choose_lineage_port(places: "Places") -> int:
+    from heimdall_assets.variable_kinds import LINEAGE_URL
+
     parts = urlsplit(places.lineage_url)
     own = parts.hostname in ("127.0.0.1", "localhost") and parts.port is not None
     return int(parts.port if own and parts.port else urlsplit(LINEAGE_URL).port or 0)

@@ -6,12 +6,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from heimdall_assets import specs
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.pipeline.recipe import SPECS
+from heimdall_assets.specs import Spec, describe_invalid, suggest_setting, suggest_spec
 
 
-def read_settings(file: Path | None, assignments: tuple[str, ...]) -> list[specs.Spec]:
+def read_settings(file: Path | None, assignments: tuple[str, ...]) -> list[Spec]:
     """Return the specs that a YAML file and ``Spec.field=value`` assignments (which win) set.
 
     Raises:
@@ -19,30 +19,51 @@ def read_settings(file: Path | None, assignments: tuple[str, ...]) -> list[specs
     """
     chosen: dict[str, dict[str, Any]] = {}
     if file is not None:
-        loaded = yaml.safe_load(file.read_text()) or {}
-        if not isinstance(loaded, dict) or not all(isinstance(fields, dict) for fields in loaded.values()):
-            raise InvalidSetting(f"{file}: expected a mapping from spec names to fields")
-        chosen.update({str(name): dict(fields) for name, fields in loaded.items()})
+        chosen.update(_read_file(file))
     for assignment in assignments:
         name, found, value = assignment.partition("=")
         spec, dot, field = name.partition(".")
         if not found or not dot:
-            raise InvalidSetting(f"--set {assignment!r}: expected Spec.field=value")
-        chosen.setdefault(spec, {})[field] = yaml.safe_load(value)
+            meant = suggest_setting(name) if found else None
+            hint = f", such as {meant}=..." if meant else ""
+            raise InvalidSetting(f"--set {assignment!r}: expected Spec.field=value{hint}")
+        chosen.setdefault(spec, {})[field] = _load_yaml(value, f"--set {assignment!r}")
     return [build_spec(name, fields) for name, fields in chosen.items()]
 
 
-def build_spec(name: str, fields: dict[str, Any]) -> specs.Spec:
+def build_spec(name: str, fields: dict[str, Any]) -> Spec:
     """Return the spec called ``name`` with ``fields`` set.
 
     Raises:
         InvalidSetting: an unknown spec or field, or a value out of its bounds.
     """
     if name not in SPECS:
-        raise InvalidSetting(f"{name}: found no such spec, expected one of {', '.join(SPECS)}")
+        meant = suggest_spec(name)
+        hint = f"did you mean {meant}?" if meant in SPECS else f"expected one of {', '.join(SPECS)}"
+        raise InvalidSetting(f"{name}: found no such spec, {hint}")
     try:
-        return SPECS[name](**fields)
+        return SPECS[name].model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidSetting(f"{name}.{where}: {first['msg']}; found {first.get('input')!r:.80}") from None
+        raise InvalidSetting(describe_invalid(name, error)) from None
+
+
+def _read_file(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"{file}: found bytes that are no text, expected YAML") from None
+    loaded = _load_yaml(text, str(file)) or {}
+    if not isinstance(loaded, dict) or not all(isinstance(fields, dict) for fields in loaded.values()):
+        raise InvalidSetting(f"{file}: expected a mapping from spec names to fields")
+    return {str(name): {str(field): value for field, value in fields.items()} for name, fields in loaded.items()}
+
+
+def _load_yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where is not None else ""
+        raise InvalidSetting(
+            f"{what}: found no YAML{line} ({getattr(error, 'problem', None) or 'unreadable'})"
+        ) from None

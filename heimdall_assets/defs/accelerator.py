@@ -1,6 +1,7 @@
 """Accelerator: one place that says, for every backend, that a step wants a GPU.
 
-The pool holds the number of such steps at a time; the tags reach the router executor, Kubernetes and Ray.
+The pool holds the number of such steps at a time; the tags are those that the router executor, dagster-ray and
+dagster-k8s read.
 """
 
 from typing import Any

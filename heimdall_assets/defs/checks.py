@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.defs.tables import preview
-from heimdall_assets.domain import APPROVED_COLUMNS
+from heimdall_assets.domain import APPROVED_COLUMNS, SNAPSHOT
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     EVALUATION_METRICS,
@@ -45,10 +45,13 @@ LARGEST_CORRELATION = 1.001
 def snapshot_follows_schema(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Every column of the contract is there with its type, and no measurement stands twice."""
     table = load_table(stores.objects, approved_measurements.artifacts["table"])
-    missing = sorted(set(APPROVED_COLUMNS) - set(table.columns))
+    missing = sorted({field.snapshot for field in SNAPSHOT if field.snapshot and not field.since} - set(table.columns))
+    found = {name: str(dtype) for name, dtype in table.dtypes.items() if name in APPROVED_COLUMNS}
+    mistyped = {str(name): dtype for name, dtype in found.items() if dtype != APPROVED_COLUMNS[str(name)]}
     doubled = 0 if missing else int(table["measurement_id"].duplicated().sum())
     return dg.AssetCheckResult(
-        passed=not missing and not doubled, metadata={"missing_columns": missing, "doubled_measurements": doubled}
+        passed=not missing and not mistyped and not doubled,
+        metadata={"missing_columns": missing, "mistyped_columns": mistyped, "doubled_measurements": doubled},
     )
 
 
@@ -64,17 +67,16 @@ def snapshot_has_sessions(approved_measurements: Manifest) -> dg.AssetCheckResul
 
 
 @dg.asset_check(asset=APPROVED_MEASUREMENTS, blocking=True)
-def positions_are_possible(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
-    """Every latitude, longitude and frequency is finite and in range."""
+def values_are_possible(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Every number is within the bounds of its field, and none that a row must have is missing."""
     table = load_table(stores.objects, approved_measurements.artifacts["table"])
-    limits = {
-        "source_latitude": (-90, 90),
-        "receiver_latitude": (-90, 90),
-        "source_longitude": (-180, 180),
-        "receiver_longitude": (-180, 180),
-        "frequency_hz": (1, 300e9),
-    }
-    bad = {name: int((~table[name].between(*limit)).sum()) for name, limit in limits.items()}
+    bad = {}
+    for field in SNAPSHOT:
+        if field.bounds is not None and field.snapshot in table:
+            values = table[field.snapshot].to_numpy(dtype=np.float64, na_value=np.nan)
+            # Whatever its station leaves open, a measurement of the snapshot has a place.
+            may_be_missing = field.is_optional and not field.is_place
+            bad[field.snapshot] = int((~field.bounds.hold(values) & ~(np.isnan(values) & may_be_missing)).sum())
     return dg.AssetCheckResult(passed=not any(bad.values()), metadata=bad)
 
 
@@ -228,7 +230,7 @@ def release_is_whole(model_release: Manifest, stores: StoresParam) -> dg.AssetCh
 CHECKS = [
     snapshot_follows_schema,
     snapshot_has_sessions,
-    positions_are_possible,
+    values_are_possible,
     few_rows_left_out,
     snapshot_resembles_release,
     recordings_rest_whole,

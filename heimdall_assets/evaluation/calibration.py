@@ -1,4 +1,4 @@
-"""Calibration: one factor on the covariance, fitted where the model was not trained, so that ellipses hold.
+"""Calibration, split conformal where sessions suffice: one factor on the covariance, so that ellipses hold.
 
 Belongs here: fitting and applying the factor. It is fitted on the validation split and stored with the model; never on
 the test split. The label's own variance is added, not scaled: it is no error of the model.

@@ -1,4 +1,4 @@
-"""Evaluation: how far a model lies from the truth, from the baselines and from what physics allows, as JSON.
+"""Metrics: how far a model lies from the truth, from the baselines and from what physics allows, as JSON.
 
 Belongs here: every figure of a model's table. Does not belong here: fitting anything (``calibration``), drawing
 (``diagnostics``), wording (``model_card``).

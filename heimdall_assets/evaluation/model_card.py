@@ -1,6 +1,6 @@
 """Model card: a model's figures and limits in words, as Markdown.
 
-Belongs here: wording. Every number comes from ``evaluate_predictions`` or a manifest; none is made here.
+Belongs here: wording. Every number comes from ``metrics.evaluate_predictions`` or a manifest; none is made here.
 """
 
 from collections.abc import Mapping, Sequence

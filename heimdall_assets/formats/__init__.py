@@ -1,7 +1,7 @@
 """Bytes of foreign files to words of this project: one module a format, one typed refusal for whatever is wrong.
 
 Belongs here: decoding and everything a format itself must promise. Does not belong here: opening files
-(``intake.files``, ``objects``), whether a signal is any good (``signals.iq``).
+(``intake.files``, ``stores.objects``), whether a signal is any good (``signals.iq``).
 """
 
 from heimdall_assets.domain import IqFormat, Recording

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from heimdall_assets.domain import Latitude, Longitude
 from heimdall_assets.errors import InvalidTable
+from heimdall_assets.fields import read_bounds
 
 NOT_HEARD_DB = -101.0
 """Level that stands for 'not heard', as does an empty cell: below the weakest level of the POWDER table."""
@@ -23,6 +25,9 @@ ABSENT_COORDINATES_DEG = (-1.0, 0.0)
 """What a moving receiver's table holds where it had no position; none of its receivers drives on these lines."""
 
 MIN_LEVEL_DB, MAX_LEVEL_DB = -250.0, 150.0
+"""Levels that receivers show: a published table that holds others holds something else in that column."""
+
+_LATITUDE, _LONGITUDE = read_bounds(Latitude), read_bounds(Longitude)
 MISSING = ("", "nan", "NaN", "NA")
 _MAX_TABLE_BYTES = 1_000_000_000
 _FIRST_YEAR, _LAST_YEAR = 1980, 2200
@@ -104,8 +109,8 @@ class Cells:
         if not may_be_absent:
             self.refuse(absent, latitude_column, f"a latitude, with a longitude in column {longitude_column}")
         latitude[absent] = longitude[absent] = np.nan
-        self.refuse(np.abs(latitude) > 90.0, latitude_column, "a latitude of -90 to 90 degrees")
-        self.refuse(np.abs(longitude) > 180.0, longitude_column, "a longitude of -180 to 180 degrees")
+        self.refuse(~absent & ~_LATITUDE.hold(latitude), latitude_column, f"a latitude {_LATITUDE} degrees")
+        self.refuse(~absent & ~_LONGITUDE.hold(longitude), longitude_column, f"a longitude {_LONGITUDE} degrees")
         return latitude, longitude
 
     def times(self, column: str) -> NDArray[np.datetime64]:

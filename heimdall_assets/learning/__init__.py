@@ -1,1 +1,1 @@
-"""Learning: splits, models, training, evaluation, export. torch lives here and nowhere before."""
+"""Learning: splits, models, fitting, export. torch is imported here and nowhere else."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from heimdall_assets.errors import InvalidInput, InvalidTable
 from heimdall_assets.evaluation.signal_labels import UNKNOWN
 from heimdall_assets.learning.pairs import match_pairs
-from heimdall_assets.learning.splits import compute_sites
 from heimdall_assets.session_set import SessionSet
+from heimdall_assets.signals.geodesy import compute_sites
 from heimdall_assets.specs import SplitSpec, TimingSpec
 
 
@@ -83,7 +83,7 @@ def assemble_sessions(
         features=features,
         strata=strata,
         blocked=blocked,
-        pairs=match_pairs(rows, offsets, pairs, correlations),
+        pairs=None if pairs is None and correlations is None else match_pairs(rows, offsets, pairs, correlations),
     )
 
 

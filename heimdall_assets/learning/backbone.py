@@ -10,6 +10,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as decode_safetensors
+from timm.models import get_pretrained_cfg
 from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -27,6 +28,11 @@ def find_timm_name(backbone_size: str) -> str:
     if backbone_size not in BACKBONES:
         raise InvalidSetting(f"backbone_size {backbone_size!r:.60}: expected one of {', '.join(BACKBONES)}")
     return f"convnext_{'base' if backbone_size == 'medium' else backbone_size}"
+
+
+def find_hub_source(architecture: str) -> str | None:
+    """Return the hub's repository that timm starts an architecture from, ``@`` and a revision where one is pinned."""
+    return getattr(get_pretrained_cfg(architecture), "hf_hub_id", None) or None
 
 
 def build_backbone(backbone_size: str, pretrained: bool = False, weights: PretrainedWeights | None = None) -> Any:

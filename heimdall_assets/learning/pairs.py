@@ -21,8 +21,8 @@ def match_pairs(
     offsets: NDArray[np.int64],
     pairs: pd.DataFrame | None,
     correlations: NDArray[Any] | None,
-) -> PairSet | None:
-    """Return the pairs whose receivers both stand in ``rows``, by session and place; None where none are known.
+) -> PairSet:
+    """Return the pairs whose receivers both stand in ``rows``, by session and place.
 
     Args:
         rows: ``measurement_id`` of each receiver, session by session.
@@ -36,9 +36,7 @@ def match_pairs(
             not finite, or a pair is no two receivers of one session or stands in the table twice.
     """
     if pairs is None or correlations is None:
-        if pairs is not None or correlations is not None:
-            raise InvalidInput("pairs and correlations: found one without the other, expected both or neither")
-        return None
+        raise InvalidInput("pairs and correlations: found one without the other, expected both or neither")
     _check_correlations(pairs, correlations)
     places = {str(name): place for place, name in enumerate(rows["measurement_id"])}
     ends = pd.DataFrame({end: pairs[end].astype(str).map(places) for end in ("first", "second")}).astype("Int64")

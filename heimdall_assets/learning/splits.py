@@ -7,7 +7,6 @@ A group's split follows from the salt and the group's own name, so sessions that
 import hashlib
 import hmac
 import json
-import math
 from typing import Any
 
 import numpy as np
@@ -16,38 +15,8 @@ from numpy.typing import NDArray
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting
 from heimdall_assets.kinds import SPLIT_KINDS
+from heimdall_assets.signals.geodesy import compute_sites
 from heimdall_assets.specs import SplitSpec
-
-MEAN_EARTH_RADIUS_M = 6_371_008.8
-"""Mean radius of the WGS-84 ellipsoid. Source: Moritz, Geodetic Reference System 1980, R1 = (2a + b) / 3."""
-
-
-def compute_sites(
-    latitude: NDArray[np.float64], longitude: NDArray[np.float64], site_size_m: float
-) -> NDArray[np.str_]:
-    """Return the name of the tile that holds each position, str (N,): ``row:column`` of a tiling fixed to the globe.
-
-    Rows are bands of latitude ``site_size_m`` high; a band is cut into whole columns about as wide at its middle. The
-    tiling depends on ``site_size_m`` alone. Two sources closer than ``site_size_m`` share a tile unless an edge runs
-    between them; then they are neighbours with two names: no tiling that data cannot move avoids that.
-
-    Raises:
-        InvalidInput: a position is missing or out of range.
-    """
-    latitude, longitude = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
-    usable = (np.abs(latitude) <= 90.0) & (np.abs(longitude) <= 180.0)
-    if not usable.all():
-        first = int(np.flatnonzero(~usable)[0])
-        raise InvalidInput(
-            f"source position {first}: latitude {latitude[first]}, longitude {longitude[first]}: expected -90 to 90 "
-            f"and -180 to 180 degrees ({int((~usable).sum())} of {len(usable)} cannot be placed)"
-        )
-    num_rows = max(1, math.ceil(math.pi * MEAN_EARTH_RADIUS_M / site_size_m))
-    rows = np.minimum(np.floor((latitude + 90.0) / 180.0 * num_rows), num_rows - 1)
-    middle = np.radians((rows + 0.5) * 180.0 / num_rows - 90.0)
-    num_columns = np.maximum(1.0, np.ceil(2.0 * math.pi * MEAN_EARTH_RADIUS_M * np.cos(middle) / site_size_m))
-    columns = np.floor((longitude + 180.0) / 360.0 * num_columns) % num_columns
-    return np.array([f"{int(row)}:{int(column)}" for row, column in zip(rows, columns, strict=True)], dtype=np.str_)
 
 
 def compute_hash_fraction(salt: str, group: str) -> float:

@@ -1,6 +1,6 @@
 """Audit: do files, objects, ledger and Dagster's events still agree with the provenance frozen beside a release?
 
-Belongs here: every comparison, and naming what disagrees. Does not belong here: reading any of it (``stores``).
+Belongs here: every comparison, and naming what disagrees. Does not belong here: reading any of it (``releases.audit``).
 The frozen file is the evidence; Dagster's log is only a cross-check, for it can be edited and deleted.
 """
 

@@ -6,25 +6,27 @@ Belongs here: one comparison a function, each yielding findings. Does not belong
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from heimdall_assets.domain import SNAPSHOT
 from heimdall_assets.kinds import EVALUATION_METRICS, ONNX_MODEL
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
 from heimdall_assets.lineage.frozen import freeze_table, index_rows, iterate_rows
-from heimdall_assets.lineage.provenance import APPROVAL_COLUMNS
+from heimdall_assets.lineage.provenance import list_columns
 
-DATABASE_COLUMNS = (
-    "session_name", "campaign", "origin", "session_start", "source_id", "source_name", "source_latitude",
-    "source_longitude", "source_altitude_m", "source_error_margin_m", "station_name", "clock_class",
-    "receiver_latitude", "receiver_longitude", "receiver_altitude_m", "timestamp", "frequency_hz",
-    "signal_strength_db", "snr_db", "frequency_offset_hz", "iq_data_location", "iq_data_format",
-)  # fmt: skip
-"""What of a measurement must not have changed in the database since."""
+_KEYS = ("measurement_id", "session_id", "station_id")
+
+DATABASE_COLUMNS = tuple(
+    field.snapshot
+    for field in SNAPSHOT
+    if field.snapshot and field.snapshot not in _KEYS and field.table != "approval_events"
+)
+"""What of a measurement must not have changed in the database since; of decisions, the ledger tells."""
 
 
 def verify_chain(evidence: Evidence) -> Iterator[Finding]:
     """Yield what the ledger's own signatures show."""
     for problem in evidence.ledger_problems:
         yield Finding(
-            "ledger_row", problem.split(":")[0], problem.partition(": ")[2] or problem, "the row as it was signed",
+            "ledger_row", problem.split(":")[0], problem.partition(": ")[2] or problem, "the row as it was written",
             (evidence.version,), f"restore the database from its backup, then heimdall verify {evidence.version}",
         )  # fmt: skip
 
@@ -33,16 +35,15 @@ def verify_approvals(evidence: Evidence, provenance: Mapping[str, Any]) -> Itera
     """Yield approvals that the ledger no longer holds as they were, and sessions withdrawn since."""
     own = (evidence.version,)
     restore = f"restore the database from its backup, then heimdall verify {evidence.version}"
-    ledger = {
-        row["id"]: {name: _comparable(row.get(name)) for name in APPROVAL_COLUMNS} for row in evidence.approval_events
-    }
+    columns = list_columns("approvals")
+    ledger = {row["id"]: {name: _comparable(row.get(name)) for name in columns} for row in evidence.approval_events}
     for number, frozen in index_rows(provenance["approvals"], "id").items():
         label = f"approval_events {number} of session {frozen['recording_session_id']}"
         current = ledger.get(number)
         if current is None:
             yield Finding("ledger_row", label, "no such row", "the row as it was frozen", own, restore)
             continue
-        wrong = [name for name in APPROVAL_COLUMNS if current[name] != _comparable(frozen[name])]
+        wrong = [name for name in columns if current[name] != _comparable(frozen[name])]
         if wrong:
             found = ", ".join(f"{name} {current[name]!r:.80}" for name in wrong)
             expected = ", ".join(f"{name} {frozen[name]!r:.80}" for name in wrong)

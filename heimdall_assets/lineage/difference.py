@@ -70,15 +70,15 @@ def _diff_tables(first: FrozenTable, second: FrozenTable, key: str) -> dict[str,
 def _diff_rows(
     first: Mapping[Any, Mapping[str, Any]], second: Mapping[Any, Mapping[str, Any]], aside: set[str]
 ) -> dict[str, list[Any]]:
-    """Return the keys of rows added, removed and changed, columns in ``aside`` not compared."""
+    """Return the keys of rows added, removed and changed; columns in ``aside``, or of one side only, do not count."""
 
-    def strip(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in row.items() if name not in aside}
+    def differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        return any(old[name] != new[name] for name in old if name in new and name not in aside)
 
     return {
         "added": [key for key in second if key not in first],
         "removed": [key for key in first if key not in second],
-        "changed": [key for key in first if key in second and strip(first[key]) != strip(second[key])],
+        "changed": [key for key in first if key in second and differ(first[key], second[key])],
     }
 
 

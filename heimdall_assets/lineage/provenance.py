@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from heimdall_assets.domain import SNAPSHOT
 from heimdall_assets.errors import CorruptObject, Refused
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, EVALUATION_METRICS, IQ_FILES, SPLIT_KINDS
 from heimdall_assets.lineage.frozen import FrozenTable, freeze_rows, freeze_table, index_rows, iterate_rows
@@ -26,23 +27,15 @@ FORMAT = "heimdall-provenance/1"
 DecodeTable = Callable[[bytes], pd.DataFrame]
 """Parquet bytes -> table."""
 
-SESSION_COLUMNS = (
-    "session_id", "session_name", "campaign", "origin", "session_start", "session_attributes", "source_id", "split",
-    "site", "approval_event_id", "approved_by", "approved_at", "approval_reason",
-)  # fmt: skip
-SOURCE_COLUMNS = (
-    "source_id", "source_name", "source_latitude", "source_longitude", "source_altitude_m", "source_error_margin_m",
-)  # fmt: skip
-STATION_COLUMNS = ("station_id", "station_name", "clock_class")
-MEASUREMENT_COLUMNS = (
-    "measurement_id", "session_id", "station_id", "timestamp", "frequency_hz", "signal_strength_db", "snr_db",
-    "frequency_offset_hz", "receiver_latitude", "receiver_longitude", "receiver_altitude_m", "iq_data_location",
-    "iq_data_format", "iq_sample_rate_hz", "iq_samples_count", "iq_start_unix_ns", "duration_s",
-    "measurement_attributes", "iq_status", "iq_reason", "iq_digest",
-)  # fmt: skip
-APPROVAL_COLUMNS = ("id", "recording_session_id", "decision", "decided_by", "decided_at", "reason", "digest")
-LEFT_OUT_COLUMNS = ("measurement_id", "session_id", "reason")
 TABLES = ("sessions", "sources", "stations", "measurements", "left_out")
+
+_FROZEN_AS = {
+    "recording_sessions": "sessions",
+    "known_sources": "sources",
+    "websdr_stations": "stations",
+    "measurements": "measurements",
+}
+"""Table of the database -> the frozen table that holds its columns."""
 
 
 def build_provenance(
@@ -87,7 +80,7 @@ def build_provenance(
         "database": _describe_database(nodes),
         "nodes": [{**node.describe(), "event": _pick_event(events.get(node.digest))} for node in nodes],
         **tables,
-        "approvals": freeze_rows(kept, APPROVAL_COLUMNS),
+        "approvals": freeze_rows(kept, list_columns("approvals")),
         "specs": specs,
         "seeds": _collect_seeds(specs),
         "environment": {**_collect_environment(nodes), **environment},
@@ -126,13 +119,22 @@ def freeze_tables(nodes: Sequence[Node], read_bytes: ReadBytes, decode_table: De
         splits[[name for name in ("session_id", "split", "site") if name in splits]], on="session_id", how="left"
     )
     left_out = load(APPROVED_MEASUREMENTS, "left_out")
-    return {
-        "sessions": freeze_table(sessions, SESSION_COLUMNS),
-        "sources": freeze_table(approved.drop_duplicates("source_id").sort_values("source_id"), SOURCE_COLUMNS),
-        "stations": freeze_table(approved.drop_duplicates("station_id").sort_values("station_id"), STATION_COLUMNS),
-        "measurements": freeze_table(measurements, MEASUREMENT_COLUMNS),
-        "left_out": freeze_table(pd.DataFrame() if left_out is None else left_out, LEFT_OUT_COLUMNS),
+    tables = {
+        "sessions": sessions,
+        "sources": approved.drop_duplicates("source_id").sort_values("source_id"),
+        "stations": approved.drop_duplicates("station_id").sort_values("station_id"),
+        "measurements": measurements,
+        "left_out": pd.DataFrame() if left_out is None else left_out,
     }
+    return {name: freeze_table(table, list_columns(name, approved)) for name, table in tables.items()}
+
+
+def list_columns(table: str, approved: pd.DataFrame | None = None) -> list[str]:
+    """Return the columns of a frozen table: those of the format, then those that came later and ``approved`` has."""
+    columns = _load_schema()["properties"][table]["properties"]["columns"]["prefixItems"]
+    later = [field.snapshot for field in SNAPSHOT if field.since and _FROZEN_AS.get(field.table) == table]
+    known = () if approved is None else approved.columns
+    return [column["const"] for column in columns] + [name for name in later if name in known]
 
 
 def decode_provenance(data: bytes) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def decode_provenance(data: bytes) -> dict[str, Any]:
 
 
 def check_format(provenance: Any) -> None:
-    """Check ``provenance`` against ``provenance.schema.json``.
+    """Check ``provenance`` against ``provenance.schema.json``, and each row against the columns of its table.
 
     Raises:
         CorruptObject: it does not follow the schema; names the first place where.
@@ -158,6 +160,14 @@ def check_format(provenance: Any) -> None:
     error = next(iter(_load_validator().iter_errors(provenance)), None)
     if error is not None:
         raise CorruptObject(f"provenance: found {error.message:.200} at {error.json_path}, expected {FORMAT}")
+    for name in (*TABLES, "approvals"):
+        num_columns = len(provenance[name]["columns"])
+        for number, row in enumerate(provenance[name]["rows"]):
+            if len(row) != num_columns:
+                raise CorruptObject(
+                    f"provenance: found {len(row)} values at $.{name}.rows[{number}], expected {num_columns}, one for "
+                    "each column"
+                )
 
 
 def find_contradictions(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -272,9 +282,15 @@ def _event_number(event: Mapping[str, Any]) -> int:
 
 
 @cache
+def _load_schema() -> dict[str, Any]:
+    text = files("heimdall_assets.lineage").joinpath("provenance.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+@cache
 def _load_validator() -> "Validator":
     from jsonschema import Draft202012Validator
 
-    schema = json.loads(files("heimdall_assets.lineage").joinpath("provenance.schema.json").read_text("utf-8"))
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
+    Draft202012Validator.check_schema(_load_schema())
+    return Draft202012Validator(_load_schema())

@@ -89,12 +89,13 @@ def compute_arrival_sigma_s(sessions: SessionSet) -> FloatArray:
 
 
 def pad_sessions(sessions: SessionSet) -> PaddedSessions:
-    """Return ``sessions`` as rectangular arrays; the order of receivers within a session stays."""
+    """Return ``sessions`` as rectangular arrays, the receivers of each in one order, whatever order they come in."""
     num_sessions, counts = len(sessions), sessions.num_receivers
     width = max(int(counts.max(initial=0)), 1)
     row = np.repeat(np.arange(num_sessions), counts)
     column = np.arange(len(row)) - np.repeat(sessions.offsets[:-1] - sessions.offsets[0], counts)
-    take = slice(int(sessions.offsets[0]), int(sessions.offsets[-1]))
+    start = int(sessions.offsets[0])
+    take = start + order_receivers(sessions)
 
     def pad(values: NDArray[Any], fill: float | bool | str) -> NDArray[Any]:
         out = np.full((num_sessions, width), fill, dtype=values.dtype)
@@ -134,6 +135,25 @@ def pad_sessions(sessions: SessionSet) -> PaddedSessions:
         station=pad(sessions.station_id, ""),
         blocked=pad(blocked, False),
     )
+
+
+def order_receivers(sessions: SessionSet) -> NDArray[np.int64]:
+    """Return rows (M,), counted from the first session's, session by session, the receivers of each in one order.
+
+    By place, then by what was measured there, NaN last. Sums in another order are other sums, and a search among minima
+    makes large differences of small ones: so receivers that are permuted must be summed as before. Only receivers that
+    are equal in all of it keep the order they came in.
+    """
+    take = slice(int(sessions.offsets[0]), int(sessions.offsets[-1]))
+    row = np.repeat(np.arange(len(sessions)), sessions.num_receivers)
+    names = (
+        "receiver_latitude", "receiver_longitude", "receiver_altitude_m", "frequency_hz", "station_id", "arrival_s",
+        "arrival_sigma_s", "timing_sigma_s", "level_db", "snr_db",
+    )  # fmt: skip
+    keys = [row, *(getattr(sessions, name)[take] for name in names)]
+    if sessions.blocked is not None:
+        keys.append(sessions.blocked[take])
+    return np.lexsort(keys[::-1])
 
 
 def _compute_masked_median(values: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.locating.arrays import PaddedSessions
+from heimdall_assets.locating.arrays import PaddedSessions, order_receivers
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, compute_distance_m
 
@@ -135,12 +135,13 @@ def fit_level_model(reference: SessionSet) -> LevelModel:
     known = np.flatnonzero(np.isfinite(reference.source_latitude) & np.isfinite(reference.source_longitude))
     sessions = reference.take(known)
     row = np.repeat(np.arange(len(sessions)), sessions.num_receivers)
-    heard = (
-        np.isfinite(sessions.level_db)
-        & np.isfinite(sessions.receiver_latitude)
-        & np.isfinite(sessions.receiver_longitude)
-    )
-    if heard.sum() < MIN_STATION_LEVELS:
+    heard = order_receivers(sessions)
+    heard = heard[
+        np.isfinite(sessions.level_db[heard])
+        & np.isfinite(sessions.receiver_latitude[heard])
+        & np.isfinite(sessions.receiver_longitude[heard])
+    ]
+    if len(heard) < MIN_STATION_LEVELS:
         return LevelModel()
     row, level = row[heard], sessions.level_db[heard]
     distance = compute_distance_m(

@@ -28,10 +28,11 @@ def read_pretrained(model: ModelSpec, fetch: bool = True) -> PretrainedWeights |
         return None
     if model.weights_file is not None:
         return PretrainedWeights(f"weights_file {model.weights_file!r}", read_weights_file(Path(model.weights_file)))
-    from heimdall_assets.learning.backbone import find_timm_name  # loads torch
+    from heimdall_assets.learning.backbone import find_hub_source, find_timm_name  # loads torch
 
     architecture = find_timm_name(model.backbone_size)
-    return PretrainedWeights(f"pretrained weights of {architecture}", read_hub_weights(architecture, fetch))
+    source = find_hub_source(architecture)
+    return PretrainedWeights(f"pretrained weights of {architecture}", read_hub_weights(architecture, source, fetch))
 
 
 def state_content(weights: PretrainedWeights | None) -> dict[str, str]:

@@ -123,7 +123,7 @@ STAGES: dict[str, Stage] = {
     VAL_SPLIT: _SPLIT,
     TEST_SPLIT: _SPLIT,
     TRAINED_CHECKPOINT: Stage(
-        "3", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
+        "4", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
     ),
     EVALUATION_METRICS: Stage("2", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
     ONNX_MODEL: Stage("2", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),

@@ -1,4 +1,4 @@
-"""Results at rest, found again: nothing is computed that was computed before from the same inputs, code and numbers.
+"""Results at rest, found again by cache key: what the same inputs, code and numbers gave is not computed again.
 
 Belongs here: the lookup by ``compute_result_key`` and walking to a result's parents. Not what is computed.
 """

@@ -1,4 +1,4 @@
-"""Augmentation: disturbances of training pictures that match what fails in the field.
+"""Disturbances of training pictures (augmentation) that match what fails in the field.
 
 Never cached, never on other splits.
 

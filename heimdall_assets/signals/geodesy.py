@@ -4,18 +4,25 @@ Belongs here: what turns degrees into metres and back. Does not belong here: any
 Latitude comes before longitude; arrays broadcast; every result is float64.
 """
 
+import math
 from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pyproj import Geod, Transformer
 
+from heimdall_assets.domain import Latitude, Longitude
 from heimdall_assets.errors import InvalidInput
+from heimdall_assets.fields import read_bounds
 
 FloatArray = NDArray[np.float64]
 
 GROUND_WAVE_MAX_HZ = 30e6
 """Below it a wave follows the ground (ITU-R P.368-10 covers 10 kHz to 30 MHz); above it the path is a straight line."""
+
+
+MEAN_EARTH_RADIUS_M = 6_371_008.8
+"""Mean radius of the WGS-84 ellipsoid. Source: Moritz, Geodetic Reference System 1980, R1 = (2a + b) / 3."""
 
 
 @cache
@@ -216,7 +223,8 @@ def compute_centre(
         num_groups: G.
 
     Returns:
-        Latitude and longitude, float64 (G,), degrees; NaN for a group without points.
+        Latitude and longitude, float64 (G,), degrees; NaN for a group without points. The same whatever order points
+        come in, to the last bit: sums run in one order of places.
 
     Examples:
         The middle of 179 degrees east and 179 degrees west is the date line, not Greenwich:
@@ -225,7 +233,8 @@ def compute_centre(
         >>> abs(round(float(longitude[0])))
         180
     """
-    known = np.isfinite(latitude) & np.isfinite(longitude)
+    known = np.flatnonzero(np.isfinite(latitude) & np.isfinite(longitude))
+    known = known[np.lexsort((longitude[known], latitude[known], group[known]))]
     phi, lam = np.radians(latitude[known]), np.radians(longitude[known])
     x, y, z = (
         np.bincount(group[known], weights=part, minlength=num_groups)
@@ -235,3 +244,32 @@ def compute_centre(
     centre_latitude = np.degrees(np.arctan2(z, np.hypot(x, y)))
     centre_longitude = np.degrees(np.arctan2(y, x))
     return np.where(count > 0, centre_latitude, np.nan), np.where(count > 0, centre_longitude, np.nan)
+
+
+def compute_sites(
+    latitude: NDArray[np.float64], longitude: NDArray[np.float64], site_size_m: float
+) -> NDArray[np.str_]:
+    """Return the name of the tile that holds each position, str (N,): ``row:column`` of a tiling fixed to the globe.
+
+    Rows are bands of latitude ``site_size_m`` high; a band is cut into whole columns about as wide at its middle. The
+    tiling depends on ``site_size_m`` alone. Two sources closer than ``site_size_m`` share a tile unless an edge runs
+    between them; then they are neighbours with two names: no tiling that data cannot move avoids that.
+
+    Raises:
+        InvalidInput: a position is missing or out of range.
+    """
+    latitude, longitude = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
+    bounds = read_bounds(Latitude), read_bounds(Longitude)
+    usable = bounds[0].hold(latitude) & bounds[1].hold(longitude)
+    if not usable.all():
+        first = int(np.flatnonzero(~usable)[0])
+        raise InvalidInput(
+            f"source position {first}: latitude {latitude[first]}, longitude {longitude[first]}: expected {bounds[0]} "
+            f"and {bounds[1]} degrees ({int((~usable).sum())} of {len(usable)} cannot be placed)"
+        )
+    num_rows = max(1, math.ceil(math.pi * MEAN_EARTH_RADIUS_M / site_size_m))
+    rows = np.minimum(np.floor((latitude + 90.0) / 180.0 * num_rows), num_rows - 1)
+    middle = np.radians((rows + 0.5) * 180.0 / num_rows - 90.0)
+    num_columns = np.maximum(1.0, np.ceil(2.0 * math.pi * MEAN_EARTH_RADIUS_M * np.cos(middle) / site_size_m))
+    columns = np.floor((longitude + 180.0) / 360.0 * num_columns) % num_columns
+    return np.array([f"{int(row)}:{int(column)}" for row, column in zip(rows, columns, strict=True)], dtype=np.str_)

@@ -88,7 +88,7 @@ def simulate_session(spec: SimulationSpec, index: int) -> SimulatedSession:
     """Return session ``index`` of the traffic that ``spec`` describes: the same bytes in every process.
 
     ``snr_db`` counts the whole recording in one 12.5 kHz channel, so E / N0 is snr * 12500 Hz * duration even where the
-    key was up for a part of it. ``session.attributes`` holds ``signal_type``, ``span`` (start and end of the
+    key was up for a part of it. ``Session.attributes`` holds ``signal_type``, ``span`` (start and end of the
     transmission in s from the session's start) and ``truth`` (every nuisance parameter).
 
     Raises:

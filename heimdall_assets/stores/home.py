@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heimdall_assets.stores.objects.addresses import parse_folder
+
 if TYPE_CHECKING:
     from heimdall_assets.stores.database.measurements import MeasurementStore
     from heimdall_assets.stores.objects.folder import ObjectStore
@@ -33,6 +35,6 @@ def open_stores(*, database_url: str, objects: str, recordings: str, models: str
     return Stores(
         measurements=measurements,
         objects=open_object_store(objects, recordings=recordings),
-        releases=ReleaseStore(Path(models), measurements),
-        scratch=Path(scratch),
+        releases=ReleaseStore(parse_folder(models, "models"), measurements),
+        scratch=parse_folder(scratch, "scratch"),
     )

@@ -21,13 +21,14 @@ def read_weights_file(path: Path) -> bytes:
     return _read(path, f"weights_file {str(path)!r}")
 
 
-def read_hub_weights(architecture: str, fetch: bool = True) -> bytes:
+def read_hub_weights(architecture: str, source: str | None, fetch: bool = True) -> bytes:
     """Return the weights of one of timm's architectures: those that this machine fetched once, else from timm's hub.
 
     What was fetched lies in the cache that every program with this hub's client shares (``HF_HOME``).
 
     Args:
-        architecture: timm's name without a tag, such as ``convnext_atto``; timm says whose weights it starts from.
+        architecture: timm's name without a tag, such as ``convnext_atto``, for messages.
+        source: repository of the hub, ``@`` and a revision behind it where one is pinned; None: timm knows none.
         fetch: ask the hub where they were not fetched yet.
 
     Raises:
@@ -35,12 +36,10 @@ def read_hub_weights(architecture: str, fetch: bool = True) -> bytes:
     """
     # Slow to load, and needed by nobody who starts from weights of his own or from none.
     from huggingface_hub import try_to_load_from_cache
-    from timm.models import get_pretrained_cfg
 
-    source = getattr(get_pretrained_cfg(architecture), "hf_hub_id", None)
     if not source:
         raise MissingDependency(f"pretrained weights of {architecture}: timm knows none on its hub; {_INSTEAD}")
-    repository, _, revision = str(source).partition("@")
+    repository, _, revision = source.partition("@")
     found = try_to_load_from_cache(repository, HUB_FILE, revision=revision or None)
     if not isinstance(found, str):  # it has also an object that means "was asked for and is not there"
         if not fetch:

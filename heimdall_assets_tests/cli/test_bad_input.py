@@ -105,7 +105,7 @@ def test_names_are_never_paths_or_addresses(tmp_path, recording, name):
         ("rate_hz", "abc", "is not a valid float"),
         ("rate_hz", "nan", "expected a positive number"),
         ("frequency_hz", "inf", "frequency_hz inf"),
-        ("receiver", "A,95,8", "expected latitude -90 to 90"),
+        ("receiver", "A,95,8", "expected latitude from -90 to 90"),
         ("source", "Here,45,8,-1", "error_margin_m"),
     ],
 )

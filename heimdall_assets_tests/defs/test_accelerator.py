@@ -15,7 +15,7 @@ def resolve_tags() -> dict[str, str]:
 
 def test_kubernetes_gets_a_pod_with_a_gpu():
     """Through dagster-k8s's own construction of the pod, not through our reading of its documents."""
-    job = pytest.importorskip("dagster_k8s.job", reason="dagster-k8s is not installed: heimdall-assets[k8s]")
+    job = pytest.importorskip("dagster_k8s.job", reason="dagster-k8s is not installed: heimdall-assets[test]")
     config = job.DagsterK8sJobConfig(job_image="heimdall", dagster_home="/dagster")
     made = job.construct_dagster_k8s_job(
         config, ["execute_step"], "step", user_defined_k8s_config=job.get_user_defined_k8s_config(resolve_tags())

@@ -6,6 +6,7 @@ import pytest
 from safetensors.numpy import save
 
 from heimdall_assets.defs import checks
+from heimdall_assets.defs.tables import describe_snapshot
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Artifact, Manifest
 from heimdall_assets.specs import DelaySpec, FeatureSpec, SplitSpec
@@ -24,7 +25,8 @@ def make(kind, artifacts=None, summary=None, specs=None) -> Manifest:
 
 
 def approved_table(**changes) -> pd.DataFrame:
-    filled = {"string": "x", "float64": 1.0, "Int64": 1, "datetime64[us, UTC]": pd.Timestamp("2026-01-01", tz="UTC")}
+    now = pd.Timestamp("2026-01-01", tz="UTC")
+    filled = {"string": "x", "float64": 1.0, "Int64": 1, "boolean": True, "datetime64[us, UTC]": now}
     row = {name: filled[dtype] for name, dtype in APPROVED_COLUMNS.items()}
     rows = [{**row, "measurement_id": f"m{index}"} for index in range(3)]
     table = pd.DataFrame(rows).astype(APPROVED_COLUMNS)
@@ -45,8 +47,24 @@ def approved(stores, table, left_out=0, **summary) -> Manifest:
 def test_snapshot_schema(stores):
     assert checks.snapshot_follows_schema(approved(stores, approved_table()), stores).passed
     assert not checks.snapshot_follows_schema(approved(stores, approved_table().drop(columns="snr_db")), stores).passed
+    assert not checks.snapshot_follows_schema(approved(stores, approved_table(snr_db="loud")), stores).passed
     doubled = approved_table(measurement_id="m0")
     assert not checks.snapshot_follows_schema(approved(stores, doubled), stores).passed
+
+
+def test_the_page_tells_what_each_column_is():
+    schema = describe_snapshot(approved_table())
+    columns = {column.name: column for column in schema.columns}
+    assert list(columns) == list(APPROVED_COLUMNS)
+    assert columns["frequency_hz"].description == "Hz, above 0 to 3e+11"
+    assert not columns["frequency_hz"].constraints.nullable
+    assert columns["snr_db"].constraints.nullable
+    assert not columns["receiver_latitude"].constraints.nullable  # of the measurement or else of its station
+    assert columns["clock_class"].description == "gnss_calibrated or gnss or ntp or none"
+    assert columns["measurement_attributes"].description == "canonical JSON"
+    assert "snr_db" not in {
+        column.name for column in describe_snapshot(approved_table().drop(columns="snr_db")).columns
+    }
 
 
 def test_snapshot_has_sessions(stores):
@@ -54,10 +72,26 @@ def test_snapshot_has_sessions(stores):
     assert not checks.snapshot_has_sessions(approved(stores, approved_table(), num_sessions=0)).passed
 
 
-@pytest.mark.parametrize("change", [{"source_latitude": 91.0}, {"receiver_longitude": np.nan}, {"frequency_hz": -1.0}])
-def test_positions_are_possible(stores, change):
-    assert checks.positions_are_possible(approved(stores, approved_table()), stores).passed
-    assert not checks.positions_are_possible(approved(stores, approved_table(**change)), stores).passed
+@pytest.mark.parametrize(
+    ("change", "passed"),
+    [
+        ({"source_latitude": 91.0}, False),
+        ({"receiver_longitude": np.nan}, False),
+        ({"receiver_altitude_m": np.nan}, False),
+        ({"frequency_hz": -1.0}, False),
+        ({"frequency_hz": np.nan}, False),
+        ({"snr_db": 1001.0}, False),
+        ({"iq_samples_count": 0}, False),
+        ({"signal_strength_db": np.nan, "snr_db": np.nan, "iq_samples_count": None}, True),
+    ],
+)
+def test_values_are_possible(stores, change, passed):
+    assert checks.values_are_possible(approved(stores, approved_table()), stores).passed
+    changed = approved_table(**change).astype(APPROVED_COLUMNS)
+    result = checks.values_are_possible(approved(stores, changed), stores)
+    assert result.passed is passed
+    bad = {name for name, count in result.metadata.items() if count.value}
+    assert bad == (set() if passed else set(change))
 
 
 def test_few_rows_left_out(stores):

@@ -5,7 +5,6 @@ With ``HEIMDALL_PICTURES`` set to a folder, the README's pictures are taken into
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def page_address(tmp_path_factory):
     """A home that was released once, and its page as `make ui` opens it."""
     lineage_port = find_free_port()
     places = fill_home(tmp_path_factory.mktemp("page"))
-    release(replace(places, lineage_url=f"http://127.0.0.1:{lineage_port}"))
+    release(places.model_copy(update={"lineage_url": f"http://127.0.0.1:{lineage_port}"}))
     with run_page(places.home, lineage_port=lineage_port) as page:
         yield page.address
 

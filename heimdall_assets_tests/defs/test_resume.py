@@ -6,7 +6,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.defs.accelerator import GPU_POOL
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.places import Places
 from heimdall_assets.specs import TrainingSpec
+from heimdall_assets.variables import Places
 from heimdall_assets_tests.homes import TINY, fill_home, make_places, release
 from heimdall_assets_tests.page import Page, open_page, wait_for
 from heimdall_assets_tests.ray_cluster import run_ray
@@ -119,7 +119,7 @@ def test_a_cancelled_training_goes_on_to_the_bytes_of_an_untouched_one(
     assert count_epochs(page, first) < TRAINING.max_epochs
     check_places(tell_places(page, first), backend)
     assert count_taken_slots(page) == 0
-    (kept,) = Path(places.scratch).iterdir()
+    (kept,) = places.scratch.iterdir()
     assert {"last.ckpt", "on_exception.ckpt"} <= {path.name for path in kept.iterdir()}
 
     second = page.launch("release", ASKED)
@@ -129,7 +129,7 @@ def test_a_cancelled_training_goes_on_to_the_bytes_of_an_untouched_one(
     assert any("resuming the training that was interrupted" in text for text in said)
     assert 0 < count_epochs(page, second) < TRAINING.max_epochs - 1
     assert count_taken_slots(page) == 0
-    assert list(Path(places.scratch).iterdir()) == []
+    assert list(places.scratch.iterdir()) == []
 
     objects = places.open_stores().objects
     for name in COMPARED:
@@ -143,7 +143,7 @@ def test_a_cancelled_training_goes_on_to_the_bytes_of_an_untouched_one(
 def test_the_command_line_runs_the_same_graph_in_processes_of_their_own(untouched: Untouched, tmp_path: Path):
     shutil.copytree(untouched.before, tmp_path / "home")
     told = []
-    places = replace(make_places(tmp_path / "home"), executor="local")
+    places = make_places(tmp_path / "home").model_copy(update={"executor": "local"})
     chosen = {type(spec): spec for spec in [*TINY, TRAINING]}
     made = run_graph(places, "release", list(chosen.values()), lambda *progress: told.append(progress))
     for name in COMPARED:

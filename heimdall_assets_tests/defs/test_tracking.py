@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ class Home:
     """A small home whose one asset is tracked."""
 
     def __init__(self, folder: Path):
-        self.places = replace(make_places(folder), tracking=True)
+        self.places = make_places(folder).model_copy(update={"tracking": True})
         self.objects = open_object_store(self.places.objects, recordings=self.places.recordings)
         self.store = ExperimentStore(self.places.mlflow_uri, self.places.mlflow_artifacts)
 

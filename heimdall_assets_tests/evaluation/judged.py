@@ -4,6 +4,7 @@ import numpy as np
 from pyproj import Geod
 
 from heimdall_assets.session_set import Predictions, SessionSet
+from heimdall_assets_tests.variation import make_rng
 
 STATIONS = np.array(
     [[45.02, 7.29], [45.234, 7.857], [45.044, 7.672], [44.561, 8.956], [44.395, 8.956], [45.478, 9.123]]
@@ -13,7 +14,7 @@ GEOD = Geod(ellps="WGS84")
 
 def make_sessions(num_sessions, seed=0, num_receivers=6, error_margin_m=0.0, **columns):
     """Return sessions with sources around the stations and no noise anywhere."""
-    generator = np.random.default_rng(seed)
+    generator = make_rng(seed)
     num_rows = num_sessions * num_receivers
     stations = np.tile(STATIONS[:num_receivers], (num_sessions, 1))
     fixed = {
@@ -53,7 +54,7 @@ def place_answers(sessions, east_m, north_m, covariance_m2, method="model", refu
 
 def draw_predictions(sessions, covariance_m2, seed=1, stated_scale=1.0, label_m=0.0, method="model"):
     """Return predictions with Gaussian errors of ``covariance_m2`` (S, 3) and the label's, that state a multiple."""
-    generator = np.random.default_rng(seed)
+    generator = make_rng(seed)
     num_sessions = len(sessions)
     matrix = np.stack([covariance_m2[:, [0, 2]], covariance_m2[:, [2, 1]]], axis=1)
     error = np.einsum("nij,nj->ni", np.linalg.cholesky(matrix), generator.standard_normal((num_sessions, 2)))
@@ -63,7 +64,7 @@ def draw_predictions(sessions, covariance_m2, seed=1, stated_scale=1.0, label_m=
 
 def spread_covariances(num_sessions, seed=2, sigma_m=100.0):
     """Return random covariances (S, 3) with axes between half and four times ``sigma_m``."""
-    generator = np.random.default_rng(seed)
+    generator = make_rng(seed)
     major, minor = sigma_m * generator.uniform(0.5, 4.0, (2, num_sessions))
     angle = generator.uniform(0, np.pi, num_sessions)
     cos, sin = np.cos(angle), np.sin(angle)

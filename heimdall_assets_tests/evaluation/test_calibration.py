@@ -12,6 +12,7 @@ from heimdall_assets.evaluation.calibration import (
 )
 from heimdall_assets.evaluation.residuals import compute_chi_square_quantile, compute_residuals
 from heimdall_assets_tests.evaluation.judged import draw_predictions, make_sessions, place_answers, spread_covariances
+from heimdall_assets_tests.variation import make_rng
 
 
 def split(sessions, predictions, rows):
@@ -61,7 +62,7 @@ def test_conformal_coverage_holds_at_any_size_for_errors_that_are_not_gaussian(l
     size = num_calibration + num_new
     total = num_rounds * size
     sessions = make_sessions(total, num_receivers=1)
-    generator = np.random.default_rng(31)
+    generator = make_rng(31)
     # Student's t with 2 degrees of freedom, skewed: no Gaussian anywhere.
     east, north = generator.standard_t(2.0, (2, total)) * 100.0
     predictions = place_answers(sessions, np.clip(east**2 / 50.0, 0, 5e5), np.clip(north, -5e5, 5e5),

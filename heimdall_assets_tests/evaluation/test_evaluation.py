@@ -19,6 +19,7 @@ from heimdall_assets.locating.classical import ESTIMATORS
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import EvaluationSpec, SimulationSpec
 from heimdall_assets_tests.evaluation.judged import draw_predictions, make_sessions, place_answers, spread_covariances
+from heimdall_assets_tests.variation import make_rng, shift_seed
 
 SPEC = EvaluationSpec(num_bootstrap=300)
 
@@ -115,7 +116,7 @@ def test_sessions_without_a_finite_bound_are_left_out_of_the_ratio():
 
 def test_it_says_so_when_the_model_is_worse_than_a_baseline():
     sessions = make_sessions(200)
-    generator = np.random.default_rng(3)
+    generator = make_rng(3)
     model = offset_east(sessions, generator.uniform(90, 110, 200))
     near = offset_east(sessions, generator.uniform(40, 60, 200), method="near")
     far = offset_east(sessions, generator.uniform(180, 220, 200), method="far")
@@ -296,7 +297,7 @@ def test_paired_bootstrap_properties(errors, factor, seed):
 def test_bootstrap_medians_match_those_of_the_repeated_errors():
     from heimdall_assets.evaluation.comparison import _compute_medians
 
-    generator = np.random.default_rng(5)
+    generator = make_rng(5)
     errors = generator.exponential(100.0, 17)
     counts = generator.multinomial(17, np.full(17, 1 / 17), size=50)
     expected = [np.median(np.repeat(errors, row)) for row in counts]
@@ -305,7 +306,7 @@ def test_bootstrap_medians_match_those_of_the_repeated_errors():
 
 def test_bootstrap_interval_holds_the_true_difference_about_as_often_as_it_says():
     spec = EvaluationSpec(num_bootstrap=200, confidence=0.9)
-    generator = np.random.default_rng(7)
+    generator = make_rng(7)
     held = 0
     for _ in range(200):
         shared = generator.exponential(100.0, 150)
@@ -317,7 +318,7 @@ def test_bootstrap_interval_holds_the_true_difference_about_as_often_as_it_says(
 
 
 def test_sessions_of_one_site_widen_the_interval():
-    generator = np.random.default_rng(11)
+    generator = make_rng(11)
     groups = np.repeat(np.arange(10), 40)
     hard = np.repeat(generator.exponential(100.0, 10), 40)
     first, second = hard + generator.uniform(0, 5, 400), np.full(400, 80.0)
@@ -392,7 +393,8 @@ def test_levels_are_judged_beside_the_bound_of_the_law_that_training_sessions_fo
     reference, sessions = (
         replace(drawn, arrival_s=np.full(len(drawn.arrival_s), np.nan))
         for drawn in (
-            simulate_observations(SimulationSpec(seed=seed, shadowing_db=3.0), np.arange(600)) for seed in (1, 2)
+            simulate_observations(SimulationSpec(seed=shift_seed(seed), shadowing_db=3.0), np.arange(600))
+            for seed in (1, 2)
         )
     )
     judgement = judge_model(lambda judged: ESTIMATORS["log_distance"](judged, reference), sessions, reference, SPEC)

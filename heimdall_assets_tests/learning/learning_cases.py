@@ -12,6 +12,7 @@ import pandas as pd
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+from heimdall_assets_tests.variation import make_rng
 
 SINGLE = ModelSpec(kind="single_receiver")
 QUICK = TrainingSpec(max_epochs=3, batch_size=16, num_threads=1, warmup_epochs=1)
@@ -69,7 +70,7 @@ def make_located(
 
 def make_sessions(num_sessions: int, seed: int, first: int = 0, num_receivers: int = 2, mels: int = 32) -> SessionSet:
     """Return sessions whose spectrograms hold the source in their level, so that there is something to learn."""
-    rng = np.random.default_rng(seed)
+    rng = make_rng(seed)
     count = num_sessions * num_receivers
     latitude = 45.0 + rng.uniform(-0.5, 0.5, num_sessions)
     longitude = 8.0 + rng.uniform(-0.5, 0.5, num_sessions)
@@ -132,7 +133,7 @@ def get_lively() -> Any:
     from dataclasses import replace
 
     fitted = get_fitted()
-    rng = np.random.default_rng(5)
+    rng = make_rng(5)
     weights = dict(fitted.weights)
     for name, value in weights.items():
         if name.endswith(".gamma"):

@@ -9,6 +9,7 @@ from heimdall_assets.learning.assembly import assemble_sessions
 from heimdall_assets.learning.splits import assign_splits
 from heimdall_assets.specs import SplitSpec, TimingSpec
 from heimdall_assets_tests.learning.learning_cases import make_approved, make_located
+from heimdall_assets_tests.variation import make_rng
 
 TIMING = TimingSpec()
 
@@ -80,7 +81,7 @@ def test_strata_come_from_columns_and_attributes() -> None:
 
 
 def test_sites_are_those_of_the_split() -> None:
-    rng = np.random.default_rng(0)
+    rng = make_rng(0)
     table = make_located(np.stack([rng.uniform(44, 46, 60), rng.uniform(7, 9, 60)], axis=1))
     assigned = assign_splits(table, SplitSpec(site_size_m=5000.0))
     sessions = assemble_sessions(table, None, None, None, TIMING, assigned)

@@ -17,6 +17,7 @@ from heimdall_assets.learning.export.onnx_file import (
 from heimdall_assets.learning.task import ExportGraph
 from heimdall_assets.specs import ExportSpec
 from heimdall_assets_tests.learning.learning_cases import get_lively, make_sessions
+from heimdall_assets_tests.variation import make_rng
 
 SPEC = ExportSpec()
 
@@ -176,7 +177,7 @@ def test_unrolled_graph_takes_any_length_of_its_axes() -> None:
     proto = _trace(make_graph(Turning()), 20)
     session = open_onnx_session(proto.SerializeToString())
     for shape in ((1, 1), (3, 5), (7, 2)):
-        angle = np.random.default_rng(0).uniform(-90, 90, shape).astype(np.float32)
+        angle = make_rng(0).uniform(-90, 90, shape).astype(np.float32)
         expected = Turning()(torch.from_numpy(angle)).numpy()
         assert session.run(None, {"angle": angle})[0] == pytest.approx(expected, rel=1e-5, abs=1e-4)
 

@@ -27,6 +27,7 @@ from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import LocalFrame
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.scratch import CheckpointFolder
+from heimdall_assets_tests.variation import make_rng
 
 CENTRE = (40.765, -111.84)
 CHI_90 = -2.0 * np.log(0.1)
@@ -39,7 +40,7 @@ class World:
     def __init__(
         self, seed: int, num_receivers: int = 12, size_km: float = 2.5, centre_km: tuple[float, float] = (0, 0)
     ) -> None:
-        rng = np.random.default_rng(seed)
+        rng = make_rng(seed)
         self.size_km, self.centre_km = size_km, np.array(centre_km)
         self.receiver_km = self.centre_km + rng.uniform(-0.5, 0.5, (num_receivers, 2)) * size_km
         self.offset_db = -85.0 + rng.normal(0, 4, num_receivers)
@@ -47,7 +48,7 @@ class World:
         self.phase = rng.uniform(0, 2 * np.pi, (num_receivers, 200))
 
     def hear(self, num_sessions: int, seed: int, gain_db: float = 2.0, receivers: slice = slice(None)) -> SessionSet:
-        rng = np.random.default_rng(seed)
+        rng = make_rng(seed)
         source = self.centre_km + rng.uniform(-0.5, 0.5, (num_sessions, 2)) * self.size_km
         receiver, offset = self.receiver_km[receivers], self.offset_db[receivers]
         distance = np.linalg.norm(source[:, None] - receiver, axis=-1)
@@ -231,7 +232,7 @@ def test_exponent_and_offsets_are_found(world, train):
 
 
 def test_kriging_returns_what_was_measured_where_it_was_measured_and_doubts_elsewhere():
-    rng = np.random.default_rng(0)
+    rng = make_rng(0)
     source = rng.uniform(-1, 1, (400, 2))
     residual = 6.0 * np.sin(4.0 * source[:, :1]) + rng.normal(0, 0.5, (400, 1))
     variance = residual.var(axis=0)
@@ -242,13 +243,13 @@ def test_kriging_returns_what_was_measured_where_it_was_measured_and_doubts_else
 
 
 def test_white_noise_shows_no_correlation():
-    rng = np.random.default_rng(0)
+    rng = make_rng(0)
     source, residual = rng.uniform(-1, 1, (800, 2)), rng.normal(0, 5, (800, 4))
     assert fit_correlation(source, residual, residual.var(axis=0), 0.8).sum() < 0.15
 
 
 def test_a_place_with_few_levels_is_no_site_and_neighbours_share_one():
-    rng = np.random.default_rng(0)
+    rng = make_rng(0)
     place = np.zeros((100, 3, 2))
     place[:, 1] = [0.5, 0.5]
     place[:, 2] = rng.uniform(-1, 1, (100, 2))  # a bus
@@ -288,7 +289,7 @@ def test_the_kind_of_fold_that_costs_more_decides_how_wide_ellipses_are(train):
     tuning, width = torch.tensor(list(TUNING.values())), list(TUNING).index("width")
     ground, days = make_folds(links, CENTRE, seed=1)[:2], make_occasions(links, date, CENTRE)
     # The second day's receivers all read wrong, each in its own way.
-    wrong = np.random.default_rng(0).normal(0, 15, days[1].held_out.level_db.shape[1])
+    wrong = make_rng(0).normal(0, 15, days[1].held_out.level_db.shape[1])
     days[1] = replace(days[1], held_out=replace(days[1].held_out, level_db=days[1].held_out.level_db + wrong))
     alone = [widen([kind], tuning)[width] for kind in (ground, days)]
     assert alone[1] > alone[0] + 0.5

@@ -12,11 +12,12 @@ from heimdall_assets.learning.receiver_model.loss import compute_gaussian_nll
 from heimdall_assets.learning.receiver_model.model import LocalizationNet
 from heimdall_assets.learning.task import PretrainedWeights
 from heimdall_assets.specs import BACKBONES
+from heimdall_assets_tests.variation import make_rng, shift_seed
 
 
 @pytest.fixture(scope="module")
 def network() -> LocalizationNet:
-    torch.manual_seed(0)
+    torch.manual_seed(shift_seed(0))
     return LocalizationNet().eval()
 
 
@@ -35,7 +36,7 @@ def test_heads_are_as_specified(network: LocalizationNet) -> None:
 
 
 def test_sigma_stays_between_its_bounds_and_keeps_a_gradient() -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(shift_seed(0))
     network = LocalizationNet(uncertainty_min=0.02, uncertainty_max=0.5)
     for bias, limit in ((12.0, 0.5), (-12.0, 0.02)):
         torch.nn.init.constant_(network.uncertainty_head[-1].bias, bias)
@@ -87,7 +88,7 @@ def test_every_size_is_known_to_timm() -> None:
 def test_weights_of_convolutional_mlps_give_the_same_numbers() -> None:
     import timm
 
-    torch.manual_seed(3)
+    torch.manual_seed(shift_seed(3))
     original = timm.create_model("convnext_atto", num_classes=7).eval()
     for name, weight in original.named_parameters():
         if name.endswith("gamma"):
@@ -116,7 +117,7 @@ def test_weights_that_are_none_say_what_they_are() -> None:
 
 
 def test_loss_is_the_density_of_a_gaussian() -> None:
-    rng = np.random.default_rng(0)
+    rng = make_rng(0)
     position, target = rng.normal(size=(2, 5, 2)).astype(np.float32)
     sigma, label = rng.uniform(0.1, 1.0, size=(2, 5, 2)).astype(np.float32)
     loss = compute_gaussian_nll(*(torch.from_numpy(item) for item in (position, sigma, target, label)))

@@ -12,13 +12,16 @@ from heimdall_assets.learning.session_model.table import assemble_table
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ExportSpec, ModelSpec, SimulationSpec, TrainingSpec
 from heimdall_assets.stores.scratch import CheckpointFolder
+from heimdall_assets_tests.variation import shift_seed
 
 BLOCKED = {"blocked_fraction": 0.3, "blocked_excess_s": 2e-6, "blocked_loss_db": 15.0}
 
 
 def simulate(seed, num, network="italian", **changes):
     fields = {"min_receivers": 3, "max_receivers": 7, "snr_min_db": 5.0, "snr_max_db": 30.0}
-    return simulate_observations(SimulationSpec(seed=seed, **(fields | BLOCKED | changes)), np.arange(num), network)
+    return simulate_observations(
+        SimulationSpec(seed=shift_seed(seed), **(fields | BLOCKED | changes)), np.arange(num), network
+    )
 
 
 @pytest.mark.long

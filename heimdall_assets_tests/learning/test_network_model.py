@@ -13,6 +13,7 @@ from heimdall_assets.learning.session_model.graph import choose_scale, to_degree
 from heimdall_assets.learning.session_model.loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
 from heimdall_assets.learning.session_model.model import NetworkLocalizationNet
 from heimdall_assets.learning.session_model.physics import LevelLaw, compute_covariance
+from heimdall_assets.learning.session_model.receiver_order import order_receivers, reorder
 from heimdall_assets.learning.session_model.statistics import choose_trust, count_timed, measure_level_law
 from heimdall_assets.learning.session_model.table import RECEIVER_COLUMNS, assemble_table, disturb_table, join_sessions
 from heimdall_assets.learning.session_model.task import NetworkTask, simulate_training_sessions
@@ -21,6 +22,8 @@ from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
+from heimdall_assets_tests.permuted import shuffle_receivers
+from heimdall_assets_tests.variation import assert_below, make_rng, shift_seed
 
 PLAIN = {
     "feature_shape": None,
@@ -34,12 +37,12 @@ PLAIN = {
 
 
 def simulate(num, first=0, network="italian", **changes):
-    fields = {"seed": 5, "min_receivers": 3, "max_receivers": 7, "snr_min_db": 5.0, "snr_max_db": 30.0}
+    fields = {"seed": shift_seed(5), "min_receivers": 3, "max_receivers": 7, "snr_min_db": 5.0, "snr_max_db": 30.0}
     return simulate_observations(SimulationSpec(**(fields | changes)), np.arange(first, first + num), network)
 
 
 def build(seed=0, scramble=False, trust=0.0):
-    torch.manual_seed(seed)
+    torch.manual_seed(shift_seed(seed))
     network = NetworkTask().build_network(ModelSpec(), PLAIN | {"trust": trust}).eval()
     if scramble:  # heads as after training: every path carries numbers
         with torch.no_grad():
@@ -96,16 +99,51 @@ def test_with_late_arrivals_trusting_their_likelihood_is_closer_than_robust_leas
     assert late < 0.85 * robust
 
 
-def test_order_of_receivers_changes_nothing():
+def test_the_order_of_receivers_changes_no_bit_of_the_answer():
+    sessions, network = simulate(40, blocked_fraction=0.3), build(scramble=True, trust=1.0)
+    found, shuffled = (predict(one, network) for one in (sessions, shuffle_receivers(sessions, make_rng(0))))
+    for name in ("latitude", "longitude", "covariance_m2"):
+        np.testing.assert_array_equal(getattr(shuffled, name), getattr(found, name))
+
+
+def test_the_order_of_slots_changes_no_bit_of_what_the_network_says_and_tells_receivers_at_one_place_apart():
     sessions, network = simulate(40, blocked_fraction=0.3), build(scramble=True, trust=1.0)
     table = torch.from_numpy(assemble_table(sessions, 9).receivers)
-    order = torch.stack([torch.randperm(9, generator=torch.Generator().manual_seed(i)) for i in range(40)])
+    table[:, 1, :4] = table[:, 0, :4]  # two channels of one receiver
+    table[::2, 2] = table[::2, 0]  # the same row twice
+    order = torch.stack([torch.randperm(9, generator=torch.Generator().manual_seed(shift_seed(i))) for i in range(40)])
     shuffled = table.gather(1, order.unsqueeze(-1).expand(-1, -1, table.shape[2]))
     with torch.no_grad():
         one, two = (network(rows, torch.zeros(40, 2)) for rows in (table, shuffled))
+    torch.testing.assert_close(two.position, one.position, rtol=0.0, atol=0.0)
+    torch.testing.assert_close(two.factor, one.factor, rtol=0.0, atol=0.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), num=st.integers(1, 12), values=st.integers(1, 4))
+def test_rows_are_ordered_column_by_column_with_empty_slots_last(seed, num, values):
+    rng = make_rng(seed)
+    table = rng.integers(0, values, (3, num, 2)).astype(np.float32)
+    table[rng.random((3, num)) < 0.2] = np.nan
+    found = reorder(torch.from_numpy(table), order_receivers(torch.from_numpy(table))).numpy()
+    for before, after in zip(table, found, strict=True):
+        expected = sorted(np.where(np.isnan(before), np.inf, before).tolist())
+        np.testing.assert_array_equal(np.where(np.isnan(after), np.inf, after), expected)
+
+
+def test_wider_batches_answer_alike():
+    sessions, network = simulate(200, blocked_fraction=0.3), build(scramble=True, trust=1.0)
+    narrow, wide = (torch.from_numpy(assemble_table(sessions, num).receivers) for num in (7, 64))
+    with torch.no_grad():
+        one, two = (network(rows, torch.zeros(200, 2)) for rows in (narrow, wide))
     sigma = compute_covariance(one.factor)[:, :2].sum(1).sqrt()
-    assert ((one.position - two.position).norm(dim=1) / sigma).quantile(0.95) < 0.01
-    torch.testing.assert_close(one.factor, two.factor, rtol=0.02, atol=1e-4)
+    moved = (one.position - two.position).norm(dim=1) / sigma
+    diagonal = (two.factor / one.factor - 1.0).abs()[:, [0, 2]].amax(1)
+    # Searches end a hundredth of a sigma from the minimum; where three delays hardly say it, the ellipse feels that.
+    assert_below(moved.max(), 0.05, "largest move, sigma")
+    assert_below(moved.median(), 1e-3, "median move, sigma")
+    assert_below(diagonal.quantile(0.98), 0.01, "ellipse, 98 %")
+    assert_below(diagonal.median(), 1e-4, "ellipse, median")
 
 
 @pytest.mark.parametrize("num", [1, 2, 8, 64])
@@ -208,7 +246,7 @@ def test_tables_keep_ranges_exact():
 
 def test_turning_and_losing_receivers_keeps_the_truth_where_it_belongs():
     table = assemble_table(simulate(60, min_receivers=5))
-    turned = disturb_table(table, AugmentationSpec(dropout=0.5), np.random.default_rng(0))
+    turned = disturb_table(table, AugmentationSpec(dropout=0.5), make_rng(0))
     present = np.isfinite(turned.receivers[..., 0])
     assert (present.sum(1) >= 3).all()
     assert present.sum() < np.isfinite(table.receivers[..., 0]).sum()
@@ -221,7 +259,7 @@ def test_turning_and_losing_receivers_keeps_the_truth_where_it_belongs():
 
 
 def test_loss_is_the_likelihood_of_the_widened_gaussian():
-    rng = np.random.default_rng(0)
+    rng = make_rng(0)
     root = rng.normal(size=(50, 2, 2))
     covariance = root @ root.transpose(0, 2, 1) + 0.01 * np.eye(2)
     upper = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
@@ -273,7 +311,7 @@ class FixedPrior(torch.nn.Module):
 
 
 def test_sessions_with_levels_only_are_left_to_the_level_prior():
-    torch.manual_seed(0)
+    torch.manual_seed(shift_seed(0))
     network = NetworkLocalizationNet(16, 1, 2, level_prior=FixedPrior())
     torch.nn.init.normal_(network.prior_head.bias)
     torch.nn.init.normal_(network.width_head.bias)
@@ -285,7 +323,7 @@ def test_sessions_with_levels_only_are_left_to_the_level_prior():
 
 
 def test_sessions_with_levels_only_are_answered_alike_alone_and_beside_timed_ones():
-    torch.manual_seed(0)
+    torch.manual_seed(shift_seed(0))
     network = NetworkLocalizationNet(16, 1, 2, level_prior=FixedPrior()).eval()
     torch.nn.init.normal_(network.prior_head.bias)
     torch.nn.init.normal_(network.width_head.bias)

@@ -17,13 +17,14 @@ from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.simulation.network import simulate_session
 from heimdall_assets.specs import DelaySpec, SimulationSpec, TimingSpec
 from heimdall_assets_tests.learning.learning_cases import make_approved, make_sessions
+from heimdall_assets_tests.variation import make_rng, shift_seed
 
 COLUMNS = [item.name for item in fields(PairSet)]
 TIMING = TimingSpec()
 
 
 def make_pairs(counts, seed=0, num_lags=5) -> PairSet:
-    rng = np.random.default_rng(seed)
+    rng = make_rng(seed)
     total = sum(counts)
     return PairSet(
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -87,7 +88,7 @@ def list_pairs(delays, names, session="s0") -> tuple[pd.DataFrame, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def simulated():
-    spec = SimulationSpec(min_receivers=4, max_receivers=4, snr_min_db=20.0, snr_max_db=30.0)
+    spec = SimulationSpec(seed=shift_seed(42), min_receivers=4, max_receivers=4, snr_min_db=20.0, snr_max_db=30.0)
     return simulate_session(spec, 0)
 
 
@@ -154,7 +155,6 @@ def test_pairs_of_other_splits_are_left_out():
     none = match(("c1", "c2"))
     assert none.num_pairs.tolist() == [0, 0]
     assert none.correlation.shape == (0, 5)
-    assert match_pairs(ROWS, OFFSETS, None, None) is None
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -25,6 +25,7 @@ from heimdall_assets.learning.session_model.physics import (
     score_late_arrivals,
     solve_rows,
 )
+from heimdall_assets_tests.variation import make_rng
 
 
 def make_delays(receivers, arrival, sigma, prior_sigma=1000.0):
@@ -57,7 +58,7 @@ def locate(delays, spread=30.0):
 
 @pytest.mark.parametrize("num", [4, 8])
 def test_it_equals_multi_started_scipy(num):
-    rng = np.random.default_rng(num)
+    rng = make_rng(num)
     gaps = []
     for _ in range(8):
         receivers, source = rng.uniform(-50, 50, (num, 2)), rng.uniform(-50, 50, 2)
@@ -130,7 +131,7 @@ def test_late_arrival_cost_follows_the_exponentially_modified_normal():
 
 
 def test_one_late_arrival_among_six_is_found():
-    rng = np.random.default_rng(1)
+    rng = make_rng(1)
     plain, robust = [], []
     for _ in range(15):
         receivers, source = rng.uniform(-40, 40, (6, 2)), rng.uniform(-20, 20, 2)
@@ -148,7 +149,7 @@ def test_one_late_arrival_among_six_is_found():
 def test_levels_choose_between_two_solutions_that_explain_the_delays_alike():
     receivers = np.array([[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]])
     right = 0
-    rng = np.random.default_rng(5)
+    rng = make_rng(5)
     for _ in range(20):
         source = rng.uniform(-30, 60, 2)
         arrival = measure_ranges(source, receivers)
@@ -159,7 +160,7 @@ def test_levels_choose_between_two_solutions_that_explain_the_delays_alike():
 
 
 def test_gradient_reaches_arrivals_weights_and_prior_and_is_the_solution_s_own():
-    rng = np.random.default_rng(2)
+    rng = make_rng(2)
     receivers, source = rng.uniform(-40, 40, (5, 2)), np.array([5.0, -3.0])
     arrival = measure_ranges(source, receivers) + 0.05 * rng.normal(size=5)
     delays = make_delays(receivers, arrival, np.full(5, 0.05), prior_sigma=20.0)
@@ -183,9 +184,9 @@ def test_gradient_reaches_arrivals_weights_and_prior_and_is_the_solution_s_own()
     [
         (np.zeros((5, 2)), np.zeros(5)),  # all at one point
         (np.stack([np.arange(5.0), np.zeros(5)], 1), np.arange(5.0)),  # on one line
-        (np.random.default_rng(0).uniform(-50, 50, (5, 2)), np.array([0.0, 9e3, -9e3, 4e4, 1.0])),  # impossible
+        (make_rng(0).uniform(-50, 50, (5, 2)), np.array([0.0, 9e3, -9e3, 4e4, 1.0])),  # impossible
         (np.array([[0.0, 0.0]]), np.array([0.0])),  # alone
-        (np.random.default_rng(0).uniform(-1e3, 1e3, (5, 2)), np.zeros(5)),
+        (make_rng(0).uniform(-1e3, 1e3, (5, 2)), np.zeros(5)),
     ],
 )
 def test_nothing_but_finite_numbers_whatever_comes_in(receivers, arrival):
@@ -211,7 +212,7 @@ def test_rows_that_inform_one_direction_only_stay_solvable_in_float32():
 
 
 def test_the_level_cost_is_the_likelihood_of_a_power_drawn_with_the_law():
-    rng = np.random.default_rng(4)
+    rng = make_rng(4)
     receivers = rng.uniform(-50, 50, (5, 2))
     law = LevelLaw(sigma_db=6.0, power_db=-40.0, power_sigma_db=5.0)
     level = rng.normal(-90.0, 15.0, 5)

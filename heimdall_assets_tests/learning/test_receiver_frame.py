@@ -17,6 +17,7 @@ from heimdall_assets.learning.receiver_model.frame import (
     to_predictions,
 )
 from heimdall_assets_tests.learning.learning_cases import make_sessions
+from heimdall_assets_tests.variation import make_rng
 
 STATISTICS = {
     "feature_shape": [3, 32, 32],
@@ -55,7 +56,7 @@ def test_session_without_receivers_is_unknown() -> None:
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 8))
 def test_fused_covariance_is_positive(seed: int, count: int) -> None:
-    rng = np.random.default_rng(seed)
+    rng = make_rng(seed)
     fused = fuse_receivers(
         rng.normal(size=(count, 2)), rng.uniform(0.01, 2.0, (count, 2)), np.zeros(count, dtype=int), 1
     )
@@ -63,7 +64,7 @@ def test_fused_covariance_is_positive(seed: int, count: int) -> None:
 
 
 def test_normalised_and_back() -> None:
-    rng = np.random.default_rng(0)
+    rng = make_rng(0)
     latitude, longitude = rng.uniform(40, 50, 20), rng.uniform(0, 16, 20)
     position = to_normalised(latitude, longitude, STATISTICS)
     back = to_predictions(Fused(position, np.ones((20, 2)), np.zeros(20)), STATISTICS, "x")
@@ -90,7 +91,7 @@ def test_beyond_the_pole_is_refused() -> None:
 
 
 def test_variance_scale_is_found() -> None:
-    rng = np.random.default_rng(1)
+    rng = make_rng(1)
     variance = rng.uniform(0.1, 1.0, (20_000, 2))
     error = rng.normal(size=(20_000, 2)) * np.sqrt(3.0 * variance + 0.2)
     assert fit_variance_scale(error**2, variance, np.full((20_000, 2), 0.2)) == pytest.approx(3.0, rel=0.05)

@@ -25,12 +25,13 @@ from heimdall_assets.learning.session_model.task import NetworkTask
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
 from heimdall_assets.stores.scratch import CheckpointFolder
+from heimdall_assets_tests.variation import make_rng, shift_seed
 
 SMALL = {"width": 16, "num_layers": 1, "num_heads": 2}
 
 
 def make_sessions(num=8, first=0, **strata):
-    spec = SimulationSpec(seed=1, min_receivers=3, max_receivers=3)
+    spec = SimulationSpec(seed=shift_seed(1), min_receivers=3, max_receivers=3)
     sessions = simulate_observations(spec, np.arange(first, first + num))
     return replace(sessions, strata=strata)
 
@@ -50,7 +51,7 @@ def make_timed(num=8, first=0, **changes):
 
 def give_pictures(sessions, seed=0, frames=32):
     """Spectrograms whose frames are loud where the transmission is."""
-    rng = np.random.default_rng(seed)
+    rng = make_rng(seed)
     features = rng.normal(-80.0, 3.0, (len(sessions.station_id), 3, 32, frames)).astype(np.float32)
     owner = np.repeat(np.arange(len(sessions)), sessions.num_receivers)
     features += 30.0 * make_signal_labels(sessions)["span"][owner][:, None, None, :]
@@ -157,7 +158,7 @@ def test_each_loss_is_the_one_that_is_named():
 
 
 def test_heads_learn_what_the_pictures_hold():
-    torch.manual_seed(0)
+    torch.manual_seed(shift_seed(0))
     sessions = make_timed(64)
     features = torch.randn(64, 3, 24) * 0.1
     features[::2, :, :12] += 1.0
@@ -255,7 +256,7 @@ def test_without_multi_target_it_is_the_position_model_to_the_byte(tmp_path):
     task, statistics = NetworkTask(), fitted.statistics
     states = []
     for multi_target in (False, True):
-        torch.manual_seed(3)
+        torch.manual_seed(shift_seed(3))
         network = task.build_network(ModelSpec(**SMALL, multi_target=multi_target), statistics)
         states.append({name: value for name, value in network.state_dict().items() if not name.startswith("signals")})
     assert states[0].keys() == states[1].keys()

@@ -4,13 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting
-from heimdall_assets.learning.splits import assign_splits, compute_hash_fraction, compute_sites
+from heimdall_assets.learning.splits import assign_splits, compute_hash_fraction
+from heimdall_assets.signals.geodesy import compute_sites
 from heimdall_assets.specs import SplitSpec
 from heimdall_assets_tests.learning.learning_cases import make_approved, make_located
+from heimdall_assets_tests.variation import make_rng
 
 
 def draw_positions(count: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
+    rng = make_rng(seed)
     return np.stack([rng.uniform(44, 46, count), rng.uniform(7, 9, count)], axis=1)
 
 
@@ -102,7 +104,7 @@ def test_session_with_two_positions_is_refused() -> None:
 
 
 def test_sites_are_about_as_large_as_asked() -> None:
-    rng = np.random.default_rng(3)
+    rng = make_rng(3)
     for latitude in (0.0, 45.0, 70.0):
         # 5 km square in steps of at most 10 m around a random longitude
         north = rng.uniform(-2500, 2500, 40000)

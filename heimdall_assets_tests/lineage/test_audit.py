@@ -228,6 +228,24 @@ def test_a_row_changed_in_the_database_since_is_named(world, version):
     assert "source_latitude 45.9" in findings[0].found
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("measurements set iq_sample_rate = 48000", "iq_sample_rate_hz 48000.0"),
+        ("measurements set attributes = '{\"gain\":3}'", "measurement_attributes"),
+        ("measurements set receiver_latitude = 1, receiver_longitude = 2", "receiver_latitude 1.0"),
+    ],
+)
+def test_no_column_of_a_measurement_changes_unseen(world, version, change, found):
+    change_row(world, f"update {change} where id = 'session-0001-station-a'")
+    (finding,) = audit(world, version)
+    assert (finding.kind, finding.name) == (
+        "database_row",
+        "measurement session-0001-station-a of session session-0001",
+    )
+    assert found in finding.found
+
+
 def test_an_unreadable_provenance_still_gives_the_other_findings(world, version):
     entry = world.releases.find_record(version)["files"]["provenance.json"]["sha256"]
     find_object_path(world, entry).unlink()

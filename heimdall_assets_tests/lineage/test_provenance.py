@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from heimdall_assets.domain import SNAPSHOT
 from heimdall_assets.errors import CorruptObject, InvalidInput, NotFound, Refused
 from heimdall_assets.lineage.difference import diff_models, render_difference
 from heimdall_assets.lineage.frozen import index_rows, iterate_rows
@@ -13,6 +14,7 @@ from heimdall_assets.lineage.provenance import (
     compute_facts_digest,
     decode_provenance,
     find_contradictions,
+    list_columns,
 )
 from heimdall_assets.lineage.uses import find_uses, index_digests, list_digests
 from heimdall_assets.lineage.walk import walk_manifests
@@ -129,6 +131,11 @@ def test_no_snapshot_is_refused(world):
         (lambda p: p.update(format="heimdall-provenance/2"), "format"),
         (lambda p: p.update(note="more"), "note"),
         (lambda p: p["sessions"]["rows"][0].pop(), "sessions"),
+        (lambda p: p["measurements"]["rows"][4].append(1), r"22 values at \$.measurements.rows\[4\], expected 21"),
+        (lambda p: p["approvals"]["rows"][0].append(1), r"8 values at \$.approvals.rows\[0\], expected 7"),
+        (lambda p: p["approvals"]["columns"].append("note"), "approvals"),
+        (lambda p: p["measurements"]["columns"].insert(0, "loss_db"), "measurements"),
+        (lambda p: p["measurements"]["columns"].append("snr_db"), "measurements"),
         (lambda p: p["sessions"]["columns"].reverse(), "sessions"),
         (lambda p: p["nodes"][0].update(digest="zz"), "nodes"),
         (lambda p: p["nodes"].clear(), "nodes"),
@@ -140,6 +147,23 @@ def test_a_file_that_breaks_the_schema_is_refused(provenance, spoil, place):
     spoil(broken)
     with pytest.raises(CorruptObject, match=place):
         decode_provenance(encode_canonical_json(broken))
+
+
+def test_a_column_that_came_later_stands_after_those_of_the_format(provenance):
+    later = copy.deepcopy(provenance)
+    later["measurements"]["columns"].append("loss_db")
+    for row in later["measurements"]["rows"]:
+        row.append(3.0)
+    assert decode_provenance(encode_canonical_json(later)) == later
+    assert find_contradictions(later) == []
+    changes = diff_models(provenance, later)["data"]["measurements"]
+    assert changes == {"added": [], "removed": [], "changed": []}
+
+
+def test_the_format_holds_what_the_snapshot_has_and_who_asked_for_it():
+    frozen = [set(list_columns(table)) for table in ("sessions", "sources", "stations", "measurements")]
+    joined = {"split", "site", "iq_status", "iq_reason", "iq_digest"}
+    assert set.union(*frozen) - joined == {field.snapshot for field in SNAPSHOT if field.snapshot and not field.since}
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"[]", b'"heimdall-provenance/1"'])

@@ -20,9 +20,10 @@ from heimdall_assets.cli import main
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.intake.simulated import import_simulated
-from heimdall_assets.places import Places, prepare_dagster_home
+from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import SimulationSpec
 from heimdall_assets.stores.objects.tables import load_table
+from heimdall_assets.variables import Places
 from heimdall_assets_tests.homes import ignore, make_places, release
 
 pytestmark = pytest.mark.long

@@ -8,6 +8,7 @@ from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.locating.ellipses import compute_mahalanobis_square
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.geodesy import LocalFrame, compute_distance_m, compute_range_m
+from heimdall_assets_tests.variation import make_rng
 
 CENTRE = (45.0, 8.0)
 SQUARE = np.array([[-30e3, -30e3], [30e3, -30e3], [30e3, 30e3], [-30e3, 30e3]])
@@ -27,7 +28,7 @@ def make_sessions(
     **columns: Any,
 ) -> SessionSet:
     """Return a session for each source (S, 2), all heard by the same receivers (R, 2), in metres around ``centre``."""
-    rng = np.random.default_rng(seed)
+    rng = make_rng(seed)
     frame = LocalFrame(*centre)
     num_sessions, num_receivers = len(sources_en), len(receivers_en)
     latitude, longitude, _ = frame.to_geodetic(*np.asarray(receivers_en, dtype=float).T)

@@ -8,12 +8,13 @@ from heimdall_assets.locating.arrays import pad_sessions
 from heimdall_assets.locating.classical import ESTIMATORS
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets_tests.locating.fields import HEXAGON, compute_coverage, make_sessions
+from heimdall_assets_tests.variation import make_rng
 
-SOURCES = np.random.default_rng(2).normal(0, 10e3, (60, 2))
+SOURCES = make_rng(2).normal(0, 10e3, (60, 2))
 
 
 def test_the_area_of_many_sites_is_theirs():
-    sources = np.random.default_rng(0).normal([5e3, -8e3], [12e3, 3e3], (3000, 2))
+    sources = make_rng(0).normal([5e3, -8e3], [12e3, 3e3], (3000, 2))
     area = compute_area(pad_sessions(make_sessions(HEXAGON, np.zeros((1, 2)))), make_sessions(HEXAGON[:1], sources))
     assert np.sqrt(area.covariance_m2[0, 0]) == pytest.approx(12e3, rel=0.05)
     assert np.sqrt(area.covariance_m2[0, 1]) == pytest.approx(3e3, rel=0.30)

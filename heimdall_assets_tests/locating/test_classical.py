@@ -10,7 +10,11 @@ from heimdall_assets.errors import CannotLocate, InvalidInput, InvalidSetting
 from heimdall_assets.locating.classical import ESTIMATORS, ORACLES, locate_session
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_distance_m
+from heimdall_assets.simulation.observations import simulate_observations
+from heimdall_assets.specs import SimulationSpec
 from heimdall_assets_tests.locating.fields import HEXAGON, SQUARE, make_sessions
+from heimdall_assets_tests.permuted import shuffle_receivers
+from heimdall_assets_tests.variation import make_rng, shift_seed
 
 ALL = {**ESTIMATORS, **ORACLES}
 
@@ -29,13 +33,30 @@ def measure_error_m(sessions, estimate: Estimate) -> float:
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_estimator_answers_row_by_row(name):
-    sessions = make_sessions(SQUARE, np.random.default_rng(0).uniform(-20e3, 20e3, (7, 2)))
+    sessions = make_sessions(SQUARE, make_rng(0).uniform(-20e3, 20e3, (7, 2)))
     found = ALL[name](sessions, None)
     assert found.latitude.shape == found.longitude.shape == found.refused.shape == (7,)
     assert found.covariance_m2.shape == (7, 3)
     assert found.method
     one = ALL[name](sessions.take(np.array([3])), None)
     np.testing.assert_allclose(one.latitude[0], found.latitude[3], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("taught", [False, True])
+def test_the_order_of_receivers_changes_no_bit_of_any_estimate(name, taught):
+    spec = SimulationSpec(seed=shift_seed(42), min_receivers=3, max_receivers=7, blocked_fraction=0.2)
+    sessions, reference = (simulate_observations(spec, np.arange(first, first + 60)) for first in (0, 1000))
+    rng = make_rng(0)
+    found, other = (
+        ALL[name](one, known if taught else None)
+        for one, known in (
+            (sessions, reference),
+            (shuffle_receivers(sessions, rng), shuffle_receivers(reference, rng)),
+        )
+    )
+    for column in ("latitude", "longitude", "covariance_m2"):
+        np.testing.assert_array_equal(getattr(other, column), getattr(found, column))
 
 
 def test_auto_takes_delays_before_levels_before_the_strongest():

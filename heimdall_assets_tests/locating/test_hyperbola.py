@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.locating.hyperbola import intersect_hyperbolas
+from heimdall_assets_tests.variation import make_rng
 
 km = st.floats(-100e3, 100e3)
 
@@ -51,7 +52,7 @@ def test_delays_longer_than_a_baseline_meet_nowhere():
 
 
 def test_many_triples_at_once_are_as_one_by_one():
-    rng = np.random.default_rng(0)
+    rng = make_rng(0)
     receivers, arrival = rng.normal(0, 2e4, (4, 5, 3, 3)), rng.normal(0, 5e3, (4, 5, 3))
     places, real = intersect_hyperbolas(receivers[..., 0], receivers[..., 1], receivers[..., 2], arrival)
     one, is_real = intersect_hyperbolas(

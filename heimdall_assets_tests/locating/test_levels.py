@@ -7,12 +7,13 @@ from heimdall_assets.locating.levels import locate_by_levels
 from heimdall_assets.locating.path_loss import MIN_POWER_SIGMA_DB, LevelModel, fit_level_model
 from heimdall_assets.locating.simple import locate_prior_centre, locate_strongest_receiver, locate_weighted_centroid
 from heimdall_assets_tests.locating.fields import HEXAGON, compute_coverage, compute_errors_m, make_sessions
+from heimdall_assets_tests.variation import make_rng
 
 RECEIVERS = np.concatenate([HEXAGON, 0.45 * HEXAGON[::2], [[0.0, 0.0]]])
 
 
 def scatter(num, seed=1, half_m=30e3):
-    return np.random.default_rng(seed).uniform(-half_m, half_m, (num, 2))
+    return make_rng(seed).uniform(-half_m, half_m, (num, 2))
 
 
 def make_heard(num, seed=1, gains_db=None, **fields):
@@ -23,7 +24,7 @@ def make_heard(num, seed=1, gains_db=None, **fields):
 
 
 def test_exponent_shadowing_power_and_gains_are_recovered():
-    gains = np.random.default_rng(5).normal(0, 8, len(RECEIVERS))
+    gains = make_rng(5).normal(0, 8, len(RECEIVERS))
     model = fit_level_model(make_heard(400, gains_db=gains, exponent=2.6, shadowing_db=5.0))
     assert model.path_loss.exponent == pytest.approx(2.6, abs=0.1)
     assert model.path_loss.shadowing_db == pytest.approx(5.0, abs=0.3)
@@ -36,7 +37,7 @@ def test_exponent_shadowing_power_and_gains_are_recovered():
 
 def test_sources_of_different_power_are_seen_as_such():
     sessions = make_heard(400, shadowing_db=3.0)
-    power = np.repeat(np.random.default_rng(0).normal(0, 15, 400), len(RECEIVERS))
+    power = np.repeat(make_rng(0).normal(0, 15, 400), len(RECEIVERS))
     model = fit_level_model(replace(sessions, level_db=sessions.level_db + power))
     assert model.power_sigma_db == pytest.approx(15.0, rel=0.15)
 
@@ -64,7 +65,7 @@ def test_without_shadowing_the_source_is_found():
 
 
 def test_a_reference_makes_estimates_better_and_ellipses_honest():
-    gains = np.random.default_rng(5).normal(0, 8, len(RECEIVERS))
+    gains = make_rng(5).normal(0, 8, len(RECEIVERS))
     sessions, reference = (make_heard(250, s, gains, shadowing_db=6.0) for s in (1, 2))
     alone, taught = locate_by_levels(sessions), locate_by_levels(sessions, reference)
     medians = [np.median(compute_errors_m(sessions, found)) for found in (alone, taught)]

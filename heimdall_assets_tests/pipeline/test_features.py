@@ -10,7 +10,7 @@ from heimdall_assets.pipeline.intake.files import Stated, import_npy
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim
 from heimdall_assets.pipeline.intake.simulated import import_simulated
-from heimdall_assets.pipeline.prediction.observation import observe_sessions
+from heimdall_assets.pipeline.prediction.stored import observe_sessions
 from heimdall_assets.pipeline.results import find_or_compute, read_result
 from heimdall_assets.pipeline.stages.datasets import join_recordings
 from heimdall_assets.pipeline.stages.features import compute_features

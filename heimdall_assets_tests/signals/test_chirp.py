@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.signals.chirp import compute_chirp_transform
+from heimdall_assets_tests.variation import make_rng
 
 
 @given(
@@ -18,7 +19,7 @@ from heimdall_assets.signals.chirp import compute_chirp_transform
 )
 @settings(max_examples=40, deadline=None)
 def test_equals_its_definition(num_in, num_out, in_start, out_start, out_step, sign):
-    generator = np.random.default_rng(num_in)
+    generator = make_rng(num_in)
     values = (generator.standard_normal(num_in) + 1j * generator.standard_normal(num_in)).astype(np.complex64)
     x, y = in_start + np.arange(num_in) / 997.0, out_start + out_step * np.arange(num_out)
     expected = np.exp(sign * 2j * np.pi * np.outer(y, x)) @ values

@@ -12,9 +12,12 @@ from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.signals.likelihood import SignalModel, compute_delay_information, split_information
 from heimdall_assets.simulation.network import simulate_session
 from heimdall_assets.specs import DelaySpec, SimulationSpec
+from heimdall_assets_tests.variation import assert_below, make_rng, shift_seed
 
 SPEC = DelaySpec()
-QUIET = SimulationSpec(clock_bias_s=0.0, clock_jitter_s=0.0, impairments=False, voice_fraction=1.0, tone_fraction=0.0)
+QUIET = SimulationSpec(
+    seed=shift_seed(42), clock_bias_s=0.0, clock_jitter_s=0.0, impairments=False, voice_fraction=1.0, tone_fraction=0.0
+)
 PLACES = [Position(latitude=45.0 + 0.3 * place, longitude=8.0 + 0.2 * place) for place in range(8)]
 
 
@@ -41,7 +44,7 @@ def compute_bound_s(truth, duration_s=1.0):
 @pytest.mark.parametrize(("snr_db", "impairments"), [(10.0, False), (25.0, False), (15.0, True)])
 def test_reaches_the_bound_and_knows_its_error(snr_db, impairments):
     ratios, scores = [], []
-    for index in range(12):
+    for index in range(36 if impairments else 12):  # impairments have heavy tails: 12 sessions differ by a tenth
         session, places, truth = simulate(index, snr_min_db=snr_db, snr_max_db=snr_db, impairments=impairments)
         delays = compute_delays(session.recordings, places, SPEC)
         error_s, first, second = compute_errors(delays, truth)
@@ -50,8 +53,9 @@ def test_reaches_the_bound_and_knows_its_error(snr_db, impairments):
         scores.append(error_s / np.hypot(delays.arrival_sigma_s[first], delays.arrival_sigma_s[second]))
         if not impairments:  # a gain control that settles counts as noise
             np.testing.assert_allclose(delays.snr_db, [one["snr_db"] for one in truth["receivers"]], atol=2.5)
-    assert np.sqrt(np.mean(np.square(ratios))) < 1.15
-    assert 0.8 < np.sqrt(np.mean(np.square(scores))) < 1.2
+    assert_below(np.sqrt(np.mean(np.square(np.concatenate(ratios)))), 1.15, "error over bound")
+    score = np.sqrt(np.mean(np.square(np.concatenate(scores))))
+    assert_below(abs(score - 1.0), 0.2, "error over sigma, off 1")
 
 
 def test_is_unbiased():
@@ -77,7 +81,7 @@ def test_different_rates_and_starts_share_one_clock():
     """48 kHz, 24 kHz and 12.6 kHz recordings of one transmission, started up to 80 ms apart."""
     rates_hz, starts_s = (48_000.0, 24_000.5, 12_600.0), (0.0, 0.031, 0.08)
     delay_s = np.array([0.0, 213.4e-6, -87.9e-6])
-    generator = np.random.default_rng(3)
+    generator = make_rng(3)
     tones_hz, phases = generator.uniform(-2500.0, 2500.0, 200), generator.uniform(0.0, 2 * np.pi, 200)
     recordings = []
     for rate_hz, start_s, delay in zip(rates_hz, starts_s, delay_s, strict=True):
@@ -137,7 +141,7 @@ def test_tone_that_repeats_within_the_lags_has_no_delay():
 
 
 def test_bare_carrier_has_no_delay():
-    generator = np.random.default_rng(0)
+    generator = make_rng(0)
     recordings = []
     for _ in range(3):
         noise = generator.standard_normal((24_000, 2)) @ [1.0, 1.0j]
@@ -148,7 +152,7 @@ def test_bare_carrier_has_no_delay():
 
 
 def make_noise_recording(seed, start_unix_ns=10**18, num=24_000):
-    generator = np.random.default_rng(seed)
+    generator = make_rng(seed)
     samples = (0.1 * (generator.standard_normal((num, 2)) @ [1.0, 1.0j])).astype(np.complex64)
     return Recording(samples, 24_000.0, start_unix_ns)
 
@@ -218,7 +222,11 @@ def test_pair_correlation_peaks_where_it_should():
     size = np.abs(delays.pair_correlation)
     assert np.all(size.argmax(axis=1) == 32)
     np.testing.assert_allclose(size[:, 32], delays.pair_coherence, rtol=1e-4)
-    np.testing.assert_allclose(np.sqrt(delays.pair_curvature) / (2 * np.pi), truth["rms_bandwidth_hz"], rtol=0.35)
+    # Closed form: a parabola through the peak; 80 us are short against the correlation, so it hardly bends off it.
+    bend = (2.0 * size[:, 32] - size[:, 31] - size[:, 33]) / size[:, 32] / delays.lag_step_s**2
+    np.testing.assert_allclose(delays.pair_curvature, bend, rtol=0.2)
+    # Strong parts of the spectrum weigh more than in its own bandwidth, so it is never wider.
+    assert (np.sqrt(delays.pair_curvature) / (2 * np.pi) < 1.05 * truth["rms_bandwidth_hz"]).all()
     assert np.all(delays.pair_coherence > 0.9)
 
 

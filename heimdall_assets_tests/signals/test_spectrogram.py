@@ -18,6 +18,7 @@ from heimdall_assets.signals.spectrogram import (
     fit_statistics,
 )
 from heimdall_assets.specs import FeatureSpec
+from heimdall_assets_tests.variation import make_rng
 
 RATE_HZ = 24_000.0
 SPEC = FeatureSpec()
@@ -28,7 +29,7 @@ def make_tone(frequency_hz, amplitude=1.0, num=24_000, rate_hz=RATE_HZ):
 
 
 def make_noise(num=24_000, sigma=0.1, seed=0):
-    generator = np.random.default_rng(seed)
+    generator = make_rng(seed)
     return (sigma * (generator.standard_normal(num) + 1j * generator.standard_normal(num))).astype(np.complex64)
 
 
@@ -188,7 +189,7 @@ def test_guards_name_the_recording():
 
 
 def test_statistics_standardise_each_channel():
-    generator = np.random.default_rng(1)
+    generator = make_rng(1)
     pictures = (generator.normal(size=(700, 3, 8, 4)) * [[[[3.0]], [[1.0]], [[0.5]]]] - 50.0).astype(np.float16)
     statistics = fit_statistics(pictures)
     scaled = statistics.apply(pictures).astype(np.float64)

@@ -7,10 +7,17 @@ from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.simulation.network import simulate_session
 from heimdall_assets.specs import DelaySpec, SimulationSpec
+from heimdall_assets_tests.variation import shift_seed
 
 LOSS_DB = 15.0
 PLAIN = SimulationSpec(
-    impairments=False, clock_bias_s=0.0, clock_jitter_s=0.0, shadowing_db=0.0, blocked_fraction=0.4, duration_s=0.5
+    seed=shift_seed(42),
+    impairments=False,
+    clock_bias_s=0.0,
+    clock_jitter_s=0.0,
+    shadowing_db=0.0,
+    blocked_fraction=0.4,
+    duration_s=0.5,
 )
 IN_SIGHT_DB = {"snr_min_db": 35.0, "snr_max_db": 35.0}
 

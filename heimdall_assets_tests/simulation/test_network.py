@@ -19,6 +19,7 @@ from heimdall_assets.simulation.network import (
 )
 from heimdall_assets.simulation.receivers import apply_receiver, draw_recording_traits, draw_station_traits
 from heimdall_assets.specs import SimulationSpec
+from heimdall_assets_tests.variation import make_rng
 
 PLAIN = SimulationSpec(impairments=False, clock_bias_s=0.0, clock_jitter_s=0.0)
 
@@ -211,7 +212,7 @@ def test_mix_is_as_asked_and_counted():
 def test_converter_steps_images_and_offset():
     spec = SimulationSpec()
     station = draw_station_traits(spec, 0)
-    generator = np.random.default_rng(0)
+    generator = make_rng(0)
     traits = draw_recording_traits(generator, spec, station, 24_000)
     plain = traits.__class__(**{**traits.dump(), "gain_step_db": 0.0, "dropped_samples": 0})
     tone = (0.5 * np.exp(2j * np.pi * 0.1 * np.arange(24_000))).astype(np.complex64)

@@ -13,10 +13,11 @@ from heimdall_assets.simulation.observations import (
     simulate_observations,
 )
 from heimdall_assets.specs import SimulationSpec
+from heimdall_assets_tests.variation import shift_seed
 
 
 def make_spec(**changes):
-    fields = {"seed": 3, "min_receivers": 3, "max_receivers": 7, "snr_min_db": 5.0, "snr_max_db": 30.0}
+    fields = {"seed": shift_seed(3), "min_receivers": 3, "max_receivers": 7, "snr_min_db": 5.0, "snr_max_db": 30.0}
     return SimulationSpec(**(fields | changes))
 
 

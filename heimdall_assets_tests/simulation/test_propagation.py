@@ -15,6 +15,7 @@ from heimdall_assets.simulation.propagation import (
     draw_excess_s,
 )
 from heimdall_assets.specs import SimulationSpec
+from heimdall_assets_tests.variation import make_rng
 
 
 def test_free_space_at_one_kilometre_and_one_gigahertz():
@@ -63,7 +64,7 @@ def test_noise_of_a_channel():
 
 
 def test_shadowing_has_its_sigma_and_forgets_exponentially():
-    generator = np.random.default_rng(0)
+    generator = make_rng(0)
     origin = np.zeros(2)
     here = np.array([[0.0, 0.0], [2000.0, 0.0], [0.0, 6000.0]])
     values = np.array([ShadowingField.draw(generator, 6.6).evaluate_db(origin, here) for _ in range(3000)])
@@ -76,7 +77,7 @@ def test_shadowing_has_its_sigma_and_forgets_exponentially():
 
 def test_shadowing_is_a_landscape():
     """The same place has the same shadow; a step of ten metres changes it little."""
-    field = ShadowingField.draw(np.random.default_rng(1), 6.6)
+    field = ShadowingField.draw(make_rng(1), 6.6)
     here = np.array([[1000.0, 2000.0]])
     first = field.evaluate_db(np.array([5e4, 1e4]), here)
     np.testing.assert_array_equal(first, field.evaluate_db(np.array([5e4, 1e4]), here))
@@ -85,11 +86,11 @@ def test_shadowing_is_a_landscape():
 
 @pytest.mark.parametrize("k_db", [0.0, 10.0])
 def test_echoes_share_the_power_by_the_rician_factor(k_db):
-    echoes = draw_echoes(np.random.default_rng(2), k_db, 1e-6)
+    echoes = draw_echoes(make_rng(2), k_db, 1e-6)
     scattered = np.square(np.abs(echoes.amplitude)).sum()
     assert echoes.direct**2 / scattered == pytest.approx(10.0 ** (k_db / 10.0))
     assert echoes.direct**2 + scattered == pytest.approx(1.0)
-    delays = np.concatenate([draw_echoes(np.random.default_rng(seed), k_db, 1e-6).delay_s for seed in range(300)])
+    delays = np.concatenate([draw_echoes(make_rng(seed), k_db, 1e-6).delay_s for seed in range(300)])
     assert delays.mean() == pytest.approx(1e-6, rel=0.1)
     assert delays.std() == pytest.approx(1e-6, rel=0.15)
 
@@ -102,7 +103,7 @@ def test_one_echo_is_a_comb():
 
 def test_blocked_receivers_are_late_and_as_many_as_asked():
     spec = SimulationSpec(blocked_fraction=0.3, blocked_excess_s=1e-6)
-    blocked, excess_s = draw_excess_s(np.random.default_rng(3), spec, 20_000)
+    blocked, excess_s = draw_excess_s(make_rng(3), spec, 20_000)
     assert blocked.mean() == pytest.approx(0.3, abs=0.015)
     assert np.all(excess_s[~blocked] == 0.0)
     assert excess_s[blocked].mean() == pytest.approx(1e-6, rel=0.05)

@@ -13,12 +13,13 @@ from heimdall_assets.simulation.waveforms import (
     modulate_fm,
     synthesize_waveform,
 )
+from heimdall_assets_tests.variation import make_rng
 
 RATE_HZ = 24_000.0
 
 
 def synthesize(signal_type, seed, duration_s=1.0):
-    return synthesize_waveform(np.random.default_rng(seed), signal_type, duration_s, RATE_HZ, 0.02)
+    return synthesize_waveform(make_rng(seed), signal_type, duration_s, RATE_HZ, 0.02)
 
 
 def measure_deviation_hz(wave):

@@ -4,15 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.domain import FIELDS, ApprovalStatus
 from heimdall_assets.errors import InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.database.schema import LEDGERS, SCHEMA, metadata
+from heimdall_assets.stores.database.schema import FIELD_TABLES, LEDGERS, SCHEMA, metadata
 from heimdall_assets.stores.database.shape import REVISION, VERSION_TABLE
 from heimdall_assets_tests.servers import PostgresServer
 from heimdall_assets_tests.stores.batches import make_batch
@@ -46,15 +49,32 @@ def test_migrations_make_exactly_the_schema(database_url: str) -> None:
     database.close()
 
 
-def test_the_newest_migration_is_the_one_that_every_database_must_have(store: MeasurementStore) -> None:
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
+def read_steps() -> Config:
     config = Config()
     config.set_main_option("script_location", "heimdall_assets.stores.database:migrations")
     config.set_main_option("path_separator", "os")
-    assert ScriptDirectory.from_config(config).get_current_head() == REVISION
+    return config
+
+
+def test_the_newest_migration_is_the_one_that_every_database_must_have(store: MeasurementStore) -> None:
+    assert ScriptDirectory.from_config(read_steps()).get_current_head() == REVISION
     assert store.database.shape.revision == REVISION
+
+
+def test_each_column_names_the_migration_that_brought_it(quick_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{quick_path / 'steps.db'}")
+    known: dict[str, set[str]] = {table: set() for table in FIELD_TABLES}
+    for step in reversed(list(ScriptDirectory.from_config(read_steps()).walk_revisions())):
+        with engine.begin() as connection:
+            config = read_steps()
+            config.attributes["connection"] = connection
+            command.upgrade(config, step.revision)
+            found = {table: {column["name"] for column in inspect(connection).get_columns(table)} for table in known}
+        for table in known:
+            told = {field.name for field in FIELDS[table] if (field.since or "0001") == step.revision}
+            assert found[table] - known[table] == told, (table, step.revision)
+        known = found
+    engine.dispose()
 
 
 def test_an_upgraded_database_opens_while_somebody_writes(store: MeasurementStore, database_url: str) -> None:

@@ -4,24 +4,42 @@ import json
 import sqlite3
 import time
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from heimdall_assets.domain import APPROVED_COLUMNS, ApprovalStatus, ImportBatch, Measurement, Origin, Position, Station
+from heimdall_assets.domain import (
+    APPROVED_COLUMNS,
+    SNAPSHOT,
+    ApprovalStatus,
+    ClockClass,
+    Decibels,
+    ImportBatch,
+    Measurement,
+    Origin,
+    Position,
+    Station,
+    Word,
+)
+from heimdall_assets.fields import Stored, read_fields
 from heimdall_assets.specs import DatasetSpec
+from heimdall_assets.stores.database import row_rules, snapshots
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.database.row_rules import RawRows, find_reasons
-from heimdall_assets.stores.database.snapshots import _EVENT_FIELDS, _FIELDS
+from heimdall_assets.stores.database.raw_rows import RawRows
+from heimdall_assets.stores.database.row_rules import find_reasons
 from heimdall_assets.stores.objects.tables import decode_table, encode_table
 from heimdall_assets_tests.stores.batches import START, make_batch, make_id
 from heimdall_assets_tests.stores.test_measurements import ids, run_sql
 
 EVERYTHING = DatasetSpec()
+ALWAYS = {field.snapshot: field.dtype for field in SNAPSHOT if field.snapshot and not field.since}
+"""The columns that every snapshot has."""
 
 
 def fill(store: MeasurementStore, batch: ImportBatch) -> None:
@@ -34,8 +52,8 @@ def test_a_row_says_everything_that_is_known(store: MeasurementStore) -> None:
     fill(store, batch)
     snapshot = store.read_approved(EVERYTHING)
     rows = snapshot.rows
-    assert rows.dtypes.astype(str).to_dict() == APPROVED_COLUMNS
-    assert list(rows.columns) == list(APPROVED_COLUMNS)
+    assert rows.dtypes.astype(str).to_dict() == ALWAYS
+    assert list(rows.columns) == list(ALWAYS)
     assert len(rows) == 6
     assert len(snapshot.left_out) == 0
     expected = batch.measurements[2]
@@ -98,7 +116,7 @@ def test_sessions_that_are_not_approved_are_counted(store: MeasurementStore) -> 
     store.decide(ids(batch)[:1], ApprovalStatus.REJECTED, "ada", "withdrawn")
     snapshot = store.read_approved(EVERYTHING)
     assert len(snapshot.rows) == 0
-    assert snapshot.rows.dtypes.astype(str).to_dict() == APPROVED_COLUMNS
+    assert snapshot.rows.dtypes.astype(str).to_dict() == ALWAYS
 
 
 def test_a_dataset_chooses_campaign_and_origin(store: MeasurementStore) -> None:
@@ -283,7 +301,7 @@ def test_a_session_of_any_status_can_be_looked_at(store: MeasurementStore) -> No
     store.add(batch)
     rows = store.read_session_rows(ids(batch)[0])
     assert len(rows) == 2
-    assert rows.dtypes.astype(str).to_dict() == APPROVED_COLUMNS
+    assert rows.dtypes.astype(str).to_dict() == ALWAYS
     assert rows["approved_by"].isna().all()
     assert rows["source_latitude"].tolist() == [45.5, 45.5]
     run_sql(store, "UPDATE {p}known_sources SET is_validated = false WHERE id = :id", id=batch.sources[0].id)
@@ -309,11 +327,69 @@ ANYTHING = (
 @given(data=st.data(), num_rows=st.integers(1, 3))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_no_value_stops_the_rules(data: st.DataObject, num_rows: int) -> None:
-    columns = {name: [None] * num_rows for name in [*_FIELDS, *_EVENT_FIELDS]}
-    for name in data.draw(st.sets(st.sampled_from(list(_FIELDS)), max_size=8)):
+    columns = {field.read_as: [None] * num_rows for field in SNAPSHOT}
+    for name in data.draw(st.sets(st.sampled_from(list(columns)), max_size=8)):
         columns[name] = data.draw(st.lists(ANYTHING, min_size=num_rows, max_size=num_rows))
     reasons = find_reasons(RawRows(columns, num_rows), needs_truth=True, needs_decision=False)
     assert all(isinstance(reason, str) for reason in reasons)  # no drawn row is complete
+
+
+class Later(Word):
+    """A column of each kind that a later migration could bring."""
+
+    is_lit: Annotated[bool | None, Stored(snapshot=True, since="0002")] = None
+    num_clips: Annotated[int | None, Stored(snapshot=True, since="0002")] = None
+    loss_db: Annotated[Decibels | None, Stored(snapshot=True, since="0002")] = None
+    polarization: Annotated[str | None, Stored(snapshot=True, since="0002")] = None
+    calibrated_at: Annotated[datetime | None, Stored(snapshot=True, since="0002")] = None
+    clock: Annotated[ClockClass | None, Stored(snapshot=True, since="0002")] = None
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch, store: MeasurementStore) -> dict[str, list[object]]:
+    """Columns of two usable rows as the database gives them, with none in those that came later."""
+    fill(store, make_batch(num_sessions=1, num_stations=2))
+    read = list[RawRows]()
+    monkeypatch.setattr(snapshots, "find_reasons", lambda raw, **_: read.append(raw) or np.full(raw.num_rows, None))
+    store.read_approved(EVERYTHING)
+    fields = (*SNAPSHOT, *read_fields("measurements", Later))
+    monkeypatch.setattr(snapshots, "SNAPSHOT", fields)
+    monkeypatch.setattr(row_rules, "SNAPSHOT", fields)
+    known = {field.read_as: read[0].values(field.read_as) for field in SNAPSHOT}
+    return known | {name: [None, None] for name in Later.model_fields}
+
+
+def judge(columns: dict[str, list[object]]) -> tuple[list[object], pd.DataFrame]:
+    raw = RawRows(columns, 2)
+    reasons = find_reasons(raw, needs_truth=True, needs_decision=True)
+    return list(reasons), snapshots._part_rows(raw, reasons)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "kept", "bad", "reason"),
+    [
+        ("is_lit", 1, True, "perhaps", "is_lit: found 'perhaps', expected true or false"),
+        ("num_clips", 7, 7, 1.5, "num_clips: found 1.5, expected an integer"),
+        ("loss_db", -3, -3.0, 1001, "loss_db: found 1001, expected a number from -1000 to 1000"),
+        ("polarization", "vertical", "vertical", "", "polarization: found '', expected a text"),
+        ("calibrated_at", "2026-01-02", pd.Timestamp("2026-01-02", tz="UTC"), "soon", "calibrated_at: found 'soon'"),
+        ("clock", "ntp", "ntp", "sundial", "clock: found 'sundial', expected gnss_calibrated or gnss"),
+    ],
+)
+def test_a_later_column_of_any_kind_is_judged_and_kept(later, name, good, kept, bad, reason) -> None:  # type: ignore[no-untyped-def]
+    reasons, rows = judge(later)
+    assert reasons == [None, None]
+    assert list(rows.columns) == list(ALWAYS)  # nobody has a value: as before it came
+    reasons, rows = judge({**later, name: [good, None]})
+    assert reasons == [None, None]
+    (field,) = [field for field in snapshots.SNAPSHOT if field.read_as == name]
+    assert list(rows.columns) == [*ALWAYS, name]
+    assert str(rows[name].dtype) == field.dtype
+    assert rows[name].dropna().tolist() == [kept]
+    reasons, rows = judge({**later, name: [bad, None]})
+    assert reasons[1] is None
+    assert reason in str(reasons[0])
+    assert list(rows.columns) == list(ALWAYS)  # the only row with a value is left out
 
 
 @given(value=st.integers(-(2**63), 2**63 - 1))

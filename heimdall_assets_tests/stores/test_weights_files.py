@@ -22,7 +22,8 @@ import hashlib, sys
 from heimdall_assets.errors import MissingDependency
 from heimdall_assets.stores.weights_files import read_hub_weights
 try:
-    print(hashlib.sha256(read_hub_weights("convnext_atto", fetch=sys.argv[1] == "fetch")).hexdigest())
+    data = read_hub_weights("convnext_atto", "timm/convnext_atto.d2_in1k", fetch=sys.argv[1] == "fetch")
+    print(hashlib.sha256(data).hexdigest())
 except MissingDependency as error:
     print(error)
 """

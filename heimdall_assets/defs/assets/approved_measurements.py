@@ -7,7 +7,7 @@ import dagster as dg
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import DatasetConfig
-from heimdall_assets.defs.tables import preview
+from heimdall_assets.defs.tables import describe_snapshot, preview
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, MEASUREMENT_DATABASE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
@@ -47,6 +47,7 @@ def approved_measurements(
         {
             "database_fingerprint": result.manifest.parents[MEASUREMENT_DATABASE],
             "sessions_by_campaign": result.manifest.summary["sessions_by_campaign"],
+            "dagster/column_schema": describe_snapshot(snapshot.rows),
             "first_rows": preview(snapshot.rows),
             "left_out": preview(snapshot.left_out),
         },

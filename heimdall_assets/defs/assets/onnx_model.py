@@ -21,7 +21,7 @@ def onnx_model(
     test_split: Manifest,
     stores: dg.ResourceParam[Stores],
 ) -> dg.MaterializeResult[Any]:
-    """One ONNX file with the statistics, units and specs inside, compared element by element with PyTorch."""
+    """One ONNX file with statistics, units and digests of specs inside, compared element by element with PyTorch."""
     from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 
     progress = report_to(context, ONNX_MODEL)

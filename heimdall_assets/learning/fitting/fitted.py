@@ -1,6 +1,7 @@
 """A fitted model at rest and in use: weights, settings, history; bytes that are equal for equal models.
 
-Belongs here: ``FittedModel``, encoding, decoding. Does not belong here: fitting (``training``), ONNX (``export``).
+Belongs here: ``FittedModel``, encoding, decoding. Does not belong here: fitting (``fitting.training``), ONNX
+(``export``).
 """
 
 import json
@@ -83,7 +84,7 @@ class FittedModel:
         return self.task.predict(self.network, sessions, self.statistics, self.calibration)
 
     def predict_signals(self, sessions: SessionSet) -> dict[str, NDArray[Any]] | None:
-        """Return ``signal_tasks.OUTPUTS``, one row a session, NaN where unknown; None: a model of positions alone."""
+        """Return ``signal_heads.OUTPUTS``, one row a session, NaN where unknown; None: a model of positions alone."""
         predict = getattr(self.task, "predict_signals", None)
         return None if predict is None else predict(self.network, sessions, self.statistics, self.calibration)
 

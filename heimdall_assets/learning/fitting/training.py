@@ -1,4 +1,4 @@
-"""Fitting: from a training and a validation split to a model, the same bytes for the same inputs and environment.
+"""Training: a training and a validation split to a model, the same bytes for the same inputs and environment.
 
 Belongs here: ``fit_model``, what makes it repeatable, what it keeps on the way. Does not belong here: what a model is
 (tasks), where the result rests (stores). Checkpoints are kept where it is told to; it opens no file itself.

@@ -1,6 +1,6 @@
 """What known transmissions say about levels over an area: path loss, and a map of departures per receiver site.
 
-Belongs here: ``LevelField`` and its closed-form fit. Does not belong here: locating (``locating.path_loss``), choosing
+Belongs here: ``LevelField`` and its closed-form fit. Does not belong here: locating (``level_prior.prior``), choosing
 the likelihood's numbers (``level_prior.fit``), torch.
 Legend of shapes: S sessions, R receiver slots, K receiver sites, G points of the map. East, north in km.
 """

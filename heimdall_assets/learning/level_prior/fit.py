@@ -1,7 +1,7 @@
 """Fitting ``LevelPrior``: maps in closed form, the likelihood's numbers on blocks of ground that the maps never saw.
 
 A map judged on the transmissions it was drawn from looks sharper than it is. So the training split is cut into blocks
-of ground, each block is judged by maps drawn from the others, and the dozen numbers of ``level_model.TUNING`` are those
+of ground, each block is judged by maps drawn from the others, and the dozen numbers of ``likelihood.TUNING`` are those
 that make these judgements most likely. Small blocks show what a gap in a map costs, large ones what a new district
 does. Days left out show what the next campaign costs, whose gains and handhelds are not those of the last.
 

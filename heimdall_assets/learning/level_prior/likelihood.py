@@ -1,6 +1,6 @@
 """The parts of the level prior that hold no state: candidate grids, the likelihood of levels, moments, and its numbers.
 
-Belongs here: pure functions over tensors. Does not belong here: the maps they are fed with (``locating.path_loss``).
+Belongs here: pure functions over tensors. Does not belong here: the maps they are fed with (``level_prior.field``).
 Legend of shapes: B sessions, R receiver slots, N candidates. East, north in km; levels in dB.
 """
 

@@ -6,7 +6,7 @@ the answer. Candidates are the points of the trained area, where receivers at kn
 polar grid about the session's receivers, where the path loss alone speaks: far from the trained area only that one has
 weight, so the answer is wide there, and right.
 
-Belongs here: the module. Does not belong here: fitting (``field``, ``fit``).
+Belongs here: the module. Does not belong here: fitting (``level_prior.field``, ``level_prior.fit``).
 Legend of shapes: B sessions, R receiver slots, K sites, G points of the trained area, Q points of the polar grid.
 East, north in km in the azimuthal equidistant frame about the training split's centre (``settings["centre_deg"]``).
 """

@@ -1,7 +1,7 @@
 """The task of the specified one-receiver model: what its numbers mean on the globe, and how receivers are joined.
 
 Belongs here: statistics, batches, prediction and fusion of ``LocalizationNet``. Does not belong here: the network
-(``model``), fitting (``training``), ONNX (``export``, but for the graph it traces).
+(``receiver_model.model``), fitting (``fitting.training``), ONNX (``export``, but for the graph it traces).
 Axes are north, east (latitude before longitude) throughout; examples are rows of the receiver columns.
 """
 

@@ -30,6 +30,9 @@ from heimdall_assets.learning.session_model.physics import (
 SLACK = 1.0 + 1e-5
 """Two float32 costs closer than this are equal."""
 
+NOT_FOUND = 1e30
+"""Cost of a solution that does not count: finite, and above every other."""
+
 DAMPING_DOWN, DAMPING_UP = 0.2, 8.0
 """Levenberg-Marquardt factors after a step that lowered the cost, and after one that did not."""
 
@@ -100,7 +103,9 @@ class GaussNewton(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return states (B, S, 2), emission ranges (B, S) and costs (B, S) where some arrivals may be late.
 
-        Starts are the given modes (B, K, 2), and the first of them with each receiver left out in turn.
+        Starts are the given modes (B, K, 2), and the first of them with each receiver left out in turn. Where a slot
+        has no delay nothing is left out: what is found from there counts as ``NOT_FOUND``, or a wider batch would hold
+        more solutions.
 
         Args:
             delays: what is known; its weights only say which receivers have a delay.
@@ -143,7 +148,9 @@ class GaussNewton(nn.Module):
 
         start = (state, emission, torch.full_like(emission, 1e-2), *_view_late(state, emission, delays, late))
         state, emission, _, cost, *_ = repeat(improve, self.num_late_iterations, start)
-        return state, emission, cost + compute_level_cost(state, delays, self.level_law)
+        cost = cost + compute_level_cost(state, delays, self.level_law)
+        counts = torch.cat([torch.ones_like(modes[..., 0]), timed], 1) > 0
+        return state, emission, torch.where(counts, cost, NOT_FOUND)
 
     def forward(self, delays: Delays, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Return position (B, 2) in km and the upper factor (B, 3) of its information, attached to the graph.

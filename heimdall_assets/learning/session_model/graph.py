@@ -50,7 +50,7 @@ class NetworkGraph(nn.Module):
     def forward(self, origin: Tensor, receivers: Tensor, *more: Tensor | None) -> tuple[Tensor, ...]:
         """Return positions (B, 2) degrees float64, north and east sigma (B, 2) m, covariance (B, 3) m^2, and signals.
 
-        Signals are ``signal_tasks.OUTPUTS``, from a network with such heads where there are spectrograms.
+        Signals are ``signal_heads.OUTPUTS``, from a network with such heads where there are spectrograms.
 
         Args:
             origin: float64 (B, 2), latitude and longitude of the tangent plane that ``receivers`` stand in.

@@ -18,6 +18,7 @@ from heimdall_assets.learning.backbone import encode_frames
 from heimdall_assets.learning.session_model.gauss_newton import GaussNewton
 from heimdall_assets.learning.session_model.pair_tokens import NUM_PAIR_TOKENS, PairEncoder
 from heimdall_assets.learning.session_model.physics import Delays, LevelLaw, compute_cost, compute_step
+from heimdall_assets.learning.session_model.receiver_order import order_receivers, reorder, reorder_pairs
 from heimdall_assets.learning.session_model.signal_heads import SignalHeads
 from heimdall_assets.learning.session_model.tokens import (
     LATE_SCALE_KM,
@@ -58,7 +59,7 @@ class Located(NamedTuple):
 
 
 class NetworkLocalizationNet(nn.Module):
-    """Locates a session of any number of receivers in any order.
+    """Locates a session of any number of receivers in any order: it brings them into one of its own first.
 
     Args:
         width: of a token.
@@ -131,15 +132,19 @@ class NetworkLocalizationNet(nn.Module):
             pairs: float32 (B, R, R, C), ``pair_columns.make_pair_columns``; None: there are none.
             paired: bool (B, R, R), which of them are known.
         """
+        order = order_receivers(table)
+        table = reorder(table, order)
         session = take_apart(table)
         columns, apart = describe_receivers(table, session)
         tokens, signals = self.embed_receiver(columns), None
         common = None
         if self.pair_encoder is not None:
+            if pairs is not None and paired is not None:
+                pairs, paired = reorder_pairs(pairs, order), reorder_pairs(paired, order)
             common, told = self._encode_pairs(pairs, paired, session)
             tokens = tokens + told
         if spectrograms is not None and seen is not None and self.backbone is not None:
-            pictures, signals = self._embed_spectrograms(spectrograms, seen)
+            pictures, signals = self._embed_spectrograms(reorder(spectrograms, order), reorder(seen, order))
             tokens = tokens + pictures
         tokens = self.first(mask_out(self.dropout(tokens), session.present), join(apart, common), session.present)
         with torch.autocast(table.device.type, enabled=False):  # heads and solver in float32: bf16 costs hundreds of m

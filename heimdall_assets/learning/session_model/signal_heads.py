@@ -1,7 +1,7 @@
 """What was sent and when, beside where from: optional heads on the session model's encoder of spectrograms.
 
-Belongs here: heads, losses, what the heads' numbers mean. Does not belong here: labels (``signal_labels``), figures
-(``signal_figures``), positions (``session_model.loss``).
+Belongs here: heads, losses, what the heads' numbers mean. Does not belong here: labels
+(``evaluation.signal_labels``), figures (``evaluation.signal_figures``), positions (``session_model.loss``).
 The heads see what the encoder makes of spectrograms and nothing else: a receiver's stated SNR is no input of theirs.
 Untrained they give what one would say without looking: the mean of the training labels.
 Legend of shapes: B sessions, R receiver slots, C features, F frames.

@@ -1,7 +1,7 @@
 """The task of the session model: what is learned from data, batches, losses, calibration, prediction, the graph.
 
 Belongs here: what ``task.Task`` promises, for ``NetworkLocalizationNet``. Does not belong here: the network
-(``session_model.model``), tables (``session_model.table``), fitting (``training``). Examples are sessions.
+(``session_model.model``), tables (``session_model.table``), fitting (``fitting.training``). Examples are sessions.
 """
 
 from collections.abc import Iterator
@@ -258,7 +258,7 @@ class NetworkTask:
     def predict_signals(
         self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
     ) -> dict[str, NDArray[Any]] | None:
-        """Return ``signal_tasks.OUTPUTS``, one row a session, NaN where it has no spectrogram; None without heads."""
+        """Return ``signal_heads.OUTPUTS``, one row a session, NaN where it has no spectrogram; None without heads."""
         if not statistics.get("signal_tasks"):
             return None
         examples, outputs = run_network(network, sessions, statistics, calibration, whole=True)

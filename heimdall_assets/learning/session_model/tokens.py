@@ -33,6 +33,9 @@ LATE_SCALE_KM = 0.3
 GROUND_WAVE_LOG10_HZ = 7.4771
 """log10 of 30 MHz, below which the wave follows the ground (ITU-R P.368-10)."""
 
+SAME_SHARE = 0.1
+"""Solutions closer than this share of their sigma are one."""
+
 MAX_ODDS = 5.0
 """Largest log likelihood ratio that a level may add."""
 
@@ -157,9 +160,11 @@ def describe_solutions(
     # Where the other states lie, and how much worse they are, says whether this one can be trusted.
     share = torch.softmax(-0.5 * (costs - costs.gather(1, best)), 1).unsqueeze(-1)
     away = states - late
-    scatter = ((share * away.square()).sum((1, 2)) + 1e-8).sqrt()
     size = (factor[:, 0, 0].reciprocal().square() + factor[:, 0, 2].reciprocal().square() + 1e-12).sqrt()
-    jump = ((late[:, 0] - direct[:, 0]).square().sum(-1) + 1e-8).sqrt()
+    # Searches end within a small part of a sigma of their minimum, and the logarithm of what is left is rounding's own.
+    same = (SAME_SHARE * size).square()
+    scatter = ((share * away.square()).sum((1, 2)) + same).sqrt()
+    jump = ((late[:, 0] - direct[:, 0]).square().sum(-1) + same).sqrt()
     scale = (session.sigma.square() + LATE_SCALE_KM**2).sqrt()
     count = timed.sum(1).clamp_min(1.0)
     loss_db = 30.0 * ranges[:, 0].clamp_min(0.01).log10() + session.level

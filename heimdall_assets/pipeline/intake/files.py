@@ -1,8 +1,9 @@
 """Files of strangers to pending sessions: everything is decoded and checked first, then stored, then one transaction.
 
 Belongs here: one function for each kind of import. Does not belong here: formats (``formats``), what the files of a
-session must have in common (``iq_session``), rows at rest (``measurements``), decisions about sessions. One bad file
-refuses its whole import: nothing is half added.
+session must have in common (``iq_session``), rows at rest (``database.additions``), decisions about sessions.
+
+One bad file refuses its whole import: nothing is half added. An import is idempotent: the same files add nothing twice.
 """
 
 from collections.abc import Mapping, Sequence

@@ -10,13 +10,13 @@ from heimdall_assets.locating.estimates import describe_estimate, take_estimate
 from heimdall_assets.pipeline.intake.files import Stated, import_recordings
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim
-from heimdall_assets.pipeline.prediction.observation import (
+from heimdall_assets.pipeline.prediction.released import read_released
+from heimdall_assets.pipeline.prediction.stored import (
     describe_refused,
     explain_refusals,
     keep_silent,
     observe_stored,
 )
-from heimdall_assets.pipeline.prediction.released import read_released
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.home import Stores

@@ -1,4 +1,4 @@
-"""Auditing: a release's evidence read from the stores, and handed to the lineage floor to judge.
+"""Audit: a release's evidence read from the stores, and handed to the lineage floor to judge.
 
 Belongs here: reading files, rows and ledgers as they lie. Does not belong here: any comparison (``lineage.audit``).
 """

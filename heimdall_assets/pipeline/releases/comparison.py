@@ -1,4 +1,4 @@
-"""Comparing: arrays at rest in shards with the same ones made again, one by one.
+"""Comparison: arrays at rest in shards with the same ones made again, one by one.
 
 How arrays are packed into shards depends on when sessions were approved, so neither shards nor the tables that point
 into them can be compared whole. Belongs here: what differs, in words. Does not belong here: making them again

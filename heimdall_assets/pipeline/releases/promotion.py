@@ -1,7 +1,8 @@
-"""Promotion: which released model users get, decided on evidence at that moment and kept in the ledger.
+"""Promotion (champion and challenger): which released model users get, decided on evidence and kept in the ledger.
 
-A new release is ``challenger``. It becomes ``champion`` only if its files are whole, what must hold of it holds, and it
-is not worse than the champion on the same frozen test sessions. A person may promote or roll back, saying who and why.
+A new release is ``challenger``. It becomes ``champion`` only if, at that moment, its files are whole, what must hold of
+it holds, and it is not worse than the champion on the same frozen test sessions. A person may promote or roll back,
+saying who and why.
 """
 
 from dataclasses import asdict, dataclass, field

@@ -1,4 +1,4 @@
-"""Reproducing: a released model made again from its frozen snapshot, settings and seeds, stage by stage.
+"""Reproduction: a released model made again from its frozen snapshot, settings and seeds, stage by stage.
 
 Each stage is computed anew from the inputs that the release recorded, and what comes out is compared with what it
 recorded. Where every stage agrees, the whole does; where one does not, it alone is to blame, and not what came before.

@@ -1,4 +1,8 @@
-"""Retraining: when approved data has changed enough. Pure: a decision from facts, nothing asked and nothing started."""
+"""Policy: when approved data has changed enough to train again, debounced by a quiet period. Pure: facts to a decision.
+
+The watch is the sensor's cursor, the fingerprint in it a watermark of the approved set: no largest id, for sessions are
+approved out of order and withdrawn.
+"""
 
 import json
 from collections.abc import Mapping

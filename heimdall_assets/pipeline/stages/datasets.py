@@ -22,7 +22,7 @@ def join_recordings(rows: pd.DataFrame, checked: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: ``domain.APPROVED_COLUMNS``.
-        checked: ``ingesting.RECORDING_COLUMNS``, at most one row a measurement.
+        checked: ``recordings.RECORDING_COLUMNS``, at most one row a measurement.
     """
     good = checked[checked["status"] == "ok"].drop(columns=["session_id", "duration_s", "reason"])
     return rows.merge(good, on="measurement_id", how="inner", validate="one_to_one")

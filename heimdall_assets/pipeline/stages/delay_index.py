@@ -1,7 +1,7 @@
 """Delay index: arrivals and pairs of many sessions, each computed once.
 
 Belongs here: which sessions' delays are known, how they are listed, kept and found again. Does not belong here: one
-session's work (``session_work``), arrays at rest (``shards``), spectrograms (``features``).
+session's work (``session_work``), arrays at rest (``objects.shards``), spectrograms (``features``).
 
 What was found rests in two cumulative tables a spec, each behind a reference; the correlations of pairs in shards. A
 session is known where its arrivals are and every pair that follows from them: n receivers with an arrival make

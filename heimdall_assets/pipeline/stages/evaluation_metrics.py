@@ -1,4 +1,4 @@
-"""Judgements: a stored checkpoint judged on a stored split; figures, table and plots kept as objects."""
+"""evaluation_metrics: a stored checkpoint judged on a stored split; figures, table and plots kept as objects."""
 
 import json
 from typing import Any

@@ -1,7 +1,7 @@
 """Features: spectrograms and delays of many sessions, each computed once.
 
 Belongs here: what is known already, what is new, and how spectrograms are listed. Does not belong here: how delays are
-listed and found again (``delay_index``), one session's work (``session_work``), arrays at rest (``shards``).
+listed and found again (``delay_index``), one session's work (``session_work``), arrays at rest (``objects.shards``).
 
 What was computed is found again in cumulative indexes (one table a spec, behind a reference). Losing an index loses no
 result: it is computed again.
@@ -95,7 +95,7 @@ def compute_features(
 
     Args:
         objects: where recordings, shards and indexes rest.
-        rows: approved rows joined with their ingested recordings (``ingesting.RECORDING_COLUMNS``), status ok only.
+        rows: approved rows joined with their ingested recordings (``recordings.RECORDING_COLUMNS``), status ok only.
         features: numbers that decide a spectrogram.
         delays: numbers that decide a session's delays.
         progress: told how many sessions are done.

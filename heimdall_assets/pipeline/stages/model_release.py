@@ -1,4 +1,4 @@
-"""Releasing: an exported, judged model becomes a numbered folder that says where it comes from."""
+"""model_release: an exported, judged model becomes a numbered folder that says where it comes from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Exports: a stored checkpoint as one ONNX file at rest, compared element by element with the network it came from."""
+"""onnx_model: a stored checkpoint as one ONNX file, compared element by element with the network it came from."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Ingesting: every recording that a table of measurements names, read, checked and pinned by its digest.
+"""Recordings: every one that a table of measurements names, read, checked and pinned by its digest.
 
 Belongs here: the loop over recordings, and what is remembered of each. Does not belong here: formats (``formats``),
 what makes a recording usable (``signals.iq``).

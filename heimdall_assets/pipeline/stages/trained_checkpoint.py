@@ -1,4 +1,4 @@
-"""Checkpoints: a model fitted on stored splits, kept as objects, and read back for judging and export."""
+"""trained_checkpoint: a model fitted on stored splits, kept as objects, and read back for judging and export."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Additions: one import's rows into the database, all or nothing, the same ones twice without effect.
+"""Additions: one import's rows into the database, all or nothing, and idempotent: twice has the effect of once.
 
 Belongs here: nouns to rows, and what a batch must be. Does not belong here: reading files (``intake.files``),
 connections.
@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
-from heimdall_assets.domain import ApprovalStatus, ImportBatch, Measurement, Position, Session, Source, Station
+from heimdall_assets.domain import FIELDS, ApprovalStatus, ImportBatch, Session, Word
 from heimdall_assets.errors import InvalidInput, Refused
 from heimdall_assets.stores.database.schema import (
     known_sources,
@@ -46,12 +46,14 @@ def add_batch(connection: Connection, batch: ImportBatch) -> ImportReport:
     """
     _check_sessions(batch.sessions)
     num_unchanged, added = 0, []
-    for table, rows in (
-        (websdr_stations, [_station_row(station) for station in batch.stations]),
-        (known_sources, [_source_row(source) for source in batch.sources]),
-        (recording_sessions, [_session_row(session) for session in batch.sessions]),
-        (measurements, [_measurement_row(measurement) for measurement in batch.measurements]),
-    ):
+    nouns: tuple[tuple[Table, Sequence[Word]], ...] = (
+        (websdr_stations, batch.stations),
+        (known_sources, batch.sources),
+        (recording_sessions, batch.sessions),
+        (measurements, batch.measurements),
+    )
+    for table, wanted in nouns:
+        rows = [_make_row(table, noun) for noun in wanted]
         new = _find_new(connection, table, rows)
         if table is recording_sessions:
             _check_targets(connection, new, "known_source_id", known_sources)
@@ -137,71 +139,21 @@ def _check_measurements(connection: Connection, rows: Sequence[dict[str, Any]]) 
             )
 
 
-def _station_row(station: Station) -> dict[str, Any]:
-    return {
-        "id": station.id,
-        "name": station.name,
-        "url": station.url,
-        **_place(station.position, ""),
-        "frequency_min_hz": station.frequency_min_hz,
-        "frequency_max_hz": station.frequency_max_hz,
-        "is_active": station.is_active,
-        "clock_class": str(station.clock_class),
-    }
-
-
-def _source_row(source: Source) -> dict[str, Any]:
-    return {
-        "id": source.id,
-        "name": source.name,
-        "frequency_hz": source.frequency_hz,
-        **_place(source.position, ""),
-        "power_dbm": source.power_dbm,
-        "source_type": source.source_type,
-        "is_validated": source.is_validated,
-        "error_margin_meters": source.error_margin_m,
-    }
-
-
-def _session_row(session: Session) -> dict[str, Any]:
-    return {
-        "id": session.id,
-        "known_source_id": session.source_id,
-        "session_name": session.name,
-        "session_start": _utc(session.start),
-        "session_end": _utc(session.end),
-        "status": str(session.status),
-        "approval_status": str(session.approval_status),
-        "campaign": session.campaign,
-        "origin": str(session.origin),
-        "attributes": _encode_attributes(session.attributes, f"session {session.name}"),
-    }
-
-
-def _measurement_row(measurement: Measurement) -> dict[str, Any]:
-    return {
-        "id": measurement.id,
-        "recording_session_id": measurement.session_id,
-        "websdr_station_id": measurement.station_id,
-        "timestamp": _utc(measurement.timestamp),
-        "frequency_hz": measurement.frequency_hz,
-        "signal_strength_db": measurement.signal_strength_db,
-        "snr_db": measurement.snr_db,
-        "frequency_offset_hz": measurement.frequency_offset_hz,
-        "iq_data_location": measurement.iq_data_location,
-        "iq_data_format": None if measurement.iq_data_format is None else str(measurement.iq_data_format),
-        "iq_sample_rate": measurement.iq_sample_rate_hz,
-        "iq_samples_count": measurement.iq_samples_count,
-        "iq_start_unix_ns": measurement.iq_start_unix_ns,
-        "duration_seconds": measurement.duration_s,
-        **_place(measurement.receiver_position, "receiver_"),
-        "attributes": _encode_attributes(measurement.attributes, f"measurement {measurement.id}"),
-    }
-
-
-def _place(position: Position | None, prefix: str) -> dict[str, float | None]:
-    parts = (None, None, None) if position is None else (position.latitude, position.longitude, position.altitude_m)
-    return dict(zip((f"{prefix}latitude", f"{prefix}longitude", f"{prefix}altitude_asl"), parts, strict=True))
+def _make_row(table: Table, noun: Word) -> dict[str, Any]:
+    """Return column -> value of the row that ``noun`` is."""
+    row: dict[str, Any] = {}
+    for field in FIELDS[table.name]:
+        value: Any = noun
+        for attribute in field.path:
+            value = None if value is None else getattr(value, attribute)
+        if field.kind is datetime:
+            value = _utc(value)
+        elif field.kind is dict:
+            value = _encode_attributes(value, noun)
+        elif field.choices and value is not None:
+            value = str(value)
+        row[field.name] = value
+    return row
 
 
 def _utc(time: datetime | None) -> datetime | None:
@@ -210,10 +162,11 @@ def _utc(time: datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _encode_attributes(attributes: dict[str, Any], what: str) -> str:
+def _encode_attributes(attributes: dict[str, Any], noun: Word) -> str:
     if not attributes:
         return "{}"
     try:
         return json.dumps(attributes, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
+        what = f"{type(noun).__name__.lower()} {getattr(noun, 'name', getattr(noun, 'id', ''))}"
         raise InvalidInput(f"{what}: found attributes that are no JSON ({error}), expected finite values") from error

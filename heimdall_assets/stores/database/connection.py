@@ -1,4 +1,4 @@
-"""Database: connections to SQLite or PostgreSQL, and transactions that are whole, in order, and safe beside others.
+"""Connection: to SQLite or PostgreSQL, and transactions that are whole, in order, and safe beside others.
 
 Belongs here: engines, locks, upgrades. Does not belong here: tables (``schema``), what is asked of them.
 """
@@ -19,6 +19,8 @@ from sqlalchemy.pool import NullPool
 from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.stores.database.schema import SCHEMA
 from heimdall_assets.stores.database.shape import REVISION, Kind, Shape, read_shape
+from heimdall_assets.stores.database.view import create_view, drop_view
+from heimdall_assets.stores.objects.addresses import DATABASE_EXPECTED, POSTGRESQL_SCHEMES, SQLITE_SCHEMES
 from heimdall_assets.stores.objects.files import describe
 
 BUSY_TIMEOUT_S = 60.0
@@ -219,17 +221,14 @@ class Database:
 def _parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise InvalidSetting(
-            "database address: found none, expected sqlite:///FILE or postgresql+psycopg2://..."
-        ) from error
-    if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg2"}:
+    except (ArgumentError, ValueError):  # not told on: it may repeat a password
+        raise InvalidSetting(f"database address: found none, expected {DATABASE_EXPECTED}") from None
+    if parsed.drivername in POSTGRESQL_SCHEMES:
         return parsed.set(drivername="postgresql+psycopg2")
-    if parsed.drivername in {"sqlite", "sqlite+pysqlite"} and parsed.database not in {None, "", ":memory:"}:
+    if parsed.drivername in SQLITE_SCHEMES and parsed.database not in {None, "", ":memory:"}:
         return parsed.set(drivername="sqlite")
     raise InvalidSetting(
-        f"database address {parsed.render_as_string(hide_password=True)}: expected sqlite:///FILE or "
-        "postgresql+psycopg2://USER@HOST/NAME"
+        f"database address {parsed.render_as_string(hide_password=True)}: expected {DATABASE_EXPECTED}"
     )
 
 
@@ -269,7 +268,9 @@ def _run_migrations(connection: Connection, shown: str) -> None:
     config.set_main_option("script_location", "heimdall_assets.stores.database:migrations".replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
+    drop_view(connection)
     try:
         command.upgrade(config, "head")
     except CommandError as error:
         raise StorageError(f"{shown}: {error}; a newer version of this project may have made it") from error
+    create_view(connection)

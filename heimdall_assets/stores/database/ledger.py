@@ -1,4 +1,4 @@
-"""Ledgers: rows written once, each signed with the one before, so that a changed or missing one shows.
+"""Ledgers (append-only hash chains): each row's digest covers the one before, so a changed or missing row shows.
 
 Belongs here: the chain of ``approval_events`` and ``promotion_events``. Does not belong here: who may decide what.
 """
@@ -29,13 +29,13 @@ def check_words(by: str, reason: str) -> tuple[str, str]:
 
 
 def compute_link(row: Mapping[str, Any], previous: str) -> str:
-    """Return the digest that signs ``row`` and, through ``previous``, every row before it."""
+    """Return the digest over ``row`` and, through ``previous``, every row before it: a link of the hash chain."""
     values = {name: _plain(value) for name, value in row.items() if name != "digest"}
     return compute_json_digest({**values, "previous": previous})
 
 
 def append_events(connection: Connection, ledger: Table, events: Sequence[dict[str, Any]]) -> None:
-    """Write ``events`` after the last one, numbered and signed; the caller's transaction holds the write lock."""
+    """Write ``events`` after the last one, numbered and chained; the caller's transaction holds the write lock."""
     last = connection.execute(select(ledger.c.id, ledger.c.digest).order_by(ledger.c.id.desc()).limit(1)).first()
     number, previous = (last.id, last.digest) if last else (0, FIRST_LINK)
     rows = []
@@ -60,7 +60,7 @@ def check_chain(connection: Connection, ledger: Table) -> list[str]:
         if row["id"] != expected_id:
             problems.append(f"{ledger.name}: found event {row['id']} after {expected_id - 1}, expected {expected_id}")
         if row["digest"] != compute_link(row, previous):
-            problems.append(f"{ledger.name} event {row['id']}: found other content than was signed, or another order")
+            problems.append(f"{ledger.name} event {row['id']}: found other content than was written, or another order")
         previous, expected_id = row["digest"], row["id"] + 1
     return problems
 

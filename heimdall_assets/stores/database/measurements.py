@@ -1,6 +1,6 @@
 """Measurements: stations, sources, sessions and what was heard, in SQLite or PostgreSQL, and who approved it.
 
-Belongs here: what the rest of the project asks of the database. Does not belong here: connections (``database``),
+Belongs here: what the rest of the project asks of the database. Does not belong here: connections (``connection``),
 columns (``schema``), adding rows (``additions``), the flattened snapshot (``snapshots``).
 """
 
@@ -32,7 +32,6 @@ from heimdall_assets.stores.database.shape import Kind, Shape
 from heimdall_assets.stores.database.snapshots import (
     ApprovedSnapshot,
     in_scope,
-    pick_session,
     read_one_session,
     read_snapshot,
 )
@@ -85,7 +84,7 @@ class MeasurementStore:
                 status = shape.pick(sessions, "recording_sessions", "approval_status")
                 conditions.append(status == str(ApprovalStatus(approval_status)))
             if campaign is not None:
-                conditions.append(pick_session(shape, sessions, "campaign") == campaign)
+                conditions.append(shape.pick(sessions, "recording_sessions", "campaign") == campaign)
             rows = read_table(connection, shape, "recording_sessions", sessions, conditions)
             counts = count_measurements(connection, shape)
         for row in rows:

@@ -15,7 +15,7 @@ from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidInput, NotFound
 from heimdall_assets.stores.database.schema import SCHEMA, metadata
 from heimdall_assets.stores.database.shape import Kind, Shape
-from heimdall_assets.stores.database.snapshots import latest_events, pick_session
+from heimdall_assets.stores.database.snapshots import latest_events
 
 
 def read_table(
@@ -23,10 +23,7 @@ def read_table(
 ) -> list[dict[str, Any]]:
     """Return rows as JSON values: times as ISO 8601 text, attributes as dictionaries, absent columns as None."""
     known = metadata.tables[f"{SCHEMA}.{name}"].columns.keys()
-    picked = [
-        (pick_session(shape, source, of) if name == "recording_sessions" else shape.pick(source, name, of)).label(of)
-        for of in known
-    ]
+    picked = [shape.pick(source, name, of).label(of) for of in known]
     rows = connection.execute(select(*picked).select_from(source).where(*conditions))
     return [_to_json(dict(row._mapping)) for row in rows]
 

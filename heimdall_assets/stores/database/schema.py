@@ -1,9 +1,11 @@
 """Schema: the tables of the database, by the names of the field, and the types that SQLite and PostgreSQL share.
 
-Belongs here: columns, and what turns Python values into them. Does not belong here: queries (``measurements``,
-``approved``), how a database gets there (``migrations``), reading a database that is not ours (``shape``).
+Belongs here: the table of fields (``domain.FIELDS``) as SQL, the tables that only we have, and what turns Python values
+into columns. Does not belong here: queries (``database.measurements``, ``snapshots``), how a database gets there
+(``migrations``), reading a database that is not ours (``shape``).
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +25,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from heimdall_assets.domain import FIELDS
+from heimdall_assets.fields import Field
 
 SCHEMA = "heimdall"
 """Schema of the tables on PostgreSQL; SQLite has none."""
@@ -65,74 +70,45 @@ def _key(target: str) -> ForeignKey:
     return ForeignKey(f"{SCHEMA}.{target}.id")
 
 
-websdr_stations = Table(
-    "websdr_stations",
-    metadata,
-    Column("id", _ID, primary_key=True),
-    Column("name", String(128), nullable=False),
-    Column("url", Text),
-    Column("latitude", Double),  # null: moves
-    Column("longitude", Double),
-    Column("altitude_asl", Double),
-    Column("frequency_min_hz", Double),
-    Column("frequency_max_hz", Double),
-    Column("is_active", Boolean, nullable=False),
-    Column("clock_class", String(32), nullable=False),
-)
+_TYPES: dict[type, TypeEngine[Any] | type[TypeEngine[Any]]] = {
+    float: Double,
+    int: BigInteger,
+    bool: Boolean,
+    datetime: UtcDateTime,
+    dict: Text,  # canonical JSON object
+}
+CHOICE_LENGTH = 32
+"""Of the longest text that a column of choices holds."""
 
-known_sources = Table(
-    "known_sources",
-    metadata,
-    Column("id", _ID, primary_key=True),
-    Column("name", String(128), nullable=False),
-    Column("frequency_hz", Double),
-    Column("latitude", Double),
-    Column("longitude", Double),
-    Column("altitude_asl", Double),
-    Column("power_dbm", Double),
-    Column("source_type", String(64), nullable=False),
-    Column("is_validated", Boolean, nullable=False),
-    Column("error_margin_meters", Double, nullable=False),
-)
 
+def _make_columns(table: str) -> Iterator[Column[Any]]:
+    for field in FIELDS[table]:
+        keys = [_key(field.refers_to)] if field.refers_to else []
+        is_key = field.name == "id"
+        yield Column(field.name, _pick_type(field), *keys, primary_key=is_key, nullable=field.may_be_null)
+
+
+def _pick_type(field: Field) -> Any:
+    if field.choices:
+        return String(CHOICE_LENGTH)
+    if field.kind is str:
+        return Text if field.max_length is None else String(field.max_length)
+    return _TYPES[field.kind]
+
+
+websdr_stations = Table("websdr_stations", metadata, *_make_columns("websdr_stations"))
+known_sources = Table("known_sources", metadata, *_make_columns("known_sources"))
 recording_sessions = Table(
     "recording_sessions",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("known_source_id", _ID, _key("known_sources"), nullable=False),
-    Column("session_name", String(128), nullable=False),
-    Column("session_start", UtcDateTime, nullable=False),
-    Column("session_end", UtcDateTime),
-    Column("status", String(32), nullable=False),
-    Column("approval_status", String(32), nullable=False),
-    Column("campaign", String(128), nullable=False),
-    Column("origin", String(32), nullable=False),
-    Column("attributes", Text, nullable=False),  # canonical JSON object
+    *_make_columns("recording_sessions"),
     Index("ix_recording_sessions_approval_status", "approval_status"),
     Index("ix_recording_sessions_session_name", "session_name"),
 )
-
 measurements = Table(
     "measurements",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("recording_session_id", _ID, _key("recording_sessions"), nullable=False),
-    Column("websdr_station_id", _ID, _key("websdr_stations"), nullable=False),
-    Column("timestamp", UtcDateTime, nullable=False),
-    Column("frequency_hz", Double, nullable=False),
-    Column("signal_strength_db", Double),
-    Column("snr_db", Double),
-    Column("frequency_offset_hz", Double),
-    Column("iq_data_location", Text),
-    Column("iq_data_format", String(32)),
-    Column("iq_sample_rate", Double),
-    Column("iq_samples_count", BigInteger),
-    Column("iq_start_unix_ns", BigInteger),
-    Column("duration_seconds", Double),
-    Column("receiver_latitude", Double),  # only where the receiver moves
-    Column("receiver_longitude", Double),
-    Column("receiver_altitude_asl", Double),
-    Column("attributes", Text, nullable=False),  # canonical JSON object
+    *_make_columns("measurements"),
     Index("ix_measurements_recording_session_id", "recording_session_id"),
 )
 

@@ -5,17 +5,20 @@ Belongs here: reflection, and columns that stand in where a database lacks one. 
 
 from dataclasses import dataclass
 from enum import Enum
+from importlib.resources import files
 from typing import Any
 
 from sqlalchemy import Connection, String, Text, cast, column, inspect, literal, null, select, table, type_coerce
 from sqlalchemy.sql.elements import ColumnClause, ColumnElement
 from sqlalchemy.sql.selectable import TableClause
 
+from heimdall_assets.domain import FIELDS
 from heimdall_assets.errors import StorageError
 from heimdall_assets.stores.database.schema import FIELD_TABLES, LEDGERS, SCHEMA, UtcDateTime, metadata
 
 VERSION_TABLE = "heimdall_schema_version"
-REVISION = "0001"
+_STEPS = files("heimdall_assets.stores.database.migrations").joinpath("versions")
+REVISION = max(step.name.split("_")[1] for step in _STEPS.iterdir() if step.name.startswith("step_"))
 """The newest migration: a database that has it needs none, and is opened without asking who else writes."""
 
 REQUIRED = {
@@ -25,6 +28,10 @@ REQUIRED = {
     "measurements": ("id", "recording_session_id", "websdr_station_id", "timestamp", "frequency_hz"),
 }
 """Columns without which no snapshot can be read; the others may be missing in a database that is not ours."""
+
+_STAND_INS = {
+    (table, field.name): field.stand_in for table, fields in FIELDS.items() for field in fields if field.stand_in
+}
 
 
 class Kind(Enum):
@@ -59,10 +66,11 @@ class Shape:
         clause: TableClause = table(name, *columns, schema=self.schema)
         return clause.alias(alias)
 
-    def pick(self, source: Any, name: str, of: str, default: Any = None) -> ColumnElement[Any]:
-        """Return column ``of`` of table ``name`` as read raw; ``default`` where this database lacks it."""
+    def pick(self, source: Any, name: str, of: str) -> ColumnElement[Any]:
+        """Return column ``of`` of table ``name`` as read raw; where this database lacks it, what stands in for it."""
         if of not in self.columns.get(name, ()):
-            return literal(default) if default is not None else null()
+            stand_in = _STAND_INS.get((name, of))
+            return null() if stand_in is None else literal(stand_in)
         found: ColumnElement[Any] = source.c[of]
         known = metadata.tables[f"{SCHEMA}.{name}"].c[of].type
         if isinstance(known, String | Text | UtcDateTime):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: the few operations that change a disk, and the one order in which they are safe.
+"""Files that are whole or not there (atomic replace): what changes a disk, and the one order in which that is safe.
 
 Belongs here: ``FileSystem`` (each state-changing call once, so that a test can make any of them fail) and
 ``FileWriter``, which keeps the promise "returned means stored". Does not belong here: what the files mean.

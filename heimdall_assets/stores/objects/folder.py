@@ -1,7 +1,7 @@
-"""Objects: bytes at rest under their SHA-256, never overwritten; references: small names that point at them.
+"""Folder: bytes at rest under their SHA-256, never overwritten, and references, small names that point at them.
 
 Belongs here: the backends of ``objects.interface``, and how an address finds its own. Does not belong here: what the
-bytes mean (``formats``, ``tables``), rows (``measurements``).
+bytes mean (``formats``, ``tables``), rows (``database``).
 
 Layout of a folder: ``objects/sha256/ab/abcd...`` and ``references/results/<key>@``.
 """
@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from heimdall_assets.errors import CorruptObject, InvalidInput, MissingDependency, NotFound, StorageError
+from heimdall_assets.errors import CorruptObject, InvalidInput, NotFound, StorageError
 from heimdall_assets.manifests import Artifact, compute_digest
+from heimdall_assets.stores.objects.addresses import parse_folder
 from heimdall_assets.stores.objects.files import FileSystem, FileWriter, describe
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.locations import (
@@ -108,7 +109,7 @@ class FolderObjectStore(ObjectStore):
         digest = data[7:71].decode("ascii", "replace")
         if data != _encode_reference(name, digest):
             raise CorruptObject(
-                f"reference {name}: found {data[:80]!r}, expected a digest signed with this name; computing the result "
+                f"reference {name}: found {data[:80]!r}, expected a digest and its check; computing the result "
                 "again writes it anew"
             )
         return check_digest(digest)
@@ -176,17 +177,14 @@ class FolderObjectStore(ObjectStore):
         return StorageError(f"object {digest}: could not be read ({describe(error)})")
 
 
-def open_object_store(url: str, recordings: str | None = None) -> ObjectStore:
-    """Return the object store at ``url``, a folder; recordings of others are read below the folder ``recordings``.
+def open_object_store(address: str | Path, recordings: str | Path | None = None) -> ObjectStore:
+    """Return the object store in a folder; recordings of others are read below the folder ``recordings``.
 
     Raises:
-        MissingDependency: ``url`` is an address of a kind that no installed backend serves.
+        InvalidSetting: an address is not that of a folder of this machine.
     """
-    for place in (url, recordings or ""):
-        if "://" in place:
-            scheme = place.partition("://")[0]
-            raise MissingDependency(f"object store {scheme}://: found no backend for it, expected the path of a folder")
-    return FolderObjectStore(Path(url), Path(recordings) if recordings else None)
+    others = parse_folder(recordings, "recordings") if recordings else None
+    return FolderObjectStore(parse_folder(address, "object store"), others)
 
 
 def _hash_file(path: Path) -> tuple[str, int]:

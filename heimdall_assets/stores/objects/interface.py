@@ -1,7 +1,7 @@
 """What every object store promises, whatever it rests on.
 
 Belongs here: the one small interface that the rest of the project works on. Does not belong here: a backend
-(``objects``).
+(``folder``, ``overlay``).
 """
 
 from abc import ABC, abstractmethod

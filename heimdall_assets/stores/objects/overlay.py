@@ -1,4 +1,4 @@
-"""Recomputing: an object store in which nothing was ever computed, over one in which everything rests.
+"""Overlay (copy-on-write): an object store in which nothing was ever computed, over one in which everything rests.
 
 Belongs here: where bytes are read from and kept. Does not belong here: what is computed (``releases.reproduction``).
 """

@@ -1,7 +1,7 @@
-"""Shards: arrays of one shape (spectrograms, correlations) at rest in immutable files of tens of megabytes.
+"""Shards: arrays of one shape (spectrograms, correlations) in immutable, memory-mapped files of tens of megabytes.
 
-Belongs here: packing and finding again, memory-mapped for training. Does not belong here: how they are computed
-(``signals``), what their indexes list beside (``features``, ``delay_index``).
+Belongs here: packing and finding again. Does not belong here: how they are computed (``signals``), what their indexes
+list beside (``stages.features``, ``stages.delay_index``).
 """
 
 import io

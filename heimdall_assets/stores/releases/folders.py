@@ -1,7 +1,7 @@
-"""Releases: numbered, whole, read-only folders with a model and all that belongs to it; names that point at them.
+"""Folders of releases: numbered, whole, read-only, each with a model and all that belongs to it; names for them.
 
 Belongs here: who gets which number (the database decides), folders (written whole), aliases and who set them. Does not
-belong here: what the files say (``stages.model_release``), how numbers are written (``releases.version_numbers``).
+belong here: what the files say (``stages.model_release``), how numbers are written (``version_numbers``).
 
 A release exists when the database says it is published; its files were there, whole and durable, before.
 """

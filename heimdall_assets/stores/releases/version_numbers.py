@@ -1,6 +1,7 @@
 """Version numbers of released models: ``v1.2.3``.
 
-Belongs here: their grammar and order. Does not belong here: who gets one (``releases``), which part changes (lineage).
+Belongs here: their grammar and order. Does not belong here: who gets one (``releases.folders``), which part changes
+(``lineage.versions``).
 """
 
 import re

@@ -1,0 +1,87 @@
+"""Raw rows: columns as a database gave them, whatever is in them, and what of them is a number, a text or a time.
+
+Belongs here: conversions that never raise. Does not belong here: what a value should be (``row_rules``).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Mask = NDArray[np.bool_]
+
+
+class RawRows:
+    """Columns as the database gave them, each also as numbers, texts or times; NaN or None where it cannot be one."""
+
+    def __init__(self, columns: dict[str, list[Any]], num_rows: int):
+        self._columns = columns
+        self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._texts: dict[str, NDArray[np.object_]] = {}
+        self.num_rows = num_rows
+
+    def values(self, name: str) -> list[Any]:
+        """Return the values as read."""
+        return self._columns[name]
+
+    def nulls(self, name: str) -> Mask:
+        """Return where the column is NULL, bool (N,)."""
+        return np.fromiter((value is None for value in self._columns[name]), dtype=bool, count=self.num_rows)
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Return the column as float64 (N,); NaN where it is NULL or no number."""
+        if name not in self._numbers:
+            column = self._columns[name]
+            try:
+                numbers = np.array(column, dtype=np.float64)
+            except (TypeError, ValueError, ArithmeticError):  # one of them is no number: one by one
+                numbers = np.array([_to_float(value) for value in column], dtype=np.float64)
+            self._numbers[name] = numbers
+        return self._numbers[name]
+
+    def integers(self, name: str) -> "pd.api.extensions.ExtensionArray":
+        """Return the column as Int64 (N,), exact to the last digit; NA where it is NULL or no integer of 64 bits."""
+        import pandas as pd
+
+        whole = [_to_integer(value) for value in self._columns[name]]
+        return pd.array(whole, dtype="Int64")
+
+    def flags(self, name: str) -> "pd.api.extensions.ExtensionArray":
+        """Return the column as boolean (N,); NA where it is NULL or neither true nor false."""
+        import pandas as pd
+
+        numbers = self.numbers(name)
+        return pd.array([bool(number) if number in (0, 1) else None for number in numbers], dtype="boolean")
+
+    def texts(self, name: str) -> NDArray[np.object_]:
+        """Return the column as objects (N,): str, or None where it is NULL or no text."""
+        if name not in self._texts:
+            texts = self._texts[name] = np.empty(self.num_rows, dtype=object)
+            texts[:] = [value if isinstance(value, str) else None for value in self._columns[name]]
+        return self._texts[name]
+
+    def times(self, name: str) -> "pd.Series[Any]":
+        """Return the column as datetime64[us, UTC] (N,); NaT where it is NULL or no time."""
+        import pandas as pd
+
+        texts = pd.Series(self.texts(name), dtype=object)
+        return pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce").astype("datetime64[us, UTC]")
+
+
+def _to_float(value: Any) -> float:
+    try:
+        return float("nan") if value is None or isinstance(value, bytes) else float(value)
+    except (TypeError, ValueError, ArithmeticError):
+        return float("nan")
+
+
+def _to_integer(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        try:
+            value = int(value) if value == int(value) else None
+        except (TypeError, ValueError, OverflowError, ArithmeticError):
+            return None
+    return value if value is not None and -(2**63) <= value < 2**63 else None

@@ -1,0 +1,212 @@
+"""Variables: what the environment says of the places, each with its kind, its meaning and its embedded default.
+
+Belongs here: the names of the environment variables and how their values are read; everything embedded lies below
+``HEIMDALL_HOME``, so two homes never meet. Does not belong here: numbers that decide a result (``specs``).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.specs import RetrainPolicy
+from heimdall_assets.stores.home import Stores, open_stores
+from heimdall_assets.suggestions import suggest_name
+from heimdall_assets.variable_kinds import (
+    CLUSTER,
+    DATABASE,
+    FOLDER,
+    LINEAGE_URL,
+    MLFLOW,
+    PAGE,
+    POLICY,
+    RAY_URL,
+    SWITCH,
+    WEBHOOK,
+    VariableKind,
+    choose,
+)
+
+EXECUTORS = ("in_process", "local", "ray")
+"""Where steps run: in the run's own process, each in one of this machine, or the GPU-tagged one on Ray."""
+
+OF_TESTS = {
+    "HEIMDALL_PG_BIN": "folder with PostgreSQL's own programs, for tests that start those",
+    "HEIMDALL_PICTURES": "folder into which the page's test puts pictures of what it saw",
+}
+"""Read by the tests alone; the commands they start inherit them."""
+
+_SERVICE_LINK = re.compile(
+    r"HEIMDALL_(\w+_)?(SERVICE_HOST=\S+|SERVICE_PORT(_\w+)?=\d+|PORT(_\d+_[A-Z]+)?=[a-z]+://\S+"
+    r"|PORT_\d+_[A-Z]+_(ADDR|PORT|PROTO)=\S+)"
+)
+"""How Kubernetes tells each container of a service whose name begins with ``heimdall``."""
+
+
+@dataclass(frozen=True)
+class BelowHome:
+    """A default that lies below the home."""
+
+    name: str
+    scheme: str = ""
+
+    def __call__(self, read: dict[str, Any]) -> str:
+        return f"{self.scheme}{read['home'] / self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}HEIMDALL_HOME/{self.name}"
+
+
+def _variable(name: str, default: str | BelowHome | None, description: str) -> Any:
+    given: dict[str, Any] = {"default_factory": default} if isinstance(default, BelowHome) else {"default": default}
+    return Field(**given, validation_alias=name, description=description)
+
+
+class Places(BaseSettings):
+    """Where rows, bytes, releases and histories rest, and how steps run."""
+
+    model_config = SettingsConfigDict(frozen=True, case_sensitive=True, extra="ignore", hide_input_in_errors=True)
+
+    home: Annotated[Path, FOLDER] = _variable("HEIMDALL_HOME", ".heimdall", "everything embedded, below one folder")
+    database_url: Annotated[str, DATABASE] = _variable(
+        "HEIMDALL_DATABASE_URL",
+        BelowHome("heimdall.db", "sqlite:///"),
+        "stations, sources, sessions, approvals and the ledger of releases; SQLite or PostgreSQL",
+    )
+    objects: Annotated[Path, FOLDER] = _variable(
+        "HEIMDALL_OBJECTS", BelowHome("objects"), "every result, under its SHA-256"
+    )
+    recordings: Annotated[Path, FOLDER] = _variable(
+        "HEIMDALL_RECORDINGS", BelowHome("recordings"), "recordings that others wrote, read by relative name"
+    )
+    models: Annotated[Path, FOLDER] = _variable(
+        "HEIMDALL_MODELS", BelowHome("heimdall-models"), "released models, one folder a version"
+    )
+    scratch: Annotated[Path, FOLDER] = _variable(
+        "HEIMDALL_SCRATCH", BelowHome("scratch"), "trainings under way, which go on from here after an end"
+    )
+    dagster_home: Annotated[Path, FOLDER] = _variable(
+        "DAGSTER_HOME", BelowHome("dagster"), "the graph's history, and the dagster.yaml that says where it is kept"
+    )
+    mlflow_uri: Annotated[str, MLFLOW] = _variable(
+        "MLFLOW_TRACKING_URI", BelowHome("mlflow.db", "sqlite:///"), "what each training tells of itself"
+    )
+    tracking: Annotated[bool, SWITCH] = _variable("HEIMDALL_TRACKING", "on", "off: MLflow is told nothing")
+    executor: Annotated[str, choose(*EXECUTORS)] = _variable(
+        "HEIMDALL_EXECUTOR", EXECUTORS[0], "where steps run when a run's configuration does not say"
+    )
+    ray_address: Annotated[str, CLUSTER] = _variable(
+        "HEIMDALL_RAY_ADDRESS", RAY_URL, "the dashboard of the Ray cluster that trains"
+    )
+    webhook_url: Annotated[str | None, WEBHOOK] = _variable(
+        "HEIMDALL_WEBHOOK_URL", None, "is sent title and text of each failed run, as JSON"
+    )
+    retrain: Annotated[RetrainPolicy, POLICY] = _variable(
+        "HEIMDALL_RETRAIN", "{}", "when a changed set of approved sessions is trained on"
+    )
+    lineage_url: Annotated[str, PAGE] = _variable(
+        "HEIMDALL_LINEAGE_URL", LINEAGE_URL, "where a browser finds the lineage page of release v, at URL/v"
+    )
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Where the embedded MLflow store keeps files."""
+        return self.home / "mlflow-artifacts"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        return None if value is None else find_kind(field).read(value, str(field.validation_alias))
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Give what may be shown: a traceback or a log names no password."""
+        for name, value in super().__repr_args__():
+            yield name, "..." if name and find_kind(type(self).model_fields[name]).is_secret and value else value
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "Places":
+        """Return the places that ``environ`` names; an empty value is none.
+
+        Raises:
+            InvalidSetting: a variable of ours that is none, or a value that is not of its variable's kind.
+        """
+        given = {name: text for name, text in environ.items() if text}
+        _refuse_unknown(given)
+        return cls(environ=given)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the one source: the environment that ``read`` was handed."""
+        return (_Given(settings_cls, init_settings()["environ"]),)
+
+    def share(self) -> dict[str, str]:
+        """Return the variables that send a step's process to these places, wherever it runs; none holds a secret.
+
+        Addresses of databases, which may hold passwords, are not among them: whoever runs steps elsewhere has them.
+        """
+        return {
+            "HEIMDALL_HOME": str(self.home),
+            "HEIMDALL_OBJECTS": str(self.objects),
+            "HEIMDALL_RECORDINGS": str(self.recordings),
+            "HEIMDALL_MODELS": str(self.models),
+            "HEIMDALL_SCRATCH": str(self.scratch),
+            "HEIMDALL_TRACKING": "on" if self.tracking else "off",
+            "HEIMDALL_EXECUTOR": self.executor,
+            "HEIMDALL_RAY_ADDRESS": self.ray_address,
+            "HEIMDALL_LINEAGE_URL": self.lineage_url,
+        }
+
+    def open_stores(self) -> Stores:
+        """Return the opened stores; the embedded database is created and upgraded on first use."""
+        return open_stores(
+            database_url=self.database_url,
+            objects=str(self.objects),
+            recordings=str(self.recordings),
+            models=str(self.models),
+            scratch=str(self.scratch),
+        )
+
+
+class _Given(PydanticBaseSettingsSource):
+    """Variables of a mapping that was handed over, which need not be this process's environment."""
+
+    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]):
+        super().__init__(settings_cls)
+        self._environ = environ
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._environ.get(str(field.validation_alias)), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        names = [str(field.validation_alias) for field in self.settings_cls.model_fields.values()]
+        return {name: self._environ[name] for name in names if name in self._environ}
+
+
+def find_kind(field: FieldInfo) -> VariableKind:
+    """Return what the variable of a field of ``Places`` holds."""
+    return next(item for item in field.metadata if isinstance(item, VariableKind))
+
+
+def list_variables() -> dict[str, FieldInfo]:
+    """Return the field of every variable by the variable's name, in the order of ``Places``."""
+    return {str(field.validation_alias): field for field in Places.model_fields.values()}
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """Refuse a name like ours that is none of ours: a misspelled place would be the embedded one without a word."""
+    known = list_variables()
+    for name, text in environ.items():
+        is_ours = name in known or name in OF_TESTS or _SERVICE_LINK.fullmatch(f"{name}={text}")
+        if name.upper().startswith("HEIMDALL_") and not is_ours:
+            own = {variable.removeprefix("HEIMDALL_"): variable for variable in known}  # what all share tells nothing
+            meant = suggest_name(name[len("HEIMDALL_") :], own, alike=0.0)
+            raise InvalidSetting(f"{name}: no such variable, did you mean {meant}? (heimdall settings lists them)")
