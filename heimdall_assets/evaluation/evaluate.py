@@ -1,4 +1,4 @@
-"""Judging: a model beside every classical estimator and the physical bound, on the same sessions."""
+"""Evaluate: a model beside every classical estimator and the physical bound, on the same sessions."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
