@@ -79,7 +79,7 @@ test: lint types docs browser
 endif
 
 test-fast: lint types docs
-	$(PYTEST) -m "not long and not slow"
+	$(PYTEST) --quick
 
 test-long: $(VENV)/.installed-test browser
 	$(PYTEST) -m long

@@ -44,22 +44,22 @@ SLOW = (
 """Modules that take more than ten seconds: they train, serve, kill, or ask two databases everything."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what ``make test-fast`` leaves out."""
-    slow = {HERE / f"{name}.py" for name in SLOW}
-    assert all(path.is_file() for path in slow), "SLOW names a module that is not there"
-    for item in items:
-        if item.path in slow:
-            item.add_marker(pytest.mark.slow)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed-offset", type=int, default=0, help="draw random worlds from other seeds")
     parser.addoption("--margins", type=Path, default=None, help="append how much room each statistical bound had")
+    parser.addoption("--quick", action="store_true", help="leave out the modules that take more than ten seconds")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     start_run(config.getoption("--seed-offset"), config.getoption("--margins"))
+    if missing := [name for name in SLOW if not (HERE / f"{name}.py").is_file()]:
+        raise pytest.UsageError(f"SLOW of conftest.py: found no {', '.join(missing)}, expected modules that are there")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave slow modules out before they are imported."""
+    is_slow = collection_path in {HERE / f"{name}.py" for name in SLOW}
+    return True if is_slow and config.getoption("--quick") else None
 
 
 @pytest.fixture(scope="session", autouse=True)
