@@ -204,8 +204,6 @@ def test_one_mad_receiver_among_a_dozen_misleads_only_some(world, prior):
     truth = torch.as_tensor(links.source_km, dtype=torch.float32)
     mean, factor = compute_posterior(prior, Links(links.source_km, links.receiver_km, level, links.heard))
     square = compute_negative_log_likelihood(mean, factor, truth)[1]
-    usual = (compute_posterior(prior, links)[0] - truth).norm(dim=1).median()
-    assert_below((mean - truth).norm(dim=1).median() / usual, 4.0, "error over that without a mad receiver")
     knowing_nothing = (truth - truth.mean(0)).norm(dim=1).median()
     assert_below((mean - truth).norm(dim=1).median() / knowing_nothing, 0.6, "error over that of knowing nothing")
     assert_above((square < 4.605).float().mean(), 0.55, "coverage beside a mad receiver")

@@ -187,6 +187,7 @@ def _build_measurement(
 def open_stores_of(folder: Path) -> Stores:
     """Return the stores of the home in ``folder``."""
     return open_stores(
+        home=str(folder),
         database_url=f"sqlite:///{folder / 'heimdall.db'}",
         objects=str(folder / "objects"),
         recordings=str(folder / "recordings"),
