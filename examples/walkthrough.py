@@ -29,7 +29,7 @@ from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.prediction.files import predict_files
 from heimdall_assets.pipeline.prediction.stored import locate_stored, predict_stored
 from heimdall_assets.pipeline.releases.audit import audit_release, read_provenance
-from heimdall_assets.pipeline.releases.promotion import decide_promotion
+from heimdall_assets.pipeline.releases.promotion import apply_promotion
 from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
 from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint, load_metrics
 from heimdall_assets.pipeline.stages.iq_files import pin_recordings
@@ -108,7 +108,7 @@ def train_and_release(stores: Stores) -> str:
     counts = {name: splits[kind].manifest.summary["num_sessions"] for name, kind in SPLIT_KINDS.items()}
     metrics = load_metrics(objects, judged.manifest)
     print(f"trained:   {counts}, median error on test sessions {metrics['median_m']:.0f} m")
-    decision = decide_promotion(stores, release.manifest.summary["version"], specs.PromotionSpec())
+    decision = apply_promotion(stores, release.manifest.summary["version"], specs.PromotionSpec())
     print(f"released:  {decision.version}, champion: {decision.promoted} ({decision.reason})")
     return decision.version
 

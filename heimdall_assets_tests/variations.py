@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-ROOMS = ("signals", "locating", "learning")
+ROOMS = ("signals", "locating", "evaluation", "learning")
 NUM_WORST = 15
 
 

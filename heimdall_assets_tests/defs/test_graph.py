@@ -1,6 +1,5 @@
 """The whole graph on a small simulated network: what it makes, what it finds again, what a fault does to it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -207,7 +206,12 @@ def test_a_training_that_a_disk_failed_is_tried_again_and_one_that_is_refused_is
     places, _ = home
     (tmp_path / "scratch").symlink_to("nowhere")
     cases = [
-        (replace(places, scratch=str(tmp_path / "scratch")), TrainingSpec(max_epochs=1), "could not be stored", 1),
+        (
+            places.model_copy(update={"scratch": str(tmp_path / "scratch")}),
+            TrainingSpec(max_epochs=1),
+            "could not be stored",
+            1,
+        ),
         (places, ModelSpec(weights_file="absent.safetensors"), "expected pretrained=True to use it", 0),
     ]
     for broken, spec, told, num_retries in cases:
