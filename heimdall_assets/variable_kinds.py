@@ -63,14 +63,15 @@ def _is_web_address(text: str, *schemes: str) -> bool:
 
 
 def _read_page(text: str, variable: str) -> str:
-    """Return an address below which pages are, without its last slash."""
-    if not _is_web_address(text, "http", "https") or "?" in text or "#" in text:
+    """Return an address below which pages are, without its last slash; every release shows it, so it names no user."""
+    if not _is_web_address(text, "http", "https") or set("?#@") & set(text):
         raise InvalidSetting(f"{variable}: found {_show(text)}, expected an address such as {LINEAGE_URL}")
     return text.rstrip("/")
 
 
 def _read_cluster(text: str, variable: str) -> str:
-    if text != "auto" and not _is_web_address(text, "http", "https", "ray"):
+    """Return the address of a cluster, whose dashboard shows it to whoever may open that: it names no user."""
+    if (text != "auto" and not _is_web_address(text, "http", "https", "ray")) or "@" in text:
         raise InvalidSetting(f"{variable}: found {_show(text)}, expected an address such as {RAY_URL}")
     return text
 
