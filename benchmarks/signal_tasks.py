@@ -13,7 +13,7 @@ from typing import Any
 
 from simulated_iq import observe_simulated
 
-from heimdall_assets.evaluation.judging import judge_model
+from heimdall_assets.evaluation.evaluate import evaluate_model
 from heimdall_assets.evaluation.model_card import render_signals_table
 from heimdall_assets.evaluation.signal_labels import make_signal_labels
 from heimdall_assets.learning.fitting.checkpoints import LAST
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             resume_from=LAST if checkpoints.exists(LAST) else None,
         )  # fmt: skip
         cost = {"cpu_s": time.process_time() - started, "wall_s": time.monotonic() - wall}
-        judged = judge_model(fitted.predict, parts["test"], parts["train"], EvaluationSpec(), fitted.predict_signals)
+        judged = evaluate_model(fitted.predict, parts["test"], parts["train"], EvaluationSpec(), fitted.predict_signals)
     edges = make_signal_labels(parts["test"])["edges"]
     return {
         "simulation": simulation.dump(),

@@ -141,7 +141,9 @@ def locate_knowing_all(sessions: SessionSet) -> Predictions:
     return _predict(sessions, state, factor, "oracle_of_all")
 
 
-def judge(sessions: SessionSet, fitted: FittedModel, more: dict[str, Predictions] | None = None) -> dict[str, Any]:
+def compute_posterior(
+    sessions: SessionSet, fitted: FittedModel, more: dict[str, Predictions] | None = None
+) -> dict[str, Any]:
     """Return the figures of the model, of every other method (``more`` among them) and of the bound."""
     untrained = fitted.task.build_network(fitted.model, fitted.statistics)
     others = {"model_untrained": fitted.task.predict(untrained, sessions, fitted.statistics, {}), **(more or {})}
@@ -164,7 +166,7 @@ def map_corner(fitted: FittedModel) -> dict[str, dict[str, Any]]:
             sessions = simulate("line_of_sight", TEST_SEED + 2, NUM_CORNER, min_receivers=7, **changes)
             between = sessions.take(np.flatnonzero(find_between(sessions)))
             found[f"{snr_db:g} dB, clocks {1e9 * clock_s:.0f} ns"] = {
-                name: judge(part, fitted) for name, part in (("box", sessions), ("between", between))
+                name: compute_posterior(part, fitted) for name, part in (("box", sessions), ("between", between))
             }
     return found
 
@@ -187,13 +189,15 @@ def run_world(world: str, num_train: int, num_epochs: int, num_threads: int) -> 
     if world != "line_of_sight":
         for name, changes in SOURCES.items():
             sessions = simulate(world, TEST_SEED, NUM_TEST, **changes)
-            result["tests"][f"5 to 30 dB, {name}"] = judge(sessions, fitted)
+            result["tests"][f"5 to 30 dB, {name}"] = compute_posterior(sessions, fitted)
             few = sessions.take(np.arange(NUM_POSTERIOR))
             exact = {"posterior": locate_by_posterior(few, describe(world, TEST_SEED, **changes))}
-            result["tests"][f"The first of them beside the exact posterior, {name}"] = judge(few, fitted, exact)
+            result["tests"][f"The first of them beside the exact posterior, {name}"] = compute_posterior(
+                few, fitted, exact
+            )
         return result
     for snr in (0.0, 10.0, 20.0, 30.0):
         sessions = simulate(world, TEST_SEED + 1, NUM_TEST, snr_min_db=snr, snr_max_db=snr)
-        result["tests"][f"{snr:g} dB"] = judge(sessions, fitted)
+        result["tests"][f"{snr:g} dB"] = compute_posterior(sessions, fitted)
     result["corner"] = map_corner(fitted)
     return result

@@ -29,9 +29,9 @@ from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.prediction.files import predict_files
 from heimdall_assets.pipeline.prediction.stored import locate_stored, predict_stored
 from heimdall_assets.pipeline.releases.audit import audit_release, read_provenance
-from heimdall_assets.pipeline.releases.promotion import settle_release
+from heimdall_assets.pipeline.releases.promotion import decide_promotion
 from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
-from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint, load_metrics
+from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint, load_metrics
 from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 from heimdall_assets.pipeline.stages.model_release import release_model
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
@@ -102,13 +102,13 @@ def train_and_release(stores: Stores) -> str:
         specs.TrainingSpec(max_epochs=3, num_threads=1),
         specs.AugmentationSpec(),
     )
-    judged = judge_checkpoint(objects, checkpoint.manifest, test, specs.EvaluationSpec(num_bootstrap=100))
+    judged = evaluate_checkpoint(objects, checkpoint.manifest, test, specs.EvaluationSpec(num_bootstrap=100))
     onnx = export_checkpoint(objects, checkpoint.manifest, test, specs.ExportSpec())
     release = release_model(stores, onnx.manifest, judged.manifest)
     counts = {name: splits[kind].manifest.summary["num_sessions"] for name, kind in SPLIT_KINDS.items()}
     metrics = load_metrics(objects, judged.manifest)
     print(f"trained:   {counts}, median error on test sessions {metrics['median_m']:.0f} m")
-    decision = settle_release(stores, release.manifest.summary["version"], specs.PromotionSpec())
+    decision = decide_promotion(stores, release.manifest.summary["version"], specs.PromotionSpec())
     print(f"released:  {decision.version}, champion: {decision.promoted} ({decision.reason})")
     return decision.version
 

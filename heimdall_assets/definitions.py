@@ -22,6 +22,7 @@ from heimdall_assets.variables import Places
 def build_definitions(places: Places) -> dg.Definitions:
     """Return the whole graph on the given places."""
     stores = StoresResource(
+        home=str(places.home),
         database_url=places.database_url,
         objects=str(places.objects),
         recordings=str(places.recordings),

@@ -70,7 +70,14 @@ def render_dagster_yaml(folder: Path) -> str:
 
 
 def prepare_dagster_home(places: "Places") -> Path:
-    """Return the folder of the Dagster instance, with an embedded ``dagster.yaml`` if it had none."""
+    """Return the folder of the Dagster instance, with an embedded ``dagster.yaml`` if it had none.
+
+    Raises:
+        Refused: a newer version of this project made the home.
+    """
+    from heimdall_assets.stores.home_format import read_format
+
+    read_format(places.home)
     folder = places.dagster_home
     write_missing_file(folder / "dagster.yaml", render_dagster_yaml(folder).encode())
     return folder

@@ -168,6 +168,7 @@ class Places(BaseSettings):
     def open_stores(self) -> Stores:
         """Return the opened stores; the embedded database is created and upgraded on first use."""
         return open_stores(
+            home=str(self.home),
             database_url=self.database_url,
             objects=str(self.objects),
             recordings=str(self.recordings),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from heimdall_assets.errors import StorageError
+from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.database.shape import REVISION
 from heimdall_assets_tests.added_column import fill_home
 
@@ -59,3 +61,7 @@ def test_a_new_column_arrives_everywhere_and_changes_nothing_old(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["went", "through"]
+    following = f"{int(REVISION) + 1:04d}"
+    assert f"upgraded from schema revision {REVISION} to {following}" in done.stderr
+    with pytest.raises(StorageError, match=f"revision {following}, but this version .* up to {REVISION}: install the"):
+        MeasurementStore(database_url).upgrade()

@@ -136,11 +136,12 @@ def test_a_file_is_no_folder(variable: str, tmp_path: Path):
     assert refuse(**{variable: str(tmp_path / "file")}).endswith(f"found a file at {tmp_path}/file, expected a folder")
 
 
-@pytest.mark.parametrize("place", ["objects", "recordings", "models", "scratch"])
+@pytest.mark.parametrize("place", ["home", "objects", "recordings", "models", "scratch"])
 def test_stores_keep_the_rule_for_whoever_configures_them_in_the_page(place: str, tmp_path: Path):
-    places = {name: str(tmp_path / name) for name in ("objects", "recordings", "models", "scratch")}
+    places = {name: str(tmp_path / name) for name in ("home", "objects", "recordings", "models", "scratch")}
     with pytest.raises(InvalidSetting, match=r"found an address of s3://, expected a local folder"):
         open_stores(database_url=f"sqlite:///{tmp_path / 'h.db'}", **{**places, place: "s3://bucket"})
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- addresses

@@ -21,6 +21,11 @@ def start_run(seed_offset: int, margins: Path | None) -> None:
     _Run.seed_offset, _Run.margins = seed_offset, margins
 
 
+def get_seed_offset() -> int:
+    """Return the offset of this run, for a process that a test starts."""
+    return _Run.seed_offset
+
+
 def shift_seed(seed: int) -> int:
     """Return the seed to use where a test was written with ``seed``: another one in each run of another offset."""
     return seed + 1000 * _Run.seed_offset

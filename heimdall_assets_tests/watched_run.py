@@ -18,7 +18,7 @@ import torch.onnx  # noqa: F401
 
 import heimdall_assets
 from heimdall_assets.kinds import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
-from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint
+from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint
 from heimdall_assets.pipeline.stages.model_release import release_model
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
@@ -55,7 +55,7 @@ def run(home: Path) -> None:
     training = TrainingSpec(max_epochs=2, num_threads=1)
     fit = (stores.objects, stores.scratch, splits[TRAIN_SPLIT], splits[VAL_SPLIT], model, training, AugmentationSpec())
     judged = (stores.objects, train_checkpoint(*fit).manifest, splits[TEST_SPLIT])
-    evaluation = judge_checkpoint(*judged, EvaluationSpec(num_bootstrap=100)).manifest
+    evaluation = evaluate_checkpoint(*judged, EvaluationSpec(num_bootstrap=100)).manifest
     release_model(stores, export_checkpoint(*judged, ExportSpec()).manifest, evaluation)
 
 

@@ -3,9 +3,9 @@
 import click
 
 from heimdall_assets.cli.importing import importing
-from heimdall_assets.cli.judging import evaluate, locate, predict
 from heimdall_assets.cli.lineage import diff, lineage, verify
 from heimdall_assets.cli.listing import list_all
+from heimdall_assets.cli.locating import evaluate, locate, predict
 from heimdall_assets.cli.models import models
 from heimdall_assets.cli.output import HeimdallGroup
 from heimdall_assets.cli.planning import plan

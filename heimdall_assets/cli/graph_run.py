@@ -121,11 +121,13 @@ _WRAPPERS = ("DagsterExecutionStepExecutionError", "_RemoteTraceback")
 
 
 def _describe_error(error: Any) -> str:
-    """Return the innermost error of a chain that is not a wrapper around another, in one line."""
+    """Return the project's own error in a chain, else the innermost that is no wrapper around another, in one line."""
     found = ""
     while error is not None:
         if error.cls_name not in _WRAPPERS:
             found = " ".join(error.message.split())
+        if found.startswith("heimdall_assets.errors."):
+            # Dagster puts the class in front, with its module: the user needs the message.
+            return found.partition(": ")[2]
         error = error.cause
-    # Dagster puts the class in front, with its module: the user needs the message.
-    return found.partition(": ")[2] if found.startswith("heimdall_assets.errors.") else found
+    return found

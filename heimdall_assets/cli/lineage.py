@@ -1,5 +1,6 @@
 """``heimdall lineage``, ``verify`` and ``diff``: where a model comes from, whether that still holds, what changed."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from heimdall_assets.stores.plain_files import write_named_file
 
 if TYPE_CHECKING:
     from heimdall_assets.variables import Places
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command()
@@ -118,7 +121,11 @@ def verify(model: str, repair: bool, as_json: bool) -> None:
 
 
 def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, dict[str, Any]] | None:
-    """Return what Dagster says today of the events that a release names; None: there is no Dagster instance."""
+    """Return what Dagster says today of the events that a release names; None: no instance, or none that opens.
+
+    The release's own file is the evidence and Dagster's history a cross-check: a home that may only be read, in which
+    SQLite cannot open that history, is verified without it.
+    """
     from heimdall_assets.errors import CorruptObject
     from heimdall_assets.pipeline.releases.audit import list_recorded_events, read_provenance
 
@@ -129,11 +136,17 @@ def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, di
     except CorruptObject:
         return None
     import dagster as dg
+    from sqlalchemy.exc import OperationalError
 
     from heimdall_assets.defs.events import read_events
 
-    with dg.DagsterInstance.from_config(str(places.dagster_home)) as instance:
-        return read_events(instance, recorded)
+    try:
+        with dg.DagsterInstance.from_config(str(places.dagster_home)) as instance:
+            return read_events(instance, recorded)
+    except OperationalError as error:
+        said = "Dagster's history in %s: not compared, for it does not open (%s)"
+        _LOG.warning(said, places.dagster_home, error.orig)
+        return None
 
 
 @click.command()

@@ -1,6 +1,7 @@
 """Output: every result once as JSON for programs, once as a table for people; errors as one line."""
 
 import json
+import logging
 import math
 import sys
 import traceback
@@ -17,13 +18,26 @@ if TYPE_CHECKING:
 
 _LONGEST_VALUE = 200
 
+_LOGGER = logging.getLogger("heimdall_assets")
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+class _Notices(logging.Handler):
+    """Says on stderr, in one line, what stores tell of themselves; nothing where a program reads the answer."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        context = click.get_current_context(silent=True)
+        if context is None or not context.params.get("as_json"):
+            click.echo(" ".join(record.getMessage().split()), err=True)
 
 
 class HeimdallGroup(click.Group):
     """A group whose commands turn errors, ours and those of their options, into one line and exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        notices = _Notices(logging.WARNING)
+        _LOGGER.addHandler(notices)
         try:
             return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
@@ -39,6 +53,8 @@ class HeimdallGroup(click.Group):
             _fail(ctx, f"{error.filename or 'system'}: {error.strerror or error}")
         except Exception as error:
             _fail(ctx, f"unexpected {type(error).__name__}: {error} (heimdall --debug ... shows where)")
+        finally:
+            _LOGGER.removeHandler(notices)
 
 
 def _fail(ctx: click.Context, message: str) -> NoReturn:

@@ -11,6 +11,7 @@ from heimdall_assets.stores.home import Stores, open_stores
 class StoresResource(dg.ConfigurableResource[Stores]):
     """The opened stores; assets receive the plain ``Stores``."""
 
+    home: str
     database_url: str
     objects: str
     recordings: str
@@ -19,6 +20,7 @@ class StoresResource(dg.ConfigurableResource[Stores]):
 
     def create_resource(self, context: dg.InitResourceContext) -> Stores:
         return open_stores(
+            home=self.home,
             database_url=self.database_url,
             objects=self.objects,
             recordings=self.recordings,

@@ -32,7 +32,7 @@ UNFINISHED = [
 
 
 @dataclass(frozen=True)
-class Sight:
+class DatabaseState:
     """What one look at the stores showed.
 
     Attributes:
@@ -57,7 +57,7 @@ class Sight:
         return self.fingerprint == self.baseline.fingerprint
 
 
-def look(stores: Stores) -> Sight:
+def look(stores: Stores) -> DatabaseState:
     """Return how the approved set stands to what is released; the rows are read only where they differ."""
     baseline = read_baseline(stores)
     everything = DatasetSpec()
@@ -65,8 +65,10 @@ def look(stores: Stores) -> Sight:
     dataset = baseline.dataset
     fingerprint = database if dataset == everything else stores.measurements.compute_fingerprint(dataset)
     if fingerprint == baseline.fingerprint:
-        return Sight(database, fingerprint, baseline.decisions, baseline)
-    return Sight(database, fingerprint, list_decisions(stores.measurements.read_approved(dataset).rows), baseline)
+        return DatabaseState(database, fingerprint, baseline.decisions, baseline)
+    return DatabaseState(
+        database, fingerprint, list_decisions(stores.measurements.read_approved(dataset).rows), baseline
+    )
 
 
 def _find_runs(instance: dg.DagsterInstance, step: str) -> tuple[RunState, int, bool]:
@@ -87,14 +89,14 @@ def _find_runs(instance: dg.DagsterInstance, step: str) -> tuple[RunState, int, 
     return RunState.FAILED, len(mine), active
 
 
-def _request_run(sight: Sight, plan: RetrainPlan) -> dg.RunRequest:
+def _request_run(current: DatabaseState, plan: RetrainPlan) -> dg.RunRequest:
     return dg.RunRequest(
         # The attempt is part of the key: Dagster never runs one key twice, not even after a failure.
-        run_key=f"{sight.step}-{plan.attempt}",
-        run_config=build_run_config(list(sight.baseline.specs)),
+        run_key=f"{current.step}-{plan.attempt}",
+        run_config=build_run_config(list(current.baseline.specs)),
         tags={
-            FINGERPRINT_TAG: sight.fingerprint,
-            RETRAINING_TAG: sight.step,
+            FINGERPRINT_TAG: current.fingerprint,
+            RETRAINING_TAG: current.step,
             "heimdall/reason": plan.reason[:200],
             # The sensor counts attempts and asks again itself: Dagster's own retry would run beside it.
             "dagster/max_retries": "0",
@@ -126,23 +128,23 @@ def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores) -> dg.
         from sqlalchemy.exc import SQLAlchemyError  # listing the graph loads no database
 
         try:
-            sight = look(open_stores())
+            current = look(open_stores())
         except (HeimdallError, SQLAlchemyError, OSError) as error:
             said = " ".join(str(error).split())
             return dg.SensorResult(skip_reason=f"the stores cannot be read now, asking again: {said:.300}")
         now_s = time.time()
         seen = Watch.decode(context.cursor)
-        watch = seen.see(sight.fingerprint, sight.is_released, now_s)
+        watch = seen.see(current.fingerprint, current.is_released, now_s)
         events = []
-        if sight.database != seen.reported:
-            tags = {"dagster/data_version": sight.database}
+        if current.database != seen.reported:
+            tags = {"dagster/data_version": current.database}
             events.append(dg.AssetMaterialization(MEASUREMENT_DATABASE, tags=tags))
-            watch = replace(watch, reported=sight.database)
+            watch = replace(watch, reported=current.database)
         for run_id in fail_orphans(context.instance):
             context.log.warning(f"run {run_id}: its process is gone, reported as failed")
-        state, attempts, other = _find_runs(context.instance, sight.step)
+        state, attempts, other = _find_runs(context.instance, current.step)
         plan = plan_retraining(
-            compare_approved(sight.baseline.decisions, sight.decisions),
+            compare_approved(current.baseline.decisions, current.decisions),
             policy,
             now_s=now_s,
             changed_first_s=watch.changed_first_s,
@@ -152,10 +154,10 @@ def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores) -> dg.
             other_run_active=other,
         )
         return dg.SensorResult(
-            run_requests=[_request_run(sight, plan)] if plan.request else [],
+            run_requests=[_request_run(current, plan)] if plan.request else [],
             asset_events=events,
             cursor=watch.encode(),
-            skip_reason=None if plan.request else plan.reason + _describe_scope(sight.baseline),
+            skip_reason=None if plan.request else plan.reason + _describe_scope(current.baseline),
         )
 
     return approved_measurements_sensor

@@ -1,4 +1,4 @@
-"""Diagnostics: plots of a judgement as small SVG files, the same bytes each time.
+"""Diagnostics: plots of a evaluation as small SVG files, the same bytes each time.
 
 Belongs here: drawing. Does not belong here: any figure that is not already in the errors or the residuals.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from heimdall_assets.evaluation.judging import Judgement
+    from heimdall_assets.evaluation.evaluate import Evaluation
 
 MAX_CURVE_POINTS = 150
 MAX_MAP_SESSIONS = 100
@@ -31,17 +31,17 @@ NUM_RELIABILITY_BINS = 10
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#666666"]
 
 
-def plot_diagnostics(sessions: SessionSet, judgement: "Judgement") -> dict[str, bytes]:
-    """Return every plot of a judgement: name -> SVG bytes, each below 100 kB."""
-    model = compute_residuals(sessions, judgement.predictions)
-    errors = {judgement.predictions.method: model.error_m[model.answered]}
-    for name, baseline in judgement.baselines.items():
+def plot_diagnostics(sessions: SessionSet, evaluation: "Evaluation") -> dict[str, bytes]:
+    """Return every plot of a evaluation: name -> SVG bytes, each below 100 kB."""
+    model = compute_residuals(sessions, evaluation.predictions)
+    errors = {evaluation.predictions.method: model.error_m[model.answered]}
+    for name, baseline in evaluation.baselines.items():
         other = compute_residuals(sessions, baseline)
         errors[name] = other.error_m[other.answered]
     return {
-        "error_cdf": plot_error_cdf(errors, judgement.bound_m),
+        "error_cdf": plot_error_cdf(errors, evaluation.bound_m),
         "reliability": plot_reliability(model),
-        "error_map": plot_error_map(sessions, judgement.predictions),
+        "error_map": plot_error_map(sessions, evaluation.predictions),
     }
 
 

@@ -17,7 +17,7 @@ from heimdall_assets.session_set import SessionSet
 Floats = NDArray[np.floating[Any]]
 
 
-def judge_signals(
+def evaluate_signals(
     sessions: SessionSet, signals: dict[str, Floats], reference: SessionSet | None = None
 ) -> dict[str, dict[str, Any]]:
     """Return task -> its figures and the baseline's (``baseline_...``, None where there is none), JSON values.
@@ -35,24 +35,24 @@ def judge_signals(
     edges, constant = labels["edges"], None if known is None else _compute_medians(known)
     inside = np.stack([edges[:, 0] > 0.0, edges[:, 1] < 1.0], axis=1)
     found = {
-        "type": _judge_types(signals["signal_type"], labels["type"], None if known is None else known["type"]),
-        "span": _judge_spans(signals["signal_span"], labels["span"], None if known is None else known["span"]),
+        "type": _evaluate_types(signals["signal_type"], labels["type"], None if known is None else known["type"]),
+        "span": _evaluate_spans(signals["signal_span"], labels["span"], None if known is None else known["span"]),
     }
     for column, name in enumerate(("onset", "end")):
         guess = None if constant is None else constant["edges"][column]
         said, true = signals["signal_edges"][:, column], edges[:, column]
-        found[name] = _judge_numbers(said, true, guess)
-        within = _judge_numbers(said, np.where(inside[:, column], true, np.nan), guess)
+        found[name] = _evaluate_numbers(said, true, guess)
+        within = _evaluate_numbers(said, np.where(inside[:, column], true, np.nan), guess)
         found[name] |= {f"inside_{key}": value for key, value in within.items()}
     for name, output in (("countdown", "signal_countdown"), ("snr", "signal_snr_db")):
-        found[name] = _judge_numbers(signals[output], labels[name], None if constant is None else constant[name])
+        found[name] = _evaluate_numbers(signals[output], labels[name], None if constant is None else constant[name])
     reading = np.array([_compute_median(sessions.snr_db[sessions.receivers(row)]) for row in range(len(sessions))])
-    stated = _judge_numbers(reading.reshape(len(sessions), 1), labels["snr"], None)
+    stated = _evaluate_numbers(reading.reshape(len(sessions), 1), labels["snr"], None)
     found["snr"]["receivers_own_mean_absolute_error"] = stated["mean_absolute_error"]
     return found
 
 
-def judge_spans(probability: Floats, covered: Floats) -> dict[str, Any]:
+def evaluate_spans(probability: Floats, covered: Floats) -> dict[str, Any]:
     """Return precision, recall and F1 of frames at 0.5, and mean probability inside minus outside the transmission.
 
     Args:
@@ -62,7 +62,7 @@ def judge_spans(probability: Floats, covered: Floats) -> dict[str, Any]:
     Examples:
         Half of what is called transmission is one, and all of the transmission is called so:
 
-        >>> found = judge_spans(np.array([[0.9, 0.9, 0.1, 0.1]]), np.array([[1.0, 0.0, 0.0, 0.0]]))
+        >>> found = evaluate_spans(np.array([[0.9, 0.9, 0.1, 0.1]]), np.array([[1.0, 0.0, 0.0, 0.0]]))
         >>> found["precision"], found["recall"], round(found["f1"], 3)
         (0.5, 1.0, 0.667)
     """
@@ -80,18 +80,18 @@ def judge_spans(probability: Floats, covered: Floats) -> dict[str, Any]:
     }
 
 
-def _judge_spans(probability: Floats, covered: Floats, reference: Floats | None) -> dict[str, Any]:
-    found = judge_spans(probability, covered)
+def _evaluate_spans(probability: Floats, covered: Floats, reference: Floats | None) -> dict[str, Any]:
+    found = evaluate_spans(probability, covered)
     names = [name for name in found if name != "num_sessions"]
     if reference is None or not np.isfinite(reference).any():
         return found | {f"baseline_{name}": None for name in names}
     answered = np.isfinite(probability).all(axis=1, keepdims=True)
     mean = np.where(answered, np.nanmean(reference, axis=0), np.nan)
-    baseline = judge_spans(mean, covered)
+    baseline = evaluate_spans(mean, covered)
     return found | {f"baseline_{name}": baseline[name] for name in names}
 
 
-def _judge_types(
+def _evaluate_types(
     probability: Floats, kind: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]] | None
 ) -> dict[str, Any]:
     """Return accuracy, its mean over the types that occur, and the recall of each, beside the commonest type's."""
@@ -115,7 +115,7 @@ def _judge_types(
     return found
 
 
-def _judge_numbers(said: Floats, true: Floats, guess: Any) -> dict[str, Any]:
+def _evaluate_numbers(said: Floats, true: Floats, guess: Any) -> dict[str, Any]:
     """Return the mean absolute error over what is labelled and answered, and that of the constant ``guess``."""
     judged = np.isfinite(said) & np.isfinite(true)
     rows = judged if judged.ndim == 1 else judged.any(axis=1)

@@ -29,9 +29,7 @@ def render_tree(provenance: Mapping[str, Any]) -> str:
 
     Below it: who approved what and why, checks, seeds and environment.
     """
-    return (
-        "\n".join([*_draw_tree(provenance), "", *_list_approvals(provenance), *_list_surroundings(provenance)]) + "\n"
-    )
+    return "\n".join([*_draw_tree(provenance), "", *_list_approvals(provenance), *_list_environment(provenance)]) + "\n"
 
 
 def _draw_tree(provenance: Mapping[str, Any]) -> list[str]:
@@ -116,7 +114,7 @@ def _list_approvals(provenance: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _list_surroundings(provenance: Mapping[str, Any]) -> list[str]:
+def _list_environment(provenance: Mapping[str, Any]) -> list[str]:
     """Return checks, seeds and environment, one line each."""
     failed = [f"{check['asset']} {check['name']}" for check in provenance["checks"] if not check["passed"]]
     parts = {

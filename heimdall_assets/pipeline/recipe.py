@@ -125,8 +125,8 @@ STAGES: dict[str, Stage] = {
     TRAINED_CHECKPOINT: Stage(
         "4", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
     ),
-    EVALUATION_METRICS: Stage("2", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
-    ONNX_MODEL: Stage("2", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
+    EVALUATION_METRICS: Stage("3", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
+    ONNX_MODEL: Stage("3", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
     MODEL_RELEASE: Stage("1", (ONNX_MODEL, EVALUATION_METRICS)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }

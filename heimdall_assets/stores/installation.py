@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,14 @@ from heimdall_assets.manifests import compute_digest, compute_json_digest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LOCK = PACKAGE.parent / "requirements.lock"
+
+
+def read_version() -> str:
+    """Return the version of this package; "unknown" where it was not installed but only put in the path."""
+    try:
+        return version("heimdall-assets")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def describe_installation() -> dict[str, Any]:

@@ -205,9 +205,9 @@ def test_steps_load_the_version_their_run_recorded(home):
 
 def test_a_training_that_a_disk_failed_is_tried_again_and_one_that_is_refused_is_not(home, tmp_path):
     places, _ = home
-    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "scratch").symlink_to("nowhere")
     cases = [
-        (replace(places, scratch=str(tmp_path / "file")), TrainingSpec(max_epochs=1, seed=9), "could not be stored", 1),
+        (replace(places, scratch=str(tmp_path / "scratch")), TrainingSpec(max_epochs=1), "could not be stored", 1),
         (places, ModelSpec(weights_file="absent.safetensors"), "expected pretrained=True to use it", 0),
     ]
     for broken, spec, told, num_retries in cases:

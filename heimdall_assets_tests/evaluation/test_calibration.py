@@ -11,7 +11,12 @@ from heimdall_assets.evaluation.calibration import (
     scale_covariance,
 )
 from heimdall_assets.evaluation.residuals import compute_chi_square_quantile, compute_residuals
-from heimdall_assets_tests.evaluation.judged import draw_predictions, make_sessions, place_answers, spread_covariances
+from heimdall_assets_tests.evaluation.evaluated import (
+    draw_predictions,
+    make_sessions,
+    place_answers,
+    spread_covariances,
+)
 from heimdall_assets_tests.variation import make_rng
 
 

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from heimdall_assets.evaluation.diagnostics import plot_diagnostics, plot_error_map
-from heimdall_assets_tests.evaluation.judged import draw_predictions, make_sessions, place_answers, spread_covariances
+from heimdall_assets_tests.evaluation.evaluated import (
+    draw_predictions,
+    make_sessions,
+    place_answers,
+    spread_covariances,
+)
 
 
 def judge(num_sessions, num_baselines=6):

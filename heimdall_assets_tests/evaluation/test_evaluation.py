@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.comparison import compare_paired
-from heimdall_assets.evaluation.judging import judge_model
+from heimdall_assets.evaluation.evaluate import evaluate_model
 from heimdall_assets.evaluation.metrics import evaluate_predictions
 from heimdall_assets.evaluation.model_card import format_metres, render_metrics_table, render_model_card
 from heimdall_assets.evaluation.residuals import compute_residuals
@@ -18,7 +18,12 @@ from heimdall_assets.evaluation.strata import assign_strata
 from heimdall_assets.locating.classical import ESTIMATORS
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import EvaluationSpec, SimulationSpec
-from heimdall_assets_tests.evaluation.judged import draw_predictions, make_sessions, place_answers, spread_covariances
+from heimdall_assets_tests.evaluation.evaluated import (
+    draw_predictions,
+    make_sessions,
+    place_answers,
+    spread_covariances,
+)
 from heimdall_assets_tests.variation import make_rng, shift_seed
 
 SPEC = EvaluationSpec(num_bootstrap=300)
@@ -397,11 +402,11 @@ def test_levels_are_judged_beside_the_bound_of_the_law_that_training_sessions_fo
             for seed in (1, 2)
         )
     )
-    judgement = judge_model(lambda judged: ESTIMATORS["log_distance"](judged, reference), sessions, reference, SPEC)
+    judgement = evaluate_model(lambda judged: ESTIMATORS["log_distance"](judged, reference), sessions, reference, SPEC)
     law = judgement.metrics["bound_path_loss"]
     assert law["exponent"] == pytest.approx(3.0, abs=0.15)
     assert law["shadowing_db"] == pytest.approx(3.0, abs=0.3)
     assert 0.8 < judgement.metrics["median_error_over_bound"] < 1.5
-    alone = judge_model(lambda judged: ESTIMATORS["log_distance"](judged, None), sessions, None, SPEC)
+    alone = evaluate_model(lambda judged: ESTIMATORS["log_distance"](judged, None), sessions, None, SPEC)
     assert alone.metrics["bound_path_loss"] is None
     assert alone.metrics["bound"]["num_sessions"] == 0

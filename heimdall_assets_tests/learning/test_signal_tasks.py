@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.model_card import render_signals_table
-from heimdall_assets.evaluation.signal_figures import judge_signals, judge_spans
+from heimdall_assets.evaluation.signal_figures import evaluate_signals, evaluate_spans
 from heimdall_assets.evaluation.signal_labels import NO_TYPE, NUM_FRAMES, list_labelled, make_signal_labels
 from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.learning.session_model.signal_heads import (
@@ -173,7 +173,7 @@ def test_heads_learn_what_the_pictures_hold():
         optimizer.step()
     outputs = read_signals(heads(features, seen), seen, ["type", "span", "edges", "countdown", "snr"])
     signals = {name: value.detach().numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
-    figures = judge_signals(sessions, signals, sessions)
+    figures = evaluate_signals(sessions, signals, sessions)
     assert figures["type"]["accuracy"] > 0.95 > figures["type"]["baseline_accuracy"]
     assert figures["span"]["f1"] > 0.95
     assert figures["span"]["separation"] > 0.8 > figures["span"]["baseline_separation"]
@@ -184,7 +184,7 @@ def test_heads_learn_what_the_pictures_hold():
 
 def test_span_figures_against_hand_counted_frames():
     covered = np.array([[1.0, 1.0, 0.0, 0.0], [np.nan] * 4])
-    figures = judge_spans(np.array([[0.9, 0.2, 0.8, 0.1], [1.0] * 4]), covered)
+    figures = evaluate_spans(np.array([[0.9, 0.2, 0.8, 0.1], [1.0] * 4]), covered)
     assert figures == {
         "num_sessions": 1,
         "precision": 0.5,
@@ -204,7 +204,7 @@ def test_figures_of_a_perfect_and_of_an_unlabelled_set():
         "signal_countdown": np.nan_to_num(labels["countdown"]),
         "signal_snr_db": labels["snr"],
     }
-    figures = judge_signals(sessions, perfect, sessions)
+    figures = evaluate_signals(sessions, perfect, sessions)
     assert figures["type"]["recall"] == {"voice": 1.0, "tone": 1.0}
     assert figures["type"]["baseline_balanced_accuracy"] == 0.5
     assert figures["span"]["f1"] == 1.0
@@ -218,7 +218,7 @@ def test_figures_of_a_perfect_and_of_an_unlabelled_set():
     table = render_signals_table({"signals": json.loads(json.dumps(figures, allow_nan=False))})
     assert "| onset, inside the recording alone | 5 | 0 | 0.125 |" in table
     nobody = make_sessions(10)
-    silent = json.dumps(judge_signals(nobody, perfect, nobody), allow_nan=False)
+    silent = json.dumps(evaluate_signals(nobody, perfect, nobody), allow_nan=False)
     assert "| span: F1 of frames at 0.5 | 0 | - | - |" in render_signals_table({"signals": json.loads(silent)})
     assert render_signals_table({}) == ""
 

@@ -26,15 +26,18 @@ from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.scratch import CheckpointFolder
 from heimdall_assets_tests.learning.learning_cases import QUICK, SINGLE, fit_quick, get_fitted, make_sessions
 from heimdall_assets_tests.stores.faults import Faulty
-from heimdall_assets_tests.variation import make_rng, shift_seed
+from heimdall_assets_tests.variation import get_seed_offset, make_rng, shift_seed
 
 ROOT = Path(__file__).resolve().parents[2]
 
 DIGESTS = """
 import hashlib
+import sys
 from heimdall_assets.learning.export.onnx_file import export_onnx
 from heimdall_assets.specs import ExportSpec
 from heimdall_assets_tests.learning.learning_cases import get_fitted
+from heimdall_assets_tests.variation import start_run
+start_run(int(sys.argv[1]), None)
 fitted = get_fitted()
 onnx = export_onnx(fitted, ExportSpec(), {"version": "0.0.1"})
 for data in [*fitted.encode().values(), onnx]:
@@ -52,7 +55,7 @@ def test_other_process_gives_the_same_bytes_and_no_warning() -> None:
 
     environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}
     found = subprocess.run(
-        [sys.executable, "-c", DIGESTS],
+        [sys.executable, "-c", DIGESTS, str(get_seed_offset())],
         cwd=ROOT,
         env=environment,
         capture_output=True,

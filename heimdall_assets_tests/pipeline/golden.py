@@ -305,12 +305,20 @@ def measure_difference(recorded: list[float], found: list[float]) -> float:
 
 
 def compare_constants(kind: str, recorded: Sequence[str]) -> list[str]:
-    """Return the constants behind a stage that stand nowhere in what was recorded, a line each."""
-    new = list_all_constants() - Counter(recorded)
-    return [f"{kind} {line}: not so when it was recorded" for line in sorted(new & list_constants(list_reached(kind)))]
+    """Return the constants behind a stage that stand nowhere in what was recorded, a line each; new names are none."""
+    before, now = Counter(recorded), list_all_constants()
+    gone = Counter(line.partition(" = ")[2] for line in (before - now).elements())
+    new = []
+    for line in sorted(((now - before) & list_constants(list_reached(kind))).elements()):
+        value = line.partition(" = ")[2]
+        if gone[value]:
+            gone[value] -= 1
+        else:
+            new.append(f"{kind} {line}: not so when it was recorded")
+    return new
 
 
-def judge(goldens: Mapping[str, Golden], recorded: Mapping[str, Any]) -> list[str]:
+def find_faults(goldens: Mapping[str, Golden], recorded: Mapping[str, Any]) -> list[str]:
     """Return what is wrong, a line each: a result that changed under its old version, a version without a record.
 
     Of stages that follow from each other the first that changed is to blame: those after it are computed again because
@@ -360,7 +368,7 @@ def main() -> int:
     goldens = compute_goldens()
     refused = []
     if FILE.exists():
-        refused = [line for line in judge(goldens, read_recorded()) if line.startswith("raise")]
+        refused = [line for line in find_faults(goldens, read_recorded()) if line.startswith("raise")]
     if refused:
         print(*refused, sep="\n")
         return 1

@@ -187,6 +187,7 @@ def _build_measurement(
 def open_stores_of(folder: Path) -> Stores:
     """Return the stores of the home in ``folder``."""
     return open_stores(
+        home=str(folder),
         database_url=f"sqlite:///{folder / 'heimdall.db'}",
         objects=str(folder / "objects"),
         recordings=str(folder / "recordings"),
@@ -258,7 +259,7 @@ def carry(stores: Stores, variants: tuple[str, ...] = tuple(MODELS), up_to: str 
 def _fit(
     stores: Stores, results: dict[tuple[str, str], Result], variant: str, up_to: str
 ) -> dict[tuple[str, str], Result]:
-    from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint
+    from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint
     from heimdall_assets.pipeline.stages.model_release import release_model
     from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
     from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
@@ -276,7 +277,7 @@ def _fit(
     made[TRAINED_CHECKPOINT] = train_checkpoint(objects, stores.scratch, train, val, *specs)
     checkpoint = made[TRAINED_CHECKPOINT].manifest
     if up_to != TRAINED_CHECKPOINT:
-        made[EVALUATION_METRICS] = judge_checkpoint(objects, checkpoint, test, EvaluationSpec(num_bootstrap=100))
+        made[EVALUATION_METRICS] = evaluate_checkpoint(objects, checkpoint, test, EvaluationSpec(num_bootstrap=100))
     if up_to not in (TRAINED_CHECKPOINT, EVALUATION_METRICS):
         made[ONNX_MODEL] = export_checkpoint(objects, checkpoint, test, ExportSpec())
     if up_to == MODEL_RELEASE:

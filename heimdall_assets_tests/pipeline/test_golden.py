@@ -59,7 +59,7 @@ def recorded() -> dict[str, Any]:
 
 
 def test_every_result_is_as_recorded_under_its_version(world, recorded):
-    assert golden.judge(world.goldens, recorded) == []
+    assert golden.find_faults(world.goldens, recorded) == []
 
 
 def test_every_stage_that_computes_is_recorded(recorded):
@@ -134,10 +134,10 @@ PLANTED: dict[str, tuple[str, Plant]] = {
         plant(f"{STAGES_OF_PIPELINE}.splits.assign_splits", lambda found: found.assign(site="s" + found["site"])),
     ),
     "a faster fit": (TRAINED_CHECKPOINT, plant_learning_rate),
-    "another judgement": (
+    "another evaluation": (
         EVALUATION_METRICS,
         plant(
-            f"{STAGES_OF_PIPELINE}.evaluation_metrics.judge_model",
+            f"{STAGES_OF_PIPELINE}.evaluation_metrics.evaluate_model",
             lambda made: replace(made, metrics=made.metrics | {"median_m": 1.05 * made.metrics["median_m"]}),
         ),
     ),
@@ -162,7 +162,7 @@ def test_a_planted_change_is_blamed_on_its_stage(world, recorded, tmp_path, monk
     else:
         stores = open_world(tmp_path)
     carried = carry(stores, VARIANT, up_to=TEST_SPLIT if kind == TRAIN_SPLIT else kind)
-    lines = golden.judge(golden.describe(stores, carried), recorded)
+    lines = golden.find_faults(golden.describe(stores, carried), recorded)
     blamed = [line.split(" in ")[0] for line in lines]
     expected = [TRAIN_SPLIT, VAL_SPLIT, TEST_SPLIT] if kind == TRAIN_SPLIT else [kind]  # one decision, three lists
     assert blamed == [f"raise the version of {each}" for each in expected]
@@ -171,16 +171,24 @@ def test_a_planted_change_is_blamed_on_its_stage(world, recorded, tmp_path, monk
 def test_a_changed_constant_is_blamed_on_the_first_stage_that_reads_it(recorded):
     line = next(line for line in recorded["constants"] if line.startswith("NUM_REFERENCES = "))
     others = [other for other in recorded["constants"] if other != line]
-    lines = golden.judge({}, recorded | {"constants": [*others, "NUM_REFERENCES = 12345"]})
+    lines = golden.find_faults({}, recorded | {"constants": [*others, "NUM_REFERENCES = 12345"]})
     assert len(lines) == 1
     assert lines[0].startswith(f"raise the version of {SPECTROGRAM_FEATURES}")
     assert line in lines[0]
 
 
+def test_a_constant_by_another_name_is_the_same(recorded):
+    line = next(line for line in recorded["constants"] if line.startswith("NUM_REFERENCES = "))
+    others = [other for other in recorded["constants"] if other != line]
+    assert (
+        golden.find_faults({}, recorded | {"constants": [*others, line.replace("NUM_REFERENCES", "ONCE_CALLED")]}) == []
+    )
+
+
 def test_a_raised_version_asks_for_a_new_record(recorded, monkeypatch):
     stage = STAGES[SPECTROGRAM_FEATURES]
     monkeypatch.setitem(STAGES, SPECTROGRAM_FEATURES, replace(stage, code_version="next"))
-    lines = golden.judge({}, recorded)
+    lines = golden.find_faults({}, recorded)
     assert len(lines) == 1
     assert "code version next" in lines[0]
     assert "make golden" in lines[0]

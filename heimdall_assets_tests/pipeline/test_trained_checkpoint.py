@@ -16,7 +16,7 @@ from heimdall_assets.pipeline.planning import Step, plan_materialization
 from heimdall_assets.pipeline.pretrained import read_pretrained, read_recorded, state_content
 from heimdall_assets.pipeline.releases.reproduction import reproduce_release
 from heimdall_assets.pipeline.results import Result, name_result
-from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint
+from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint
 from heimdall_assets.pipeline.stages.model_release import release_model
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint, train_checkpoint
@@ -90,7 +90,7 @@ def test_a_model_made_again_from_other_weights_says_so_first(home, tmp_path: Pat
     model = ModelSpec(kind="single_receiver", pretrained=True, weights_file=str(path), freeze_backbone=True)
     checkpoint = train(home, model).manifest
     judged = (stores.objects, checkpoint, splits[TEST_SPLIT])
-    evaluation = judge_checkpoint(*judged, EvaluationSpec(num_bootstrap=100)).manifest
+    evaluation = evaluate_checkpoint(*judged, EvaluationSpec(num_bootstrap=100)).manifest
     onnx = export_checkpoint(*judged, ExportSpec()).manifest
     version = release_model(stores, onnx, evaluation).manifest.summary["version"]
     assert reproduce_release(stores, version, [], ignore).first_difference is None

@@ -191,7 +191,7 @@ def test_a_store_that_writes_references_first_is_caught(quick_path: Path, source
 class Trusting(FolderObjectStore):
     """Takes an object that is there for stored, though its writer may have died before the folder was synced."""
 
-    def _settle_whole(self, digest: str) -> bool:
+    def _make_durable_if_whole(self, digest: str) -> bool:
         return self.exists(digest)
 
     def write_reference(self, name: str, digest: str) -> None:

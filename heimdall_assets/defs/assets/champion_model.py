@@ -26,9 +26,9 @@ def champion_model(
 
     Decided at this moment, on the same frozen test sessions; who decided and why stands in the ledger.
     """
-    from heimdall_assets.pipeline.releases.promotion import CHAMPION, read_aliases, settle_release
+    from heimdall_assets.pipeline.releases.promotion import CHAMPION, apply_promotion, read_aliases
 
-    decision = settle_release(stores, model_release.summary["version"], config.pure())
+    decision = apply_promotion(stores, model_release.summary["version"], config.pure())
     aliases = read_aliases(stores)
     champion = aliases[CHAMPION]
     tracking.tell(context, "mirror aliases", lambda store: store.mirror_aliases(stores.objects, aliases))

@@ -31,11 +31,11 @@ def evaluation_metrics(
     tracking: ExperimentTracking,
 ) -> dg.MaterializeResult[Any]:
     """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""
-    from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint, load_metrics
+    from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint, load_metrics
 
     progress, count = report_to(context, EVALUATION_METRICS), test_split.summary["num_sessions"]
     progress("sessions judged", 0, count)
-    result = judge_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
+    result = evaluate_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
     progress("sessions judged", count, count)
     metrics = load_metrics(stores.objects, result.manifest)
     run_id = find_run(stores.objects, trained_checkpoint.digest)

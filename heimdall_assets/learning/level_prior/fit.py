@@ -56,7 +56,7 @@ STRAY_DB = 1.0
 """Gain error of single receivers that tuning adds: campaigns are never calibrated alike."""
 
 COVERAGE = 0.90
-MAX_JUDGED = 200
+MAX_HELD_OUT = 200
 """Sessions of a fold that the width is found on."""
 
 POWER_DB = 1.5
@@ -199,9 +199,9 @@ def widen(kinds: list[list[Fold]], tuning: Tensor) -> Tensor:
         squares = []
         for fold in folds:
             fold.prior.tuning.copy_(tuning)
-            chosen = fold.held_out.take(np.arange(0, len(fold.held_out), 1 + len(fold.held_out) // MAX_JUDGED))
+            chosen = fold.held_out.take(np.arange(0, len(fold.held_out), 1 + len(fold.held_out) // MAX_HELD_OUT))
             truth = torch.as_tensor(chosen.source_km, dtype=torch.float32)
-            squares.append(compute_negative_log_likelihood(*judge(fold.prior, chosen), truth)[1])
+            squares.append(compute_negative_log_likelihood(*compute_posterior(fold.prior, chosen), truth)[1])
         ratios.append(torch.cat(squares).quantile(COVERAGE) / (-2.0 * math.log1p(-COVERAGE)))
     tuning = tuning.clone()
     tuning[list(TUNING).index("width")] += torch.stack(ratios).amax().log().clamp(-2.0, 4.0)
@@ -230,7 +230,7 @@ def disturb(place: Tensor, level: Tensor, heard: Tensor, generator: torch.Genera
     return place + 0.05 * stranger.unsqueeze(-1), level, kept
 
 
-def judge(prior: LevelPrior, links: Links, batch: int = 64) -> tuple[Tensor, Tensor]:
+def compute_posterior(prior: LevelPrior, links: Links, batch: int = 64) -> tuple[Tensor, Tensor]:
     """Return mean (S, 2) in km and information factor (S, 3) in 1/km of all links."""
     place, level, heard, _ = to_tensors(links)
     with torch.no_grad():

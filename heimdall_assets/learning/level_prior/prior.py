@@ -162,8 +162,8 @@ class LevelPrior(nn.Module):
         centre, scale = self._find_scale(place, level, heard)
         polar = centre.unsqueeze(1) + scale[:, None, None] * self.polar_points
         links = self._match_sites(place, heard)
-        near = self._judge_points(place, level, heard, links)
-        far = self._judge_polar(polar, place, level, heard, links)
+        near = self._compute_point_likelihood(place, level, heard, links)
+        far = self._compute_polar_likelihood(polar, place, level, heard, links)
         near_prior, far_prior = self._weigh(place, heard)
         posterior = torch.cat([near + near_prior, far + far_prior], 1).softmax(1)
         points = torch.cat([self.points.expand(place.shape[0], -1, -1), polar], 1)
@@ -191,30 +191,32 @@ class LevelPrior(nn.Module):
         near = torch.exp(-((square / (0.75 * self.fact("site_radius_km")).square()).square())) * heard.unsqueeze(-1)
         return near / near.sum(-1, keepdim=True).clamp_min(1.0)
 
-    def _judge_points(self, place: Tensor, level: Tensor, heard: Tensor, links: Tensor) -> Tensor:
+    def _compute_point_likelihood(self, place: Tensor, level: Tensor, heard: Tensor, links: Tensor) -> Tensor:
         """Return the log-likelihood of the trained points, (B, G)."""
         loss = self._compute_path_loss(compute_square(place, self.points))
         known = links.sum(-1, keepdim=True)
         spread = self.number("noise").exp() + self.number("doubt").exp() * self.doubt
         mean = loss + links @ self.residual + (1.0 - known) * self.number("shift")
         variance = links @ (self.site_variance.unsqueeze(1) * spread)
-        return self._judge(mean, variance, level, heard, links, known)
+        return self._compute_likelihood(mean, variance, level, heard, links, known)
 
-    def _judge_polar(self, polar: Tensor, place: Tensor, level: Tensor, heard: Tensor, links: Tensor) -> Tensor:
+    def _compute_polar_likelihood(
+        self, polar: Tensor, place: Tensor, level: Tensor, heard: Tensor, links: Tensor
+    ) -> Tensor:
         """Return the same of the polar grid, (B, Q): sites keep their offsets, but have no maps there."""
         square = (place.unsqueeze(2) - polar.unsqueeze(1)).square().sum(-1)
         known = links.sum(-1, keepdim=True)
         mean = self._compute_path_loss(square) + (links @ self.site_offset).unsqueeze(-1)
         mean = mean + (1.0 - known) * self.number("shift")
         variance = (links @ self.site_variance).unsqueeze(-1).expand_as(mean)
-        return self._judge(mean, variance, level, heard, links, known)
+        return self._compute_likelihood(mean, variance, level, heard, links, known)
 
     def _compute_path_loss(self, square: Tensor) -> Tensor:
         return self.fact("offset_db") - (5.0 / math.log(10.0)) * self.fact("exponent") * torch.log(
             square + MIN_DISTANCE_KM**2
         )
 
-    def _judge(
+    def _compute_likelihood(
         self, mean: Tensor, variance: Tensor, level: Tensor, heard: Tensor, links: Tensor, known: Tensor
     ) -> Tensor:
         """Return the log-likelihood of the candidates; where a site hears only its own noise, levels scatter less."""

@@ -17,6 +17,9 @@ from heimdall_assets.learning.session_model.tokens import read_column
 GROUP_EDGES = (3, 4, 5, 6)
 """Sessions are calibrated by how many of their receivers have a delay: below 3, 3, 4, 5, 6 and more."""
 
+LARGEST_CORRELATION = 1.0 - 1e-6
+"""Of the axes of an ellipse: any nearer to 1, rounding to float32 makes covariances that are not positive definite."""
+
 KM_PER_DEGREE = 111.195
 """Mean length of one degree of a great circle (2 pi 6371 km / 360); places a session in a level prior's frame."""
 
@@ -31,6 +34,7 @@ class NetworkGraph(nn.Module):
     """
 
     variance_scale: Tensor
+    shrink: Tensor
     centre_deg: Tensor
     mean_db: Tensor
     std_db: Tensor
@@ -41,6 +45,7 @@ class NetworkGraph(nn.Module):
         self.more = name_inputs(statistics)[2:]
         scale = calibration.get("variance_scale", [1.0] * (len(GROUP_EDGES) + 1))
         self.register_buffer("variance_scale", torch.tensor(scale, dtype=torch.float32))
+        self.register_buffer("shrink", torch.tensor([1.0, 1.0, LARGEST_CORRELATION]))
         centre = (statistics.get("level_prior") or {}).get("centre_deg", [0.0, 0.0])
         self.register_buffer("centre_deg", torch.tensor(centre, dtype=torch.float64))
         for name, default in (("mean_db", 0.0), ("std_db", 1.0)):
@@ -67,7 +72,7 @@ class NetworkGraph(nn.Module):
         timed = read_column(receivers, "arrival_km") + read_column(receivers, "arrival_sigma_km")
         timed = timed + read_column(receivers, "timing_sigma_km")
         scale = choose_scale((~timed.isnan()).sum(1), self.variance_scale)
-        covariance = compute_covariance(located.factor) * scale.unsqueeze(-1) * 1e6
+        covariance = compute_covariance(located.factor) * scale.unsqueeze(-1) * self.shrink * 1e6
         latitude, longitude = to_degrees(located.position.double(), origin)
         uncertainties = torch.stack([covariance[:, 1], covariance[:, 0]], -1).sqrt()
         signals = []

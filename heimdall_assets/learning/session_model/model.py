@@ -29,9 +29,9 @@ from heimdall_assets.learning.session_model.tokens import (
     NUM_SOLUTION_PAIRS,
     Attention,
     Session,
+    compute_level_posterior,
     describe_receivers,
     describe_solutions,
-    judge_levels,
     mask_out,
     take_apart,
 )
@@ -160,7 +160,7 @@ class NetworkLocalizationNet(nn.Module):
             direct = self.solver.search(delays, unit)
             late, odds = self.solver.search_late(delays, session.sigma, direct), torch.zeros_like(session.sigma)
             if self.level_law.late_loss_db > 0:
-                odds = judge_levels(session, late, self.level_law)
+                odds = compute_level_posterior(session, late, self.level_law)
                 late = self.solver.search_late(delays, session.sigma, direct, odds)
             found = describe_solutions(session, delays.detach(), direct, late, odds)
         tokens = tokens + self.embed_solution(found.columns)

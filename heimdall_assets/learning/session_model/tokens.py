@@ -208,7 +208,7 @@ def describe_solutions(
     return Solutions(*(item.detach() for item in found))
 
 
-def judge_levels(session: Session, late_states: tuple[Tensor, Tensor, Tensor], known: LevelLaw) -> Tensor:
+def compute_level_posterior(session: Session, late_states: tuple[Tensor, Tensor, Tensor], known: LevelLaw) -> Tensor:
     """Return log likelihood ratios (B, R) of each receiver being late, from how much weaker it is than the others.
 
     At the best state each level is compared with the log-distance law, the power being the mean of what is known of it

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from heimdall_assets.errors import CannotLocate, NotFound, Refused
-from heimdall_assets.evaluation.judging import judge_model
+from heimdall_assets.evaluation.evaluate import evaluate_model
 from heimdall_assets.kinds import TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.learning.assembly import assemble_sessions
 from heimdall_assets.locating.classical import locate_session
@@ -199,7 +199,7 @@ def evaluate_stored(
         )
     sessions, refused = observe_stored(stores, fresh, progress, released.manifest)
     reference = load_sessions(stores.objects, read_parent(stores.objects, released.manifest, TRAIN_SPLIT))
-    judged = judge_model(released.predict, sessions, reference, spec, released.predict_signals)
+    judged = evaluate_model(released.predict, sessions, reference, spec, released.predict_signals)
     return {
         "version": released.version,
         "campaigns": campaigns,

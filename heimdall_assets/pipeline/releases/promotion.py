@@ -112,7 +112,7 @@ def decide_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decis
     return Decision(version, holds, reason, comparison)
 
 
-def settle_release(stores: Stores, version: str, spec: PromotionSpec) -> Decision:
+def apply_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decision:
     """Make a new release the challenger and, if the rule holds, the champion; return the decision."""
     if find_alias(stores, CHALLENGER) != version:
         stores.releases.set_alias(CHALLENGER, version, ITSELF, "newly released")

@@ -28,7 +28,7 @@ from heimdall_assets.pipeline.pretrained import read_recorded
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.releases.audit import read_provenance
 from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, compare_packed
-from heimdall_assets.pipeline.stages.evaluation_metrics import judge_checkpoint
+from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint
 from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
@@ -149,7 +149,7 @@ class _Remaking:
         self.environment = {**checkpoint.summary["environment"], **describe_installation()}
         yield self._compare(TRAINED_CHECKPOINT, checkpoint)
         judged = (self.objects, self.recorded[TRAINED_CHECKPOINT], self.recorded[TEST_SPLIT])
-        for kind, make in ((EVALUATION_METRICS, judge_checkpoint), (ONNX_MODEL, export_checkpoint)):
+        for kind, make in ((EVALUATION_METRICS, evaluate_checkpoint), (ONNX_MODEL, export_checkpoint)):
             (spec,) = self._specs(kind)
             self._progress(kind, 0, 1)
             yield self._compare(kind, make(*judged, spec).manifest)

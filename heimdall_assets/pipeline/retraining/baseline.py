@@ -55,7 +55,7 @@ class Baseline:
 def read_baseline(stores: Stores) -> Baseline:
     """Return what a retraining keeps and what it is compared with.
 
-    A release counts once it is the challenger: one whose run was killed before that is settled by the next run.
+    A release counts once it is the challenger: one whose run was killed before that is decided by the next run.
 
     Raises:
         InvalidSetting: the kept settings are not valid today.
@@ -67,16 +67,16 @@ def read_baseline(stores: Stores) -> Baseline:
     )
 
     records = {str(record["version"]): record for record in stores.releases.list_releases()}
-    settled = [
+    challengers = [
         event
         for event in stores.releases.list_promotion_events()
         if event["alias"] == CHALLENGER and event["version"] in records
     ]
-    kept = find_alias(stores, CHAMPION) or (settled[-1]["version"] if settled else None)
+    kept = find_alias(stores, CHAMPION) or (challengers[-1]["version"] if challengers else None)
     if kept is None:
         return Baseline()
     specs = _read_specs(kept, records[kept]["specs"])
-    same = [event for event in settled if records[event["version"]]["specs"] == records[kept]["specs"]]
+    same = [event for event in challengers if records[event["version"]]["specs"] == records[kept]["specs"]]
     if not same:
         return Baseline(kept, specs)
     released = Manifest.decode(stores.objects.read_bytes(records[same[-1]["version"]]["manifest"]))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from heimdall_assets.evaluation.diagnostics import plot_diagnostics
-from heimdall_assets.evaluation.judging import Judgement, judge_model
+from heimdall_assets.evaluation.evaluate import Evaluation, evaluate_model
 from heimdall_assets.kinds import EVALUATION_METRICS, TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE, Manifest, encode_canonical_json
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
@@ -19,21 +19,23 @@ from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import artifact_of_table
 
 
-def judge_checkpoint(objects: ObjectStore, checkpoint: Manifest, test_split: Manifest, spec: EvaluationSpec) -> Result:
+def evaluate_checkpoint(
+    objects: ObjectStore, checkpoint: Manifest, test_split: Manifest, spec: EvaluationSpec
+) -> Result:
     """Return the checkpoint's figures on the test split, found or computed."""
 
     def compute() -> Computed:
         fitted = load_checkpoint(objects, checkpoint)
         reference = load_sessions(objects, read_parent(objects, checkpoint, TRAIN_SPLIT))
         sessions = load_sessions(objects, test_split)
-        judgement = judge_model(fitted.predict, sessions, reference, spec, fitted.predict_signals)
+        evaluated = evaluate_model(fitted.predict, sessions, reference, spec, fitted.predict_signals)
         artifacts = {
-            "metrics.json": objects.put_bytes(encode_canonical_json(judgement.metrics), JSON_MEDIA_TYPE),
-            "predictions": artifact_of_table(objects, tabulate_predictions(sessions, judgement)),
+            "metrics.json": objects.put_bytes(encode_canonical_json(evaluated.metrics), JSON_MEDIA_TYPE),
+            "predictions": artifact_of_table(objects, tabulate_predictions(sessions, evaluated)),
         }
-        for name, svg in plot_diagnostics(sessions, judgement).items():
+        for name, svg in plot_diagnostics(sessions, evaluated).items():
             artifacts[f"{name}.svg"] = objects.put_bytes(svg, SVG_MEDIA_TYPE)
-        return artifacts, summarize_metrics(judgement.metrics)
+        return artifacts, summarize_metrics(evaluated.metrics)
 
     parents = {TRAINED_CHECKPOINT: checkpoint.digest, TEST_SPLIT: test_split.digest}
     return find_or_compute(objects, EVALUATION_METRICS, parents, [spec], compute)
@@ -52,9 +54,9 @@ def load_metrics(objects: ObjectStore, evaluation: Manifest) -> dict[str, Any]:
     return metrics
 
 
-def tabulate_predictions(sessions: SessionSet, judgement: Judgement) -> pd.DataFrame:
+def tabulate_predictions(sessions: SessionSet, evaluated: Evaluation) -> pd.DataFrame:
     """Return one row per session: truth, prediction with covariance, bound."""
-    predictions = judgement.predictions
+    predictions = evaluated.predictions
     return pd.DataFrame(
         {
             "session_id": sessions.session_id.astype(str),
@@ -66,7 +68,7 @@ def tabulate_predictions(sessions: SessionSet, judgement: Judgement) -> pd.DataF
             "source_latitude": sessions.source_latitude,
             "source_longitude": sessions.source_longitude,
             "error_margin_m": sessions.error_margin_m,
-            "bound_m": judgement.bound_m,
+            "bound_m": evaluated.bound_m,
             "refused": np.zeros(len(sessions), bool) if predictions.refused is None else predictions.refused,
         }
     )

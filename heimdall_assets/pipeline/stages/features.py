@@ -21,7 +21,7 @@ from heimdall_assets.pipeline.stages.session_work import SessionTask, Worked, Wo
 from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
 from heimdall_assets.specs import DelaySpec, FeatureSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
-from heimdall_assets.stores.objects.shards import Places, ShardPacker, read_places, write_places
+from heimdall_assets.stores.objects.shards import ShardPacker, ShardRows, read_shard_rows, write_shard_rows
 from heimdall_assets.stores.objects.tables import list_records, nullable
 
 FEATURE_COLUMNS = STAGES[SPECTROGRAM_FEATURES].columns["index"]
@@ -104,9 +104,9 @@ def compute_features(
         StorageError: a shard or an index could not be stored; nothing stored before is lost.
     """
     spectrogram_name = name_index(SPECTROGRAM_FEATURES, "features", features)
-    places, delay_index = read_places(objects, spectrogram_name), DelayIndex(objects, delays)
+    shard_rows, delay_index = read_shard_rows(objects, spectrogram_name), DelayIndex(objects, delays)
     groups = rows.groupby("session_id", sort=True)
-    sessions = [_plan_session(list_records(group), places, delay_index) for _, group in groups]
+    sessions = [_plan_session(list_records(group), shard_rows, delay_index) for _, group in groups]
     pending = [session for session in sessions if session.is_pending]
     packer, unpictured, num_unread = ShardPacker(objects), [], 0
     for session, worked in _work(pending, objects, features, delays, progress):
@@ -121,13 +121,13 @@ def compute_features(
             delay_index.add(session.key, session.rows, worked, is_final=not unread)
 
     if packer.num_packed:
-        places |= packer.close()
-        write_places(objects, spectrogram_name, places)
+        shard_rows |= packer.close()
+        write_shard_rows(objects, spectrogram_name, shard_rows)
     for session in sessions:
         if not session.wants_delays:
             delay_index.add(session.key, session.rows, _say_untimed(session.rows), is_final=False)
     delay_index.store()
-    index = _build_index(sessions, places)
+    index = _build_index(sessions, shard_rows)
     arrivals, pairs = delay_index.gather({session.key for session in sessions})
     return Features(
         index=index,
@@ -140,13 +140,13 @@ def compute_features(
     )
 
 
-def _plan_session(rows: list[dict[str, Any]], places: Places, delay_index: DelayIndex) -> _Session:
+def _plan_session(rows: list[dict[str, Any]], shard_rows: ShardRows, delay_index: DelayIndex) -> _Session:
     keys = [_key_of_recording(row) for row in rows]
     key = _key_of_session(rows, keys)
     wants_delays = sum(map(is_timed, rows)) >= 2
     needs_delays = wants_delays and key not in delay_index
     return _Session(
-        rows, keys, key, wants_delays, SessionTask(rows, [name not in places for name in keys], needs_delays)
+        rows, keys, key, wants_delays, SessionTask(rows, [name not in shard_rows for name in keys], needs_delays)
     )
 
 
@@ -180,12 +180,12 @@ def _refuse(row: dict[str, Any], what: str, reason: str) -> dict[str, Any]:
     }
 
 
-def _build_index(sessions: Sequence[_Session], places: Places) -> pd.DataFrame:
+def _build_index(sessions: Sequence[_Session], shard_rows: ShardRows) -> pd.DataFrame:
     index = [
-        {"measurement_id": row["measurement_id"], "key": key, "shard": places[key][0], "row": places[key][1]}
+        {"measurement_id": row["measurement_id"], "key": key, "shard": shard_rows[key][0], "row": shard_rows[key][1]}
         for session in sessions
         for row, key in zip(session.rows, session.keys, strict=True)
-        if key in places
+        if key in shard_rows
     ]
     return pd.DataFrame(index, columns=list(FEATURE_COLUMNS)).astype(FEATURE_COLUMNS)
 

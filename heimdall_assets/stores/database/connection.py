@@ -3,6 +3,8 @@
 Belongs here: engines, locks, upgrades. Does not belong here: tables (``schema``), what is asked of them.
 """
 
+import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -22,6 +24,8 @@ from heimdall_assets.stores.database.shape import REVISION, Kind, Shape, read_sh
 from heimdall_assets.stores.database.view import create_view, drop_view
 from heimdall_assets.stores.objects.addresses import DATABASE_EXPECTED, POSTGRESQL_SCHEMES, SQLITE_SCHEMES
 from heimdall_assets.stores.objects.files import describe
+
+_LOG = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one before it gives up."""
@@ -91,6 +95,8 @@ class Database:
         Raises:
             StorageError: the database cannot be reached, or a newer version of this project made it.
         """
+        if self._url.get_backend_name() == "sqlite" and _lies_where_nothing_may_be_written(_sqlite_path(self._url)):
+            self._turn_read_only()  # a writer, and a reader of a write-ahead log, makes files beside it
         shape = self._inspect()
         if shape.kind is Kind.FIELD or shape.revision == REVISION or self._read_only:
             self._adopt(shape)
@@ -100,6 +106,8 @@ class Database:
         with self._transaction(writes=True) as connection:
             _run_migrations(connection, self.shown)
         self._shape = None
+        if shape.revision is not None:
+            _LOG.warning("%s: upgraded from schema revision %s to %s", self.shown, shape.revision, REVISION)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -126,12 +134,16 @@ class Database:
         self._engine.dispose()
 
     def _adopt(self, shape: Shape) -> None:
-        if shape.kind is Kind.FIELD and not self._read_only:
+        if shape.kind is Kind.FIELD:
+            self._turn_read_only()
+        if shape.kind is not Kind.EMPTY:
+            self._shape = shape
+
+    def _turn_read_only(self) -> None:
+        if not self._read_only:
             self._read_only = True
             self._engine.dispose()
             self._engine = self._create_engine()
-        if shape.kind is not Kind.EMPTY:
-            self._shape = shape
 
     def _inspect(self) -> Shape:
         if self._url.get_backend_name() == "sqlite" and not _sqlite_path(self._url).exists():
@@ -139,7 +151,13 @@ class Database:
                 raise NotFound(f"{self.shown}: found no file, expected a database")
             return Shape(Kind.EMPTY, None, {}, reads_as_text=False)
         with self._transaction(writes=False) as connection:
-            return read_shape(connection, self.shown)
+            shape = read_shape(connection, self.shown)
+        if shape.revision is not None and shape.revision > REVISION:
+            raise StorageError(
+                f"{self.shown}: found schema revision {shape.revision:.40}, but this version of heimdall-assets knows "
+                f"revisions up to {REVISION}: install the newer version that made it"
+            )
+        return shape
 
     @contextmanager
     def _transaction(self, writes: bool) -> Iterator[Connection]:
@@ -234,6 +252,12 @@ def _parse_url(url: str) -> URL:
 
 def _sqlite_path(url: URL) -> Path:
     return Path(url.database or "").absolute()
+
+
+def _lies_where_nothing_may_be_written(path: Path) -> bool:
+    folder = path.parent
+    asked = os.access in os.supports_effective_ids
+    return path.is_file() and not os.access(folder, os.W_OK | os.X_OK, effective_ids=asked)
 
 
 def _open_sqlite_read_only(path: Path) -> sqlite3.Connection:

@@ -31,17 +31,17 @@ def find_reasons(raw: RawRows, needs_truth: bool, needs_decision: bool) -> NDArr
         needs_truth: for training: session completed, source validated and its position known.
         needs_decision: the ledger must hold the approval that the session's row claims.
     """
-    judge = _Judge(raw)
+    check = _RowCheck(raw)
     if needs_truth:
-        judge.expect_one_of("session_status", [str(SessionStatus.COMPLETED)])
+        check.expect_one_of("session_status", [str(SessionStatus.COMPLETED)])
     if needs_decision:
-        judge.expect_decision()
-    judge.expect_session()
-    judge.expect_source(needs_truth)
-    judge.expect_station()
-    judge.expect_measurement()
-    judge.expect_one_row_a_station()
-    return judge.reasons
+        check.expect_decision()
+    check.expect_session()
+    check.expect_source(needs_truth)
+    check.expect_station()
+    check.expect_measurement()
+    check.expect_one_row_a_station()
+    return check.reasons
 
 
 def find_truth(raw: RawRows) -> Mask:
@@ -58,7 +58,7 @@ def _bounds_of(name: str) -> Bounds:
     return bounds
 
 
-class _Judge:
+class _RowCheck:
     """Collects the first reason of each row."""
 
     def __init__(self, raw: RawRows):

@@ -156,7 +156,7 @@ class FileWriter:
         self.files.sync_folder(target.parent)
         self.files.sync_folder(path.parent)
 
-    def settle(self, path: Path) -> None:
+    def make_durable(self, path: Path) -> None:
         """Make the existing file ``path`` durable, whoever wrote it.
 
         Raises:

@@ -40,11 +40,11 @@ class FolderObjectStore(ObjectStore):
         self._writer = FileWriter(self.root, files)
         self._objects = self.root / "objects" / "sha256"
         self._references = self.root / "references"
-        self._settled: set[str] = set()  # objects that this process made durable
+        self._durable: set[str] = set()  # objects that this process made durable
 
     def put_bytes(self, data: bytes, media_type: str) -> Artifact:
         artifact = Artifact(digest=compute_digest(data), media_type=media_type, size=len(data))
-        if not self._settle_whole(artifact.digest):
+        if not self._make_durable_if_whole(artifact.digest):
             self._write(artifact.digest, [data])
         return artifact
 
@@ -52,7 +52,7 @@ class FolderObjectStore(ObjectStore):
         try:
             digest, size = _hash_file(path)
             artifact = Artifact(digest=digest, media_type=media_type, size=size)
-            if not self._settle_whole(digest):
+            if not self._make_durable_if_whole(digest):
                 self._write(digest, _read_unchanged(path, digest))
         except (FileNotFoundError, IsADirectoryError) as error:
             raise NotFound(f"{path}: found no file to store") from error
@@ -96,7 +96,7 @@ class FolderObjectStore(ObjectStore):
         path = self._reference_path(name)
         if not self.exists(digest):
             raise NotFound(f"reference {name}: found no object {digest}, expected it stored before its reference")
-        self._settle(digest)
+        self._make_durable(digest)
         self._writer.write_file(path, [_encode_reference(name, digest)])
 
     def read_reference(self, name: str) -> str | None:
@@ -135,7 +135,7 @@ class FolderObjectStore(ObjectStore):
         *folders, leaf = split_reference_name(name)
         return self._references.joinpath(*folders, leaf + REFERENCE_SUFFIX)
 
-    def _settle_whole(self, digest: str) -> bool:
+    def _make_durable_if_whole(self, digest: str) -> bool:
         """Return whether the object is there, undamaged and durable; one at its final name is checked, not trusted."""
         path = self._path(digest)
         try:
@@ -143,18 +143,18 @@ class FolderObjectStore(ObjectStore):
                 return False
         except OSError:
             return False
-        self._settle(digest)
+        self._make_durable(digest)
         return True
 
     def _write(self, digest: str, chunks: Iterable[bytes]) -> None:
         self._writer.write_file(self._path(digest), chunks)
-        self._settled.add(digest)
+        self._durable.add(digest)
 
-    def _settle(self, digest: str) -> None:
+    def _make_durable(self, digest: str) -> None:
         """Make an object durable that another process may have left between its rename and the fsync of its folder."""
-        if digest not in self._settled:
-            self._writer.settle(self._path(digest))
-            self._settled.add(digest)
+        if digest not in self._durable:
+            self._writer.make_durable(self._path(digest))
+            self._durable.add(digest)
 
     def _read(self, digest: str, max_bytes: int | None) -> bytes:
         path = self._path(digest)

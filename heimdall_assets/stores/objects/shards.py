@@ -18,7 +18,7 @@ from heimdall_assets.stores.objects.tables import read_index, write_index
 
 SHARD_BYTES = 64_000_000
 
-Places = dict[str, tuple[str, int]]
+ShardRows = dict[str, tuple[str, int]]
 """Key of an array -> digest of its shard, and its row there."""
 
 
@@ -29,7 +29,7 @@ class ShardPacker:
         self._objects = objects
         self._arrays: list[NDArray[Any]] = []
         self._keys: list[str] = []
-        self._places: Places = {}
+        self._rows: ShardRows = {}
         self.num_packed = 0
 
     def add(self, key: str, array: NDArray[Any]) -> None:
@@ -44,15 +44,15 @@ class ShardPacker:
         if len(self._arrays) >= max(1, SHARD_BYTES // array.nbytes):
             self._store()
 
-    def close(self) -> Places:
+    def close(self) -> ShardRows:
         """Store what is left and return where everything lies."""
         if self._arrays:
             self._store()
-        return self._places
+        return self._rows
 
     def _store(self) -> None:
         digest = self._objects.put_bytes(encode_shard(self._arrays), NPY_MEDIA_TYPE).digest
-        self._places.update((key, (digest, row)) for row, key in enumerate(self._keys))
+        self._rows.update((key, (digest, row)) for row, key in enumerate(self._keys))
         self._arrays, self._keys = [], []
 
 
@@ -63,8 +63,8 @@ def encode_shard(arrays: Sequence[NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def read_places(objects: ObjectStore, name: str) -> Places:
-    """Return the places in index ``name`` whose shards are still there."""
+def read_shard_rows(objects: ObjectStore, name: str) -> ShardRows:
+    """Return where the rows of index ``name`` lie whose shards are still there."""
     index = read_index(objects, name)
     if index is None:
         return {}
@@ -79,9 +79,9 @@ def find_present(objects: ObjectStore, shards: pd.Series) -> NDArray[np.bool_]:
     return np.array([present[shard] for shard in shards], dtype=np.bool_)
 
 
-def write_places(objects: ObjectStore, name: str, places: Places) -> None:
-    """Let index ``name`` hold ``places`` and nothing else."""
-    stored = pd.DataFrame([(key, *place) for key, place in places.items()], columns=["key", "shard", "row"])
+def write_shard_rows(objects: ObjectStore, name: str, shard_rows: ShardRows) -> None:
+    """Let index ``name`` hold ``shard_rows`` and nothing else."""
+    stored = pd.DataFrame([(key, *place) for key, place in shard_rows.items()], columns=["key", "shard", "row"])
     write_index(objects, name, stored)
 
 

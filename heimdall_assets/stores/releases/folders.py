@@ -88,7 +88,7 @@ class ReleaseStore:
         if folder.exists():
             self._check_folder(version, listed)
             for name in listed:
-                self._writer.settle(folder / name)
+                self._writer.make_durable(folder / name)
         else:
             self._writer.write_folder(folder, files)
         with self._database().writing() as connection:

@@ -96,12 +96,12 @@ def predict(
 @click.option("--campaign", "campaigns", multiple=True, help="Only sessions of this campaign; may be repeated.")
 @json_option
 def evaluate(model: str, campaigns: tuple[str, ...], as_json: bool) -> None:
-    """Judge a released MODEL on approved sessions that it was not trained on."""
+    """Evaluate a released MODEL on approved sessions that it was not trained on."""
     from heimdall_assets.evaluation.table import compare_methods
     from heimdall_assets.pipeline.prediction.stored import evaluate_stored
 
     stores = read_places().open_stores()
-    with show_progress(f"Judging model {model}") as listener:
+    with show_progress(f"Evaluating model {model}") as listener:
         metrics = evaluate_stored(
             stores, model, list(campaigns), EvaluationSpec(), lambda what, done, total: listener("", what, done, total)
         )

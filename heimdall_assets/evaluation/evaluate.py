@@ -1,4 +1,4 @@
-"""Judging: a model beside every classical estimator and the physical bound, on the same sessions."""
+"""Evaluate: a model beside every classical estimator and the physical bound, on the same sessions."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.evaluation.metrics import evaluate_predictions
-from heimdall_assets.evaluation.signal_figures import judge_signals
+from heimdall_assets.evaluation.signal_figures import evaluate_signals
 from heimdall_assets.locating.bounds import compute_session_bounds
 from heimdall_assets.locating.classical import ESTIMATORS
 from heimdall_assets.locating.path_loss import PathLoss, fit_level_model
@@ -17,7 +17,7 @@ from heimdall_assets.specs import EvaluationSpec
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """What a model said of S sessions, what the baselines said, what physics allows, and the figures."""
 
     metrics: dict[str, Any]
@@ -26,14 +26,14 @@ class Judgement:
     bound_m: NDArray[np.float64]
 
 
-def judge_model(
+def evaluate_model(
     predict: Callable[[SessionSet], Predictions],
     sessions: SessionSet,
     reference: SessionSet | None,
     spec: EvaluationSpec,
     predict_signals: Callable[[SessionSet], dict[str, NDArray[Any]] | None] | None = None,
-) -> Judgement:
-    """Return the judgement of ``predict`` on ``sessions``.
+) -> Evaluation:
+    """Return the evaluated of ``predict`` on ``sessions``.
 
     Args:
         predict: sessions to positions.
@@ -53,8 +53,8 @@ def judge_model(
     metrics["bound_path_loss"] = None if path_loss is None else asdict(path_loss)
     signals = None if predict_signals is None else predict_signals(sessions)
     if signals is not None:
-        metrics["signals"] = judge_signals(sessions, signals, reference)
-    return Judgement(metrics, predictions, baselines, bound_m)
+        metrics["signals"] = evaluate_signals(sessions, signals, reference)
+    return Evaluation(metrics, predictions, baselines, bound_m)
 
 
 def _find_path_loss(sessions: SessionSet, reference: SessionSet | None) -> PathLoss | None:
