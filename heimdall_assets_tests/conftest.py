@@ -20,6 +20,7 @@ SLOW = (
     "defs/test_sensors",
     "defs/test_signal_graph",
     "defs/test_tracking",
+    "evaluation/test_diagnostics",
     "learning/test_export",
     "learning/test_level_model",
     "learning/test_level_real",
@@ -30,7 +31,9 @@ SLOW = (
     "learning/test_signal_tasks",
     "learning/test_training",
     "lineage/test_audit",
+    "lineage/test_commands",
     "pipeline/test_golden",
+    "pipeline/test_pairs",
     "pipeline/test_trained_checkpoint",
     "stores/test_kills",
     "stores/test_measurements",
@@ -41,13 +44,13 @@ SLOW = (
     "test_examples",
     "test_site",
 )
-"""Modules that take more than ten seconds: they train, serve, kill, or ask two databases everything."""
+"""Modules that take ten seconds or more: they train, draw, serve, kill, or ask two databases everything."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed-offset", type=int, default=0, help="draw random worlds from other seeds")
     parser.addoption("--margins", type=Path, default=None, help="append how much room each statistical bound had")
-    parser.addoption("--quick", action="store_true", help="leave out the modules that take more than ten seconds")
+    parser.addoption("--quick", action="store_true", help="leave out the modules that take ten seconds or more")
 
 
 def pytest_configure(config: pytest.Config) -> None:
