@@ -197,6 +197,18 @@ def test_any_input_gives_a_finite_answer_and_finite_gradients(prior, num_receive
     assert torch.isfinite(levels.grad).all()
 
 
+def test_one_mad_receiver_of_this_world_costs_at_most_four_times_the_error(world, prior):
+    links = collect_links(world.hear(200, seed=6), prior.centre_deg)
+    level = links.level_db.copy()
+    level[:, 3] += 30.0
+    truth = torch.as_tensor(links.source_km, dtype=torch.float32)
+    mean, factor = compute_posterior(prior, Links(links.source_km, links.receiver_km, level, links.heard))
+    square = compute_negative_log_likelihood(mean, factor, truth)[1]
+    usual = (compute_posterior(prior, links)[0] - truth).norm(dim=1).median()
+    assert_below((mean - truth).norm(dim=1).median() / usual, 4.0, "error over that without a mad receiver")
+    assert_above((square < 4.605).float().mean(), 0.55, "coverage beside that mad receiver")
+
+
 def test_one_mad_receiver_among_a_dozen_misleads_only_some(world, prior):
     links = collect_links(world.hear(600, seed=6), prior.centre_deg)
     level = links.level_db.copy()

@@ -230,6 +230,12 @@ def test_pair_correlation_peaks_where_it_should():
     assert np.all(delays.pair_coherence > 0.9)
 
 
+def test_a_pair_is_about_as_wide_as_the_signal_that_it_hears():
+    session, places, truth = simulate(7, seed=42, snr_min_db=20.0, snr_max_db=20.0)  # others of these lie further off
+    delays = compute_delays(session.recordings, places, DelaySpec(num_lags=65))
+    np.testing.assert_allclose(np.sqrt(delays.pair_curvature) / (2 * np.pi), truth["rms_bandwidth_hz"], rtol=0.35)
+
+
 def test_a_pairs_curvature_knows_no_carrier_phase():
     session, places, _ = simulate(7, snr_min_db=10.0, snr_max_db=10.0)
     straight = compute_delays(session.recordings, places, SPEC)
