@@ -61,7 +61,7 @@ def locate_by_posterior(sessions: SessionSet, spec: SimulationSpec, seed: int = 
     """
     table = assemble_table(sessions)
     session, delays = state_delays(sessions)
-    solver = GaussNewton(num_starts=8, num_iterations=10, num_late_iterations=20)
+    solver = GaussNewton(num_starts=8, num_iterations=10, num_late_iterations=(4, 16))
     direct = solver.search(delays, session.spread)
     states, emission, cost = solver.search_late(delays, session.sigma, direct)
     residual = compute_delay_residuals(states, delays)[0] - emission.unsqueeze(-1)

@@ -128,7 +128,7 @@ def locate_knowing_all(sessions: SessionSet) -> Predictions:
     marked = replace(sessions, level_db=np.where(sessions.blocked, 1.0, 0.0))
     blocked = take_apart(torch.from_numpy(assemble_table(marked).receivers)).level > 0.5
     odds = torch.where(blocked, CERTAIN_ODDS, -CERTAIN_ODDS)
-    solver = GaussNewton(num_starts=8, num_iterations=8, num_late_iterations=15)
+    solver = GaussNewton(num_starts=8, num_iterations=8, num_late_iterations=(4, 16))
     clear = torch.where(blocked, 0.0, delays.weight)
     enough = (clear > 0).sum(1, keepdim=True) >= 3
     modes = solver.search(delays._replace(weight=torch.where(enough, clear, delays.weight)), session.spread)

@@ -168,6 +168,27 @@ def test_more_receivers_than_a_model_takes_are_refused_by_name():
         )
 
 
+def test_one_rounding_of_what_comes_in_moves_answers_by_little_more():
+    """Half of the receivers blocked by kilometres: a search that lands elsewhere by luck is caught here.
+
+    What reaches the model is already rounded by as much, and so is each sum of another processor.
+    """
+    sessions = simulate(300, blocked_fraction=0.5, blocked_excess_s=1e-5, min_receivers=6)
+    network, table = build(trust=1.0), assemble_table(sessions)
+    receivers, offset = torch.from_numpy(table.receivers), torch.zeros(300, 2)
+    generator = torch.Generator().manual_seed(shift_seed(0))
+    moved = torch.zeros(300)
+    with torch.no_grad():
+        plain = network(receivers, offset)
+        sigma = compute_covariance(plain.factor)[:, :2].sqrt()
+        for _ in range(3):
+            step = torch.randint(-1, 2, receivers.shape, generator=generator) * torch.finfo(torch.float32).eps / 2
+            found = network(receivers * (1.0 + step), offset)
+            moved = torch.maximum(moved, ((found.position - plain.position).abs() / sigma).amax(1))
+    assert_below(float((moved > 0.02).float().mean()), 0.01, "share of sessions that move by 0.02 sigma")
+    assert_below(float((moved > 0.5).float().mean()), 0.01, "share of sessions that move by half a sigma")
+
+
 @pytest.mark.parametrize("missing", ["arrival_s", "level_db", "snr_db", "carrier_offset_hz", "coherence"])
 def test_missing_columns_are_missing_not_zero(missing):
     sessions = simulate(20)

@@ -25,7 +25,11 @@ from heimdall_assets.learning.session_model.physics import (
     score_late_arrivals,
     solve_rows,
 )
-from heimdall_assets_tests.variation import make_rng
+from heimdall_assets.learning.session_model.table import assemble_table
+from heimdall_assets.learning.session_model.tokens import take_apart
+from heimdall_assets.simulation.observations import simulate_observations
+from heimdall_assets.specs import SimulationSpec
+from heimdall_assets_tests.variation import assert_below, make_rng, shift_seed
 
 
 def make_delays(receivers, arrival, sigma, prior_sigma=1000.0):
@@ -144,6 +148,45 @@ def test_one_late_arrival_among_six_is_found():
         robust.append(np.linalg.norm(states[0, costs[0].argmin()].numpy() - source))
         plain.append(np.linalg.norm(modes[0, 0].numpy() - source))
     assert np.median(robust) < 0.15 * np.median(plain)
+
+
+def test_two_late_arrivals_among_seven_are_found():
+    """Each hides the other from a search that leaves out one at a time."""
+    rng = make_rng(2)
+    plain, robust = [], []
+    for _ in range(30):
+        receivers, source = rng.uniform(-40, 40, (7, 2)), rng.uniform(-20, 20, 2)
+        sigma = np.full(7, 0.05)
+        arrival = measure_ranges(source, receivers) + sigma * rng.normal(size=7)
+        arrival[rng.choice(7, 2, replace=False)] += rng.uniform(2.0, 6.0, 2)
+        delays, solver = make_delays(receivers, arrival, sigma), GaussNewton()
+        modes = solver.search(delays, torch.tensor([30.0]))
+        states, _, costs = solver.search_late(delays, torch.tensor(sigma, dtype=torch.float32)[None], modes)
+        robust.append(np.linalg.norm(states[0, costs[0].argmin()].numpy() - source))
+        plain.append(np.linalg.norm(modes[0, 0].numpy() - source))
+    assert_below(np.median(robust) / np.median(plain), 0.15, "median error over that of least squares")
+    assert_below(np.quantile(robust, 0.8) / np.quantile(plain, 0.8), 0.5, "the same of the worst fifth")
+
+
+def test_the_search_for_late_arrivals_ends_where_twenty_times_the_steps_end():
+    sessions = simulate_observations(
+        SimulationSpec(seed=shift_seed(9), min_receivers=6, blocked_fraction=0.5, blocked_excess_s=1e-5),
+        np.arange(400),
+        "italian",
+    )
+    session = take_apart(torch.from_numpy(assemble_table(sessions).receivers))
+    weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
+    sigma = 2.0 * session.spread
+    factor = torch.stack([1.0 / sigma, torch.zeros_like(sigma), 1.0 / sigma], -1)
+    mean = torch.zeros_like(session.receivers[:, 0, :2])
+    heard = session.heard.to(weight.dtype)
+    delays = Delays(session.receivers, session.ground, session.arrival, weight, mean, factor, session.level, heard)
+    modes = GaussNewton().search(delays, session.spread)
+    few, many = (
+        GaussNewton(num_late_iterations=steps).search_late(delays, session.sigma, modes)[2].amin(1)
+        for steps in ((4, 8), (40, 200))
+    )
+    assert_below(float((few > many + 1.0).float().mean()), 0.05, "share of sessions with a worse end")
 
 
 def test_levels_choose_between_two_solutions_that_explain_the_delays_alike():

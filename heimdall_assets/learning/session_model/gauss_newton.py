@@ -33,6 +33,12 @@ SLACK = 1.0 + 1e-5
 NOT_FOUND = 1e30
 """Cost of a solution that does not count: finite, and above every other."""
 
+NUM_SUSPECTS = 8
+"""Receivers that are left out of starts, alone and by twos: those that fit worst, where there are more."""
+
+NUM_KEPT = 8
+"""Late-arrival states that are descended to their end."""
+
 DAMPING_DOWN, DAMPING_UP = 0.2, 8.0
 """Levenberg-Marquardt factors after a step that lowered the cost, and after one that did not."""
 
@@ -44,18 +50,23 @@ class GaussNewton(nn.Module):
     """
 
     grid: Tensor
+    one: Tensor
+    other: Tensor
 
     def __init__(
         self,
         num_starts: int = 6,
         num_iterations: int = 5,
-        num_late_iterations: int = 10,
+        num_late_iterations: tuple[int, int] = (4, 8),
         level_law: LevelLaw = LevelLaw(),  # noqa: B008 - immutable
     ) -> None:
         super().__init__()
         self.num_starts, self.num_iterations, self.num_late_iterations = num_starts, num_iterations, num_late_iterations
         self.level_law = level_law
         self.register_buffer("grid", make_polar_grid(), persistent=False)
+        # Each suspect with itself and with each other: alone and by twos, each once.
+        for name, index in zip(("one", "other"), torch.triu_indices(NUM_SUSPECTS, NUM_SUSPECTS), strict=True):
+            self.register_buffer(name, index, persistent=False)
 
     def search(self, delays: Delays, spread: Tensor) -> Tensor:
         """Return local minima (B, S, 2) in km of the least-squares cost, best first; carries no gradient.
@@ -103,9 +114,10 @@ class GaussNewton(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return states (B, S, 2), emission ranges (B, S) and costs (B, S) where some arrivals may be late.
 
-        Starts are the given modes (B, K, 2), and the first of them with each receiver left out in turn. Where a slot
-        has no delay nothing is left out: what is found from there counts as ``NOT_FOUND``, or a wider batch would hold
-        more solutions.
+        Starts are the given modes (B, K, 2), and the first of them without each suspect and without each two of them:
+        two late arrivals hide each other from whoever leaves out one. All descend a little, the best ``NUM_KEPT`` to
+        their end, which are returned. Fewer receivers than ``NUM_SUSPECTS`` make fewer starts: what is found from the
+        others counts as ``NOT_FOUND``, or a wider batch would hold more solutions.
 
         Args:
             delays: what is known; its weights only say which receivers have a delay.
@@ -116,10 +128,8 @@ class GaussNewton(nn.Module):
         delays = delays.detach()
         timed = (delays.weight > 0).to(sigma.dtype)
         late = (sigma, torch.zeros_like(sigma) if odds is None else odds.detach(), timed)
-        left_out = delays.weight.unsqueeze(1) * (
-            1.0 - torch.eye(sigma.shape[1], dtype=sigma.dtype, device=sigma.device)
-        )
-        first = modes[:, :1].expand(-1, sigma.shape[1], -1)
+        left_out, is_start = self._leave_out(modes[:, 0], delays)
+        first = modes[:, :1].expand(-1, left_out.shape[1], -1)
         for _ in range(2):
             first = first + compute_step(first, delays, torch.full_like(first[..., 0], 1e-3), left_out)[0]
         state = torch.cat([modes, first], 1)
@@ -147,10 +157,27 @@ class GaussNewton(nn.Module):
             )
 
         start = (state, emission, torch.full_like(emission, 1e-2), *_view_late(state, emission, delays, late))
-        state, emission, _, cost, *_ = repeat(improve, self.num_late_iterations, start)
+        few, many = self.num_late_iterations
+        start = repeat(improve, few, start)
+        counts = torch.cat([torch.ones_like(modes[..., 0]), is_start], 1) > 0
+        cost = start[3] + compute_level_cost(start[0], delays, self.level_law)
+        best = torch.where(counts, cost, NOT_FOUND).topk(NUM_KEPT, dim=1, largest=False).indices
+        state, emission, _, cost, *_ = repeat(improve, many, tuple(gather_states(item, best) for item in start))
         cost = cost + compute_level_cost(state, delays, self.level_law)
-        counts = torch.cat([torch.ones_like(modes[..., 0]), timed], 1) > 0
-        return state, emission, torch.where(counts, cost, NOT_FOUND)
+        return state, emission, torch.where(counts.gather(1, best), cost, NOT_FOUND)
+
+    def _leave_out(self, state: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
+        """Return weights (B, T, R) without one or two suspects at states (B, 2), and which count (B, T), 1 or 0."""
+        residual, _ = compute_delay_residuals(state.unsqueeze(1), delays)
+        residual = residual[:, 0] - compute_mean(residual[:, 0], delays.weight).unsqueeze(-1)
+        misfit = torch.where(delays.weight > 0, delays.weight * residual.square(), -1.0)
+        padded = torch.cat([misfit, torch.full_like(misfit[:, :1], -1.0).expand(-1, NUM_SUSPECTS)], 1)
+        worst = padded.topk(NUM_SUSPECTS, dim=1)
+        slot = torch.arange(misfit.shape[1], device=misfit.device)
+        others = (worst.indices.unsqueeze(-1) != slot).to(misfit.dtype)
+        timed = (worst.values >= 0).to(misfit.dtype)
+        weight = delays.weight.unsqueeze(1) * others[:, self.one] * others[:, self.other]
+        return weight, timed[:, self.one] * timed[:, self.other]
 
     def forward(self, delays: Delays, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Return position (B, 2) in km and the upper factor (B, 3) of its information, attached to the graph.
@@ -171,10 +198,17 @@ class GaussNewton(nn.Module):
 def _view_late(
     state: Tensor, emission: Tensor, delays: Delays, late: tuple[Tensor, Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the late-arrival likelihood's cost (B, S), unit vectors, Newton targets and weights at states."""
+    """Return the late-arrival likelihood's cost (B, S), unit vectors, targets and weights of the next step at states.
+
+    The cost of a late arrival grows as its excess, a straight line without curvature, along which Newton's step goes
+    anywhere. There the weight is that of iteratively reweighted least squares, slope over residual, whose step always
+    goes down. Source: Holland and Welsch 1977, "Robust regression using iteratively reweighted least-squares".
+    """
     sigma, odds, timed = (item.unsqueeze(1) for item in late)
     residual, unit = compute_delay_residuals(state, delays)
-    cost, slope, curvature, _ = score_late_arrivals(residual - emission.unsqueeze(-1), sigma, odds)
+    residual = residual - emission.unsqueeze(-1)
+    cost, slope, curvature, _ = score_late_arrivals(residual, sigma, odds)
+    curvature = torch.maximum(curvature, slope.abs() / (residual.abs() + sigma))
     cost = (cost * timed).sum(-1) + compute_prior_rows(state, delays).square().sum(-1)
     return cost, unit, slope / curvature, curvature * timed
 
@@ -202,5 +236,7 @@ def make_polar_grid(num_radii: int = 8, num_angles: int = 24) -> Tensor:
 
 
 def gather_states(state: Tensor, index: Tensor) -> Tensor:
-    """Return states (B, K, 2) picked from (B, S, 2) by indices (B, K)."""
-    return state.gather(1, index.unsqueeze(-1).expand(-1, -1, 2))
+    """Return states (B, K, ...) picked from (B, S, ...) by indices (B, K)."""
+    while index.ndim < state.ndim:
+        index = index.unsqueeze(-1)
+    return state.gather(1, index.expand(-1, -1, *state.shape[2:]))
