@@ -123,7 +123,7 @@ STAGES: dict[str, Stage] = {
     VAL_SPLIT: _SPLIT,
     TEST_SPLIT: _SPLIT,
     TRAINED_CHECKPOINT: Stage(
-        "4", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
+        "5", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
     ),
     EVALUATION_METRICS: Stage("3", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
     ONNX_MODEL: Stage("3", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
