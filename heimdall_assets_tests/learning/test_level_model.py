@@ -20,7 +20,15 @@ from heimdall_assets.learning.level_prior.fit import (
     widen,
 )
 from heimdall_assets.learning.level_prior.kriging import fit_correlation, krige
-from heimdall_assets.learning.level_prior.likelihood import TUNING, compute_negative_log_likelihood
+from heimdall_assets.learning.level_prior.likelihood import (
+    LOG_MAD,
+    LOG_NEVER,
+    TUNING,
+    Expected,
+    Reading,
+    compute_log_likelihood,
+    compute_negative_log_likelihood,
+)
 from heimdall_assets.learning.level_prior.links import Links, collect_links, find_centre, find_sites, match_sites
 from heimdall_assets.learning.level_prior.prior import LevelPrior
 from heimdall_assets.session_set import SessionSet
@@ -197,16 +205,38 @@ def test_any_input_gives_a_finite_answer_and_finite_gradients(prior, num_receive
     assert torch.isfinite(levels.grad).all()
 
 
-def test_one_mad_receiver_of_this_world_costs_at_most_four_times_the_error(world, prior):
+@pytest.mark.parametrize("wrong_db", [30.0, -30.0])
+def test_one_mad_receiver_whichever_it_is_costs_at_most_four_times_the_error(world, prior, wrong_db):
     links = collect_links(world.hear(200, seed=6), prior.centre_deg)
-    level = links.level_db.copy()
-    level[:, 3] += 30.0
     truth = torch.as_tensor(links.source_km, dtype=torch.float32)
-    mean, factor = compute_posterior(prior, Links(links.source_km, links.receiver_km, level, links.heard))
-    square = compute_negative_log_likelihood(mean, factor, truth)[1]
     usual = (compute_posterior(prior, links)[0] - truth).norm(dim=1).median()
-    assert_below((mean - truth).norm(dim=1).median() / usual, 4.0, "error over that without a mad receiver")
-    assert_above((square < 4.605).float().mean(), 0.55, "coverage beside that mad receiver")
+    ratios, coverages = [], []
+    for receiver in range(12):
+        level = links.level_db.copy()
+        level[:, receiver] += wrong_db
+        mean, factor = compute_posterior(prior, Links(links.source_km, links.receiver_km, level, links.heard))
+        square = compute_negative_log_likelihood(mean, factor, truth)[1]
+        ratios.append((mean - truth).norm(dim=1).median() / usual)
+        coverages.append((square < 4.605).float().mean())
+    assert_below(max(ratios), 4.0, "error over that without a mad receiver, the worst of twelve")
+    assert_above(min(coverages), 0.65, "coverage beside a mad receiver, the worst of twelve")
+
+
+def test_a_departure_beyond_all_odds_weighs_no_more_than_a_larger_one_and_moves_no_gain():
+    expected = Expected(torch.full((1, 12, 1), -80.0), torch.full((1, 12, 1), 40.0), torch.ones(1, 12, 1))
+    heard, strange = torch.ones(1, 12, dtype=torch.bool), torch.zeros(1, 1)
+    tuning = torch.tensor(list(TUNING.values()))
+
+    def judge(wrong_db: float, log_mad: float) -> float:
+        level = torch.full((1, 12), -80.0)
+        level[0, 0] += wrong_db
+        return float(compute_log_likelihood(expected, Reading(level, heard, strange), tuning, torch.tensor(log_mad)))
+
+    assert judge(200.0, LOG_MAD) == pytest.approx(judge(400.0, LOG_MAD), abs=0.02)
+    # Its odds to be sane, a Gaussian's density at its peak under the blunt exponent over that of a mad level.
+    odds = -0.5 * np.exp(TUNING["blunt"]) * np.log(2.0 * np.pi * 40.0) - LOG_MAD
+    assert judge(0.0, LOG_MAD) - judge(400.0, LOG_MAD) == pytest.approx(np.logaddexp(0.0, odds), abs=0.1)
+    assert judge(200.0, LOG_NEVER) - judge(400.0, LOG_NEVER) > 5.0  # the guard that makes the difference
 
 
 def test_one_mad_receiver_among_a_dozen_misleads_only_some(world, prior):

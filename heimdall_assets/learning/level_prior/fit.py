@@ -18,7 +18,11 @@ from torch import Tensor
 
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.level_prior.field import fit_field
-from heimdall_assets.learning.level_prior.likelihood import TUNING, compute_negative_log_likelihood
+from heimdall_assets.learning.level_prior.likelihood import (
+    LOG_NEVER,
+    TUNING,
+    compute_negative_log_likelihood,
+)
 from heimdall_assets.learning.level_prior.links import (
     Links,
     collect_links,
@@ -165,7 +169,8 @@ def to_tensors(links: Links) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def tune(folds: list[Fold], seed: int, num_steps: int) -> Tensor:
     """Return the numbers of ``TUNING`` that make the held-out sessions of all folds most likely.
 
-    Each step sees one fold of each block size, in turn.
+    Each step sees one fold of each block size, in turn. The numbers are those of sane receivers: were any
+    taken for mad, tuning would blunt what all say, so that a strong level stays worth its odds.
     """
     generator = torch.Generator().manual_seed(seed)
     tuning = folds[0].prior.tuning.detach().clone().requires_grad_(True)
@@ -178,7 +183,9 @@ def tune(folds: list[Fold], seed: int, num_steps: int) -> Tensor:
             rows = torch.randint(len(source), (BATCH,), generator=generator)
             place, level, heard = disturb(place[rows], level[rows], heard[rows], generator)
             mean, factor = torch.func.functional_call(
-                fold.prior, _thin(fold.prior, step % POINT_STRIDE) | {"tuning": tuning}, (place, level, heard)
+                fold.prior,
+                _thin(fold.prior, step % POINT_STRIDE) | {"tuning": tuning, "log_mad": torch.tensor(LOG_NEVER)},
+                (place, level, heard),
             )
             loss = loss + compute_negative_log_likelihood(mean, factor, source[rows])[0].clamp(max=MAX_LOSS).mean()
         optimiser.zero_grad()

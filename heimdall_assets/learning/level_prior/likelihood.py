@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 NUM_REWEIGHTINGS = 3
 """Steps of the transmitted power's fit at each candidate: least squares first, then with outliers weighed down."""
@@ -29,8 +30,16 @@ POLAR_DECAY = 1.5
 """Where the polar grid's prior density falls off, in units of the session's scale."""
 
 FREEDOM = (2.0, 40.0)
-"""Range of Student's degrees of freedom: above it one mad receiver outvotes the others, below it a strong level, the
-best sign of a transmitter nearby, counts for nothing."""
+"""Range of Student's degrees of freedom, of receivers that are not mad: above it a deep shadow outvotes the others,
+below it a strong level, the best sign of a transmitter nearby, counts for nothing."""
+
+MAD_SHARE, MAD_RANGE_DB = 0.001, 100.0
+"""Share of mad receivers, whose level tells nothing, and the range that it lies anywhere in, from noise to overload. An
+assumption: where one gain in a hundred jumps by 15 dB (``fit.JUMPS``), one in 2000 is off by more than 30 dB."""
+
+LOG_MAD = math.log(MAD_SHARE / MAD_RANGE_DB)
+LOG_NEVER = -60.0
+"""Log density in 1/dB of such a level, and one so low that no receiver is ever taken for mad."""
 
 TUNING = {
     "noise": -2.3,  # log share of a site's variance that its map cannot tell
@@ -75,43 +84,89 @@ class Expected(NamedTuple):
     signal: Tensor
 
 
-def compute_log_likelihood(expected: Expected, level: Tensor, heard: Tensor, strange: Tensor, tuning: Tensor) -> Tensor:
-    """Return the blunted log-likelihood of each candidate (B, N), the transmitted power being the likeliest one there.
+class Reading(NamedTuple):
+    """What was received: level in dB (B, R), whether there is one, bool (B, R), and the share of strangers (B, 1)."""
 
-    A gain moves a level only as far as the signal stands above the site's own noise. Student's distribution forgives
-    single receivers that are wrong.
+    level: Tensor
+    heard: Tensor
+    strange: Tensor
+
+
+class Departure(NamedTuple):
+    """How readings depart from what is expected: offset and slope over the gain in Student's sigmas, both (B, R, N).
+
+    ``sane`` (B, R, N) are the log-odds that a receiver with no departure is not mad; they fall by ``steep`` times the
+    log of one plus the departure's square.
+    """
+
+    offset: Tensor
+    slope: Tensor
+    sane: Tensor
+    freedom: Tensor
+    steep: Tensor
+
+    def compute_square(self, gain: Tensor) -> Tensor:
+        """Return the squared departures (B, R, N) at the gains (B, N) in dB."""
+        return (self.offset - gain.unsqueeze(1) * self.slope).square()
+
+    def compute_odds(self, square: Tensor) -> Tensor:
+        """Return the log-odds (B, R, N) that each receiver is not mad."""
+        return self.sane - torch.log1p(square) * self.steep
+
+
+def compute_log_likelihood(expected: Expected, reading: Reading, tuning: Tensor, log_mad: Tensor) -> Tensor:
+    """Return the log-likelihood of each candidate (B, N), the transmitted power being the likeliest one there.
+
+    A gain moves a level only as far as the signal stands above the site's own noise. Each receiver either departs from
+    what is expected by Student's distribution, blunted because shadowing is alike, or is mad, and its level says
+    nothing of the position. The sum over both lets no receiver weigh more than its odds to be sane; those are not
+    blunted, for a mad receiver makes no other one mad.
+
+    Source: Box and Tiao, Biometrika 55 (1968).
 
     Args:
         expected: of each candidate.
-        level: (B, R).
-        heard: bool (B, R).
-        strange: (B, 1), share of the receivers that stand at no known site.
+        reading: of each session.
         tuning: the numbers of ``TUNING``.
+        log_mad: scalar, log density in 1/dB of a mad receiver's level.
     """
     freedom = FREEDOM[0] + (FREEDOM[1] - FREEDOM[0]) * torch.sigmoid(pick(tuning, "freedom"))
-    weight = heard.to(level.dtype).unsqueeze(-1)
+    blunt = pick(tuning, "blunt").exp()
+    weight = reading.heard.to(reading.level.dtype).unsqueeze(-1)
     inverse = weight / (expected.variance * freedom).sqrt()
-    offset, slope = (level.unsqueeze(-1) - expected.level) * inverse, expected.signal * inverse
-    usual = ((2.0 * pick(tuning, "gain")).exp() + (STRANGER_DB * strange).square()) * GAIN_FREEDOM
-    gain = fit_gain(offset.detach(), slope.detach(), freedom.detach(), usual.detach())
-    fit = torch.log1p((offset - gain.unsqueeze(1) * slope).square()).sum(1) * (freedom + 1.0)
-    size = (expected.variance.log() * weight).sum(1)
-    prior = torch.log1p(gain.square() / usual) * (GAIN_FREEDOM + 1.0)
-    return -0.5 * pick(tuning, "blunt").exp() * (fit + size) - 0.5 * prior
+    departure = Departure(
+        offset=(reading.level.unsqueeze(-1) - expected.level) * inverse,
+        slope=expected.signal * inverse,
+        sane=-0.5 * blunt * (2.0 * math.pi * expected.variance).log() - log_mad,
+        freedom=freedom,
+        steep=0.5 * blunt * (freedom + 1.0),
+    )
+    usual = ((2.0 * pick(tuning, "gain")).exp() + (STRANGER_DB * reading.strange).square()) * GAIN_FREEDOM
+    gain = fit_gain(Departure(*(value.detach() for value in departure)), usual.detach())
+    # Softplus is the log of the sum of both densities over that of the mad one.
+    fit = (functional.softplus(departure.compute_odds(departure.compute_square(gain))) * weight).sum(1)
+    return fit - 0.5 * torch.log1p(gain.square() / usual) * (GAIN_FREEDOM + 1.0)
 
 
-def fit_gain(offset: Tensor, slope: Tensor, freedom: Tensor, usual: Tensor) -> Tensor:
-    """Return the likeliest gain in dB at each candidate, (B, N), from residuals and slopes (B, R, N) in sigmas.
+def fit_gain(departure: Departure, usual: Tensor) -> Tensor:
+    """Return the likeliest gain in dB at each candidate, (B, N); ``usual`` (B, 1) is its scale's square.
+
+    Receivers weigh by their probability to be sane, and less the farther they depart.
 
     Source: iteratively reweighted least squares for Student's distribution, Lange et al., JASA 84 (1989).
     """
-    weight, hold = torch.ones_like(offset), (GAIN_FREEDOM + 1.0) / usual
-    for _ in range(NUM_REWEIGHTINGS):
-        weighted = weight * slope * (freedom + 1.0)
-        gain = (weighted * offset).sum(1) / ((weighted * slope).sum(1) + hold)
-        weight = 1.0 / (1.0 + (offset - gain.unsqueeze(1) * slope).square())
+    weighted = departure.slope * (departure.freedom + 1.0)
+    gain = _solve_gain(departure, weighted, (GAIN_FREEDOM + 1.0) / usual)
+    for _ in range(NUM_REWEIGHTINGS - 1):
+        square = departure.compute_square(gain)
+        weighted = torch.sigmoid(departure.compute_odds(square)) / (1.0 + square) * departure.slope
         hold = (GAIN_FREEDOM + 1.0) / (usual + gain.square())
+        gain = _solve_gain(departure, weighted * (departure.freedom + 1.0), hold)
     return gain
+
+
+def _solve_gain(departure: Departure, weighted: Tensor, hold: Tensor) -> Tensor:
+    return (weighted * departure.offset).sum(1) / ((weighted * departure.slope).sum(1) + hold)
 
 
 def summarise(posterior: Tensor, points: Tensor, cell: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from heimdall_assets.learning.level_prior.field import LevelField
 from heimdall_assets.learning.level_prior.likelihood import (
+    LOG_MAD,
     TUNING,
     Expected,
+    Reading,
     compute_log_likelihood,
     compute_square,
     make_polar_grid,
@@ -64,6 +66,7 @@ class LevelPrior(nn.Module):
     residual: Tensor
     doubt: Tensor
     law: Tensor
+    log_mad: Tensor
     polar_points: Tensor
     polar_log_weight: Tensor
     polar_cell: Tensor
@@ -85,6 +88,7 @@ class LevelPrior(nn.Module):
         for name, shape in shapes.items():
             self.register_buffer(name, torch.ones(shape))
         self.tuning = nn.Parameter(torch.tensor(list(TUNING.values())), requires_grad=False)
+        self.register_buffer("log_mad", torch.tensor(LOG_MAD), persistent=False)
         for name, value in make_polar_grid()._asdict().items():
             self.register_buffer(f"polar_{name}", value, persistent=False)
 
@@ -227,7 +231,8 @@ class LevelPrior(nn.Module):
         variance = variance + (1.0 - known) * self.number("roaming").exp() + self.number("floor").exp()
         count = heard.sum(1, keepdim=True).clamp(min=1)
         strange = ((1.0 - known.squeeze(-1)) * heard).sum(1, keepdim=True) / count
-        return compute_log_likelihood(Expected(mean, variance, signal), level, heard, strange, self.tuning)
+        expected, reading = Expected(mean, variance, signal), Reading(level, heard, strange)
+        return compute_log_likelihood(expected, reading, self.tuning, self.log_mad)
 
     def _weigh(self, place: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
         """Return log prior weights of the trained points (B, G) and of the polar grid (B, Q).
