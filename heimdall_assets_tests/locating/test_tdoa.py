@@ -48,7 +48,11 @@ def test_errors_reach_the_bound_and_ellipses_hold_what_they_promise_on_line_of_s
         found = locate_by_delays(sessions, robust=robust)
         squares.append((compute_errors_m(sessions, found) / bound) ** 2)
         covered.append(compute_coverage(sessions, found))
-    ratio = np.sqrt(np.mean(squares))
+    squares = np.concatenate(squares)
+    # One session in some thousands is taken for another place, tens of bounds away: counted, not averaged.
+    astray = squares > 10.0**2
+    assert_below(np.mean(astray), 0.003, "share more than ten bounds away")
+    ratio = np.sqrt(np.mean(squares[~astray]))
     assert_above(ratio, 0.95, "error over bound, from below")
     assert_below(ratio, 1.15, "error over bound")
     assert_below(abs(np.mean(covered) - 0.90), 0.03, "coverage, off 0.90")
@@ -74,10 +78,10 @@ def test_three_receivers_and_noise_alone_keep_the_promise_of_the_ellipse(robust)
 def make_ambiguous(**columns):
     """Return sessions of three receivers whose delays fit a second place, 3 to 60 km away from the source."""
     receivers = np.array([[0.0, 0.0], [20e3, 3e3], [-5e3, 25e3]])
-    sources = scatter(1500, 50e3)
+    sources = scatter(5000, 50e3)
     distance = np.hypot(*(sources[:, None] - receivers).transpose(2, 0, 1))
     places, real = intersect_hyperbolas(
-        *(np.tile(axis, (1500, 1)) for axis in receivers.T), np.zeros((1500, 3)), distance
+        *(np.tile(axis, (5000, 1)) for axis in receivers.T), np.zeros((5000, 3)), distance
     )
     apart = np.hypot(*(places[:, 0] - places[:, 1]).T)
     chosen = real.all(axis=1) & (apart > 3e3) & (apart < 60e3)
