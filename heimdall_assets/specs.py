@@ -1,28 +1,17 @@
 """Every number that somebody may choose and that changes a result, with its bounds and its reason.
 
 Belongs here: frozen pydantic specs; plain field types only (lists, no tuples, no nested models), so that each spec is
-Dagster run configuration as it stands; what others call the same settings, so that a refusal can name ours. Does not
-belong here: facts (``domain``), places (``variables``).
+Dagster run configuration as it stands; the refusal of a setting that is none, which names the one that was meant. Does
+not belong here: facts (``domain``), places (``variables``), what others call the same settings (``other_names``).
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from heimdall_assets.kinds import (
-    APPROVED_MEASUREMENTS,
-    CHAMPION_MODEL,
-    EVALUATION_METRICS,
-    IQ_FILES,
-    ONNX_MODEL,
-    SPECTROGRAM_FEATURES,
-    TEST_SPLIT,
-    TRAINED_CHECKPOINT,
-    VAL_SPLIT,
-)
 from heimdall_assets.manifests import compute_json_digest
+from heimdall_assets.other_names import OTHER_SETTINGS, OTHER_SPECS
 from heimdall_assets.suggestions import normalize_name, suggest_name
 
 UNKNOWN_SETTING = "extra_forbidden"
@@ -33,11 +22,6 @@ class Spec(BaseModel):
     """Base of the specs: frozen, closed, without NaN or infinity; two specs with equal numbers have equal digests."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    also_called: ClassVar[tuple[str, ...]] = ()
-    """What others call such a group of settings."""
-    other_names: ClassVar[Mapping[str, str]] = {}
-    """What others call a setting -> what it is called here."""
 
     @classmethod
     def pure_class(cls) -> "type[Spec]":
@@ -97,10 +81,10 @@ def suggest_setting(typed: str, spec: type[Spec] | None = None) -> str | None:
     specs = list(list_specs().values())
     anywhere: dict[str, str] = {}
     for cls in reversed(specs):  # where several have it, the first one stays
-        anywhere.update({other: f"{cls.__name__}.{name}" for other, name in cls.other_names.items()})
+        anywhere.update({other: f"{cls.__name__}.{name}" for other, name in OTHER_SETTINGS[cls.__name__].items()})
     for cls in reversed(specs):
         anywhere.update({name: f"{cls.__name__}.{name}" for name in cls.model_fields})
-    fields = {} if spec is None else {name: name for name in spec.model_fields} | dict(spec.other_names)
+    fields = {} if spec is None else {name: name for name in spec.model_fields} | dict(OTHER_SETTINGS[spec.__name__])
     own = {other: f"{spec.__name__}.{name}" for other, name in fields.items()} if spec else {}
     name = normalize_name(typed)
     return own.get(name) or anywhere.get(name) or suggest_name(name, own) or suggest_name(name, anywhere)
@@ -131,20 +115,14 @@ def suggest_spec(typed: str) -> str | None:
     ('FeatureSpec', 'TrainingSpec', 'ModelSpec')
     """
     names = {}
-    for name, cls in list_specs().items():
+    for name in list_specs():
         short = name.removesuffix("Spec")
-        names.update(dict.fromkeys([*cls.also_called, name, short, f"{short}Config"], name))
+        names.update(dict.fromkeys([*OTHER_SPECS.get(name, ()), name, short, f"{short}Config"], name))
     return suggest_name(typed, names)
 
 
 class DatasetSpec(Spec):
     """Which approved sessions make a snapshot. Simulated and measured ones mix only when ``origin`` says ``both``."""
-
-    also_called = ("DataSpec", "SnapshotSpec", APPROVED_MEASUREMENTS)
-    other_names = {
-        "campaign": "campaigns",
-        "source": "origin",
-    }
 
     campaigns: list[str] = Field(default_factory=list, description="campaigns to take; empty: every campaign")
     origin: Literal["measured", "simulated", "both"] = Field(
@@ -154,13 +132,6 @@ class DatasetSpec(Spec):
 
 class TimingSpec(Spec):
     """One-sigma timing error of each clock class, in seconds."""
-
-    also_called = ("ClockSpec",)
-    other_names = {
-        "gnss": "gnss_s",
-        "gnss_calibrated": "gnss_calibrated_s",
-        "ntp": "ntp_s",
-    }
 
     gnss_calibrated_s: float = Field(76e-9, gt=0, description="30 ns station bias and 70 ns jitter, in quadrature")
     gnss_s: float = Field(
@@ -177,18 +148,6 @@ class TimingSpec(Spec):
 
 class FeatureSpec(Spec):
     """Spectrogram of one recording: (3, 128, 32) float32 in dB of full scale."""
-
-    also_called = ("SpectrogramSpec", "MelSpec", SPECTROGRAM_FEATURES)
-    other_names = {
-        "n_mels": "num_mels", "mel_bins": "num_mels", "num_mel_bins": "num_mels",
-        "n_frames": "num_frames", "target_length": "num_frames",
-        "hop_length": "hop", "hop_size": "hop", "frame_step": "hop", "stride": "hop",
-        "fft_size": "n_fft", "nfft": "n_fft", "nperseg": "n_fft",
-        "win_length": "n_fft", "frame_length": "n_fft", "window_size": "n_fft",
-        "f_min": "f_min_hz", "fmin": "f_min_hz", "low_freq": "f_min_hz",
-        "f_max": "f_max_hz", "fmax": "f_max_hz", "high_freq": "f_max_hz",
-        "top_db": "floor_db",
-    }  # fmt: skip
 
     n_fft: int = Field(2048, ge=64, le=65536, description="samples in one transform")
     hop: int = Field(512, ge=1, description="samples between transforms")
@@ -216,13 +175,6 @@ class FeatureSpec(Spec):
 class RecordingSpec(Spec):
     """What makes a recording unusable."""
 
-    also_called = ("IqSpec", IQ_FILES)
-    other_names = {
-        "max_clipping": "max_clipped_fraction",
-        "min_duration": "min_duration_s",
-        "max_length": "max_samples",
-    }
-
     max_clipped_fraction: float = Field(0.01, ge=0, le=1, description="share of samples at full scale")
     max_rate_error: float = Field(1e-3, ge=0, description="relative difference between row's and file's rate")
     min_duration_s: float = Field(0.1, gt=0, description="a shorter recording is refused")
@@ -231,13 +183,6 @@ class RecordingSpec(Spec):
 
 class DelaySpec(Spec):
     """Delays between the receivers of a session from raw IQ."""
-
-    also_called = ("CorrelationSpec", "TdoaSpec")
-    other_names = {
-        "n_lags": "num_lags", "max_lag": "num_lags",
-        "bandwidth": "bandwidth_hz",
-        "coherence_threshold": "min_coherence",
-    }  # fmt: skip
 
     max_baseline_slack: float = Field(1.2, ge=1, description="lags searched, as multiple of the longest baseline")
     min_coherence: float = Field(0.05, ge=0, le=1, description="a pair below it carries no delay")
@@ -254,13 +199,6 @@ class DelaySpec(Spec):
 class AugmentationSpec(Spec):
     """Training-only disturbances that match what fails in the field; never cached."""
 
-    also_called = ("AugmentSpec", "TransformSpec")
-    other_names = {
-        "dropout_rate": "dropout", "drop_prob": "dropout",
-        "max_shift": "max_shift_frames", "time_shift": "max_shift_frames",
-        "max_gain": "max_gain_db", "gain": "max_gain_db",
-    }  # fmt: skip
-
     dropout: float = Field(0.1, ge=0, le=1, description="probability that a receiver (or a mel band) is dropped")
     max_shift_frames: int = Field(4, ge=0, description="largest shift of a spectrogram in time, either way")
     max_gain_db: float = Field(6.0, ge=0, le=40, description="largest change of a receiver's gain, either sign")
@@ -268,16 +206,6 @@ class AugmentationSpec(Spec):
 
 class SplitSpec(Spec):
     """Which session serves what. Groups are transmitting sites; a keyed hash assigns each, so growth moves nobody."""
-
-    also_called = ("SplitsSpec", "FoldSpec")
-    other_names = {
-        "seed": "salt", "random_seed": "salt", "random_state": "salt",
-        "val_size": "val_fraction", VAL_SPLIT: "val_fraction",
-        "validation_split": "val_fraction", "validation_fraction": "val_fraction",
-        "test_size": "test_fraction", TEST_SPLIT: "test_fraction",
-        "groups": "group_by",
-        "site_size": "site_size_m",
-    }  # fmt: skip
 
     salt: str = Field("42", min_length=1, description="key of the hash: another one, another split")
     val_fraction: float = Field(0.15, gt=0, lt=1, description="share of sites that choose when training stops")
@@ -302,18 +230,6 @@ BACKBONES = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "medium",
 
 class ModelSpec(Spec):
     """Architecture. ``network`` locates from a whole session, ``single_receiver`` from one receiver's spectrogram."""
-
-    also_called = ("NetworkSpec", "ArchitectureSpec")
-    other_names = {
-        "dropout_rate": "dropout", "drop_rate": "dropout", "dropout_p": "dropout",
-        "n_layers": "num_layers", "num_hidden_layers": "num_layers", "depth": "num_layers",
-        "n_heads": "num_heads", "nhead": "num_heads", "num_attention_heads": "num_heads",
-        "d_model": "width", "hidden_size": "width", "hidden_dim": "width", "embed_dim": "width",
-        "architecture": "kind", "model_type": "kind",
-        "backbone": "backbone_size", "model_size": "backbone_size",
-        "freeze": "freeze_backbone",
-        "weights": "weights_file", "checkpoint_path": "weights_file",
-    }  # fmt: skip
 
     kind: Literal["network", "single_receiver"] = Field(
         "network", description="network: a whole session gives one position; single_receiver: one spectrogram does"
@@ -356,22 +272,6 @@ class ModelSpec(Spec):
 class TrainingSpec(Spec):
     """How a model is fitted. CPU results are the same bytes for the same spec, data, thread count and processor."""
 
-    also_called = ("TrainerSpec", "TrainSpec", "OptimizerSpec", "FitSpec", TRAINED_CHECKPOINT)
-    other_names = {
-        "epochs": "max_epochs", "n_epochs": "max_epochs", "num_epochs": "max_epochs", "num_train_epochs": "max_epochs",
-        "lr": "learning_rate", "base_lr": "learning_rate", "learning_rate_init": "learning_rate",
-        "batch": "batch_size", "bs": "batch_size",
-        "train_batch_size": "batch_size", "per_device_train_batch_size": "batch_size",
-        "wd": "weight_decay", "weightdecay": "weight_decay", "l2": "weight_decay", "decay": "weight_decay",
-        "patience": "early_stopping_patience", "early_stopping": "early_stopping_patience",
-        "min_delta": "early_stopping_min_delta",
-        "warmup": "warmup_epochs", "warmup_steps": "warmup_epochs",
-        "grad_clip": "gradient_clip", "gradient_clip_val": "gradient_clip", "max_grad_norm": "gradient_clip",
-        "n_threads": "num_threads", "threads": "num_threads",
-        "random_seed": "seed", "random_state": "seed",
-        "mixed_precision": "precision", "dtype": "precision",
-    }  # fmt: skip
-
     seed: int = Field(
         42, ge=0, lt=2**32, description="of the first weights, the order of sessions and all disturbances"
     )
@@ -395,15 +295,6 @@ class TrainingSpec(Spec):
 class EvaluationSpec(Spec):
     """How a model is judged."""
 
-    also_called = ("EvalSpec", "MetricsSpec", EVALUATION_METRICS)
-    other_names = {
-        "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",
-        "confidence_level": "confidence",
-        "quantiles": "coverage_levels",
-        "radii": "accuracy_radii_m",
-        "random_seed": "seed", "random_state": "seed",
-    }  # fmt: skip
-
     coverage_levels: list[float] = Field(
         default_factory=lambda: [0.50, 0.68, 0.90, 0.95], description="ellipses whose coverage is counted"
     )
@@ -419,12 +310,6 @@ class EvaluationSpec(Spec):
 class ExportSpec(Spec):
     """The ONNX file and what it must match."""
 
-    also_called = ("OnnxSpec", ONNX_MODEL)
-    other_names = {
-        "opset_version": "opset",
-        "tolerance": "max_position_error_sigma", "atol": "max_position_error_sigma",
-    }  # fmt: skip
-
     opset: int = Field(20, ge=18, le=23, description="version of the ONNX operators")
     max_position_error_sigma: float = Field(0.02, gt=0, description="largest |ONNX - PyTorch| in units of sigma")
     max_signal_error: float = Field(
@@ -438,13 +323,6 @@ class ExportSpec(Spec):
 class PromotionSpec(Spec):
     """When a challenger becomes champion."""
 
-    also_called = ("ChampionSpec", CHAMPION_MODEL)
-    other_names = {
-        "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",
-        "confidence_level": "confidence",
-        "random_seed": "seed", "random_state": "seed",
-    }  # fmt: skip
-
     max_median_ratio: float = Field(
         1.05, ge=1, description="upper end of the interval of challenger / champion median error on the same sessions"
     )
@@ -457,12 +335,6 @@ class PromotionSpec(Spec):
 class RetrainPolicy(Spec):
     """When approved data has changed enough to train again."""
 
-    other_names = {
-        "cooldown": "quiet_period_s", "debounce": "quiet_period_s", "quiet_period": "quiet_period_s",
-        "max_wait": "max_wait_s",
-        "max_retries": "max_attempts",
-    }  # fmt: skip
-
     min_changed_sessions: int = Field(10, ge=1, description="approved or withdrawn since the latest release ...")
     min_changed_fraction: float = Field(0.05, gt=0, le=1, description="... or this share of its sessions")
     min_withdrawn_sessions: int = Field(1, ge=1, description="what must not be learned from any more does not wait")
@@ -473,16 +345,6 @@ class RetrainPolicy(Spec):
 
 class SimulationSpec(Spec):
     """A simulated network and its traffic. Every nuisance parameter drawn is recorded as truth."""
-
-    other_names = {
-        "n_sessions": "num_sessions", "num_samples": "num_sessions",
-        "sample_rate": "sample_rate_hz", "sampling_rate": "sample_rate_hz",
-        "fs": "sample_rate_hz", "sr": "sample_rate_hz",
-        "duration": "duration_s",
-        "frequency_hz": "carrier_hz", "center_freq": "carrier_hz",
-        "random_seed": "seed", "random_state": "seed",
-        "shadowing": "shadowing_db",
-    }  # fmt: skip
 
     seed: int = Field(42, ge=0, lt=2**32, description="of everything drawn")
     num_sessions: int = Field(140, ge=1, le=10**7, description="transmissions")

@@ -8,6 +8,7 @@ from heimdall_assets.cli.settings import build_spec, read_settings
 from heimdall_assets.definitions import defs
 from heimdall_assets.defs import settings as configs
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.other_names import OTHER_SETTINGS, OTHER_SPECS
 from heimdall_assets.pipeline.recipe import SPECS
 from heimdall_assets.specs import (
     FeatureSpec,
@@ -20,7 +21,9 @@ from heimdall_assets.specs import (
 )
 from heimdall_assets.suggestions import normalize_name
 
-ALTERNATIVES = [(cls, other, ours) for cls in list_specs().values() for other, ours in cls.other_names.items()]
+ALTERNATIVES = [
+    (cls, other, ours) for name, cls in list_specs().items() for other, ours in OTHER_SETTINGS[name].items()
+]
 IN_TABLE = [case for case in ALTERNATIVES if case[0].__name__ in SPECS]
 
 
@@ -35,9 +38,15 @@ def test_every_setting_says_what_it_means(cls: type[Spec]):
 
 @pytest.mark.parametrize("cls", list_specs().values(), ids=str)
 def test_other_names_are_none_of_ours_and_lead_to_ours(cls: type[Spec]):
-    assert set(cls.other_names.values()) <= set(cls.model_fields)
-    assert not set(cls.other_names) & set(cls.model_fields)
-    assert {normalize_name(name) for name in cls.other_names} == set(cls.other_names)
+    names = OTHER_SETTINGS[cls.__name__]
+    assert set(names.values()) <= set(cls.model_fields)
+    assert not set(names) & set(cls.model_fields)
+    assert {normalize_name(name) for name in names} == set(names)
+
+
+def test_the_tables_of_other_names_speak_of_specs_that_are_there():
+    assert set(OTHER_SETTINGS) == set(list_specs())
+    assert set(OTHER_SPECS) <= set(list_specs())
 
 
 def test_the_table_holds_what_common_projects_call_them():
@@ -93,7 +102,7 @@ def test_what_is_like_nothing_is_refused_with_all_there_is():
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [(name, cls.__name__) for cls in list_specs().values() for name in cls.also_called]
+    [(other, ours) for ours, others in OTHER_SPECS.items() for other in others]
     + [
         ("training", "TrainingSpec"),
         ("trainingspec", "TrainingSpec"),

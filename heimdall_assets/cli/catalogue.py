@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.other_names import OTHER_SETTINGS
 from heimdall_assets.specs import RetrainPolicy, SimulationSpec, Spec, list_specs, suggest_spec
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def list_settings(spec: type[Spec]) -> list[Entry]:
             json.dumps(field.get_default(call_default_factory=True), ensure_ascii=False),
             _describe_bounds(field),
             field.description or "",
-            tuple(other for other, ours in spec.other_names.items() if ours == name),
+            tuple(other for other, ours in OTHER_SETTINGS[spec.__name__].items() if ours == name),
         )
         for name, field in spec.model_fields.items()
     ]

@@ -13,7 +13,7 @@ from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import SimulationSpec
 from heimdall_assets_tests.locating.fields import HEXAGON, SQUARE, compute_coverage, compute_errors_m, make_sessions
 from heimdall_assets_tests.permuted import shuffle_receivers
-from heimdall_assets_tests.variation import assert_below, make_rng, shift_seed
+from heimdall_assets_tests.variation import assert_above, assert_below, make_rng, shift_seed
 
 BOTH = pytest.mark.parametrize("robust", [False, True], ids=["plain", "robust"])
 
@@ -27,6 +27,11 @@ def simulate(num=3000, first=0, **fields) -> SessionSet:
     return simulate_observations(SimulationSpec.model_validate(spec), np.arange(first, first + num))
 
 
+def simulate_networks(num, **fields) -> list[SessionSet]:
+    """Sessions of eight networks: what a station's clock is off stays, so sessions of one network err together."""
+    return [simulate(num, seed=shift_seed(42) + network, **fields) for network in range(8)]
+
+
 @BOTH
 def test_without_noise_the_source_is_found_to_a_centimetre(robust):
     sessions = make_sessions(HEXAGON, scatter(200), sigma_s=1e-12)
@@ -37,12 +42,20 @@ def test_without_noise_the_source_is_found_to_a_centimetre(robust):
 
 @BOTH
 def test_errors_reach_the_bound_and_ellipses_hold_what_they_promise_on_line_of_sight(robust):
-    sessions = simulate(2000, min_receivers=5)
-    _, bound = compute_session_bounds(sessions)
-    found = locate_by_delays(sessions, robust=robust)
-    ratio = np.sqrt(np.mean((compute_errors_m(sessions, found) / bound) ** 2))
-    assert 0.95 < ratio < 1.15
-    assert 0.87 < compute_coverage(sessions, found) < 0.93
+    squares, covered = [], []
+    for sessions in simulate_networks(600, min_receivers=5):
+        _, bound = compute_session_bounds(sessions)
+        found = locate_by_delays(sessions, robust=robust)
+        squares.append((compute_errors_m(sessions, found) / bound) ** 2)
+        covered.append(compute_coverage(sessions, found))
+    squares = np.concatenate(squares)
+    # One session in some thousands is taken for another place, tens of bounds away: counted, not averaged.
+    astray = squares > 10.0**2
+    assert_below(np.mean(astray), 0.003, "share more than ten bounds away")
+    ratio = np.sqrt(np.mean(squares[~astray]))
+    assert_above(ratio, 0.95, "error over bound, from below")
+    assert_below(ratio, 1.15, "error over bound")
+    assert_below(abs(np.mean(covered) - 0.90), 0.03, "coverage, off 0.90")
 
 
 @BOTH
@@ -51,22 +64,24 @@ def test_one_geometry_scatters_as_the_bound_says(robust):
     sessions = make_sessions(HEXAGON, sources, sigma_s=80e-9, timing_sigma_s=60e-9)
     _, bound = compute_session_bounds(sessions)
     errors = compute_errors_m(sessions, locate_by_delays(sessions, robust=robust))
-    assert np.sqrt(np.mean(errors**2)) / bound[0] == pytest.approx(1.05, abs=0.10)
+    assert_below(abs(np.sqrt(np.mean(errors**2)) / bound[0] - 1.05), 0.10, "error over bound, off 1.05")
 
 
 @BOTH
 def test_three_receivers_and_noise_alone_keep_the_promise_of_the_ellipse(robust):
-    sessions = simulate(1500, max_receivers=3)
-    assert 0.80 < compute_coverage(sessions, locate_by_delays(sessions, robust=robust)) < 0.95
+    networks = simulate_networks(400, max_receivers=3)
+    coverage = np.mean([compute_coverage(one, locate_by_delays(one, robust=robust)) for one in networks])
+    assert_above(coverage, 0.80, "coverage, from below")
+    assert_below(coverage, 0.95, "coverage")
 
 
 def make_ambiguous(**columns):
     """Return sessions of three receivers whose delays fit a second place, 3 to 60 km away from the source."""
     receivers = np.array([[0.0, 0.0], [20e3, 3e3], [-5e3, 25e3]])
-    sources = scatter(300, 50e3)
+    sources = scatter(5000, 50e3)
     distance = np.hypot(*(sources[:, None] - receivers).transpose(2, 0, 1))
     places, real = intersect_hyperbolas(
-        np.tile(receivers[:, 0], (300, 1)), np.tile(receivers[:, 1], (300, 1)), np.zeros((300, 3)), distance
+        *(np.tile(axis, (5000, 1)) for axis in receivers.T), np.zeros((5000, 3)), distance
     )
     apart = np.hypot(*(places[:, 0] - places[:, 1]).T)
     chosen = real.all(axis=1) & (apart > 3e3) & (apart < 60e3)
@@ -81,9 +96,10 @@ def test_the_other_of_two_solutions_is_within_the_covariance(robust):
     found = locate_by_delays(silent, robust=robust)
     errors = compute_errors_m(silent, found)
     wrong = errors > 0.5 * apart
-    assert 0 < wrong.sum() < 0.6 * len(wrong)  # nothing but the area tells them apart
+    assert wrong.any()
+    assert_below(np.mean(wrong), 0.6, "share at the other place")  # nothing but the area tells them apart
     sigma = np.sqrt(found.covariance_m2[:, :2].sum(axis=1))
-    assert np.mean(errors[wrong] < 3.0 * sigma[wrong]) > 0.8
+    assert_above(np.mean(errors[wrong] < 3.0 * sigma[wrong]), 0.8, "within three sigmas")
 
 
 @BOTH
@@ -96,7 +112,7 @@ def test_levels_choose_between_two_solutions(robust):
         np.sum(compute_errors_m(s, locate_by_delays(s, reference, robust=robust)) > 0.5 * apart)
         for s in (sessions, silent)
     )
-    assert wrong < 0.5 * guessed
+    assert_below(wrong / guessed, 0.5, "wrong with levels over wrong without")
 
 
 @BOTH
@@ -125,16 +141,16 @@ def test_turning_the_earth_and_setting_all_clocks_turns_the_answer(robust):
 
 
 def test_few_blocked_receivers_hurt_the_robust_estimate_less():
-    sessions = make_sessions(HEXAGON, scatter(400, 30e3))
-    late = sessions.arrival_s.reshape(400, 6).copy()
+    sessions = make_sessions(HEXAGON, scatter(3000, 30e3))
+    late = sessions.arrival_s.reshape(3000, 6).copy()
     late[:, 2] += 3e-6
-    sessions = replace(sessions, arrival_s=late.ravel(), blocked=np.tile(np.arange(6) == 2, 400))
+    sessions = replace(sessions, arrival_s=late.ravel(), blocked=np.tile(np.arange(6) == 2, 3000))
     plain, robust = (np.median(compute_errors_m(sessions, locate_by_delays(sessions, robust=r))) for r in (False, True))
     oracle = np.median(compute_errors_m(sessions, locate_by_delays(sessions, robust=False, blocked="dropped")))
     weighted = np.median(compute_errors_m(sessions, locate_by_delays(sessions, robust=False, blocked="weighted")))
-    assert robust < 0.25 * plain
-    assert oracle < robust
-    assert weighted < 1.5 * oracle
+    assert_below(robust / plain, 0.25, "robust over plain")
+    assert_below(oracle / robust, 1.0, "oracle over robust")
+    assert_below(weighted / oracle, 1.5, "weighted over oracle")
 
 
 def test_residuals_beyond_the_stated_sigmas_make_the_ellipse_larger():
@@ -142,7 +158,8 @@ def test_residuals_beyond_the_stated_sigmas_make_the_ellipse_larger():
     sessions = make_sessions(HEXAGON, sources, sigma_s=2e-6)
     believed = replace(sessions, arrival_sigma_s=np.full_like(sessions.arrival_sigma_s, 20e-9))
     found = locate_by_delays(believed, robust=False)
-    assert compute_coverage(believed, found) > 0.75  # 0.0 if the stated sigmas were believed
+    # 0.0 if the stated sigmas were believed
+    assert_above(compute_coverage(believed, found), 0.75, "coverage")
 
 
 def test_delays_that_no_position_explains_give_no_confident_position():
@@ -162,8 +179,9 @@ def test_a_reference_teaches_how_large_errors_really_are():
     for robust in (False, True):
         alone = compute_coverage(sessions, locate_by_delays(sessions, robust=robust))
         taught = compute_coverage(sessions, locate_by_delays(sessions, reference, robust=robust))
-        assert_below(alone, 0.80, "coverage alone")
-        assert_below(abs(taught - 0.90), 0.04, "coverage taught, off 0.90")
+        kind = "robust" if robust else "plain"
+        assert_below(alone, 0.80, f"{kind} coverage alone")
+        assert_below(abs(taught - 0.90), 0.04, f"{kind} coverage taught, off 0.90")
 
 
 def test_receivers_on_one_line_leave_two_sides_and_say_so():
@@ -239,7 +257,7 @@ def test_no_sessions_give_no_positions():
 
 def test_sixty_four_receivers_are_as_good_as_their_bound():
     receivers = scatter(64, 80e3, seed=3)
-    sessions = make_sessions(receivers, scatter(200, 60e3, seed=4))
+    sessions = make_sessions(receivers, scatter(500, 60e3, seed=4))
     _, bound = compute_session_bounds(sessions)
     ratio = compute_errors_m(sessions, locate_by_delays(sessions, robust=True)) / bound
-    assert np.sqrt(np.mean(ratio**2)) < 1.2
+    assert_below(np.sqrt(np.mean(ratio**2)), 1.2, "error over bound")

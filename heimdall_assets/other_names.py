@@ -1,0 +1,137 @@
+"""Other names: what other projects call our settings, so that a refusal can name ours.
+
+Belongs here: names that people bring along from librosa, PyTorch, Keras, scikit-learn and their like. Does not belong
+here: the settings (``specs``), the comparing of names (``suggestions``).
+"""
+
+from collections.abc import Mapping
+
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    CHAMPION_MODEL,
+    EVALUATION_METRICS,
+    IQ_FILES,
+    ONNX_MODEL,
+    SPECTROGRAM_FEATURES,
+    TEST_SPLIT,
+    TRAINED_CHECKPOINT,
+    VAL_SPLIT,
+)
+
+# fmt: off
+OTHER_SPECS: Mapping[str, tuple[str, ...]] = {
+    "DatasetSpec": ("DataSpec", "SnapshotSpec", APPROVED_MEASUREMENTS),
+    "TimingSpec": ("ClockSpec",),
+    "FeatureSpec": ("SpectrogramSpec", "MelSpec", SPECTROGRAM_FEATURES),
+    "RecordingSpec": ("IqSpec", IQ_FILES),
+    "DelaySpec": ("CorrelationSpec", "TdoaSpec"),
+    "AugmentationSpec": ("AugmentSpec", "TransformSpec"),
+    "SplitSpec": ("SplitsSpec", "FoldSpec"),
+    "ModelSpec": ("NetworkSpec", "ArchitectureSpec"),
+    "TrainingSpec": ("TrainerSpec", "TrainSpec", "OptimizerSpec", "FitSpec", TRAINED_CHECKPOINT),
+    "EvaluationSpec": ("EvalSpec", "MetricsSpec", EVALUATION_METRICS),
+    "ExportSpec": ("OnnxSpec", ONNX_MODEL),
+    "PromotionSpec": ("ChampionSpec", CHAMPION_MODEL),
+}
+"""Spec -> what others call such a group of settings; some have no other name."""
+
+OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "DatasetSpec": {
+        "campaign": "campaigns",
+        "source": "origin",
+    },
+    "TimingSpec": {
+        "gnss": "gnss_s",
+        "gnss_calibrated": "gnss_calibrated_s",
+        "ntp": "ntp_s",
+    },
+    "FeatureSpec": {
+        "n_mels": "num_mels", "mel_bins": "num_mels", "num_mel_bins": "num_mels",
+        "n_frames": "num_frames", "target_length": "num_frames",
+        "hop_length": "hop", "hop_size": "hop", "frame_step": "hop", "stride": "hop",
+        "fft_size": "n_fft", "nfft": "n_fft", "nperseg": "n_fft",
+        "win_length": "n_fft", "frame_length": "n_fft", "window_size": "n_fft",
+        "f_min": "f_min_hz", "fmin": "f_min_hz", "low_freq": "f_min_hz",
+        "f_max": "f_max_hz", "fmax": "f_max_hz", "high_freq": "f_max_hz",
+        "top_db": "floor_db",
+    },
+    "RecordingSpec": {
+        "max_clipping": "max_clipped_fraction",
+        "min_duration": "min_duration_s",
+        "max_length": "max_samples",
+    },
+    "DelaySpec": {
+        "n_lags": "num_lags", "max_lag": "num_lags",
+        "bandwidth": "bandwidth_hz",
+        "coherence_threshold": "min_coherence",
+    },
+    "AugmentationSpec": {
+        "dropout_rate": "dropout", "drop_prob": "dropout",
+        "max_shift": "max_shift_frames", "time_shift": "max_shift_frames",
+        "max_gain": "max_gain_db", "gain": "max_gain_db",
+    },
+    "SplitSpec": {
+        "seed": "salt", "random_seed": "salt", "random_state": "salt",
+        "val_size": "val_fraction", VAL_SPLIT: "val_fraction",
+        "validation_split": "val_fraction", "validation_fraction": "val_fraction",
+        "test_size": "test_fraction", TEST_SPLIT: "test_fraction",
+        "groups": "group_by",
+        "site_size": "site_size_m",
+    },
+    "ModelSpec": {
+        "dropout_rate": "dropout", "drop_rate": "dropout", "dropout_p": "dropout",
+        "n_layers": "num_layers", "num_hidden_layers": "num_layers", "depth": "num_layers",
+        "n_heads": "num_heads", "nhead": "num_heads", "num_attention_heads": "num_heads",
+        "d_model": "width", "hidden_size": "width", "hidden_dim": "width", "embed_dim": "width",
+        "architecture": "kind", "model_type": "kind",
+        "backbone": "backbone_size", "model_size": "backbone_size",
+        "freeze": "freeze_backbone",
+        "weights": "weights_file", "checkpoint_path": "weights_file",
+    },
+    "TrainingSpec": {
+        "epochs": "max_epochs", "n_epochs": "max_epochs", "num_epochs": "max_epochs", "num_train_epochs": "max_epochs",
+        "lr": "learning_rate", "base_lr": "learning_rate", "learning_rate_init": "learning_rate",
+        "batch": "batch_size", "bs": "batch_size",
+        "train_batch_size": "batch_size", "per_device_train_batch_size": "batch_size",
+        "wd": "weight_decay", "weightdecay": "weight_decay", "l2": "weight_decay", "decay": "weight_decay",
+        "patience": "early_stopping_patience", "early_stopping": "early_stopping_patience",
+        "min_delta": "early_stopping_min_delta",
+        "warmup": "warmup_epochs", "warmup_steps": "warmup_epochs",
+        "grad_clip": "gradient_clip", "gradient_clip_val": "gradient_clip", "max_grad_norm": "gradient_clip",
+        "n_threads": "num_threads", "threads": "num_threads",
+        "random_seed": "seed", "random_state": "seed",
+        "mixed_precision": "precision", "dtype": "precision",
+    },
+    "EvaluationSpec": {
+        "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",
+        "confidence_level": "confidence",
+        "quantiles": "coverage_levels",
+        "radii": "accuracy_radii_m",
+        "random_seed": "seed", "random_state": "seed",
+    },
+    "ExportSpec": {
+        "opset_version": "opset",
+        "tolerance": "max_position_error_sigma", "atol": "max_position_error_sigma",
+    },
+    "PromotionSpec": {
+        "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",
+        "confidence_level": "confidence",
+        "random_seed": "seed", "random_state": "seed",
+    },
+    "RetrainPolicy": {
+        "cooldown": "quiet_period_s", "debounce": "quiet_period_s", "quiet_period": "quiet_period_s",
+        "max_wait": "max_wait_s",
+        "max_retries": "max_attempts",
+    },
+    "SimulationSpec": {
+        "n_sessions": "num_sessions", "num_samples": "num_sessions",
+        "sample_rate": "sample_rate_hz", "sampling_rate": "sample_rate_hz",
+        "fs": "sample_rate_hz", "sr": "sample_rate_hz",
+        "duration": "duration_s",
+        "frequency_hz": "carrier_hz", "center_freq": "carrier_hz",
+        "random_seed": "seed", "random_state": "seed",
+        "shadowing": "shadowing_db",
+    },
+}
+"""Spec -> what others call a setting of it -> what it is called here."""
+# fmt: on
