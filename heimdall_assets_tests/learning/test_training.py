@@ -349,7 +349,8 @@ def test_sessions_without_spectrogram_are_refused_and_others_unchanged() -> None
     assert partly.refused.tolist() == [False, True, False, False]
     assert np.isnan(partly.latitude[1])
     keep = np.array([0, 2, 3])
-    assert partly.latitude[keep] == pytest.approx(get_fitted().predict(sessions).latitude[keep], abs=1e-9)
+    # Batches of other sizes are multiplied in other blocks: float32 of some 100 km is a centimetre, 1e-7 degrees.
+    assert partly.latitude[keep] == pytest.approx(get_fitted().predict(sessions).latitude[keep], abs=1e-7)
 
 
 def test_receivers_are_predicted_one_by_one() -> None:
