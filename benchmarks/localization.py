@@ -13,6 +13,9 @@ from typing import Any
 from powder import run_powder
 from worlds import WORLDS, run_world
 
+from heimdall_assets.kinds import TRAINED_CHECKPOINT
+from heimdall_assets.pipeline.recipe import STAGES
+
 HERE = Path(__file__).resolve().parent
 PARTS = (*WORLDS, "powder")
 
@@ -117,7 +120,7 @@ def render_training(cost: dict[str, Any]) -> str:
 
 
 def render(results: dict[str, Any]) -> str:
-    lines = [INTRODUCTION]
+    lines = [INTRODUCTION, f"Code version of `trained_checkpoint`: {STAGES[TRAINED_CHECKPOINT].code_version}.", ""]
     for part in results.values():
         lines += [f"## {part['title']}", "", render_training(part["training"]), ""]
         for name, metrics in part["tests"].items():

@@ -17,9 +17,11 @@ from simulated_iq import observe_simulated
 from heimdall_assets.evaluation.comparison import compare_paired
 from heimdall_assets.evaluation.metrics import evaluate_predictions
 from heimdall_assets.evaluation.residuals import compute_residuals
+from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.locating.bounds import compute_session_bounds
 from heimdall_assets.locating.classical import ESTIMATORS
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import (
     AugmentationSpec,
@@ -88,6 +90,7 @@ def render(found: dict[str, Any]) -> str:
         "# Pair tokens: what seeing correlations is worth",
         "",
         "Written by `make bench-pairs`; figures of the test split, which nothing was chosen on.",
+        f"Code version of `trained_checkpoint`: {STAGES[TRAINED_CHECKPOINT].code_version}.",
         "",
         f"Simulated with IQ: {simulation['num_sessions']} sessions of {simulation['duration_s']:g} s, "
         f"{simulation['min_receivers']} to {simulation['max_receivers']} receivers,",

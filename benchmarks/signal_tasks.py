@@ -16,8 +16,10 @@ from simulated_iq import observe_simulated
 from heimdall_assets.evaluation.evaluate import evaluate_model
 from heimdall_assets.evaluation.model_card import render_signals_table
 from heimdall_assets.evaluation.signal_labels import make_signal_labels
+from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.learning.fitting.checkpoints import LAST
 from heimdall_assets.learning.fitting.training import fit_model
+from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import (
     AugmentationSpec,
@@ -80,6 +82,7 @@ def render(found: dict[str, Any]) -> str:
         "# Signal tasks: what was sent and when, from IQ",
         "",
         "Written by `make bench-signals`; figures of the test split, which nothing was chosen on.",
+        f"Code version of `trained_checkpoint`: {STAGES[TRAINED_CHECKPOINT].code_version}.",
         "",
         f"Simulated with IQ: {simulation['num_sessions']} sessions of {simulation['duration_s']:g} s ({mix}), each",
         f"heard by {simulation['max_receivers']} of the seven stations: levels by the link budget, receivers with all",
