@@ -158,11 +158,11 @@ class GaussNewton(nn.Module):
 
         start = (state, emission, torch.full_like(emission, 1e-2), *_view_late(state, emission, delays, late))
         few, many = self.num_late_iterations
-        start = repeat(improve, few, start)
+        found = repeat(improve, few, start)
         counts = torch.cat([torch.ones_like(modes[..., 0]), is_start], 1) > 0
-        cost = start[3] + compute_level_cost(start[0], delays, self.level_law)
+        cost = found[3] + compute_level_cost(found[0], delays, self.level_law)
         best = torch.where(counts, cost, NOT_FOUND).topk(NUM_KEPT, dim=1, largest=False).indices
-        state, emission, _, cost, *_ = repeat(improve, many, tuple(gather_states(item, best) for item in start))
+        state, emission, _, cost, *_ = repeat(improve, many, tuple(gather_states(item, best) for item in found))
         cost = cost + compute_level_cost(state, delays, self.level_law)
         return state, emission, torch.where(counts.gather(1, best), cost, NOT_FOUND)
 
