@@ -120,9 +120,10 @@ def render_training(cost: dict[str, Any]) -> str:
 
 
 def render(results: dict[str, Any]) -> str:
-    lines = [INTRODUCTION, f"Code version of `trained_checkpoint`: {STAGES[TRAINED_CHECKPOINT].code_version}.", ""]
+    lines = [INTRODUCTION]
     for part in results.values():
-        lines += [f"## {part['title']}", "", render_training(part["training"]), ""]
+        version = f"Code version of `trained_checkpoint`: {part['code_version']}."
+        lines += [f"## {part['title']}", "", f"{render_training(part['training'])} {version}", ""]
         for name, metrics in part["tests"].items():
             lines += render_test(name, metrics)
         if "corner" in part:
@@ -135,7 +136,7 @@ def keep(results: dict[str, Any], part: str, found: dict[str, Any]) -> dict[str,
     corner = [metrics for parts in found.get("corner", {}).values() for metrics in parts.values()]
     for metrics in [*found["tests"].values(), *corner]:
         metrics.pop("strata", None)
-    results = {**results, part: found}
+    results = {**results, part: found | {"code_version": STAGES[TRAINED_CHECKPOINT].code_version}}
     results = {name: results[name] for name in PARTS if name in results}
     (HERE / "localization.json").write_text(json.dumps(results, indent=1) + "\n")
     (HERE / "localization.md").write_text(render(results))
