@@ -13,6 +13,7 @@ from heimdall_assets_tests.variation import start_run
 HERE = Path(__file__).parent
 SLOW = (
     "cli/test_commands",
+    "cli/test_real_recordings",
     "defs/test_executor",
     "defs/test_graph",
     "defs/test_orphans",
@@ -32,9 +33,12 @@ SLOW = (
     "learning/test_training",
     "lineage/test_audit",
     "lineage/test_commands",
+    "locating/test_tdoa",
     "pipeline/test_golden",
+    "pipeline/test_imports",
     "pipeline/test_pairs",
     "pipeline/test_trained_checkpoint",
+    "signals/test_delays",
     "stores/test_kills",
     "stores/test_measurements",
     "stores/test_releases",
@@ -44,7 +48,8 @@ SLOW = (
     "test_examples",
     "test_site",
 )
-"""Modules that take ten seconds or more: they train, draw, serve, kill, or ask two databases everything."""
+"""Modules that take ten seconds or more: they train, draw, serve, kill, average over many sessions, or ask two
+databases everything. ``test_house`` takes as long and stays: what it guards is asked of every change."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
