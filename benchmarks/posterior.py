@@ -25,7 +25,7 @@ from heimdall_assets.learning.session_model.physics import (
     score_late_arrivals,
 )
 from heimdall_assets.learning.session_model.table import assemble_table, to_plane_km
-from heimdall_assets.learning.session_model.tokens import Session, take_apart
+from heimdall_assets.learning.session_model.tokens import Session, state_delays, take_apart
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.simulation.observations import ITALIAN_NETWORK
 from heimdall_assets.specs import SimulationSpec
@@ -40,15 +40,11 @@ EARLIEST_KM = 3.0  # of the emission before the first arrival: all receivers blo
 SCALE_KM = 0.1  # errors above it count by their logarithm, as in a median
 
 
-def state_delays(sessions: SessionSet) -> tuple[Session, Delays]:
+def state_with_wide_prior(sessions: SessionSet) -> tuple[Session, Delays]:
     """Return the sessions' tables taken apart, and as the solver takes them, with a wide round prior."""
     session = take_apart(torch.from_numpy(assemble_table(sessions).receivers))
-    weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
     wide = torch.stack([0.5 / session.spread, torch.zeros_like(session.spread), 0.5 / session.spread], -1)
-    mean = torch.zeros(len(sessions), 2)
-    return session, Delays(
-        session.receivers, session.ground, session.arrival, weight, mean, wide, session.level, session.heard.float()
-    )
+    return session, state_delays(session, torch.zeros(len(sessions), 2), wide)
 
 
 def locate_by_posterior(sessions: SessionSet, spec: SimulationSpec, seed: int = 0) -> Predictions:
@@ -60,7 +56,7 @@ def locate_by_posterior(sessions: SessionSet, spec: SimulationSpec, seed: int = 
         seed: of the draws.
     """
     table = assemble_table(sessions)
-    session, delays = state_delays(sessions)
+    session, delays = state_with_wide_prior(sessions)
     solver = GaussNewton(num_starts=8, num_iterations=10, num_late_iterations=(4, 16))
     direct = solver.search(delays, session.spread)
     states, emission, cost = solver.search_late(delays, session.sigma, direct)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from posterior import locate_by_posterior, state_delays
+from posterior import locate_by_posterior, state_with_wide_prior
 from scipy.spatial import Delaunay
 
 from heimdall_assets.evaluation.metrics import evaluate_predictions
@@ -103,7 +103,7 @@ def locate_by_reweighting(sessions: SessionSet) -> Predictions:
 
     Source: Holland and Welsch, Communications in Statistics 6 (1977) 813, scale 2.385.
     """
-    session, delays = state_delays(sessions)
+    session, delays = state_with_wide_prior(sessions)
     state = GaussNewton().search(delays._replace(heard=0.0 * delays.heard), session.spread)[:, :1]
     weight = delays.weight.unsqueeze(1)
     factor = delays.factor.unsqueeze(1)
@@ -124,7 +124,7 @@ def locate_knowing_all(sessions: SessionSet) -> Predictions:
     No method without that knowledge can be expected to do better: what is left of a ratio is beyond reach.
     """
     assert sessions.blocked is not None
-    session, delays = state_delays(sessions)
+    session, delays = state_with_wide_prior(sessions)
     marked = replace(sessions, level_db=np.where(sessions.blocked, 1.0, 0.0))
     blocked = take_apart(torch.from_numpy(assemble_table(marked).receivers)).level > 0.5
     odds = torch.where(blocked, CERTAIN_ODDS, -CERTAIN_ODDS)

@@ -18,11 +18,7 @@ from torch import Tensor
 
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.level_prior.field import fit_field
-from heimdall_assets.learning.level_prior.likelihood import (
-    LOG_NEVER,
-    TUNING,
-    compute_negative_log_likelihood,
-)
+from heimdall_assets.learning.level_prior.likelihood import LOG_NEVER, TUNING, compute_negative_log_likelihood
 from heimdall_assets.learning.level_prior.links import (
     Links,
     collect_links,

@@ -96,7 +96,7 @@ class Departure(NamedTuple):
     """How readings depart from what is expected: offset and slope over the gain in Student's sigmas, both (B, R, N).
 
     ``sane`` (B, R, N) are the log-odds that a receiver with no departure is not mad; they fall by ``steep`` times the
-    log of one plus the departure's square.
+    log of one plus the departure's square. ``freedom``, Student's, and ``steep`` are scalars.
     """
 
     offset: Tensor

@@ -33,6 +33,7 @@ from heimdall_assets.learning.session_model.tokens import (
     describe_receivers,
     describe_solutions,
     mask_out,
+    state_delays,
     take_apart,
 )
 
@@ -152,9 +153,7 @@ class NetworkLocalizationNet(nn.Module):
             mean, factor = self._fuse_prior(tokens, session, offset)
         if self.level_prior is not None and not is_traced() and not session.timed.any():
             return Located(mean, factor, signals)  # where nothing else is known the searches below end there too
-        weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
-        heard = session.heard.to(weight.dtype)
-        delays = Delays(session.receivers, session.ground, session.arrival, weight, mean, factor, session.level, heard)
+        delays = state_delays(session, mean, factor)
         with torch.no_grad():
             unit = session.spread.clamp_min(MIN_SPREAD_KM)
             direct = self.solver.search(delays, unit)

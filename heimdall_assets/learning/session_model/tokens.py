@@ -82,6 +82,13 @@ def take_apart(table: Tensor) -> Session:
     )
 
 
+def state_delays(session: Session, mean: Tensor, factor: Tensor) -> Delays:
+    """Return what the solver knows of sessions; their prior has a mean (B, 2), km, and an upper factor (B, 3), 1/km."""
+    weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
+    heard = session.heard.to(weight.dtype)
+    return Delays(session.receivers, session.ground, session.arrival, weight, mean, factor, session.level, heard)
+
+
 def read_column(table: Tensor, name: str) -> Tensor:
     """Return one column (B, R) of a receivers' table."""
     return table[..., RECEIVER_COLUMNS.index(name)]
