@@ -12,6 +12,7 @@ from heimdall_assets.defs.checks import CHECKS
 from heimdall_assets.defs.executor.router import build_executor
 from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
+from heimdall_assets.defs.recovery import Recover, build_recovery
 from heimdall_assets.defs.resources import LineagePages, ManifestIOResource, StoresResource
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
@@ -29,23 +30,33 @@ def build_definitions(places: Places) -> dg.Definitions:
         models=str(places.models),
         scratch=str(places.scratch),
     )
-    tracking = ExperimentTracking(
-        tracking_uri=places.mlflow_uri, artifacts=str(places.mlflow_artifacts), enabled=places.tracking
-    )
+    tracking = _track(places)
+    recover = recover_at(places)
     notify = post_webhook(places.webhook_url) if places.webhook_url else None
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=CHECKS,
         jobs=JOBS,
         schedules=[build_weekly_schedule(places.open_stores)],
-        sensors=[build_approval_sensor(places.retrain, places.open_stores), build_failure_sensor(notify)],
-        executor=build_executor(places.executor, places.ray_address, places.share()),
+        sensors=[build_approval_sensor(places.retrain, places.open_stores, recover), build_failure_sensor(notify)],
+        executor=build_executor(places.executor, places.ray_address, places.share(), recover),
         resources={
             "stores": stores,
             "tracking": tracking,
             "lineage_pages": LineagePages(url=places.lineage_url),
             "io_manager": ManifestIOResource(stores=stores),
         },
+    )
+
+
+def recover_at(places: Places) -> Recover:
+    """Return what puts right everything that killed processes left at the given places."""
+    return build_recovery(places.open_stores, _track(places).open_store())
+
+
+def _track(places: Places) -> ExperimentTracking:
+    return ExperimentTracking(
+        tracking_uri=places.mlflow_uri, artifacts=str(places.mlflow_artifacts), enabled=places.tracking
     )
 
 

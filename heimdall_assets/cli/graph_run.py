@@ -4,10 +4,13 @@ from typing import Any
 
 import dagster as dg
 
-from heimdall_assets.definitions import build_definitions
-from heimdall_assets.defs.orphans import tag_host
-from heimdall_assets.defs.progress import Listener, listen
+from heimdall_assets.cli.signals import hear_stop
+from heimdall_assets.definitions import build_definitions, recover_at
+from heimdall_assets.defs.executor.delegation import InMemoryJob, execute_run
+from heimdall_assets.defs.orphans import tag_process
+from heimdall_assets.defs.progress import Listener, listen, notice
 from heimdall_assets.defs.settings import build_run_config
+from heimdall_assets.defs.waiting import tell_waits
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.evaluation.table import compare_methods
 from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, MEASUREMENT_DATABASE, MODEL_RELEASE, ONNX_MODEL
@@ -20,12 +23,11 @@ from heimdall_assets.variables import Places
 DATABASE_KEY = dg.AssetKey(MEASUREMENT_DATABASE)
 
 
-Executed = dg.ExecuteInProcessResult | dg.JobExecutionResult
-
-
 class GraphFailed(HeimdallError):
     """A step or a blocking check of a run failed."""
 
+
+GOES_ON = "Stopped. What was done is kept; the same command goes on from there."
 
 # Dagster's own log lines stay off the terminal; they are in the run's event log.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -48,10 +50,17 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
 
     Raises:
         GraphFailed: a step or a blocking check failed; its message is the first cause.
+        Stopped: a signal ended it.
     """
     folder = prepare_dagster_home(places)
     stores = places.open_stores()
-    with dg.DagsterInstance.from_config(str(folder)) as instance, listen(listener):
+    with (
+        listen(listener),
+        hear_stop(notice, GOES_ON),
+        dg.DagsterInstance.from_config(str(folder)) as instance,
+    ):
+        for line in recover_at(places)(instance, None):
+            notice(line)
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
         result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET})
         if not result.success:
@@ -93,19 +102,25 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
     }
 
 
-def _execute(places: Places, job: str, instance: dg.DagsterInstance, config: dict[str, Any]) -> Executed:
-    if places.executor == "in_process":
-        definition = build_definitions(places).resolve_job_def(job)
-        return definition.execute_in_process(
-            instance=instance, run_config=config, tags=tag_host(), raise_on_error=False
-        )
-    # Steps in other processes make the job anew, by name.
-    name = ("heimdall_assets.definitions", "resolve_job")
-    made = dg.build_reconstructable_job(*name, reconstructable_args=(job,), reconstructable_kwargs=places.share())
-    return dg.execute_job(made, instance, run_config=config, tags=tag_host(), raise_on_error=False)
+def _execute(places: Places, job: str, instance: dg.DagsterInstance, config: dict[str, Any]) -> dg.JobExecutionResult:
+    definition = build_definitions(places).resolve_job_def(job)
+    with tell_waits(instance):
+        if places.executor == "in_process":
+            run = instance.create_run_for_job(definition, run_config=config, tags=tag_process())
+            result = execute_run(InMemoryJob(definition), run, instance)
+        else:
+            # Steps in other processes make the job anew, by name.
+            name = ("heimdall_assets.definitions", "resolve_job")
+            made = dg.build_reconstructable_job(
+                *name, reconstructable_args=(job,), reconstructable_kwargs=places.share()
+            )
+            result = dg.execute_job(made, instance, run_config=config, tags=tag_process())
+    if result.dagster_run.status is dg.DagsterRunStatus.CANCELED:
+        raise KeyboardInterrupt
+    return result
 
 
-def _first_cause(result: Executed) -> str:
+def _first_cause(result: dg.JobExecutionResult) -> str:
     for check in result.get_asset_check_evaluations():
         if not check.passed and check.blocking and check.severity is dg.AssetCheckSeverity.ERROR:
             facts = check.description or ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from heimdall_assets.cli.signals import Stopped
 from heimdall_assets.errors import HeimdallError
 
 if TYPE_CHECKING:
@@ -47,6 +49,12 @@ class HeimdallGroup(click.Group):
             _fail(ctx, f"{error.format_message()}{where}")
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except Stopped as stop:
+            click.echo(str(stop), err=True)
+            ctx.exit(stop.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            ctx.exit(128 + signal.SIGINT)
         except HeimdallError as error:
             _fail(ctx, str(error))
         except OSError as error:
@@ -164,7 +172,10 @@ def _format(value: Any) -> str:
 
 @contextmanager
 def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
-    """Yield a listener (asset, what, done, total) that draws one bar per piece of work, with time left, on stderr."""
+    """Yield a listener (asset, what, done, total) that draws one bar per piece of work, with time left, on stderr.
+
+    Of a total of 0 it is a line that is printed as it stands.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -187,6 +198,9 @@ def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
     tasks: dict[tuple[str, str], Any] = {}
 
     def listen(asset: str, what: str, done: int, total: int) -> None:
+        if not total:
+            bar.console.print(Text(what), soft_wrap=True)
+            return
         if not tasks:  # a command that fails before its work begins prints its error and nothing else
             bar.console.print(Text(title))
             bar.start()

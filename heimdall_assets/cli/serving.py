@@ -1,6 +1,5 @@
 """``heimdall ui``: Dagster's page, its daemon and the lineage pages, started together and ended together."""
 
-import ctypes
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.pipeline.processes import interrupt_with_parent
 from heimdall_assets.places import prepare_dagster_home, read_places
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ STOP_S = 60.0
 # On a busy machine a run's process needs more than Dagster's own minute to start, and is then given up while it starts.
 PATIENCE = {"DAGSTER_GRPC_TIMEOUT_SECONDS": "600", "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600"}
 """What Dagster reads from its environment; what is set already wins."""
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child must not load anything
 
 
 @click.command()
@@ -79,12 +77,6 @@ def _check_port(host: str, port: int) -> None:
             ) from error
 
 
-def _end_with_parent() -> None:
-    # Else a killed `heimdall ui` leaves sensors behind that go on starting runs.
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
-
-
 def _run_dagster(host: str, port: int, environment: dict[str, str], on_start: Callable[[], None]) -> int:
     """Run ``dagster dev`` until it ends or somebody ends us; return its exit status."""
     command = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m", "dagster", "dev"]
@@ -98,8 +90,9 @@ def _run_dagster(host: str, port: int, environment: dict[str, str], on_start: Ca
     # Before the process: started by a shell that ignores interrupts, it would inherit that and never end.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, stop)
-    # A process group of its own, ended as a whole: dagster dev leaves children behind otherwise.
-    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
+    # A process group of its own, ended as a whole: dagster dev leaves children behind otherwise. A killed `heimdall ui`
+    # would leave sensors that go on starting runs.
+    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=interrupt_with_parent)
     on_start()
     while not stopping and process.poll() is None:
         with suppress(subprocess.TimeoutExpired):

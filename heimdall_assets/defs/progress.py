@@ -9,8 +9,10 @@ from contextvars import ContextVar
 
 import dagster as dg
 
+from heimdall_assets.defs.stopping import hold_stop
+
 Listener = Callable[[str, str, int, int], None]
-"""Called with asset, what is being done, how many are done, how many there are."""
+"""Called with asset, what is being done, how many are done, how many there are; of 0, it is a line to be read."""
 
 _LISTENER: ContextVar[Listener | None] = ContextVar("heimdall_progress", default=None)
 
@@ -23,6 +25,13 @@ def listen(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _LISTENER.reset(token)
+
+
+def notice(line: str) -> None:
+    """Have whoever listens say a line."""
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener("", line, 0, 0)
 
 
 def tell_step(event: dg.DagsterEvent) -> None:
@@ -44,6 +53,7 @@ def report_to(context: dg.AssetExecutionContext, asset: str) -> Callable[[str, i
         tenth = 10 * done // max(total, 1)
         if tenth != logged:
             logged = tenth
-            context.log.info(f"{what}: {done} of {total}")
+            with hold_stop():
+                context.log.info(f"{what}: {done} of {total}")
 
     return report

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import dagster as dg
 
 from heimdall_assets.defs.jobs import JOBS
-from heimdall_assets.defs.orphans import fail_orphans
+from heimdall_assets.defs.recovery import Recover
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.kinds import MEASUREMENT_DATABASE
@@ -113,8 +113,11 @@ def _describe_scope(baseline: Baseline) -> str:
     return f"; as in {baseline.settings_of} only {campaigns}, origin {dataset.origin}, count"
 
 
-def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores) -> dg.SensorDefinition:
-    """Return the sensor that reports the approved set's version and asks for retraining as ``policy`` says."""
+def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores, recover: Recover) -> dg.SensorDefinition:
+    """Return the sensor that reports the approved set's version and asks for retraining as ``policy`` says.
+
+    Before it looks at runs, ``recover`` ends those whose process was killed: they would keep it waiting.
+    """
 
     @dg.sensor(
         name="approved_measurements_sensor",
@@ -128,6 +131,8 @@ def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores) -> dg.
         from sqlalchemy.exc import SQLAlchemyError  # listing the graph loads no database
 
         try:
+            for line in recover(context.instance, None):
+                context.log.warning(line)
             current = look(open_stores())
         except (HeimdallError, SQLAlchemyError, OSError) as error:
             said = " ".join(str(error).split())
@@ -140,8 +145,6 @@ def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores) -> dg.
             tags = {"dagster/data_version": current.database}
             events.append(dg.AssetMaterialization(MEASUREMENT_DATABASE, tags=tags))
             watch = replace(watch, reported=current.database)
-        for run_id in fail_orphans(context.instance):
-            context.log.warning(f"run {run_id}: its process is gone, reported as failed")
         state, attempts, other = _find_runs(context.instance, current.step)
         plan = plan_retraining(
             compare_approved(current.baseline.decisions, current.decisions),

@@ -113,19 +113,21 @@ class ExperimentTracking(dg.ConfigurableResource[Any]):
     artifacts: str
     enabled: bool = True
 
-    def _open_store(self) -> ExperimentStore:
-        return ExperimentStore(self.tracking_uri, Path(self.artifacts))
+    def open_store(self) -> ExperimentStore | None:
+        """Return the store that is told of trainings, None where none is; it costs nothing until it is used."""
+        return ExperimentStore(self.tracking_uri, Path(self.artifacts)) if self.enabled else None
 
     def follow(self, context: dg.AssetExecutionContext, params: Mapping[str, Any]) -> TrackedTraining:
         """Return the tracking of one training, a context manager whose end gives the run its status."""
-        return TrackedTraining(context, self._open_store() if self.enabled else None, params)
+        return TrackedTraining(context, self.open_store(), params)
 
     def tell(self, context: dg.AssetExecutionContext, what: str, act: Callable[[ExperimentStore], object]) -> None:
         """Let ``act`` tell the store something; where it is away, one warning says what it was not told."""
-        if not self.enabled:
+        store = self.open_store()
+        if store is None:
             return
         try:
-            act(self._open_store())
+            act(store)
         except Exception as error:
             warn(context, what, error)
 

@@ -3,10 +3,13 @@
 Belongs here: how work is cut and spread. Does not belong here: what the work is.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed
+
+from heimdall_assets.pipeline.processes import die_with_parent
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, how many there are."""
@@ -26,5 +29,6 @@ def run_parts(
     jobs = cpu_count() if num_items >= parallel_from else 1
     if jobs == 1:
         return (worker(part, *shared) for part in parts)
-    done: Iterable[Any] = Parallel(n_jobs=jobs, return_as="generator")(delayed(worker)(part, *shared) for part in parts)
+    pool = Parallel(n_jobs=jobs, return_as="generator", initializer=die_with_parent, initargs=(os.getpid(),))
+    done: Iterable[Any] = pool(delayed(worker)(part, *shared) for part in parts)
     return done

@@ -112,6 +112,21 @@ class ExperimentStore:
             client.log_metric(run_id, name, value, synchronous=True)
         client.set_tag(run_id, "heimdall.evaluation", evaluation)
 
+    def end_killed(self, dagster_run_id: str) -> list[str]:
+        """Give the status KILLED to every run of a Dagster run that is still "running"; return their ids.
+
+        Its process was killed and could not say so itself.
+        """
+        client = self.open_client()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return []
+        asked = f"attributes.status = 'RUNNING' and tags.dagster_run_id = '{dagster_run_id}'"
+        ended = [str(run.info.run_id) for run in client.search_runs([experiment.experiment_id], asked)]
+        for run_id in ended:
+            client.set_terminated(run_id, "KILLED")
+        return ended
+
     def register_release(self, run_id: str | None, version: str, folder: Path, release: str) -> str:
         """Return the number of the registered model version that stands for a release, made if there is none."""
         client = self.open_client()

@@ -205,7 +205,7 @@ def test_onnx_matches_pytorch():
 
 
 def test_release_is_whole(stores):
-    version = stores.releases.allocate_version("major")
+    version = stores.releases.reserve_version("major", "results/a")
     folder = stores.releases.publish(version, {"model.onnx": b"model"}, {"manifest": "0" * 64})
     manifest = make("model_release", summary={"version": version})
     assert checks.release_is_whole(manifest, stores).passed
@@ -221,7 +221,9 @@ def test_snapshot_resembles_release(stores):
     onnx = Manifest(kind="onnx_model", code_version="1", parents={"approved_measurements": stored.digest})
     digest = stores.objects.put_bytes(onnx.encode(), "application/json").digest
     assert checks.snapshot_resembles_release(snapshot, stores).passed  # no release yet
-    stores.releases.publish(stores.releases.allocate_version("major"), {"model.onnx": b"m"}, {"manifest": digest})
+    stores.releases.publish(
+        stores.releases.reserve_version("major", "results/b"), {"model.onnx": b"m"}, {"manifest": digest}
+    )
     assert checks.snapshot_resembles_release(snapshot, stores).passed
     drifted = approved(stores, approved_table(signal_strength_db=-90.0))
     result = checks.snapshot_resembles_release(drifted, stores)

@@ -9,7 +9,7 @@ from threading import Thread
 import dagster as dg
 import pytest
 
-from heimdall_assets.definitions import build_definitions
+from heimdall_assets.definitions import build_definitions, recover_at
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.sensors import (
     FINGERPRINT_TAG,
@@ -36,7 +36,7 @@ def released(tmp_path_factory):
 
 def tick(places, instance, cursor=None, policy=EAGER):
     context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name="s")
-    return build_approval_sensor(policy, places.open_stores).evaluate_tick(context)
+    return build_approval_sensor(policy, places.open_stores, recover_at(places)).evaluate_tick(context)
 
 
 def finish(instance, request, status):

@@ -197,7 +197,7 @@ class World:
 
     def release(self, roots, change="patch"):
         """Publish a release of these roots and return its version."""
-        version = self.releases.allocate_version(change)
+        version = self.releases.reserve_version(change, f"results/{roots['onnx_model']}")
         provenance = self.freeze(roots, version)
         data = encode_canonical_json(provenance)
         digest = compute_digest(data)

@@ -153,7 +153,7 @@ def fill_ledgers(store: MeasurementStore, is_postgresql: bool) -> None:
     from heimdall_assets.stores.releases.folders import ReleaseStore
 
     releases = ReleaseStore(Path("/nowhere"), store)
-    version = releases.allocate_version("major")
+    version = releases.reserve_version("major", "results/a")
     prefix = "heimdall." if is_postgresql else ""
     with store.engine.begin() as connection:
         columns = "published_at = allocated_at, files = '{}', record = '{}'"

@@ -1,6 +1,7 @@
 """Releases: every number once, every folder whole, no release ever changed, every byte checked when read."""
 
 import json
+import secrets
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 
 from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound, Refused, StorageError
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.releases.folders import ReleaseStore
-from heimdall_assets_tests.stores.faults import Disk, Faulty, Recorded, write_tree
+from heimdall_assets.stores.releases import folders
+from heimdall_assets.stores.releases.folders import LATEST_FILE, ReleaseStore
+from heimdall_assets_tests.stores.faults import Died, Disk, Faulty, Recorded, write_tree
 from heimdall_assets_tests.stores.processes import run_at_once
 from heimdall_assets_tests.stores.promises import find_leftovers
 from heimdall_assets_tests.stores.test_database import field_url  # noqa: F401
@@ -24,8 +26,13 @@ def releases(store: MeasurementStore, quick_path: Path) -> ReleaseStore:
     return ReleaseStore(quick_path / "models", store)
 
 
+def reserve(releases: ReleaseStore, kind: str) -> str:
+    """Return a new version, of a result that nobody else has."""
+    return releases.reserve_version(kind, f"results/{secrets.token_hex(8)}")  # type: ignore[arg-type]
+
+
 def publish(releases: ReleaseStore, kind: str = "patch", **files: bytes) -> str:
-    version = releases.allocate_version(kind)  # type: ignore[arg-type]
+    version = reserve(releases, kind)
     releases.publish(version, {**FILES, **files}, RECORD)
     return version
 
@@ -35,7 +42,7 @@ def publish(releases: ReleaseStore, kind: str = "patch", **files: bytes) -> str:
 
 def test_numbers_rise_by_what_changed(releases: ReleaseStore) -> None:
     kinds = ["minor", "patch", "patch", "minor", "patch", "major", "patch", "minor"]
-    assert [releases.allocate_version(kind) for kind in kinds] == [  # type: ignore[arg-type]
+    assert [reserve(releases, kind) for kind in kinds] == [  # type: ignore[arg-type]
         "v1.0.0",
         "v1.0.1",
         "v1.0.2",
@@ -45,14 +52,14 @@ def test_numbers_rise_by_what_changed(releases: ReleaseStore) -> None:
         "v2.0.1",
         "v2.1.0",
     ]
-    assert releases.list_releases() == []  # allocated is not published
+    assert releases.list_releases() == []  # reserved is not published
     with pytest.raises(InvalidInput, match="expected one of major, minor, patch"):
-        releases.allocate_version("huge")  # type: ignore[arg-type]
+        reserve(releases, "huge")
 
 
 def allocate(url: str, root: Path) -> list[str]:
     releases = ReleaseStore(root, MeasurementStore(url))
-    return [releases.allocate_version("patch") for _ in range(15)]
+    return [reserve(releases, "patch") for _ in range(15)]
 
 
 def test_processes_at_once_never_get_the_same_number(database_url: str, quick_path: Path) -> None:
@@ -106,9 +113,9 @@ def test_a_release_never_changes(releases: ReleaseStore) -> None:
 
 
 def test_only_allocated_numbers_are_published(releases: ReleaseStore) -> None:
-    with pytest.raises(Refused, match=r"release v9\.0\.0: was never allocated"):
+    with pytest.raises(Refused, match=r"release v9\.0\.0: was never reserved"):
         releases.publish("v9.0.0", FILES, RECORD)
-    version = releases.allocate_version("major")
+    version = reserve(releases, "major")
     for files in ({}, {"../escape": b""}, {"a/b": b""}, {"": b""}, {".hidden": b""}):
         with pytest.raises((InvalidInput, InvalidIdentifier)):
             releases.publish(version, files, RECORD)
@@ -119,7 +126,7 @@ def test_only_allocated_numbers_are_published(releases: ReleaseStore) -> None:
 
 
 def test_somebody_elses_folder_is_never_touched(releases: ReleaseStore) -> None:
-    version = releases.allocate_version("major")
+    version = reserve(releases, "major")
     releases.folder(version).mkdir(parents=True)
     (releases.folder(version) / "model.onnx").write_bytes(b"not ours")
     with pytest.raises(Refused, match="found other files"):
@@ -153,6 +160,74 @@ def test_damage_is_found_and_named(releases: ReleaseStore, quick_path: Path) -> 
     assert len(releases.find_problems(version)) == 3
 
 
+# --- a release that a killed process left
+
+
+def test_the_same_result_keeps_its_number_until_a_later_one_is_published(releases: ReleaseStore) -> None:
+    first = releases.reserve_version("minor", "results/a")
+    assert releases.reserve_version("major", "results/a") == first == "v1.0.0"
+    assert not releases.is_published(first)
+    releases.publish(first, FILES, RECORD)
+    assert releases.is_published(first)
+    assert releases.reserve_version("major", "results/a") == first
+    left = releases.reserve_version("patch", "results/b")
+    assert left == "v1.0.1"
+    assert publish(releases) == "v1.0.2"
+    assert releases.reserve_version("patch", "results/b") == "v1.0.3"  # as v1.0.1 it would never be the latest
+    assert releases.find_record(first).keys().isdisjoint({"result"})
+
+
+def leave_half_made(releases: ReleaseStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a version whose folder is there and whose row is not: as a kill between the two leaves it."""
+    version = reserve(releases, "minor")
+
+    def die(*_: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "mark_published", die)
+        with pytest.raises(Died):
+            releases.publish(version, FILES, RECORD)
+    assert releases.folder(version).is_dir()
+    assert not releases.is_published(version)
+    return version
+
+
+def test_a_half_made_release_is_finished_by_whoever_makes_it_again(
+    releases: ReleaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = leave_half_made(releases, monkeypatch)
+    other = {**FILES, "README.md": b"of another time"}
+    releases.publish(version, other, RECORD)
+    assert releases.read_file(version, "README.md") == b"of another time"
+    assert find_leftovers(releases.root) == []
+
+
+def test_a_half_made_release_is_removed_and_said(releases: ReleaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, version = publish(releases), leave_half_made(releases, monkeypatch)
+    foreign = reserve(releases, "major")
+    releases.folder(foreign).mkdir()
+    (line,) = releases.put_right()
+    assert f"release {version}: was half made" in line
+    assert not releases.folder(version).exists()
+    assert releases.find_problems(whole) == []
+    assert releases.folder(foreign).is_dir()  # nobody announced it: somebody else's
+    assert releases.put_right() == []
+
+
+def test_latest_json_that_was_not_written_is_written_again(releases: ReleaseStore) -> None:
+    publish(releases)
+    old = (releases.root / LATEST_FILE).read_bytes()
+    version = publish(releases)
+    new = (releases.root / LATEST_FILE).read_bytes()
+    (releases.root / LATEST_FILE).write_bytes(old)
+    assert releases.put_right() == ["latest.json: named another release than the newest; written again"]
+    assert (releases.root / LATEST_FILE).read_bytes() == new
+    (releases.root / LATEST_FILE).unlink()
+    releases.publish(version, FILES, RECORD)
+    assert (releases.root / LATEST_FILE).read_bytes() == new
+
+
 # --- names
 
 
@@ -160,7 +235,7 @@ def test_names_mean_versions(releases: ReleaseStore) -> None:
     with pytest.raises(NotFound, match="none yet"):
         releases.resolve("latest")
     first, second = publish(releases), publish(releases, "minor", extra=b"1")
-    publish_late = releases.allocate_version("major")
+    publish_late = reserve(releases, "major")
     assert releases.resolve("latest") == second == "v1.1.0"
     assert releases.resolve("v1.0.0") == releases.resolve("1.0.0") == first
     releases.set_alias("champion", first, "ada", "best on new data")
@@ -246,13 +321,15 @@ def test_each_failing_call_leaves_whole_releases_and_a_retry_heals(
         root = quick_path / f"models-{at}"
         files = Faulty(fault, at)
         releases = ReleaseStore(root, sqlite_store, files=files)
-        first = releases.allocate_version("minor")
+        first = reserve(releases, "minor")
+        said = ""
         try:
             releases.publish(first, FILES, RECORD)
         except StorageError as error:
-            num_refused += fault in str(error)
-            published = {release["version"] for release in releases.list_releases()}
-            assert first not in published
+            said = str(error)
+            num_refused += fault in said
+        # Where all is stored but latest.json, the release shows already; a retry writes that too.
+        assert releases.is_published(first) == (not said or LATEST_FILE in said)
         if not files.happened:
             break
         check_whole_files(root)
@@ -292,7 +369,7 @@ def try_power_losses(store: MeasurementStore, quick_path: Path, **settings: obje
     files = Recorded(disk, on_call=lose_power, **settings)  # type: ignore[arg-type]
     releases = ReleaseStore(disk.root, store, files=files)
     for _ in range(2):
-        version = releases.allocate_version("patch")
+        version = reserve(releases, "patch")
         releases.publish(version, FILES, RECORD)
         published.append(version)
     lose_power()

@@ -9,12 +9,15 @@ from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
+from heimdall_assets.defs.stopping import hold_stop, stop_for_good
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
+
+KEPT = "the next run with the same settings goes on from the last epoch"
 
 
 @dg.asset(
@@ -47,7 +50,7 @@ def trained_checkpoint(
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
     params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
     resumed = False
-    with tracking.follow(context, params) as tracked:
+    with stop_for_good(KEPT), tracking.follow(context, params) as tracked:
 
         def on_start(resumed_from: Path | None) -> None:
             nonlocal resumed
@@ -58,8 +61,10 @@ def trained_checkpoint(
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             progress("epochs trained", epoch + 1, total)
-            tracked.log_epoch(epoch, metrics)
-            context.log_event(dg.AssetObservation(asset_key=TRAINED_CHECKPOINT, metadata={"epoch": epoch, **metrics}))
+            with hold_stop():
+                tracked.log_epoch(epoch, metrics)
+                observed = dg.AssetObservation(asset_key=TRAINED_CHECKPOINT, metadata={"epoch": epoch, **metrics})
+                context.log_event(observed)
 
         try:
             result = train_checkpoint(

@@ -1,6 +1,5 @@
 """Local: each step as a process of this machine."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,16 +16,7 @@ from heimdall_assets.defs.executor.delegation import (
     StepHandlerContext,
     name_step,
 )
-
-_PR_SET_PDEATHSIG = 1
-# Loaded here: a forked child must not load anything.
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _end_with_parent() -> None:
-    # Without it, a step outlives a killed run and trains on beside the next run's step, in the same scratch folder.
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+from heimdall_assets.pipeline.processes import interrupt_with_parent
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -77,7 +67,7 @@ class LocalProcessHandler(StepHandler):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=interrupt_with_parent,  # else it would train on beside the next run of a killed one
         )
         self._processes[key] = process
         yield DagsterEvent.step_worker_starting(

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from heimdall_assets.errors import Refused
 from heimdall_assets.evaluation.model_card import render_model_card
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
@@ -18,8 +19,8 @@ from heimdall_assets.learning.export.stamp import stamp_onnx
 from heimdall_assets.lineage.provenance import build_provenance
 from heimdall_assets.lineage.versions import plan_version
 from heimdall_assets.lineage.walk import walk_manifests
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Manifest, compute_digest, encode_canonical_json
-from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
+from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Artifact, Manifest, compute_digest, encode_canonical_json
+from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result, read_parent
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.installation import describe_installation
@@ -42,6 +43,8 @@ def release_model(
         checks: asset checks that were evaluated on the way (see ``lineage.provenance``).
         dagster_events: manifest digest -> the materialization that Dagster recorded.
     """
+    parents = {ONNX_MODEL: onnx.digest, EVALUATION_METRICS: evaluation.digest}
+    name = name_result(MODEL_RELEASE, parents, [])
 
     def compute() -> Computed:
         objects = stores.objects
@@ -49,7 +52,9 @@ def release_model(
         metrics = load_metrics(objects, evaluation)
         released = stores.releases.list_releases()
         previous = released[-1]["specs"] if released else None
-        version = stores.releases.allocate_version(plan_version(previous, specs))
+        version = stores.releases.reserve_version(plan_version(previous, specs), name)
+        if stores.releases.is_published(version):
+            return adopt_release(stores, version), {"version": version}
         provenance = encode_canonical_json(
             build_provenance(
                 version=version,
@@ -71,22 +76,38 @@ def release_model(
             "provenance.json": provenance,
         }
         files["README.md"] = render_card(objects, onnx, version, metrics, specs, digest).encode()
-        stores.releases.publish(
-            version,
-            files,
-            {
-                "manifest": onnx.digest,
-                "evaluation": evaluation.digest,
-                "provenance": digest,
-                "specs": specs,
-                **{name: metrics.get(name) for name in RECORDED},
-            },
-        )
-        artifacts = {name: objects.put_bytes(data, BINARY_MEDIA_TYPE) for name, data in files.items()}
+        # Whoever is told of a release finds all of it: objects first, then the folder, then the row that says so.
+        artifacts = {part: objects.put_bytes(data, BINARY_MEDIA_TYPE) for part, data in files.items()}
+        record = {
+            "manifest": onnx.digest,
+            "evaluation": evaluation.digest,
+            "provenance": digest,
+            "specs": specs,
+            **{name: metrics.get(name) for name in RECORDED},
+        }
+        try:
+            stores.releases.publish(version, files, record)
+        except Refused:
+            if not stores.releases.is_published(version):
+                raise
+            return adopt_release(stores, version), {"version": version}  # another process was faster
         return artifacts, {"version": version}
 
-    parents = {ONNX_MODEL: onnx.digest, EVALUATION_METRICS: evaluation.digest}
     return find_or_compute(stores.objects, MODEL_RELEASE, parents, [], compute)
+
+
+def adopt_release(stores: Stores, version: str) -> dict[str, Artifact]:
+    """Return the artifacts of a release that was published by a process killed before it could say so.
+
+    Raises:
+        CorruptObject: a file is not what was published.
+        StorageError: an object or ``latest.json`` could not be stored.
+    """
+    stores.releases.point_at_latest()
+    return {
+        name: stores.objects.put_bytes(stores.releases.read_file(version, name), BINARY_MEDIA_TYPE)
+        for name in stores.releases.find_record(version)["files"]
+    }
 
 
 def collect_specs(objects: ObjectStore, *manifests: Manifest) -> dict[str, Any]:

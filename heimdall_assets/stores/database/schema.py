@@ -133,9 +133,9 @@ model_releases = Table(
     Column("minor", Integer, nullable=False),
     Column("patch", Integer, nullable=False),
     Column("allocated_at", UtcDateTime, nullable=False),
-    Column("published_at", UtcDateTime),  # null: allocated, never published
-    Column("files", Text),  # canonical JSON: name -> {sha256, size}
-    Column("record", Text),  # canonical JSON: what the publisher says about the release
+    Column("published_at", UtcDateTime),  # null: reserved, not published
+    Column("files", Text),  # canonical JSON: name -> {sha256, size}; said before the folder is written
+    Column("record", Text),  # canonical JSON: the result it is reserved for, and what the publisher says of the release
     UniqueConstraint("major", "minor", "patch"),
 )
 

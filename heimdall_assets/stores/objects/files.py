@@ -149,6 +149,22 @@ class FileWriter:
             self._durable.clear()  # whatever happened to the folders, the next attempt looks again
             raise StorageError(f"{path}: could not be stored ({describe(error)}); nothing before is lost") from error
 
+    def remove_folder(self, path: Path) -> None:
+        """Remove the folder ``path`` and its files; its name is free in one step.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        try:
+            self.prepare_folder(path.parent)
+            temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+            self.files.replace(path, temporary)
+            self.files.sync_folder(path.parent)
+            self._remove_tree(temporary)
+        except OSError as error:
+            self._durable.clear()
+            raise StorageError(f"{path}: could not be removed ({describe(error)})") from error
+
     def move_aside(self, path: Path, target: Path) -> None:
         """Give the file ``path`` the name ``target`` below ``root``, durably; raises ``OSError``."""
         self.prepare_folder(target.parent)

@@ -22,6 +22,18 @@ from heimdall_assets.stores.database.ledger import append_events, check_promotio
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.database.schema import model_aliases, model_releases, plain_row, promotion_events
 from heimdall_assets.stores.objects.files import FileSystem, FileWriter, describe, read_regular_file
+from heimdall_assets.stores.releases.rows import (
+    NUMBERS,
+    RESULT,
+    announce_files,
+    describe_latest,
+    find_reserved,
+    list_numbers,
+    list_unpublished,
+    mark_published,
+    reserve,
+    select_row,
+)
 from heimdall_assets.stores.releases.version_numbers import (
     Change,
     check_version,
@@ -44,8 +56,15 @@ class ReleaseStore:
         self._own_database: Database | None = None
         self._writer = FileWriter(self.root, files)
 
-    def allocate_version(self, kind: Change) -> str:
-        """Return a version such as ``v1.2.3`` that nobody else has or ever gets; the first is ``v1.0.0``.
+    def reserve_version(self, kind: Change, result: str) -> str:
+        """Return the version, such as ``v1.2.3``, of the release of ``result``; nobody else has or ever gets it.
+
+        Asked again for the same result, it gives the same version, published or not: a killed release goes on. Where a
+        later one was published meanwhile, the number of one that never was is left and the next one taken.
+
+        Args:
+            kind: which part of the number rises; the first of all is ``v1.0.0``.
+            result: the name under which the released result is found again.
 
         Raises:
             InvalidInput: ``kind`` is not major, minor or patch.
@@ -53,23 +72,32 @@ class ReleaseStore:
         if kind not in get_args(Change):
             raise InvalidInput(f"change {kind!r}: expected one of {', '.join(get_args(Change))}")
         with self._database().writing() as connection:
-            taken = [(row[0], row[1], row[2]) for row in connection.execute(select(*_NUMBERS))] + self._list_folders()
-            major, minor, patch = numbers = compute_next_version(max(taken, default=None), kind)
-            version = format_version(numbers)
-            row = {"version": version, "major": major, "minor": minor, "patch": patch, "allocated_at": read_clock()}
-            connection.execute(insert(model_releases), [row])
-        return version
+            found = find_reserved(connection, result)
+            if found is not None:
+                return found
+            taken = [*list_numbers(connection), *self._list_folders()]
+            numbers = compute_next_version(max(taken, default=None), kind)
+            reserve(connection, numbers, result)
+        return format_version(numbers)
+
+    def is_published(self, version: str) -> bool:
+        """Return whether a reserved version was published."""
+        row = self._find_row(check_version(version))
+        return row is not None and row["published_at"] is not None
 
     def publish(self, version: str, files: Mapping[str, bytes], record: Mapping[str, Any]) -> Path:
         """Return the folder that holds ``files``, whole and durable; publishing the same again changes nothing.
 
+        The order is folder, row, ``latest.json``: what a killed process leaves is finished, or replaced, by the next
+        call, and ``put_right`` removes it where no call comes.
+
         Args:
-            version: what ``allocate_version`` gave.
+            version: what ``reserve_version`` gave.
             files: name -> bytes.
             record: JSON values that ``find_record`` and ``list_releases`` give back.
 
         Raises:
-            Refused: the version was never allocated, or is published with other files: a release never changes.
+            Refused: the version was never reserved, or is published with other files: a release never changes.
             StorageError: it could not be stored; nothing of it shows, and trying again heals.
         """
         version = check_version(version)
@@ -79,25 +107,40 @@ class ReleaseStore:
         if not listed:
             raise InvalidInput(f"release {version}: found no files, expected at least one")
         said = _encode_record(version, record)
-        row = self._find_row(version)
-        if row is None:
-            raise Refused(f"release {version}: was never allocated; take a number from the database first")
-        if row["published_at"] is not None and json.loads(row["files"]) != listed:
-            raise Refused(f"release {version}: is published with other files and never changes; take a new version")
-        folder = self.folder(version)
-        if folder.exists():
-            self._check_folder(version, listed)
-            for name in listed:
-                self._writer.make_durable(folder / name)
-        else:
-            self._writer.write_folder(folder, files)
-        with self._database().writing() as connection:
-            published = update(model_releases).where(model_releases.c.version == version)
-            published = published.where(model_releases.c.published_at.is_(None))
-            values = {"published_at": read_clock(), "files": encode_canonical_json(listed).decode(), "record": said}
-            connection.execute(published.values(values))
-            self._point_at_latest(connection)
-        return folder
+        self._announce(version, listed)
+        self._commit(version, files, listed, said)
+        self.point_at_latest()
+        return self.folder(version)
+
+    def point_at_latest(self) -> bool:
+        """Have ``latest.json`` name the newest published release; return whether it named another one.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
+        path = self.root / LATEST_FILE
+        with self._database().writing() as connection:  # two that publish at once write it one after the other
+            text = describe_latest(connection)
+            if text is None or (path.is_file() and path.read_bytes() == text):
+                return False
+            self._writer.write_file(path, [text])
+        return True
+
+    def put_right(self) -> list[str]:
+        """Remove what killed processes left half made, and have ``latest.json`` say what is so; a line for each.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        if not self._has_database() or not self._database().is_writable:
+            return []
+        lines = [line for version in self._list_half_made() if (line := self._remove_half_made(version))]
+        with self._database().reading() as connection:
+            text = describe_latest(connection)
+        path = self.root / LATEST_FILE
+        if text is not None and (not path.is_file() or path.read_bytes() != text) and self.point_at_latest():
+            lines.append(f"{LATEST_FILE}: named another release than the newest; written again")
+        return lines
 
     def folder(self, version: str) -> Path:
         """Return where the files of ``version`` are."""
@@ -111,7 +154,7 @@ class ReleaseStore:
         if not self._has_database():
             return []
         with self._database().reading() as connection:
-            query = select(model_releases).where(model_releases.c.published_at.is_not(None)).order_by(*_NUMBERS)
+            query = select(model_releases).where(model_releases.c.published_at.is_not(None)).order_by(*NUMBERS)
             rows = [plain_row(row) for row in connection.execute(query)]
             aliases = _read_aliases(connection)
         return [self._describe(row, aliases) for row in rows]
@@ -233,8 +276,54 @@ class ReleaseStore:
 
     def _find_row(self, version: str) -> dict[str, Any] | None:
         with self._database().reading() as connection:
-            row = connection.execute(select(model_releases).where(model_releases.c.version == version)).first()
-        return None if row is None else plain_row(row)
+            return select_row(connection, version)
+
+    def _list_half_made(self) -> list[str]:
+        with self._database().reading() as connection:
+            return [version for version in list_unpublished(connection) if self.folder(version).exists()]
+
+    def _remove_half_made(self, version: str) -> str | None:
+        with self._database().writing() as connection:  # whoever makes it now is waited for
+            row = select_row(connection, version)
+            if row is None or row["published_at"] is not None or not self.folder(version).exists():
+                return None
+            try:
+                self._check_folder(version, json.loads(row["files"] or "null"))
+            except Refused:
+                return None  # somebody else's: whoever wants the number is told
+            self._writer.remove_folder(self.folder(version))
+        return f"release {version}: was half made by a process that is gone; removed, the same run makes it again"
+
+    def _announce(self, version: str, listed: Mapping[str, Any]) -> None:
+        """Say in the row which files will be in the folder: whatever else is found there is not ours to remove."""
+        with self._database().writing() as connection:
+            row = select_row(connection, version)
+            if row is None:
+                raise Refused(f"release {version}: was never reserved; take a number from the database first")
+            if row["published_at"] is not None:
+                return
+            if self.folder(version).exists():
+                self._check_folder(version, json.loads(row["files"] or "null"))
+                self._writer.remove_folder(self.folder(version))  # of one that was killed: its times and runs are old
+            announce_files(connection, version, listed)
+
+    def _commit(self, version: str, files: Mapping[str, bytes], listed: Mapping[str, Any], said: str) -> None:
+        """Write the folder, then the row that says it is there, while nobody else can."""
+        with self._database().writing() as connection:
+            row = select_row(connection, version)
+            assert row is not None
+            if json.loads(row["files"]) != listed:
+                raise Refused(
+                    f"release {version}: is published with other files and never changes; take a new version"
+                    if row["published_at"] is not None
+                    else f"release {version}: another process publishes it at this moment; try again"
+                )
+            if row["published_at"] is not None and self.folder(version).exists():
+                self._check_folder(version, listed)
+                return
+            self._writer.write_folder(self.folder(version), files)
+            if row["published_at"] is None:
+                mark_published(connection, row, said)
 
     def _list_folders(self) -> list[tuple[int, int, int]]:
         """Return the versions of folders, so that a new database never gives an old folder's number again."""
@@ -242,35 +331,26 @@ class ReleaseStore:
         return [number for number in numbers if number is not None]
 
     def _describe(self, row: dict[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
+        record = json.loads(row["record"] or "{}")
         return {
-            **json.loads(row["record"] or "{}"),
+            **{name: value for name, value in record.items() if name != RESULT},
             "version": row["version"],
             "aliases": aliases.get(row["version"], []),
             "created_at": row["published_at"].isoformat(),
             "files": json.loads(row["files"]),
         }
 
-    def _check_folder(self, version: str, listed: Mapping[str, Mapping[str, Any]]) -> None:
+    def _check_folder(self, version: str, listed: Mapping[str, Mapping[str, Any]] | None) -> None:
         folder = self.folder(version)
         try:
             found = {path.name: compute_digest(read_regular_file(path)) for path in folder.iterdir()}
         except OSError as error:
             raise StorageError(f"release {version}: {folder} could not be read ({describe(error)})") from error
-        if found != {name: facts["sha256"] for name, facts in listed.items()}:
+        if listed is None or found != {name: facts["sha256"] for name, facts in listed.items()}:
             raise Refused(f"release {version}: found other files in {folder}, which never change; take a new version")
 
-    def _point_at_latest(self, connection: Connection) -> None:
-        """Write ``latest.json`` while no other release can be published."""
-        query = select(model_releases).where(model_releases.c.published_at.is_not(None)).order_by(*_NUMBERS)
-        row = plain_row(connection.execute(query).all()[-1])
-        latest = {"version": row["version"], "folder": row["version"], "files": json.loads(row["files"])}
-        self._writer.write_file(
-            self.root / LATEST_FILE, [json.dumps(latest, indent=2, sort_keys=True).encode() + b"\n"]
-        )
 
-
-_OURS = {"version", "aliases", "created_at", "files"}
-_NUMBERS = (model_releases.c.major, model_releases.c.minor, model_releases.c.patch)
+_OURS = {"version", "aliases", "created_at", "files", RESULT}
 
 
 def _check_file(name: str) -> str:

@@ -1,0 +1,57 @@
+"""Waiting: who holds the place that a step of a run in this process waits for, said to whoever listens."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+
+import dagster as dg
+
+from heimdall_assets.defs.accelerator import GPU_POOL
+from heimdall_assets.defs.orphans import PROCESS_TAG, describe_holder, tag_process
+from heimdall_assets.defs.progress import notice
+
+LOOK_S = 1.0
+
+
+@contextmanager
+def tell_waits(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Say once, within two seconds, for whom a step of this process's run waits, and when it goes on.
+
+    A thread of its own looks: whatever way of running steps is chosen, none of them tells it.
+    """
+    ended = threading.Event()
+    watcher = threading.Thread(target=copy_context().run, args=(_watch, instance, ended), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _watch(instance: dg.DagsterInstance, ended: threading.Event) -> None:
+    said: set[str] = set()
+    while not ended.wait(LOOK_S):
+        for line in find_waits(instance):
+            if line not in said:
+                said.add(line)
+                notice(line)
+
+
+def find_waits(instance: dg.DagsterInstance) -> list[str]:
+    """Return a line for each step of a run in this process that waits for a place in the pool."""
+    info = instance.event_log_storage.get_concurrency_info(GPU_POOL)
+    waiting = [step for step in info.pending_steps if step.assigned_timestamp is None]
+    holders = sorted({slot.run_id for slot in info.claimed_slots})
+    return [
+        f"{step.step_key} waits for its place in pool {GPU_POOL}: held by "
+        + ", ".join(describe_holder(instance, run_id) for run_id in holders)
+        for step in waiting
+        if holders and _is_mine(instance, step.run_id)
+    ]
+
+
+def _is_mine(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.tags.get(PROCESS_TAG, "").split()[:1] == tag_process()[PROCESS_TAG].split()[:1]

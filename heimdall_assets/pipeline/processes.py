@@ -1,0 +1,30 @@
+"""Processes that end with whoever started them: none goes on working for somebody who was killed.
+
+Linux alone tells a child of its parent's end; elsewhere these do nothing.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child must not load anything
+
+
+def interrupt_with_parent() -> None:
+    """Have this process interrupted when its parent ends: for a child between fork and exec."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have this process killed when its parent ends, or now, where process ``parent`` is that no more.
+
+    For workers that keep nothing; Ctrl+C, which a terminal sends to all, is left to the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,89 @@
+"""Rows of releases: what the database says of each version, from its reservation on.
+
+Belongs here: reading and writing those rows in a transaction that somebody else began. Does not belong here: folders,
+and the order in which both change (``folders``).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from heimdall_assets.manifests import encode_canonical_json
+from heimdall_assets.stores.database.ledger import read_clock
+from heimdall_assets.stores.database.schema import model_releases, plain_row
+from heimdall_assets.stores.releases.version_numbers import format_version
+
+RESULT = "result"
+"""In the record, from the reservation on: the name of the result that the release is of."""
+
+NUMBERS = (model_releases.c.major, model_releases.c.minor, model_releases.c.patch)
+
+
+def select_row(connection: Connection, version: str) -> dict[str, Any] | None:
+    """Return the row of a version, or None."""
+    row = connection.execute(select(model_releases).where(model_releases.c.version == version)).first()
+    return None if row is None else plain_row(row)
+
+
+def list_numbers(connection: Connection) -> list[tuple[int, int, int]]:
+    """Return major, minor and patch of every version that was ever reserved, in order."""
+    return [(row[0], row[1], row[2]) for row in connection.execute(select(*NUMBERS).order_by(*NUMBERS))]
+
+
+def list_unpublished(connection: Connection) -> list[str]:
+    """Return every version that was reserved and is not published, in order."""
+    unpublished = select(model_releases.c.version).where(model_releases.c.published_at.is_(None))
+    return [str(row.version) for row in connection.execute(unpublished.order_by(*NUMBERS))]
+
+
+def find_reserved(connection: Connection, result: str) -> str | None:
+    """Return the version of a result: the one it was published under, else the one it may still be published under.
+
+    A number below the newest published one is not taken up again: it would never be the latest.
+    """
+    rows = [plain_row(row) for row in connection.execute(select(model_releases).order_by(*NUMBERS))]
+    newest = max((_read_numbers(row) for row in rows if row["published_at"] is not None), default=(0, 0, 0))
+    for row in rows:
+        mine = json.loads(row["record"] or "{}").get(RESULT) == result
+        if mine and (row["published_at"] is not None or _read_numbers(row) > newest):
+            return str(row["version"])
+    return None
+
+
+def reserve(connection: Connection, numbers: tuple[int, int, int], result: str) -> None:
+    """Give a version to a result, once and for ever."""
+    major, minor, patch = numbers
+    row = {"version": format_version(numbers), "major": major, "minor": minor, "patch": patch}
+    said = encode_canonical_json({RESULT: result}).decode()
+    connection.execute(insert(model_releases), [{**row, "allocated_at": read_clock(), "record": said}])
+
+
+def announce_files(connection: Connection, version: str, listed: Mapping[str, Any]) -> None:
+    """Say which files the folder of a version is going to hold."""
+    values = {"files": encode_canonical_json(dict(listed)).decode()}
+    connection.execute(update(model_releases).where(model_releases.c.version == version).values(values))
+
+
+def mark_published(connection: Connection, row: Mapping[str, Any], said: str) -> None:
+    """Say that a version is published; its record still says which result it is of, as the reservation did."""
+    reserved = {name: value for name, value in json.loads(row["record"] or "{}").items() if name == RESULT}
+    record = encode_canonical_json({**json.loads(said), **reserved}).decode()
+    values = {"published_at": read_clock(), "record": record}
+    connection.execute(update(model_releases).where(model_releases.c.version == row["version"]).values(values))
+
+
+def describe_latest(connection: Connection) -> bytes | None:
+    """Return what ``latest.json`` must hold; None: nothing is published."""
+    query = select(model_releases).where(model_releases.c.published_at.is_not(None)).order_by(*NUMBERS)
+    rows = connection.execute(query).all()
+    if not rows:
+        return None
+    row = plain_row(rows[-1])
+    latest = {"version": row["version"], "folder": row["version"], "files": json.loads(row["files"])}
+    return json.dumps(latest, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _read_numbers(row: Mapping[str, Any]) -> tuple[int, int, int]:
+    return row["major"], row["minor"], row["patch"]
