@@ -55,9 +55,7 @@ def recover_at(places: Places) -> Recover:
 
 
 def _track(places: Places) -> ExperimentTracking:
-    return ExperimentTracking(
-        tracking_uri=places.mlflow_uri, artifacts=str(places.mlflow_artifacts), enabled=places.tracking
-    )
+    return ExperimentTracking(tracking_uri=places.mlflow_uri, enabled=places.tracking)
 
 
 def resolve_job(name: str, **variables: str) -> dg.JobDefinition:

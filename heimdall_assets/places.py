@@ -4,7 +4,6 @@ Belongs here: asking for them, and the embedded Dagster instance. Does not belon
 (``variables``, which is slow to load: whoever asks for help waits for no reader of settings).
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,21 +15,8 @@ if TYPE_CHECKING:
     from heimdall_assets.variables import Places
 
 DAGSTER_YAML = """\
-# The embedded instance: everything below one folder, no server. Written by `heimdall` where there is none, and never
-# again: what you change here stays, such as PostgreSQL under `storage`.
-storage:
-  sqlite:
-    base_dir: {storage}
-compute_logs:
-  module: dagster._core.storage.local_compute_log_manager
-  class: LocalComputeLogManager
-  config:
-    base_dir: {logs}
-local_artifact_storage:
-  module: dagster._core.storage.root
-  class: LocalArtifactStorage
-  config:
-    base_dir: {artifacts}
+# The embedded instance: everything beside this file, no server. Written by `heimdall` where there is none, and never
+# again: what you change here stays, such as PostgreSQL under `storage`. It names no folder: a home may be moved.
 telemetry:
   enabled: false
 nux:
@@ -44,6 +30,11 @@ run_monitoring:
   enabled: true
   start_timeout_seconds: 900
   free_slots_after_run_end_seconds: 30
+retention:
+  sensor:
+    purge_after_days: {skipped: 1, success: 90, failure: 30, started: 1}
+  schedule:
+    purge_after_days: {skipped: 1, success: 90, failure: 30, started: 1}
 run_retries:
   enabled: true
   max_retries: 1
@@ -62,13 +53,6 @@ def read_places(environ: Mapping[str, str] | None = None) -> "Places":
     return Places.read(os.environ if environ is None else environ)
 
 
-def render_dagster_yaml(folder: Path) -> str:
-    """Return the ``dagster.yaml`` of an instance whose everything lies below ``folder``."""
-    # A JSON string is a YAML string whatever it holds: a blank and a hash in a path would begin a comment.
-    names = {name: json.dumps(str(folder / name), ensure_ascii=False) for name in ("storage", "logs", "artifacts")}
-    return DAGSTER_YAML.format(**names)
-
-
 def prepare_dagster_home(places: "Places") -> Path:
     """Return the folder of the Dagster instance, with an embedded ``dagster.yaml`` if it had none.
 
@@ -79,5 +63,5 @@ def prepare_dagster_home(places: "Places") -> Path:
 
     read_format(places.home)
     folder = places.dagster_home
-    write_missing_file(folder / "dagster.yaml", render_dagster_yaml(folder).encode())
+    write_missing_file(folder / "dagster.yaml", DAGSTER_YAML.encode())
     return folder

@@ -114,11 +114,6 @@ class Places(BaseSettings):
         "HEIMDALL_LINEAGE_URL", LINEAGE_URL, "where a browser finds the lineage page of release v, at URL/v"
     )
 
-    @property
-    def mlflow_artifacts(self) -> Path:
-        """Where the embedded MLflow store keeps files."""
-        return self.home / "mlflow-artifacts"
-
     @field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:

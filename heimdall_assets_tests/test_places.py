@@ -69,7 +69,7 @@ def test_without_variables_everything_lies_below_one_folder(tmp_path: Path, monk
     assert places.mlflow_uri == f"sqlite:///{home}/mlflow.db"
     assert [places.objects, places.models] == [home / "objects", home / "heimdall-models"]
     assert [places.recordings, places.scratch] == [home / "recordings", home / "scratch"]
-    assert [places.dagster_home, places.mlflow_artifacts] == [home / "dagster", home / "mlflow-artifacts"]
+    assert places.dagster_home == home / "dagster"
     assert (places.tracking, places.webhook_url) == (True, None)
     assert list(tmp_path.iterdir()) == []  # reading makes nothing
     assert read_places(dict.fromkeys(list_variables(), "")) == places  # an empty value is none

@@ -98,7 +98,7 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
     from heimdall_assets.stores.experiments import ExperimentStore
 
     try:
-        store = ExperimentStore(places.mlflow_uri, places.mlflow_artifacts)
+        store = ExperimentStore(places.mlflow_uri)
         store.mirror_aliases(stores.objects, read_aliases(stores))
     except Exception as error:  # whatever MLflow and the network raise
         click.echo(f"Warning: MLflow could not be told: {' '.join(str(error).split()):.300}", err=True)

@@ -8,7 +8,6 @@ one warning, never a training.
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
@@ -110,12 +109,11 @@ class ExperimentTracking(dg.ConfigurableResource[Any]):
     """The experiment runs in MLflow; imports it only when there is something to say."""
 
     tracking_uri: str
-    artifacts: str
     enabled: bool = True
 
     def open_store(self) -> ExperimentStore | None:
         """Return the store that is told of trainings, None where none is; it costs nothing until it is used."""
-        return ExperimentStore(self.tracking_uri, Path(self.artifacts)) if self.enabled else None
+        return ExperimentStore(self.tracking_uri) if self.enabled else None
 
     def follow(self, context: dg.AssetExecutionContext, params: Mapping[str, Any]) -> TrackedTraining:
         """Return the tracking of one training, a context manager whose end gives the run its status."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "heimdall"
+NOWHERE = "mlflow-artifacts:"
+"""Where an embedded store says that files are: with whichever server is started on it. Nothing is logged as a file."""
 REGISTERED_MODEL = "heimdall"
 VERSION_TAG = "heimdall.version"
 QUIET = {
@@ -80,9 +82,8 @@ def _is_number(value: object) -> bool:
 class ExperimentStore:
     """The MLflow store behind ``uri``; opened at first use, which costs seconds."""
 
-    def __init__(self, uri: str, artifacts: Path):
+    def __init__(self, uri: str):
         self.uri = uri
-        self._artifacts = artifacts
 
     def open_client(self) -> "MlflowClient":
         """Return a client of the store; an embedded one is made on first use."""
@@ -92,18 +93,27 @@ class ExperimentStore:
         return MlflowClient(self.uri)
 
     def ensure_experiment(self) -> None:
-        """Make the experiment if there is none; an embedded store's files go below the home, never where one stands."""
+        """Make the experiment if there is none."""
         from mlflow.exceptions import MlflowException
 
+        embedded = self.uri.startswith("sqlite:")
+        if embedded:
+            self._begin_embedded()
         client = self.open_client()
         if client.get_experiment_by_name(EXPERIMENT) is not None:
             return
-        embedded = self.uri.startswith("sqlite:")
         try:
-            client.create_experiment(EXPERIMENT, artifact_location=self._artifacts.as_uri() if embedded else None)
+            client.create_experiment(EXPERIMENT, artifact_location=f"{NOWHERE}/{EXPERIMENT}" if embedded else None)
         except MlflowException:
             if client.get_experiment_by_name(EXPERIMENT) is None:  # else: another process was faster
                 raise
+
+    def _begin_embedded(self) -> None:
+        """Make an embedded store that knows no address: MLflow would write the folder it happens to be made in."""
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        if not Path(self.uri.removeprefix("sqlite:///")).exists():
+            SqlAlchemyStore(self.uri, NOWHERE)
 
     def attach_figures(self, run_id: str, metrics: Mapping[str, Any], evaluation: str) -> None:
         """Log the numbers of an evaluation, and its manifest's digest, to a run."""
@@ -127,7 +137,7 @@ class ExperimentStore:
             client.set_terminated(run_id, "KILLED")
         return ended
 
-    def register_release(self, run_id: str | None, version: str, folder: Path, release: str) -> str:
+    def register_release(self, run_id: str | None, version: str, release: str) -> str:
         """Return the number of the registered model version that stands for a release, made if there is none."""
         client = self.open_client()
         found = self._find_version(client, version)
@@ -136,7 +146,7 @@ class ExperimentStore:
         self._ensure_model(client)
         made = client.create_model_version(
             REGISTERED_MODEL,
-            source=folder.as_uri(),
+            source=f"heimdall:{version}",  # a home may be moved: its ledger knows where the files are
             run_id=run_id,
             tags={VERSION_TAG: version, "heimdall.release": release},
             description=f"Release {version}; its ledger and lineage: heimdall lineage {version}",

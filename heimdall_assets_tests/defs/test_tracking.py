@@ -74,13 +74,11 @@ class Home:
     def __init__(self, folder: Path):
         self.places = make_places(folder).model_copy(update={"tracking": True})
         self.objects = open_object_store(self.places.objects, recordings=self.places.recordings)
-        self.store = ExperimentStore(self.places.mlflow_uri, self.places.mlflow_artifacts)
+        self.store = ExperimentStore(self.places.mlflow_uri)
 
     def train(self, act: Callable[[dg.AssetExecutionContext], None], uri: str | None = None) -> list[str]:
         """Run the asset; return what its run's log says of MLflow."""
-        tracking = ExperimentTracking(
-            tracking_uri=uri or self.places.mlflow_uri, artifacts=str(self.places.mlflow_artifacts)
-        )
+        tracking = ExperimentTracking(tracking_uri=uri or self.places.mlflow_uri)
         resources = {"tracking": tracking, "act": Act(self.objects, act)}
         with dg.DagsterInstance.ephemeral() as instance:
             with suppress(KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
@@ -116,8 +114,25 @@ def test_a_training_is_one_finished_run_with_settings_curves_and_origin(home: Ho
     assert find_run(home.objects, CHECKPOINT) == run.info.run_id
 
 
-def test_artifacts_go_below_the_home(home: Home):
-    assert home.list_runs()[-1].info.artifact_uri.startswith(home.places.mlflow_artifacts.as_uri())
+def test_an_embedded_store_knows_no_address(home: Home):
+    assert home.list_runs()[-1].info.artifact_uri.startswith("mlflow-artifacts:/heimdall/")
+    file = home.places.home / "mlflow.db"
+    assert home.places.mlflow_uri == f"sqlite:///{file}"
+    held = b"".join(path.read_bytes() for path in file.parent.glob("mlflow.db*"))
+    for address in (home.places.home, Path.cwd()):
+        assert str(address).encode() not in held
+
+
+def test_the_run_of_a_killed_training_is_ended(home: Home):
+    client = home.store.open_client()
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    killed = client.create_run(experiment, tags={"dagster_run_id": "killed"}).info.run_id
+    other = client.create_run(experiment, tags={"dagster_run_id": "under way"}).info.run_id
+    assert home.store.end_killed("killed") == [killed]
+    assert home.store.end_killed("killed") == []
+    assert [client.get_run(name).info.status for name in (killed, other)] == ["KILLED", "RUNNING"]
+    client.delete_run(killed)
+    client.delete_run(other)
 
 
 def test_failed_cancelled_and_retried_trainings_end_as_they_did(home: Home):
@@ -153,10 +168,9 @@ def test_a_store_that_is_away_costs_one_warning_and_no_training(home: Home, uri:
 def test_figures_versions_and_aliases_are_attached(home: Home):
     run_id = home.list_runs()[-1].info.run_id
     home.store.attach_figures(run_id, {"median_m": 12.5, "baselines": {"tdoa_robust": {"median_m": 20.0}}}, "sha256:e")
-    folder = home.places.home / "heimdall-models" / "v1.0.0"
-    assert home.store.register_release(run_id, "v1.0.0", folder, "sha256:r") == "1"
-    assert home.store.register_release(run_id, "v1.0.0", folder, "sha256:r") == "1"  # once
-    assert home.store.register_release(None, "v1.0.1", folder.with_name("v1.0.1"), "sha256:s") == "2"
+    assert home.store.register_release(run_id, "v1.0.0", "sha256:r") == "1"
+    assert home.store.register_release(run_id, "v1.0.0", "sha256:r") == "1"  # once
+    assert home.store.register_release(None, "v1.0.1", "sha256:s") == "2"
     aliases = {"champion": "v1.0.0", "challenger": "v1.0.1"}
     assert home.store.mirror_aliases(home.objects, aliases)
     assert not home.store.mirror_aliases(home.objects, aliases)  # nothing changed, nothing is said
@@ -169,7 +183,7 @@ def test_figures_versions_and_aliases_are_attached(home: Home):
     assert run.data.tags["heimdall.version"] == "v1.0.0"
     champion = client.get_model_version_by_alias(REGISTERED_MODEL, "champion")
     assert champion.tags == {"heimdall.version": "v1.0.0", "heimdall.release": "sha256:r"}
-    assert champion.source == folder.as_uri()
+    assert champion.source == "heimdall:v1.0.0"
     assert champion.run_id == run_id
     assert client.get_model_version_by_alias(REGISTERED_MODEL, "challenger").tags["heimdall.version"] == "v1.0.1"
 
@@ -178,7 +192,7 @@ def test_what_is_told_to_a_store_that_is_away_is_a_warning(home: Home):
     def refuse(store: object) -> None:
         raise OSError("no route")
 
-    on = ExperimentTracking(tracking_uri="sqlite:////dev/null/none.db", artifacts=str(home.places.home))
+    on = ExperimentTracking(tracking_uri="sqlite:////dev/null/none.db")
     with dg.build_asset_context() as context:
         on.tell(context, "attach figures", refuse)
 
@@ -187,7 +201,7 @@ def test_nothing_is_told_where_tracking_is_off(tmp_path: Path):
     def refuse(store: object) -> None:
         raise AssertionError
 
-    off = ExperimentTracking(tracking_uri="sqlite:////dev/null/none.db", artifacts=str(tmp_path), enabled=False)
+    off = ExperimentTracking(tracking_uri="sqlite:////dev/null/none.db", enabled=False)
     with dg.build_asset_context() as context:
         off.tell(context, "anything", refuse)
 

@@ -51,11 +51,10 @@ def model_release(
     version = result.manifest.summary["version"]
     if not result.reused:
         run_id = find_run(stores.objects, onnx_model.parents[TRAINED_CHECKPOINT])
-        folder = stores.releases.folder(version)
         tracking.tell(
             context,
             f"register {version}",
-            lambda store: store.register_release(run_id, version, folder, result.manifest.digest),
+            lambda store: store.register_release(run_id, version, result.manifest.digest),
         )
     return materialize(
         result,
