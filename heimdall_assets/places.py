@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heimdall_assets.errors import Refused
 from heimdall_assets.stores.plain_files import write_missing_file
 
 if TYPE_CHECKING:
@@ -57,11 +58,15 @@ def prepare_dagster_home(places: "Places") -> Path:
     """Return the folder of the Dagster instance, with an embedded ``dagster.yaml`` if it had none.
 
     Raises:
-        Refused: a newer version of this project made the home.
+        Refused: a newer version of this project made the home, or nothing may be written there.
     """
-    from heimdall_assets.stores.home_format import read_format
+    from heimdall_assets.stores.home_format import may_write, read_format
 
     read_format(places.home)
     folder = places.dagster_home
+    if folder.exists() and not may_write(folder):
+        raise Refused(
+            f"{folder}: found a folder that may not be written, expected one that can hold the graph's history"
+        )
     write_missing_file(folder / "dagster.yaml", DAGSTER_YAML.encode())
     return folder

@@ -1,7 +1,8 @@
 """``heimdall lineage``, ``verify`` and ``diff``: where a model comes from, whether that still holds, what changed."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,15 @@ from heimdall_assets.domain import check_name
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.home_format import may_write
 from heimdall_assets.stores.plain_files import write_named_file
+from heimdall_assets.stores.scratch import lend_copy
 
 if TYPE_CHECKING:
     from heimdall_assets.variables import Places
+
+HISTORY = ("dagster.yaml", "history/runs.db*", "history/runs/index.db*", "schedules/*.db*")
+"""What Dagster opens to say which events there were: not the log of each run."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,11 +126,21 @@ def verify(model: str, repair: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+@contextmanager
+def _open_history(places: "Places") -> Iterator[Path]:
+    """Yield the folder of the Dagster instance, or of a copy of what it says of assets where it may only be read."""
+    if may_write(places.dagster_home):
+        yield places.dagster_home
+        return
+    with lend_copy(places.dagster_home, HISTORY) as folder:
+        yield folder
+
+
 def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, dict[str, Any]] | None:
     """Return what Dagster says today of the events that a release names; None: no instance, or none that opens.
 
-    The release's own file is the evidence and Dagster's history a cross-check: a home that may only be read, in which
-    SQLite cannot open that history, is verified without it.
+    The release's own file is the evidence and Dagster's history a cross-check. Of a home that may only be read a copy
+    of that history is asked, for Dagster writes wherever it opens one.
     """
     from heimdall_assets.errors import CorruptObject
     from heimdall_assets.pipeline.releases.audit import list_recorded_events, read_provenance
@@ -141,7 +157,7 @@ def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, di
     from heimdall_assets.defs.events import read_events
 
     try:
-        with dg.DagsterInstance.from_config(str(places.dagster_home)) as instance:
+        with _open_history(places) as folder, dg.DagsterInstance.from_config(str(folder)) as instance:
             return read_events(instance, recorded)
     except OperationalError as error:
         said = "Dagster's history in %s: not compared, for it does not open (%s)"

@@ -5,16 +5,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
-from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.errors import InvalidSetting, Refused
 from heimdall_assets.pipeline.processes import interrupt_with_parent
 from heimdall_assets.places import prepare_dagster_home, read_places
+from heimdall_assets.stores.locks import hold_lock
 
 if TYPE_CHECKING:
     from heimdall_assets.variables import Places
@@ -42,20 +44,44 @@ def ui(port: int, lineage_port: int | None) -> None:
     chosen = lineage_port or _choose_lineage_port(places)
     # Whoever sits behind a proxy names its address; else the links lead to the port itself.
     url = places.lineage_url if "lineage_url" in places.model_fields_set else f"http://{HOST}:{chosen}"
-    _check_port(HOST, port)
-    server = LineageServer(places.open_stores, chosen, url)
-    environment = {
-        **PATIENCE,
-        **os.environ,
-        "DAGSTER_HOME": str(folder),
-        "HEIMDALL_HOME": str(places.home),
-        "HEIMDALL_LINEAGE_URL": url,
-    }
-    click.echo(f"Dagster's page: http://{HOST}:{port}   lineage of releases: {url}   end with Ctrl+C")
+    with _hold_page(places.home, f"http://{HOST}:{port}") as lock:
+        _check_port(HOST, port)
+        server = LineageServer(places.open_stores, chosen, url)
+        _recover(places, folder)
+        environment = {
+            **PATIENCE,
+            **os.environ,
+            "DAGSTER_HOME": str(folder),
+            "HEIMDALL_HOME": str(places.home),
+            "HEIMDALL_LINEAGE_URL": url,
+        }
+        click.echo(f"Dagster's page: http://{HOST}:{port}   lineage of releases: {url}   end with Ctrl+C")
+        try:
+            sys.exit(_run_dagster(_build_command(HOST, port), environment, lock, server.start))
+        finally:
+            server.stop()
+
+
+@contextmanager
+def _hold_page(home: Path, address: str) -> Iterator[int]:
+    """Yield the lock of a home's page: a second daemon beside the first would start every retraining twice."""
+    holder = f"process {os.getpid()} of {socket.gethostname()}, {address}"
     try:
-        sys.exit(_run_dagster(HOST, port, environment, server.start))
-    finally:
-        server.stop()
+        with hold_lock(home / "page.lock", holder) as lock:
+            yield lock
+    except Refused as error:
+        raise Refused(f"home {home}: its page is open already; {error}") from None
+
+
+def _recover(places: "Places", folder: Path) -> None:
+    """Put right what killed processes left before anything of the page starts; say so."""
+    import dagster as dg
+
+    from heimdall_assets.definitions import recover_at
+
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        for line in recover_at(places)(instance, None):
+            click.echo(line, err=True)
 
 
 def _choose_lineage_port(places: "Places") -> int:
@@ -77,10 +103,13 @@ def _check_port(host: str, port: int) -> None:
             ) from error
 
 
-def _run_dagster(host: str, port: int, environment: dict[str, str], on_start: Callable[[], None]) -> int:
-    """Run ``dagster dev`` until it ends or somebody ends us; return its exit status."""
+def _build_command(host: str, port: int) -> list[str]:
     command = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m", "dagster", "dev"]
-    command += ["-m", "heimdall_assets.definitions", "--host", host, "--port", str(port)]
+    return [*command, "-m", "heimdall_assets.definitions", "--host", host, "--port", str(port)]
+
+
+def _run_dagster(command: list[str], environment: dict[str, str], lock: int, on_start: Callable[[], None]) -> int:
+    """Run ``dagster dev`` until it ends or somebody ends us; return its exit status. It holds ``lock`` to its end."""
     stopping = False
 
     def stop(*_: object) -> None:
@@ -92,7 +121,9 @@ def _run_dagster(host: str, port: int, environment: dict[str, str], on_start: Ca
         signal.signal(name, stop)
     # A process group of its own, ended as a whole: dagster dev leaves children behind otherwise. A killed `heimdall ui`
     # would leave sensors that go on starting runs.
-    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=interrupt_with_parent)
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True, preexec_fn=interrupt_with_parent, pass_fds=(lock,)
+    )
     on_start()
     while not stopping and process.poll() is None:
         with suppress(subprocess.TimeoutExpired):

@@ -49,7 +49,7 @@ def hold_stop() -> Iterator[None]:
         yield
         return
     heard: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
     earlier = {number: signal.signal(number, lambda found, _: heard.append(found)) for number in numbers}
     try:
         yield

@@ -113,7 +113,7 @@ class ExperimentStore:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         if not Path(self.uri.removeprefix("sqlite:///")).exists():
-            SqlAlchemyStore(self.uri, NOWHERE)
+            SqlAlchemyStore(self.uri, NOWHERE)  # type: ignore[no-untyped-call]
 
     def attach_figures(self, run_id: str, metrics: Mapping[str, Any], evaluation: str) -> None:
         """Log the numbers of an evaluation, and its manifest's digest, to a run."""

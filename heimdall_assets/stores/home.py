@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heimdall_assets.stores.home_format import FORMAT, begin_home, may_upgrade, read_format, upgrade_home
+from heimdall_assets.stores.home_format import FORMAT, begin_home, may_write, read_format, upgrade_home
 from heimdall_assets.stores.objects.addresses import parse_folder
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def open_stores(*, home: str, database_url: str, objects: str, recordings: str, 
     if found is None:
         begin_home(place)
     is_old = found is not None and found < FORMAT
-    measurements = MeasurementStore(database_url, read_only=is_old and not may_upgrade(place))
+    measurements = MeasurementStore(database_url, read_only=is_old and not may_write(place))
     measurements.upgrade()
     if found is not None and is_old:
         upgrade_home(place, found)

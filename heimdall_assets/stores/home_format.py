@@ -59,9 +59,9 @@ def begin_home(home: Path) -> None:
         _write_format(home)
 
 
-def may_upgrade(home: Path) -> bool:
-    """Return whether files of a home may be written."""
-    return os.access(home, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+def may_write(folder: Path) -> bool:
+    """Return whether files in a folder may be written; on a read-only mount nobody may, not even root."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def upgrade_home(home: Path, found: int) -> None:
@@ -70,7 +70,7 @@ def upgrade_home(home: Path, found: int) -> None:
     Raises:
         StorageError: the disk refused.
     """
-    if may_upgrade(home):
+    if may_write(home):
         _write_format(home)
         _LOG.warning("home %s: upgraded from format %d to %d", home, found, FORMAT)
     else:

@@ -6,7 +6,7 @@ here: results (``objects``), what a checkpoint holds (``learning.fitting.checkpo
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -91,6 +91,24 @@ def lend_folder(within: Path | None = None) -> Iterator[Path]:
         yield folder
     finally:
         _remove_tree(folder)
+
+
+@contextmanager
+def lend_copy(source: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder with a copy of those files of ``source``, gone when it is left: to be opened by what would write.
+
+    Raises:
+        StorageError: they could not be read, or the copy not be made.
+    """
+    with lend_folder() as folder:
+        try:
+            for path in (path for pattern in patterns for path in sorted(source.glob(pattern)) if path.is_file()):
+                copy = folder / path.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+        except OSError as error:
+            raise StorageError(f"{source}: could not be copied to {folder} ({describe(error)})") from error
+        yield folder
 
 
 def _remove_tree(folder: Path) -> None:

@@ -161,7 +161,7 @@ def test_an_older_home_that_may_not_be_written_is_read_and_says_so_in_one_line(o
             told = heimdall(old_home, *arguments)
             assert told.stdout
             assert told.stderr.startswith(line)
-        assert f"Dagster's history in {old_home}/dagster: not compared" in heimdall(old_home, "verify", "latest").stderr
+        assert "not compared" not in heimdall(old_home, "verify", "latest").stderr
         assert "v1.0.0" in heimdall(old_home, "models", "list", "--json").stdout
         refused = heimdall(old_home, "sessions", "approve", "session-0001", "--by", "me", "--reason", "x", code=2)
         assert refused.stderr.startswith(line)
