@@ -14,6 +14,7 @@ from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.recovery import Recover, build_recovery
 from heimdall_assets.defs.resources import LineagePages, ManifestIOResource, StoresResource
+from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.places import read_places
@@ -31,7 +32,11 @@ def build_definitions(places: Places) -> dg.Definitions:
         scratch=str(places.scratch),
     )
     tracking = _track(places)
-    recover = recover_at(places)
+    recover, tidy = recover_at(places), build_tidying(places.open_stores, places.retention)
+
+    def begin(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+        return [*recover(instance, run_id), *tidy(instance, run_id)]
+
     notify = post_webhook(places.webhook_url) if places.webhook_url else None
     return dg.Definitions(
         assets=ASSETS,
@@ -39,7 +44,7 @@ def build_definitions(places: Places) -> dg.Definitions:
         jobs=JOBS,
         schedules=[build_weekly_schedule(places.open_stores)],
         sensors=[build_approval_sensor(places.retrain, places.open_stores, recover), build_failure_sensor(notify)],
-        executor=build_executor(places.executor, places.ray_address, places.share(), recover),
+        executor=build_executor(places.executor, places.ray_address, places.share(), begin),
         resources={
             "stores": stores,
             "tracking": tracking,

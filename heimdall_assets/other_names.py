@@ -118,6 +118,10 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "confidence_level": "confidence",
         "random_seed": "seed", "random_state": "seed",
     },
+    "RetentionPolicy": {
+        "keep_unchanged": "unchanged_runs", "max_runs": "unchanged_runs",
+        "keep_days": "run_days", "max_age_days": "run_days", "purge_after_days": "run_days",
+    },
     "RetrainPolicy": {
         "cooldown": "quiet_period_s", "debounce": "quiet_period_s", "quiet_period": "quiet_period_s",
         "max_wait": "max_wait_s",

@@ -343,6 +343,14 @@ class RetrainPolicy(Spec):
     max_attempts: int = Field(3, ge=1, description="runs asked for one approved set before giving up")
 
 
+class RetentionPolicy(Spec):
+    """What a home keeps of runs that ended; results, releases and what their lineage names are always kept."""
+
+    unchanged_runs: int = Field(3, ge=1, description="newest runs kept of those in which every result was found")
+    run_days: float = Field(365.0, gt=0, description="any other run leaves the graph's history after this long")
+    scratch_days: float = Field(30.0, gt=0, description="checkpoints of a training that nobody took up again")
+
+
 class SimulationSpec(Spec):
     """A simulated network and its traffic. Every nuisance parameter drawn is recorded as truth."""
 

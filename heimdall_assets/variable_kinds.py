@@ -6,13 +6,14 @@ what may be a password. Does not belong here: the variables (``variables``).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.specs import RetrainPolicy, describe_invalid
+from heimdall_assets.specs import RetentionPolicy, RetrainPolicy, Spec, describe_invalid
 from heimdall_assets.stores.objects.addresses import check_database, parse_folder, read_scheme
 
 LINEAGE_URL = "http://127.0.0.1:3001"
@@ -90,11 +91,11 @@ def _read_mlflow(text: str, variable: str) -> str:
     return text
 
 
-def _read_policy(text: str, variable: str) -> RetrainPolicy:
+def _read_policy(kind: type[Spec], text: str, variable: str) -> Spec:
     try:
-        return RetrainPolicy.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
-        raise InvalidSetting(f"{describe_invalid(variable, error)}; expected JSON of RetrainPolicy") from None
+        raise InvalidSetting(f"{describe_invalid(variable, error)}; expected JSON of {kind.__name__}") from None
 
 
 FOLDER = VariableKind("folder", parse_folder)
@@ -104,4 +105,5 @@ WEBHOOK = VariableKind("URL, may hold a password", _read_webhook, is_secret=True
 PAGE = VariableKind("URL", _read_page)
 CLUSTER = VariableKind("URL", _read_cluster)
 SWITCH = VariableKind("on or off", lambda text, variable: choose("on", "off").read(text, variable) == "on")
-POLICY = VariableKind("JSON of RetrainPolicy", _read_policy)
+POLICY = VariableKind("JSON of RetrainPolicy", partial(_read_policy, RetrainPolicy))
+RETENTION = VariableKind("JSON of RetentionPolicy", partial(_read_policy, RetentionPolicy))

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.specs import RetrainPolicy
+from heimdall_assets.specs import RetentionPolicy, RetrainPolicy
 from heimdall_assets.stores.home import Stores, open_stores
 from heimdall_assets.suggestions import suggest_name
 from heimdall_assets.variable_kinds import (
@@ -27,6 +27,7 @@ from heimdall_assets.variable_kinds import (
     PAGE,
     POLICY,
     RAY_URL,
+    RETENTION,
     SWITCH,
     WEBHOOK,
     VariableKind,
@@ -109,6 +110,9 @@ class Places(BaseSettings):
     )
     retrain: Annotated[RetrainPolicy, POLICY] = _variable(
         "HEIMDALL_RETRAIN", "{}", "when a changed set of approved sessions is trained on"
+    )
+    retention: Annotated[RetentionPolicy, RETENTION] = _variable(
+        "HEIMDALL_RETENTION", "{}", "what is kept of runs that ended"
     )
     lineage_url: Annotated[str, PAGE] = _variable(
         "HEIMDALL_LINEAGE_URL", LINEAGE_URL, "where a browser finds the lineage page of release v, at URL/v"

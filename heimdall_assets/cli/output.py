@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import signal
 import sys
 import traceback
@@ -58,10 +57,6 @@ class HeimdallGroup(click.Group):
             ctx.exit(128 + signal.SIGINT)
         except HeimdallError as error:
             _fail(ctx, str(error))
-        except BrokenPipeError:
-            # Whoever read the answer has read enough; Python would complain of it once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(128 + signal.SIGPIPE)
         except OSError as error:
             _fail(ctx, f"{error.filename or 'system'}: {error.strerror or error}")
         except Exception as error:

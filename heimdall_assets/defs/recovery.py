@@ -16,6 +16,9 @@ from heimdall_assets.stores.home import Stores
 Recover = Callable[[dg.DagsterInstance, str | None], list[str]]
 """Called with the instance and the run that asks, None where none does; returns a line for each thing put right."""
 
+Begin = Callable[[dg.DagsterInstance, str], list[str]]
+"""Called with the instance and a run before its first step; returns a line for each thing done."""
+
 
 def build_recovery(open_stores: Callable[[], Stores], experiments: ExperimentStore | None) -> Recover:
     """Return what puts right everything that killed processes left at these places.

@@ -6,6 +6,7 @@ here: results (``objects``), what a checkpoint holds (``learning.fitting.checkpo
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -109,6 +110,44 @@ def lend_copy(source: Path, patterns: Sequence[str]) -> Iterator[Path]:
         except OSError as error:
             raise StorageError(f"{source}: could not be copied to {folder} ({describe(error)})") from error
         yield folder
+
+
+def remove_old_work(scratch: Path, older_than_days: float) -> list[str]:
+    """Remove what nobody wrote to for so long below ``scratch``, a folder each; return the names of what was removed.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    oldest_s = time.time() - older_than_days * 86_400.0
+    try:
+        folders = sorted(path for path in scratch.iterdir() if path.is_dir() and not path.is_symlink())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    old = [path for path in folders if _find_newest(path) < oldest_s]
+    for path in old:
+        _remove_tree(path)
+    return [path.name for path in old]
+
+
+def _find_newest(folder: Path) -> float:
+    """Return when anything in a folder was last written, in seconds since 1970."""
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            times.append(path.lstat().st_mtime)
+    return max(times)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file of work that is done; one that is not there is fine.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: could not be removed ({describe(error)})") from error
 
 
 def _remove_tree(folder: Path) -> None:

@@ -68,7 +68,7 @@ def build_definitions() -> dg.Definitions:
             dg.define_asset_job("pair", selection=["on_cpu", "second_on_gpu"]),
             dg.define_asset_job("endless", selection=["endless_on_gpu"]),
         ],
-        executor=build_executor("local", ray_address="http://127.0.0.1:9", variables={}, recover=lambda *_: []),
+        executor=build_executor("local", ray_address="http://127.0.0.1:9", variables={}, begin=lambda *_: []),
     )
 
 

@@ -26,7 +26,7 @@ def test_a_child_that_was_handed_it_keeps_it(tmp_path):
     with pytest.raises(Refused, match="held by the parent"):
         hold_lock(path, "me").__enter__()
     child.kill()
-    child.wait()
+    child.communicate()
     with hold_lock(path, "me"):
         pass
     other.communicate()

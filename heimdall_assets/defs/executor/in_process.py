@@ -24,7 +24,7 @@ from heimdall_assets.defs.executor.delegation import (
     dagster_event_sequence_for_step,
 )
 from heimdall_assets.defs.orphans import PROCESS_TAG
-from heimdall_assets.defs.recovery import Recover
+from heimdall_assets.defs.recovery import Begin
 from heimdall_assets.defs.stopping import StepStopped, cancel_when_stopped
 
 POLL_S = 0.2
@@ -34,15 +34,15 @@ POLL_S = 0.2
 class PatientExecutor(InProcessExecutor):
     """Runs steps in the run's own process; SIGINT and SIGTERM end it at once where it waits, else with the step."""
 
-    def __init__(self, retries: RetryMode, recover: Recover) -> None:
+    def __init__(self, retries: RetryMode, begin: Begin) -> None:
         super().__init__(retries)
-        self._recover = recover
+        self._begin = begin
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         keys = execution_plan.step_keys_to_execute
         told = EngineEventData.in_process(os.getpid(), keys)
         yield DagsterEvent.engine_event(plan_context, f"Executing steps in process (pid: {os.getpid()})", told)
-        yield from tell_recovered(plan_context, self._recover)
+        yield from begin_run(plan_context, self._begin)
         with cancel_when_stopped(plan_context.instance, plan_context.run_id):
             yield from ExecuteRunWithPlanIterable(
                 execution_plan=plan_context.execution_plan,
@@ -61,9 +61,9 @@ class PatientExecutor(InProcessExecutor):
             )
 
 
-def tell_recovered(plan_context: Any, recover: Recover) -> Iterator[DagsterEvent]:
-    """Yield an event for each thing that was put right before the steps of a run begin."""
-    for line in recover(plan_context.instance, plan_context.run_id):
+def begin_run(plan_context: Any, begin: Begin) -> Iterator[DagsterEvent]:
+    """Put right and tidy what earlier runs left, before the steps of this one; yield an event for each thing done."""
+    for line in begin(plan_context.instance, plan_context.run_id):
         yield DagsterEvent.engine_event(plan_context, line, EngineEventData())
 
 

@@ -21,11 +21,11 @@ from heimdall_assets.defs.executor.delegation import (
     get_retries_config,
     name_step,
 )
-from heimdall_assets.defs.executor.in_process import PatientExecutor, tell_recovered
+from heimdall_assets.defs.executor.in_process import PatientExecutor, begin_run
 from heimdall_assets.defs.executor.local import LocalProcessHandler
 from heimdall_assets.defs.executor.ray import build_ray_handler
 from heimdall_assets.defs.progress import tell_step
-from heimdall_assets.defs.recovery import Recover
+from heimdall_assets.defs.recovery import Begin
 from heimdall_assets.defs.stopping import cancel_when_stopped
 
 HEALTH_INTERVAL_S = 2
@@ -65,12 +65,12 @@ class RouterHandler(StepHandler):
 class RouterExecutor(StepDelegatingExecutor):
     """Runs steps with a ``RouterHandler``; a run has ended when the processes of its steps have."""
 
-    def __init__(self, cpu: LocalProcessHandler, gpu: StepHandler, recover: Recover, **options: Any) -> None:
+    def __init__(self, cpu: LocalProcessHandler, gpu: StepHandler, begin: Begin, **options: Any) -> None:
         super().__init__(RouterHandler(cpu, gpu), sleep_seconds=0.2, should_verify_step=True, **options)
-        self._cpu, self._recover = cpu, recover
+        self._cpu, self._begin = cpu, begin
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
-        yield from tell_recovered(plan_context, self._recover)
+        yield from begin_run(plan_context, self._begin)
         try:
             with cancel_when_stopped(plan_context.instance, plan_context.run_id):
                 for event in super().execute(plan_context, execution_plan):
@@ -84,16 +84,14 @@ def _list_requirements(config: Mapping[str, Any]) -> Sequence[Any]:
     return [] if "in_process" in config["backend"] else multiple_process_executor_requirements()
 
 
-def build_executor(
-    backend: str, ray_address: str, variables: Mapping[str, str], recover: Recover
-) -> dg.ExecutorDefinition:
+def build_executor(backend: str, ray_address: str, variables: Mapping[str, str], begin: Begin) -> dg.ExecutorDefinition:
     """Return the executor of the graph.
 
     Args:
         backend: where steps run when run configuration does not say: ``in_process``, ``local`` or ``ray``.
         ray_address: of the Ray cluster's dashboard, when run configuration does not say.
         variables: the environment of each step that runs elsewhere; nothing secret, for Ray's dashboard shows it.
-        recover: puts right what killed processes left, before the first step.
+        begin: called before the first step of a run.
     """
     address = Field(dg.StringSource, is_required=False, default_value=ray_address)
     choices = {"in_process": {}, "local": {}, "ray": {"address": address}}
@@ -112,14 +110,14 @@ def build_executor(
         config: dict[str, Any] = dict(init_context.executor_config)
         retries = RetryMode.from_config(config["retries"]) or RetryMode.DISABLED
         if "in_process" in config["backend"]:
-            return PatientExecutor(retries, recover)
+            return PatientExecutor(retries, begin)
         cpu = LocalProcessHandler(variables)
         ray = config["backend"].get("ray")
         gpu = cpu if ray is None else build_ray_handler(ray["address"], variables)
         return RouterExecutor(
             cpu,
             gpu,
-            recover,
+            begin,
             retries=retries,
             max_concurrent=config["max_concurrent"],
             check_step_health_interval_seconds=HEALTH_INTERVAL_S,

@@ -103,6 +103,22 @@ def list_recorded_events(provenance: Mapping[str, Any]) -> dict[int, str]:
     return {event["storage_id"]: event["asset"] for event in events}
 
 
+def list_cited_runs(stores: Stores) -> set[str]:
+    """Return the Dagster runs that the lineage of a release names: their events are evidence.
+
+    Raises:
+        CorruptObject: a release from before its record named them has a damaged provenance.
+    """
+    cited: set[str] = set()
+    for record in stores.releases.list_releases():
+        if "dagster_runs" in record:
+            cited |= set(record["dagster_runs"])
+        else:
+            nodes = read_provenance(stores, str(record["version"]))["nodes"]
+            cited |= {str(node["event"]["run_id"]) for node in nodes if node["event"] is not None}
+    return cited
+
+
 def _find_record(stores: Stores, version: str) -> dict[str, Any]:
     try:
         return stores.releases.find_record(version)

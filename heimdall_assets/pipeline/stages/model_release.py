@@ -83,6 +83,7 @@ def release_model(
             "evaluation": evaluation.digest,
             "provenance": digest,
             "specs": specs,
+            "dagster_runs": sorted({str(event["run_id"]) for event in (dagster_events or {}).values()}),
             **{name: metrics.get(name) for name in RECORDED},
         }
         try:
