@@ -19,6 +19,9 @@ from heimdall_assets.errors import HeimdallError
 if TYPE_CHECKING:
     from rich.console import Console
 
+INTERRUPTED = 130
+"""Exit status of a command that was stopped by SIGINT, as shells have it."""
+
 _LONGEST_VALUE = 200
 
 _LOGGER = logging.getLogger("heimdall_assets")
@@ -27,12 +30,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 class _Notices(logging.Handler):
-    """Says on stderr, in one line, what stores tell of themselves; nothing where a program reads the answer."""
+    """Says on stderr, in one line, what stores tell of themselves; stdout is the answer's alone."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        context = click.get_current_context(silent=True)
-        if context is None or not context.params.get("as_json"):
-            click.echo(" ".join(record.getMessage().split()), err=True)
+        write_notice(record.getMessage())
 
 
 class HeimdallGroup(click.Group):
@@ -45,6 +46,9 @@ class HeimdallGroup(click.Group):
             return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
             raise  # the help is the answer
+        except KeyboardInterrupt:
+            click.echo("Stopped by Ctrl+C.", err=True)
+            ctx.exit(INTERRUPTED)
         except click.UsageError as error:
             where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
             _fail(ctx, f"{error.format_message()}{where}")
@@ -75,6 +79,11 @@ def _fail(ctx: click.Context, message: str) -> NoReturn:
         traceback.print_exc()
     click.echo(f"Error: {' '.join(message.split())}", err=True)
     ctx.exit(2)
+
+
+def write_notice(text: str) -> None:
+    """Print one line beside the answer, on stderr: a program that reads the answer is not disturbed."""
+    click.echo(" ".join(text.split()), err=True)
 
 
 def write_json(value: Any) -> None:

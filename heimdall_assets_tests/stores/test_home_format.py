@@ -103,9 +103,9 @@ def test_an_older_home_is_upgraded_once_and_says_so_in_one_line(old_home: Path):
     heimdall(old_home, "verify", "v1.0.0")
 
 
-def test_a_program_that_reads_the_answer_is_not_told(old_home: Path):
+def test_a_program_that_reads_the_answer_is_told_beside_it(old_home: Path):
     told = heimdall(old_home, "models", "list", "--json")
-    assert told.stderr == ""
+    assert told.stderr == f"home {old_home}: upgraded from format 0 to {FORMAT}\n"
     assert json.loads(told.stdout)[0]["version"] == "v1.0.0"
     assert read_format(old_home) == FORMAT
 
