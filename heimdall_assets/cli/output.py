@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from heimdall_assets.cli.signals import Stopped
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import HeimdallError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-INTERRUPTED = 130
-"""Exit status of a command that was stopped by SIGINT, as shells have it."""
 
 _LONGEST_VALUE = 200
 
@@ -46,9 +44,6 @@ class HeimdallGroup(click.Group):
             return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
             raise  # the help is the answer
-        except KeyboardInterrupt:
-            click.echo("Stopped by Ctrl+C.", err=True)
-            ctx.exit(INTERRUPTED)
         except click.UsageError as error:
             where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
             _fail(ctx, f"{error.format_message()}{where}")
@@ -145,13 +140,13 @@ def _show(value: Any) -> str:
     if not isinstance(value, list | dict):
         return str(value)
     text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_VALUE else f"{len(value)} entries, see --json"
+    return text if len(text) <= _LONGEST_VALUE else f"{say_count(len(value), 'entry')}, see --json"
 
 
 def write_comparison(title: str, rows: Sequence[Mapping[str, Any]], worse_than: Sequence[str]) -> None:
     """Print each method's errors in metres, and say so where the model is worse than one of them."""
     columns = ["method", "median", "90 %", "90 % ellipse covers"]
-    cells = [[row["method"], row["median_m"], row["p90_m"], _format_share(row["coverage_90"])] for row in rows]
+    cells = [[row["method"], row["median_m"], row["p90_m"], format_share(row["coverage_90"])] for row in rows]
     write_table(f"{title}: error in metres", columns, cells)
     if worse_than:
         write_line(f"The model is worse than: {', '.join(worse_than)}.")
@@ -164,7 +159,8 @@ def write_line(text: str) -> None:
     _console().print(Text(text), soft_wrap=not sys.stdout.isatty())
 
 
-def _format_share(share: float | None) -> str:
+def format_share(share: float | None) -> str:
+    """Return a share of 0 to 1 as per cent; what is unknown as a dash."""
     return "-" if share is None or math.isnan(share) else f"{share:.0%}"
 
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import click
 
+from heimdall_assets.cli.homes import find_model, open_home
 from heimdall_assets.cli.output import json_option, show_progress, write_json
 from heimdall_assets.cli.settings import read_settings
-from heimdall_assets.places import read_places
 
 
 @click.command()
@@ -18,15 +18,16 @@ from heimdall_assets.places import read_places
 @json_option
 def reproduce(model: str, assignments: tuple[str, ...], repair: bool, as_json: bool) -> None:
     """Make MODEL again from its frozen snapshot, settings and seeds; exit 1 where a stage comes out otherwise."""
+    changed = read_settings(None, assignments)
+    stores = open_home()
+    version = find_model(stores, model)
     from heimdall_assets.pipeline.releases.reproduction import reproduce_release
 
-    stores = read_places().open_stores()
-    version = stores.releases.resolve(model)
     with show_progress(f"Making model {version} again") as listener:
         found = reproduce_release(
             stores,
             version,
-            read_settings(None, assignments),
+            changed,
             lambda what, done, total: listener("", what, done, total),
             repair,
         )

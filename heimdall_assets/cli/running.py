@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from heimdall_assets.cli.homes import begin_home, check_trainable, open_home
 from heimdall_assets.cli.output import json_option, show_progress, write_comparison, write_json, write_line
-from heimdall_assets.cli.settings import read_settings
-from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DatasetSpec, SimulationSpec
 
@@ -36,11 +36,10 @@ def _summarize(summary: dict[str, Any], as_json: bool) -> None:
 @json_option
 def demo(num_sessions: int, seed: int, as_json: bool) -> None:
     """Simulate a network of seven stations, approve its sessions and run the whole graph."""
+    places, stores = begin_home()
     from heimdall_assets.cli.graph_run import run_graph
     from heimdall_assets.pipeline.intake.simulated import import_simulated
 
-    places = read_places()
-    stores = places.open_stores()
     spec = SimulationSpec(num_sessions=num_sessions, seed=seed)
     with show_progress(f"A simulated network of seven Italian stations, below {places.home}") as listener:
         made = import_simulated(
@@ -55,25 +54,14 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--campaign", "campaigns", multiple=True, help="Only sessions of this campaign; may be repeated.")
-@click.option(
-    "--settings",
-    "settings_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML: spec name -> fields, for example TrainingSpec: {max_epochs: 10}.",
-)
-@click.option("--set", "assignments", multiple=True, metavar="Spec.field=value", help="One field; may be repeated.")
+@settings_options
 @json_option
 def train(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
     """Materialize the graph on the approved sessions and release the model."""
+    chosen = read_chosen(campaigns, settings_file, assignments)
+    check_trainable(open_home(), find_dataset(chosen))
     from heimdall_assets.cli.graph_run import run_graph
 
-    places = read_places()
-    chosen = read_settings(settings_file, assignments)
-    if campaigns:
-        if any(isinstance(spec, DatasetSpec) for spec in chosen):
-            raise InvalidSetting("--campaign and DatasetSpec: expected one of them")
-        chosen.append(DatasetSpec(campaigns=list(campaigns)))
     with show_progress("Materializing the graph") as listener:
-        summary = run_graph(places, "release", chosen, listener)
+        summary = run_graph(read_places(), "release", chosen, listener)
     _summarize(summary, as_json)

@@ -1,14 +1,55 @@
 """Settings from the command line: a YAML file and single assignments, checked by the specs themselves."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 from pydantic import ValidationError
 
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.pipeline.recipe import SPECS
-from heimdall_assets.specs import Spec, describe_invalid, suggest_setting, suggest_spec
+from heimdall_assets.specs import DatasetSpec, Spec, describe_invalid, suggest_setting, suggest_spec
+
+Command = Callable[..., None]
+
+assignments_option = click.option(
+    "--set", "assignments", multiple=True, metavar="Spec.field=value", help="One field; may be repeated."
+)
+campaigns_option = click.option(
+    "--campaign", "campaigns", multiple=True, help="Only sessions of this campaign; may be repeated."
+)
+_file_option = click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML: spec name -> fields, for example TrainingSpec: {max_epochs: 10}.",
+)
+
+
+def settings_options(command: Command) -> Command:
+    """Add the options that choose data and settings of a run, the same for all that plan one or start one."""
+    return campaigns_option(_file_option(assignments_option(command)))
+
+
+def read_chosen(campaigns: tuple[str, ...], file: Path | None, assignments: tuple[str, ...]) -> list[Spec]:
+    """Return the specs that ``settings_options`` set.
+
+    Raises:
+        InvalidSetting: an unknown spec or field, a value out of its bounds, or campaigns chosen twice over.
+    """
+    chosen = read_settings(file, assignments)
+    if campaigns:
+        if any(isinstance(spec, DatasetSpec) for spec in chosen):
+            raise InvalidSetting("--campaign and DatasetSpec: expected one of them")
+        chosen.append(DatasetSpec(campaigns=list(campaigns)))
+    return chosen
+
+
+def find_dataset(chosen: list[Spec]) -> DatasetSpec:
+    """Return which data the chosen specs take."""
+    return next((spec for spec in chosen if isinstance(spec, DatasetSpec)), DatasetSpec())
 
 
 def read_settings(file: Path | None, assignments: tuple[str, ...]) -> list[Spec]:

@@ -85,6 +85,15 @@ class Database:
         return self._shape
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it holds no tables yet, or is not there at all.
+
+        Raises:
+            StorageError: the database cannot be reached.
+        """
+        return self._shape is None and self._inspect().kind is Kind.EMPTY
+
+    @property
     def is_ours(self) -> bool:
         """Whether our migrations made it."""
         return self.shape.kind is Kind.OURS
