@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from heimdall_assets.cli.homes import find_model, open_home
-from heimdall_assets.cli.output import json_option, show_progress, write_json, write_table
+from heimdall_assets.cli.output import json_option, write_json, write_table
+from heimdall_assets.cli.progress import show_progress, without_asset
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import InvalidInput
@@ -105,16 +106,16 @@ def verify(model: str, repair: bool, as_json: bool) -> None:
     """Hash everything behind MODEL again and compare it with ledger and events; exit 1 where anything disagrees."""
     stores = open_home()
     version = find_model(stores, model)
-    from heimdall_assets.pipeline.releases.audit import audit_release
-    from heimdall_assets.pipeline.releases.repair import heal_release, list_damaged_objects
-
-    done = heal_release(stores, version, list_damaged_objects(stores, version)) if repair else []
     with show_progress(f"Verifying model {version}") as listener:
+        from heimdall_assets.pipeline.releases.audit import audit_release
+        from heimdall_assets.pipeline.releases.repair import heal_release, list_damaged_objects
+
+        done = heal_release(stores, version, list_damaged_objects(stores, version)) if repair else []
         findings = audit_release(
             stores,
             version,
             _read_events(read_places(), stores, version),
-            lambda what, done, total: listener("", what, done, total),
+            without_asset(listener),
         )
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:

@@ -15,7 +15,8 @@ from heimdall_assets.cli.file_options import (
     start_option,
 )
 from heimdall_assets.cli.homes import check_campaigns, find_model, open_home
-from heimdall_assets.cli.output import json_option, show_progress, write_comparison, write_json, write_line
+from heimdall_assets.cli.output import json_option, write_comparison, write_json, write_line
+from heimdall_assets.cli.progress import show_progress, without_asset
 from heimdall_assets.cli.settings import campaigns_option
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ClockClass, Position
@@ -48,9 +49,11 @@ def locate(session: str, as_json: bool) -> None:
     """Locate the transmitter of SESSION (id or name) by classical estimation, nothing learned."""
     stores = open_home()
     stores.measurements.resolve_sessions([session])
-    from heimdall_assets.pipeline.prediction.stored import locate_stored
+    with show_progress(f"Locating session {session}") as listener:
+        from heimdall_assets.pipeline.prediction.stored import locate_stored
 
-    write_position(locate_stored(stores, session), as_json)
+        found = locate_stored(stores, session, without_asset(listener))
+    write_position(found, as_json)
 
 
 @click.command()
@@ -85,17 +88,22 @@ def predict(
         for path in paths:
             if not path.is_file():
                 raise NotFound(f"file {path}: there is none; expected one session, or recordings that exist")
-        from heimdall_assets.pipeline.prediction.files import predict_files
+        placed = collect_receivers(receivers)
+        with show_progress(f"Asking model {version}") as listener:
+            from heimdall_assets.pipeline.prediction.files import predict_files
 
-        found = predict_files(stores, version, paths, collect_receivers(receivers), stated, ClockClass(clock))
+            heard = without_asset(listener)
+            found = predict_files(stores, version, paths, placed, stated, ClockClass(clock), heard)
         write_position(found, as_json)
         return
     if receivers or stated != read_stated(None, None, None) or clock != "none":
         raise InvalidSetting(f"session {recordings[0]}: found options about files, expected none or files that exist")
     stores.measurements.resolve_sessions(recordings)
-    from heimdall_assets.pipeline.prediction.stored import predict_stored
+    with show_progress(f"Asking model {version}") as listener:
+        from heimdall_assets.pipeline.prediction.stored import predict_stored
 
-    write_position(predict_stored(stores, version, recordings[0]), as_json)
+        found = predict_stored(stores, version, recordings[0], without_asset(listener))
+    write_position(found, as_json)
 
 
 @click.command()
@@ -107,17 +115,12 @@ def evaluate(model: str, campaigns: tuple[str, ...], as_json: bool) -> None:
     stores = open_home()
     version = find_model(stores, model)
     check_campaigns(stores, campaigns)
-    from heimdall_assets.evaluation.table import compare_methods
-    from heimdall_assets.pipeline.prediction.stored import evaluate_stored
-
     with show_progress(f"Evaluating model {version}") as listener:
-        metrics = evaluate_stored(
-            stores,
-            version,
-            list(campaigns),
-            EvaluationSpec(),
-            lambda what, done, total: listener("", what, done, total),
-        )
+        from heimdall_assets.evaluation.table import compare_methods
+        from heimdall_assets.pipeline.prediction.stored import evaluate_stored
+
+        heard = without_asset(listener)
+        metrics = evaluate_stored(stores, version, list(campaigns), EvaluationSpec(), heard)
     if as_json:
         write_json(metrics)
         return

@@ -6,6 +6,7 @@ import click
 
 from heimdall_assets.cli.homes import find_model, look_home, open_home, show_home
 from heimdall_assets.cli.output import format_share, json_option, write_json, write_notice, write_table
+from heimdall_assets.cli.progress import show_progress
 from heimdall_assets.counts import say_count
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
@@ -73,9 +74,11 @@ def promote(model: str, by: str, reason: str, as_json: bool) -> None:
     """Make MODEL the champion; refused where its files or checks do not hold."""
     stores = open_home()
     version = find_model(stores, model)
-    from heimdall_assets.pipeline.releases.promotion import promote_release
+    with show_progress(f"Checking model {version}"):
+        from heimdall_assets.pipeline.releases.promotion import promote_release
 
-    _say_champion(read_places(), stores, promote_release(stores, version, by, reason), as_json)
+        champion = promote_release(stores, version, by, reason)
+    _say_champion(read_places(), stores, champion, as_json)
 
 
 @models.command()
@@ -85,9 +88,11 @@ def promote(model: str, by: str, reason: str, as_json: bool) -> None:
 def rollback(by: str, reason: str, as_json: bool) -> None:
     """Make the champion before this one champion again."""
     stores = open_home()
-    from heimdall_assets.pipeline.releases.promotion import roll_back
+    with show_progress("Checking the champion before this one"):
+        from heimdall_assets.pipeline.releases.promotion import roll_back
 
-    _say_champion(read_places(), stores, roll_back(stores, by, reason), as_json)
+        champion = roll_back(stores, by, reason)
+    _say_champion(read_places(), stores, champion, as_json)
 
 
 def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool) -> None:
@@ -98,11 +103,12 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
         click.echo(f"champion: {version}")
     if not places.tracking:
         return
-    from heimdall_assets.pipeline.releases.promotion import read_aliases
-    from heimdall_assets.stores.experiments import ExperimentStore
-
     try:
-        store = ExperimentStore(places.mlflow_uri)
-        store.mirror_aliases(stores.objects, read_aliases(stores))
+        with show_progress("Telling MLflow of it"):
+            from heimdall_assets.pipeline.releases.promotion import read_aliases
+            from heimdall_assets.stores.experiments import ExperimentStore
+
+            store = ExperimentStore(places.mlflow_uri)
+            store.mirror_aliases(stores.objects, read_aliases(stores))
     except Exception as error:  # whatever MLflow and the network raise
         click.echo(f"Warning: MLflow could not be told: {' '.join(str(error).split()):.300}", err=True)

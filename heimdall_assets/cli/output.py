@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -178,50 +177,3 @@ def _format(value: Any) -> str:
         if isinstance(value, float) and abs(value) < 100
         else (f"{value:,.0f}" if isinstance(value, float) else str(value))
     )
-
-
-@contextmanager
-def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
-    """Yield a listener (asset, what, done, total) that draws one bar per piece of work, with time left, on stderr.
-
-    Of a total of 0 it is a line that is printed as it stands.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    tasks: dict[tuple[str, str], Any] = {}
-
-    def listen(asset: str, what: str, done: int, total: int) -> None:
-        if not total:
-            bar.console.print(Text(what), soft_wrap=True)
-            return
-        if not tasks:  # a command that fails before its work begins prints its error and nothing else
-            bar.console.print(Text(title))
-            bar.start()
-        if (asset, what) not in tasks:
-            for task in tasks.values():  # training may stop early: its clock stops with it
-                bar.stop_task(task)
-            tasks[asset, what] = bar.add_task(what, total=total)
-        bar.update(tasks[asset, what], completed=done, total=total)
-
-    try:
-        yield listen
-    finally:
-        if tasks:
-            bar.stop()

@@ -5,7 +5,8 @@ import dataclasses
 import click
 
 from heimdall_assets.cli.homes import find_model, open_home
-from heimdall_assets.cli.output import json_option, show_progress, write_json
+from heimdall_assets.cli.output import json_option, write_json
+from heimdall_assets.cli.progress import show_progress, without_asset
 from heimdall_assets.cli.settings import read_settings
 
 
@@ -21,14 +22,14 @@ def reproduce(model: str, assignments: tuple[str, ...], repair: bool, as_json: b
     changed = read_settings(None, assignments)
     stores = open_home()
     version = find_model(stores, model)
-    from heimdall_assets.pipeline.releases.reproduction import reproduce_release
-
     with show_progress(f"Making model {version} again") as listener:
+        from heimdall_assets.pipeline.releases.reproduction import reproduce_release
+
         found = reproduce_release(
             stores,
             version,
             changed,
-            lambda what, done, total: listener("", what, done, total),
+            without_asset(listener),
             repair,
         )
     first = found.first_difference

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from heimdall_assets.cli.homes import begin_home, check_trainable, open_home
-from heimdall_assets.cli.output import json_option, show_progress, write_comparison, write_json, write_line
+from heimdall_assets.cli.output import json_option, write_comparison, write_json, write_line
+from heimdall_assets.cli.progress import show_progress, without_asset
 from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DatasetSpec, SimulationSpec
@@ -37,14 +38,12 @@ def _summarize(summary: dict[str, Any], as_json: bool) -> None:
 def demo(num_sessions: int, seed: int, as_json: bool) -> None:
     """Simulate a network of seven stations, approve its sessions and run the whole graph."""
     places, stores = begin_home()
-    from heimdall_assets.cli.graph_run import run_graph
-    from heimdall_assets.pipeline.intake.simulated import import_simulated
-
     spec = SimulationSpec(num_sessions=num_sessions, seed=seed)
     with show_progress(f"A simulated network of seven Italian stations, below {places.home}") as listener:
-        made = import_simulated(
-            stores, spec, campaign="demo", progress=lambda what, done, total: listener("", what, done, total)
-        )
+        from heimdall_assets.cli.graph_run import run_graph
+        from heimdall_assets.pipeline.intake.simulated import import_simulated
+
+        made = import_simulated(stores, spec, campaign="demo", progress=without_asset(listener))
         # Alone in its home, the demo is what "Materialize all" in the page would take; beside others it keeps apart.
         alone = {row["campaign"] for row in stores.measurements.list_sessions()} == {"demo"}
         summary = run_graph(places, "release", [] if alone else [DatasetSpec(campaigns=["demo"])], listener)
@@ -60,8 +59,8 @@ def train(campaigns: tuple[str, ...], settings_file: Path | None, assignments: t
     """Materialize the graph on the approved sessions and release the model."""
     chosen = read_chosen(campaigns, settings_file, assignments)
     check_trainable(open_home(), find_dataset(chosen))
-    from heimdall_assets.cli.graph_run import run_graph
-
     with show_progress("Materializing the graph") as listener:
+        from heimdall_assets.cli.graph_run import run_graph
+
         summary = run_graph(read_places(), "release", chosen, listener)
     _summarize(summary, as_json)

@@ -8,6 +8,7 @@ import click
 import yaml
 from pydantic import ValidationError
 
+from heimdall_assets.cli.catalogue import NOT_ON_THE_COMMAND_LINE
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.pipeline.recipe import SPECS
 from heimdall_assets.specs import DatasetSpec, Spec, describe_invalid, suggest_setting, suggest_spec
@@ -62,12 +63,7 @@ def read_settings(file: Path | None, assignments: tuple[str, ...]) -> list[Spec]
     if file is not None:
         chosen.update(_read_file(file))
     for assignment in assignments:
-        name, found, value = assignment.partition("=")
-        spec, dot, field = name.partition(".")
-        if not found or not dot:
-            meant = suggest_setting(name) if found else None
-            hint = f", such as {meant}=..." if meant else ""
-            raise InvalidSetting(f"--set {assignment!r}: expected Spec.field=value{hint}")
+        spec, field, value = _split_assignment(assignment)
         chosen.setdefault(spec, {})[field] = _load_yaml(value, f"--set {assignment!r}")
     return [build_spec(name, fields) for name, fields in chosen.items()]
 
@@ -79,13 +75,38 @@ def build_spec(name: str, fields: dict[str, Any]) -> Spec:
         InvalidSetting: an unknown spec or field, or a value out of its bounds.
     """
     if name not in SPECS:
-        meant = suggest_spec(name)
-        hint = f"did you mean {meant}?" if meant in SPECS else f"expected one of {', '.join(SPECS)}"
-        raise InvalidSetting(f"{name}: found no such spec, {hint}")
+        raise InvalidSetting(f"{name}: {_refuse_spec(name)}")
+    for field, value in fields.items():  # pydantic takes yes for 1
+        known = SPECS[name].model_fields.get(field)
+        if isinstance(value, bool) and known is not None and known.annotation in (int, float):
+            raise InvalidSetting(f"{name}.{field}: found {str(value).lower()}, expected a number")
     try:
         return SPECS[name].model_validate(fields)
     except ValidationError as error:
         raise InvalidSetting(describe_invalid(name, error)) from None
+
+
+def _split_assignment(assignment: str) -> tuple[str, str, str]:
+    """Return spec, field and value of one ``--set``."""
+    name, found, value = assignment.partition("=")
+    spec, dot, field = name.partition(".")
+    if found and dot:
+        return spec, field, value
+    hint = " (heimdall settings lists all)"
+    if name in SPECS:
+        hint = f" (heimdall settings {name} lists its fields)"
+    elif found and (meant := suggest_setting(name)):
+        hint = f", such as {meant}={value}"
+    raise InvalidSetting(f"--set {assignment!r}: expected Spec.field=value{hint}")
+
+
+def _refuse_spec(name: str) -> str:
+    """Return what to say of a spec ``name`` that cannot be set."""
+    meant, known = suggest_spec(name), f"expected one of {', '.join(SPECS)}"
+    elsewhere = {spec.__name__: how for spec, how in NOT_ON_THE_COMMAND_LINE.items()}
+    if name in elsewhere:
+        return f"found a spec that is {elsewhere[name]}; {known}"
+    return f"found no such spec, did you mean {meant}?" if meant in SPECS else f"found no such spec, {known}"
 
 
 def _read_file(file: Path) -> dict[str, dict[str, Any]]:
@@ -94,8 +115,15 @@ def _read_file(file: Path) -> dict[str, dict[str, Any]]:
     except UnicodeDecodeError:
         raise InvalidSetting(f"{file}: found bytes that are no text, expected YAML") from None
     loaded = _load_yaml(text, str(file)) or {}
-    if not isinstance(loaded, dict) or not all(isinstance(fields, dict) for fields in loaded.values()):
+    if not isinstance(loaded, dict):
         raise InvalidSetting(f"{file}: expected a mapping from spec names to fields")
+    for name, fields in loaded.items():
+        if not isinstance(fields, dict):
+            spec, _, field = (suggest_setting(str(name)) or "").partition(".")
+            hint = f", such as {spec}: {{{field}: {fields}}}" if field else ""
+            raise InvalidSetting(
+                f"{file}: {name}: found {fields!r:.60}, expected a mapping from spec names to fields{hint}"
+            )
     return {str(name): {str(field): value for field, value in fields.items()} for name, fields in loaded.items()}
 
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import BashComplete
 from click.testing import CliRunner, Result
 
 from heimdall_assets.cli import main
@@ -15,6 +18,7 @@ from heimdall_assets.counts import say_count
 from heimdall_assets_tests.formats.recordings import make_noise, make_npy
 from heimdall_assets_tests.homes import make_places
 from heimdall_assets_tests.lineage.world import make_world
+from heimdall_assets_tests.package_names import ROOT
 
 LISTING = (["models", "list"], ["sessions", "list"], ["sessions", "list", "--status", "approved"])
 NEEDING = (
@@ -205,6 +209,49 @@ def test_a_plan_follows_a_file_of_settings(home: Path, tmp_path: Path):
     assert both == "Error: --campaign and DatasetSpec: expected one of them\n"
     file.write_text("DatasetSpec:\n  campaigns: [north]\n")
     assert json.loads(heimdall(home, "plan", "--settings", file, "--json").stdout)[0]["action"] == "compute"
+
+
+# --- The command itself
+
+
+def test_a_shell_completes_commands_and_options():
+    shell = BashComplete(main, {}, "heimdall", "_HEIMDALL_COMPLETE")
+    assert [item.value for item in shell.get_completions([], "mo")] == ["models"]
+    assert "--campaign" in [item.value for item in shell.get_completions(["train"], "--")]
+    assert "_HEIMDALL_COMPLETE=bash_complete" in shell.source()
+
+
+@pytest.fixture
+def wrapper(tmp_path: Path) -> Path:
+    """What `make install` writes, in a checkout whose path has blanks, seen through a link from elsewhere."""
+    checkout = tmp_path / "my work" / "the checkout"
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, checkout / name)
+    command = checkout / ".venv" / "bin" / "heimdall"
+    command.write_text('#!/bin/sh\nfor word in "$@"; do echo "<$word>"; done\necho $$\nsleep "${1:-0}"\nexit 7\n')
+    command.chmod(0o755)
+    (checkout / ".venv" / ".installed").touch()
+    subprocess.run(["make", "--silent", "install"], cwd=checkout, check=True, capture_output=True, timeout=60)
+    link = tmp_path / "a link"
+    link.symlink_to(checkout / "heimdall")
+    return link
+
+
+def test_the_wrapper_hands_over_words_status_and_signals(wrapper: Path, tmp_path: Path):
+    done = subprocess.run([wrapper, "0", "two words", ""], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[:3] == ["<0>", "<two words>", "<>"]
+    assert done.returncode == 7
+    with subprocess.Popen([wrapper, "60"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "<60>\n"
+        assert int(process.stdout.readline()) == process.pid  # no shell between
+        process.terminate()
+        assert process.wait(10) == -signal.SIGTERM
+
+
+def test_the_wrapper_is_no_part_of_the_repository():
+    assert "/heimdall" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 # --- One and many
