@@ -21,6 +21,7 @@ from heimdall_assets.cli.file_options import (
 )
 from heimdall_assets.cli.homes import begin_home
 from heimdall_assets.cli.output import json_option, write_json
+from heimdall_assets.cli.progress import show_progress
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ClockClass, Position, Source
 from heimdall_assets.errors import InvalidSetting
@@ -37,17 +38,19 @@ campaign_option = click.option(
 )
 
 
-def _write_report(report: "ImportReport", as_json: bool) -> None:
+def _write_report(report: "ImportReport", pending: str, as_json: bool) -> None:
+    """Print what was added; ``pending`` is how `heimdall sessions approve` names it."""
     described = dataclasses.asdict(report)
     if as_json:
         write_json(described)
         return
     unchanged = described.pop("num_unchanged")
     nouns = {name: name.removeprefix("num_").removesuffix("s") for name in described}
-    added = [say_count(count, nouns[name]) for name, count in described.items()]
-    click.echo(f"added: {', '.join(added)}; {unchanged} rows were there before, unchanged")
+    added = ", ".join(say_count(count, nouns[name]) for name, count in described.items())
+    known = f"; {say_count(unchanged, 'row')} there before, unchanged" if unchanged else ""
+    click.echo(f"added: {added}{known}")
     if report.num_sessions:
-        click.echo("They are pending: heimdall sessions approve ... --by NAME --reason TEXT")
+        click.echo(f"Nothing is learned from them until: heimdall sessions approve {pending} --by NAME --reason TEXT")
 
 
 def _session_command(
@@ -73,7 +76,9 @@ def _session_command(
             from heimdall_assets.pipeline.intake.iq_session import SessionClaim
 
             claim = SessionClaim(session_name, source, campaign, collect_receivers(receivers), ClockClass(clock))
-            _write_report(run(claim, files, **stated), as_json)
+            with show_progress(f"Importing {say_count(len(files), 'file')}"):
+                report = run(claim, files, **stated)
+            _write_report(report, session_name, as_json)
 
         made: Command = command
         added: tuple[Callable[[Command], Command], ...] = (
@@ -161,13 +166,15 @@ def rss_table(
         if not found:
             raise InvalidSetting(f"--where {condition!r}: expected COLUMN=VALUE")
         where[column] = value
-    report = import_rss_table(
-        begin_home()[1].measurements,
-        table=table,
-        receivers=receivers,
-        campaign=campaign,
-        where=where,
-        frequency_hz=frequency_hz,
-        error_margin_m=margin_m,
-    )
-    _write_report(report, as_json)
+    measurements = begin_home()[1].measurements
+    with show_progress(f"Importing {table}"):
+        report = import_rss_table(
+            measurements,
+            table=table,
+            receivers=receivers,
+            campaign=campaign,
+            where=where,
+            frequency_hz=frequency_hz,
+            error_margin_m=margin_m,
+        )
+    _write_report(report, f"--campaign {campaign}", as_json)

@@ -29,7 +29,7 @@ HISTORY = ("dagster.yaml", "history/runs.db*", "history/runs/index.db*", "schedu
 _LOG = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(short_help="Show where a model comes from, or which models used X.")
 @click.argument("model", required=False)
 @click.option("--session", help="Which models used this session (id or name)?")
 @click.option("--measurement", help="Which models used this measurement (id)?")
@@ -96,7 +96,7 @@ def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -
     )
 
 
-@click.command()
+@click.command(short_help="Hash everything behind a model again.")
 @click.argument("model")
 @click.option(
     "--repair", is_flag=True, help="First write damaged files again from their copies; set damaged objects aside."
@@ -173,7 +173,7 @@ def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, di
         return None
 
 
-@click.command()
+@click.command(short_help="Show what changed from one model to another.")
 @click.argument("first")
 @click.argument("second")
 @json_option

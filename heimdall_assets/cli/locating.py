@@ -42,7 +42,7 @@ def write_position(found: dict[str, Any], as_json: bool) -> None:
         write_line(f"left out: {reason}")
 
 
-@click.command()
+@click.command(short_help="Locate a session classically, nothing learned.")
 @click.argument("session")
 @json_option
 def locate(session: str, as_json: bool) -> None:
@@ -56,7 +56,7 @@ def locate(session: str, as_json: bool) -> None:
     write_position(found, as_json)
 
 
-@click.command()
+@click.command(short_help="Locate a session, or files, with a released model.")
 @click.argument("model")
 @click.argument("recordings", nargs=-1, required=True, metavar="SESSION|FILES")
 @receiver_option(required=False)
@@ -106,7 +106,7 @@ def predict(
     write_position(found, as_json)
 
 
-@click.command()
+@click.command(short_help="Judge a released model on sessions it has not seen.")
 @click.argument("model")
 @campaigns_option
 @json_option

@@ -36,6 +36,10 @@ class _Notices(logging.Handler):
 class HeimdallGroup(click.Group):
     """A group whose commands turn errors, ours and those of their options, into one line and exit status 2."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they were added, which is that of a first walk through them."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         notices = _Notices(logging.WARNING)
         _LOGGER.addHandler(notices)

@@ -6,10 +6,11 @@ import click
 
 from heimdall_assets.cli.homes import check_trainable, open_home
 from heimdall_assets.cli.output import json_option, write_json, write_table
+from heimdall_assets.cli.progress import show_progress
 from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
 
 
-@click.command()
+@click.command(short_help="Say what train would compute now and what it would find.")
 @settings_options
 @json_option
 def plan(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
@@ -17,9 +18,10 @@ def plan(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tu
     chosen = read_chosen(campaigns, settings_file, assignments)
     stores = open_home()
     check_trainable(stores, find_dataset(chosen))
-    from heimdall_assets.pipeline.planning import plan_materialization
+    with show_progress("Looking for results that are there already"):
+        from heimdall_assets.pipeline.planning import plan_materialization
 
-    steps = plan_materialization(stores, chosen)
+        steps = plan_materialization(stores, chosen)
     if as_json:
         write_json([{"asset": step.asset, "action": step.action, "reason": step.reason} for step in steps])
     else:

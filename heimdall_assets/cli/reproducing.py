@@ -10,7 +10,7 @@ from heimdall_assets.cli.progress import show_progress, without_asset
 from heimdall_assets.cli.settings import read_settings
 
 
-@click.command()
+@click.command(short_help="Make a model again from its frozen data and compare.")
 @click.argument("model")
 @click.option(
     "--set", "assignments", multiple=True, metavar="Spec.field=value", help="Another setting, to see what it changes."

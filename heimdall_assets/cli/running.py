@@ -31,7 +31,7 @@ def _summarize(summary: dict[str, Any], as_json: bool) -> None:
     write_line(f"{standing}: {summary['promotion']['reason']}")
 
 
-@click.command()
+@click.command(short_help="Simulate seven stations and run the whole graph on them.")
 @click.option("--sessions", "num_sessions", default=140, show_default=True, type=click.IntRange(20, 100_000))
 @click.option("--seed", default=42, show_default=True, type=click.IntRange(0))
 @json_option
@@ -52,7 +52,7 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
         click.echo("Open the graph: make ui (or: heimdall ui), then http://127.0.0.1:3000")
 
 
-@click.command()
+@click.command(short_help="Run the graph on the approved sessions; release a model.")
 @settings_options
 @json_option
 def train(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:

@@ -127,10 +127,13 @@ def _list_environment(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def _pick_counts(summary: Mapping[str, Any]) -> list[str]:
+    """Return what a stage counted, as ``num_sessions`` and the like name it; one of them is no plural."""
+    counts = [(name, value) for name, value in sorted(summary.items()) if name.startswith("num_")]
+    words = {name: name.removeprefix("num_").split("_") for name, _ in counts}
     return [
-        f"{value} {name.removeprefix('num_').replace('_', ' ')}"
-        for name, value in sorted(summary.items())
-        if name.startswith("num_") and isinstance(value, int)
+        f"{value} {' '.join(word.removesuffix('s') if value == 1 else word for word in words[name])}"
+        for name, value in counts
+        if isinstance(value, int)
     ]
 
 

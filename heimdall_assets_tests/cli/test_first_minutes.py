@@ -2,19 +2,22 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner, Result
 
-from heimdall_assets.cli import main
+from heimdall_assets.cli import COMMANDS, main
 from heimdall_assets.counts import say_count
+from heimdall_assets.lineage.report import _pick_counts
 from heimdall_assets_tests.formats.recordings import make_noise, make_npy
 from heimdall_assets_tests.homes import make_places
 from heimdall_assets_tests.lineage.world import make_world
@@ -97,7 +100,7 @@ def test_a_home_is_begun_aloud_and_once(tmp_path: Path):
     again = heimdall(tmp_path / "home", *IMPORT, file)
     assert again.stderr == ""
     assert again.stdout == (
-        "added: 0 stations, 0 sources, 0 sessions, 0 measurements; 4 rows were there before, unchanged\n"
+        "added: 0 stations, 0 sources, 0 sessions, 0 measurements; 4 rows there before, unchanged\n"
     )
 
 
@@ -214,6 +217,14 @@ def test_a_plan_follows_a_file_of_settings(home: Path, tmp_path: Path):
 # --- The command itself
 
 
+def test_help_shows_each_command_in_the_order_of_a_first_walk_and_cuts_none_of_ours():
+    said = CliRunner().invoke(main, ["--help"]).stdout
+    shown = re.findall(r"^  (\w+)  +(.*)$", said.partition("Commands:\n")[2], re.MULTILINE)
+    assert [name for name, _ in shown] == [command.name for command in COMMANDS]
+    assert [name for name, _ in shown][:3] == ["demo", "import", "sessions"]
+    assert [name for name, text in shown if text.endswith("...")] in ([], ["ui"])
+
+
 def test_a_shell_completes_commands_and_options():
     shell = BashComplete(main, {}, "heimdall", "_HEIMDALL_COMPLETE")
     assert [item.value for item in shell.get_completions([], "mo")] == ["models"]
@@ -268,6 +279,11 @@ def test_tables_count_as_people_do(home: Path):
     assert "90 % ellipse covers" in listed
     assert heimdall(home, "sessions", "list", "--status", "pending").stdout.startswith("1 session ")
     assert heimdall(home, "lineage", "--source", "source-1").stdout.startswith("used by 1 released model ")
+
+
+def test_a_tree_counts_as_people_do():
+    provenance: dict[str, Any] = {"num_sessions": 1, "num_sessions_without_delays": 1, "num_pairs": 2}
+    assert _pick_counts(provenance) == ["2 pairs", "1 session", "1 session without delay"]
 
 
 def test_a_command_that_is_stopped_ends_as_shells_expect():
