@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import signal
 import sys
 import traceback
@@ -61,9 +60,7 @@ class HeimdallGroup(click.Group):
         except HeimdallError as error:
             _fail(ctx, str(error))
         except BrokenPipeError:
-            # Whoever read the answer has read enough; Python would complain of it once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(128 + signal.SIGPIPE)
+            raise  # whoever read has seen enough, as `head` does: click ends without a word
         except OSError as error:
             _fail(ctx, f"{error.filename or 'system'}: {error.strerror or error}")
         except Exception as error:

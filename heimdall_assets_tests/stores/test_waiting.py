@@ -21,8 +21,8 @@ from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets_tests.stores.batches import make_batch
 
 APPROVE = ["sessions", "approve", "--all-pending", "--by", "me", "--reason", "seen"]
-SPOKEN_S = 2.0
-OBEYED_S = 2.0
+AT_ONCE_S = 10.0
+"""What a promise of two seconds may take on a machine that runs other tests beside; a silent wait takes 60."""
 
 
 class _Undone(Exception):
@@ -79,14 +79,14 @@ def test_a_command_that_waits_says_so_obeys_signals_and_goes_on(
             name = f"process {os.getpid()} " if "sqlite" in database_url else f"heimdall, process {os.getpid()} of "
             assert name in said
             assert ":heimdall@" not in said  # no password
-        assert time.monotonic() - begun < SPOKEN_S + 2.0  # three of them load at once, on few cores
+        assert time.monotonic() - begun < AT_ONCE_S
         for process, number, status in zip(
             waiters, (signal.SIGINT, signal.SIGTERM), (130, -signal.SIGTERM), strict=False
         ):
             sent = time.monotonic()
             process.send_signal(number)
             assert process.wait(30) == status  # a shell shows the latter as 143
-            assert time.monotonic() - sent < OBEYED_S
+            assert time.monotonic() - sent < AT_ONCE_S
         assert list_statuses(store) == statuses
     answer, rest = waiters[2].communicate(timeout=30)
     assert waiters[2].returncode == 0
