@@ -8,6 +8,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
         bench-localization bench-signals bench-pairs bench-incremental clean
 
 help:
+	@echo "make install   the locked versions into .venv, and ./heimdall, which runs them from any folder"
 	@echo "make demo   install, simulate a network, run the whole graph, show the results"
 	@echo "make ui     open the asset graph on http://127.0.0.1:3000"
 	@echo "make test   ruff, types, docs and every test but the long ones; make test PART=stores: of one room"
@@ -37,7 +38,15 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ".[docs]"
 	@touch $@
 
-install: $(VENV)/.installed
+install: heimdall
+
+# The command of this environment, from whatever folder and through links, with nothing activated. It hands over to the
+# command itself, so that signals and exit status are the command's own.
+heimdall: $(VENV)/.installed
+	@printf '%s\n' '#!/bin/sh' '# Written by `make install`.' \
+		'exec "$$(dirname -- "$$(readlink -f -- "$$0")")/$(BIN)/heimdall" "$$@"' > $@
+	@chmod +x $@
+	@echo 'Installed: ./heimdall --help, or heimdall --help after: . $(BIN)/activate'
 
 demo: install
 	$(BIN)/heimdall demo
@@ -104,4 +113,4 @@ bench-incremental: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/incremental.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) heimdall build dist *.egg-info

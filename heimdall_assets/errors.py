@@ -7,6 +7,7 @@
     |   |-- InvalidIdentifier          a name or id that is not one (paths and addresses never are)
     |   `-- InvalidSetting             a spec, an environment variable, a command-line value
     |-- NotFound                       a session, station, model, object or file that is not there
+    |   `-- NoHome                     a home in which nobody has made anything yet
     |-- CannotLocate                   data from which no honest position follows
     |-- Refused                        a request that would break a promise (overwrite, judge on training data, ...)
     |-- StorageError                   a store could not keep or give back what it was asked to
@@ -43,6 +44,10 @@ class InvalidSetting(InvalidInput):
 
 class NotFound(HeimdallError):
     """A session, station, model, object or file is not there."""
+
+
+class NoHome(NotFound):
+    """Nobody has made anything in a home yet, and the request was none that begins one."""
 
 
 class CannotLocate(HeimdallError):

@@ -14,6 +14,8 @@ from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.other_names import OTHER_SETTINGS, OTHER_SPECS
 from heimdall_assets.suggestions import normalize_name, suggest_name
 
+_PYDANTIC_SAYS = "Input should be "
+
 UNKNOWN_SETTING = "extra_forbidden"
 """Pydantic's type of the error that tells of a field that a spec does not have."""
 
@@ -105,7 +107,8 @@ def describe_invalid(name: str, error: ValidationError) -> str:
         return f"{where}: {first['msg']}"
     if first["type"] == "value_error":  # of a spec's own check, which says what it found
         return f"{where}: {first['ctx']['error']}"
-    return f"{where}: {first['msg']}; found {first['input']!r:.80}"
+    found, (_, ours, expected) = f"found {first['input']!r:.80}", first["msg"].partition(_PYDANTIC_SAYS)
+    return f"{where}: {found}, expected {expected}" if ours else f"{where}: {first['msg']}; {found}"
 
 
 def suggest_spec(typed: str) -> str | None:

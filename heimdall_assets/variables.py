@@ -164,8 +164,12 @@ class Places(BaseSettings):
             "HEIMDALL_LINEAGE_URL": self.lineage_url,
         }
 
-    def open_stores(self) -> Stores:
-        """Return the opened stores; the embedded database is created and upgraded on first use."""
+    def open_stores(self, begin: bool = True) -> Stores:
+        """Return the opened stores; the embedded database is created and upgraded on first use.
+
+        Raises:
+            NoHome: nothing is there yet, and ``begin`` is false.
+        """
         return open_stores(
             home=str(self.home),
             database_url=self.database_url,
@@ -173,6 +177,7 @@ class Places(BaseSettings):
             recordings=str(self.recordings),
             models=str(self.models),
             scratch=str(self.scratch),
+            begin=begin,
         )
 
 

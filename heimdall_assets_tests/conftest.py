@@ -44,6 +44,7 @@ SLOW = (
     "stores/test_releases",
     "stores/test_snapshots",
     "stores/test_tables",
+    "stores/test_waiting",
     "test_added_column",
     "test_examples",
     "test_site",

@@ -218,7 +218,7 @@ def test_web_addresses_are_taken_and_those_with_a_password_never_repeated():
     [
         ("{", "HEIMDALL_RETRAIN: Invalid JSON: EOF"),
         ("[]", "HEIMDALL_RETRAIN: "),
-        ('{"max_attempts": 0}', "HEIMDALL_RETRAIN.max_attempts: Input should be greater than or equal to 1; found 0"),
+        ('{"max_attempts": 0}', "HEIMDALL_RETRAIN.max_attempts: found 0, expected greater than or equal to 1"),
         (
             '{"max_retries": 2}',
             "HEIMDALL_RETRAIN.max_retries: no such setting, did you mean RetrainPolicy.max_attempts?",

@@ -119,20 +119,33 @@ def test_another_name_of_a_spec_is_refused_with_ours(typed: str, meant: str):
 
 
 def test_what_cannot_be_set_on_the_command_line_is_not_offered_there():
-    with pytest.raises(InvalidSetting, match="SimulationSpec: found no such spec, expected one of"):
+    with pytest.raises(
+        InvalidSetting, match=r"SimulationSpec: found a spec that is set in Python; .*; expected one of"
+    ):
         build_spec("SimulationSpec", {"num_sessions": 3})
 
 
 @pytest.mark.parametrize(
     ("assignments", "said"),
     [
-        (("lr=1",), "--set 'lr=1': expected Spec.field=value, such as TrainingSpec.learning_rate=..."),
-        (("zzz=1",), "--set 'zzz=1': expected Spec.field=value"),
+        (("lr=1",), "--set 'lr=1': expected Spec.field=value, such as TrainingSpec.learning_rate=1"),
+        (("zzz=1",), "--set 'zzz=1': expected Spec.field=value (heimdall settings lists all)"),
+        (
+            ("TrainingSpec=1",),
+            "--set 'TrainingSpec=1': expected Spec.field=value (heimdall settings TrainingSpec lists",
+        ),
+        (("TrainingSpec.max_epochs=",), "TrainingSpec.max_epochs: found None, expected a valid integer"),
+        (("TrainingSpec.max_epochs=3.5",), "TrainingSpec.max_epochs: found 3.5, expected a valid integer"),
+        (("TrainingSpec.seed=true",), "TrainingSpec.seed: found true, expected a number"),
+        (("TrainingSpec.learning_rate=fast",), "TrainingSpec.learning_rate: found 'fast', expected a valid number"),
+        (("ModelSpec.kind=forest",), "ModelSpec.kind: found 'forest', expected 'network' or 'single_receiver'"),
+        (("ModelSpec.use_spectrograms=maybe",), "ModelSpec.use_spectrograms: found 'maybe', expected a valid boolean"),
+        (("DatasetSpec.campaigns=city",), "DatasetSpec.campaigns: found 'city', expected a valid list"),
         (("TrainingSpec.seed",), "--set 'TrainingSpec.seed': expected Spec.field=value"),
         (("TrainingSpec.seed=[",), "--set 'TrainingSpec.seed=[': found no YAML in line 1 ("),
         (
             ("TrainingSpec.max_epochs=0",),
-            "TrainingSpec.max_epochs: Input should be greater than or equal to 1; found",
+            "TrainingSpec.max_epochs: found 0, expected greater than or equal to 1",
         ),
         (("ModelSpec.width=10",), "ModelSpec: width 10: expected a multiple of num_heads 4"),
     ],
@@ -151,7 +164,14 @@ def test_a_wrong_assignment_is_one_line(assignments: tuple[str, ...], said: str)
         (b"\xff\xfe\x00", "expected YAML"),
         (b"TrainingSpec: 3", "expected a mapping from spec names to fields"),
         (b"- 3", "expected a mapping from spec names to fields"),
+        (b"TrainingSpec:", "TrainingSpec: found None, expected a mapping from spec names to fields"),
+        (
+            b"n_mels: 64",
+            "n_mels: found 64, expected a mapping from spec names to fields, such as FeatureSpec: {num_mels: 64}",
+        ),
         (b"TrainingSpec: {1: 2}", "TrainingSpec.1: no such setting"),
+        (b"FeatureSpec: {hop_length: 2}", "FeatureSpec.hop_length: no such setting, did you mean FeatureSpec.hop?"),
+        (b"TrainingSpec: {max_epochs: 0}", "TrainingSpec.max_epochs: found 0, expected greater than or equal to 1"),
     ],
 )
 def test_a_wrong_settings_file_is_one_line(tmp_path, data: bytes, said: str):

@@ -21,12 +21,13 @@ from heimdall_assets.cli.sessions import sessions
 def main(debug: bool) -> None:
     """Locate transmitters from a network of receivers.
 
-    HEIMDALL_HOME (default .heimdall) holds everything: database, objects, models and the graph's history.
+    HEIMDALL_HOME (default: .heimdall in the working folder) holds everything: database, objects, models and the graph's
+    history. `heimdall demo` begins one with simulated sessions, `heimdall import` one with yours.
     """
 
 
 COMMANDS = (
-    demo, importing, sessions, train, models, locate, predict, evaluate, plan, lineage, verify, diff, reproduce, ui,
+    demo, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, verify, diff, reproduce, ui,
     list_all,
 )  # fmt: skip
 for command in COMMANDS:

@@ -19,11 +19,13 @@ from heimdall_assets.cli.file_options import (
     receiver_option,
     start_option,
 )
+from heimdall_assets.cli.homes import begin_home
 from heimdall_assets.cli.output import json_option, write_json
+from heimdall_assets.cli.progress import show_progress
+from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ClockClass, Position, Source
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.pipeline.intake.level_table import DEFAULT_ERROR_MARGIN_M, DEFAULT_FREQUENCY_HZ
-from heimdall_assets.places import read_places
 
 if TYPE_CHECKING:
     from heimdall_assets.pipeline.intake.iq_session import SessionClaim
@@ -36,19 +38,25 @@ campaign_option = click.option(
 )
 
 
-def _write_report(report: "ImportReport", as_json: bool) -> None:
+def _write_report(report: "ImportReport", pending: str, as_json: bool) -> None:
+    """Print what was added; ``pending`` is how `heimdall sessions approve` names it."""
     described = dataclasses.asdict(report)
     if as_json:
         write_json(described)
         return
-    click.echo(", ".join(f"{value} {name.removeprefix('num_').replace('_', ' ')}" for name, value in described.items()))
-    click.echo("They are pending: heimdall sessions approve ... --by NAME --reason TEXT")
+    unchanged = described.pop("num_unchanged")
+    nouns = {name: name.removeprefix("num_").removesuffix("s") for name in described}
+    added = ", ".join(say_count(count, nouns[name]) for name, count in described.items())
+    known = f"; {say_count(unchanged, 'row')} there before, unchanged" if unchanged else ""
+    click.echo(f"added: {added}{known}")
+    if report.num_sessions:
+        click.echo(f"Nothing is learned from them until: heimdall sessions approve {pending} --by NAME --reason TEXT")
 
 
 def _session_command(
     *options: Callable[[Command], Command],
 ) -> Callable[[Callable[..., "ImportReport"]], click.Command]:
-    """Return what makes a command of ``run(stores, claim, files, **values of the further options)``.
+    """Return what makes a command of ``run(claim, files, **values of the further options)``.
 
     Every import of IQ recordings makes one session, of which the same things are said.
     """
@@ -68,7 +76,9 @@ def _session_command(
             from heimdall_assets.pipeline.intake.iq_session import SessionClaim
 
             claim = SessionClaim(session_name, source, campaign, collect_receivers(receivers), ClockClass(clock))
-            _write_report(run(read_places().open_stores(), claim, files, **stated), as_json)
+            with show_progress(f"Importing {say_count(len(files), 'file')}"):
+                report = run(claim, files, **stated)
+            _write_report(report, session_name, as_json)
 
         made: Command = command
         added: tuple[Callable[[Command], Command], ...] = (
@@ -93,25 +103,25 @@ def importing() -> None:
 
 
 @_session_command()
-def kiwisdr(stores: Any, claim: "SessionClaim", files: tuple[Path, ...]) -> "ImportReport":
+def kiwisdr(claim: "SessionClaim", files: tuple[Path, ...]) -> "ImportReport":
     """Add one session of GNSS-stamped KiwiSDR IQ recordings (wav), one file a receiver."""
     from heimdall_assets.pipeline.intake.files import import_kiwisdr
 
+    stores = begin_home()[1]
     return import_kiwisdr(stores.measurements, stores.objects, claim, files)
 
 
 @_session_command(clock_option, frequency_option)
-def sigmf(stores: Any, claim: "SessionClaim", files: tuple[Path, ...], frequency_hz: float | None) -> "ImportReport":
+def sigmf(claim: "SessionClaim", files: tuple[Path, ...], frequency_hz: float | None) -> "ImportReport":
     """Add one session of SigMF recordings (.sigmf, or .sigmf-meta with .sigmf-data beside it)."""
     from heimdall_assets.pipeline.intake.files import import_sigmf
 
-    stated = read_stated(None, None, frequency_hz)
+    stated, stores = read_stated(None, None, frequency_hz), begin_home()[1]
     return import_sigmf(stores.measurements, stores.objects, claim, files, stated)
 
 
 @_session_command(clock_option, frequency_option, start_option, rate_option)
 def npy(
-    stores: Any,
     claim: "SessionClaim",
     files: tuple[Path, ...],
     rate_hz: float | None,
@@ -124,7 +134,7 @@ def npy(
     """
     from heimdall_assets.pipeline.intake.files import import_npy
 
-    stated = read_stated(rate_hz, start, frequency_hz)
+    stated, stores = read_stated(rate_hz, start, frequency_hz), begin_home()[1]
     return import_npy(stores.measurements, stores.objects, claim, files, stated)
 
 
@@ -156,13 +166,15 @@ def rss_table(
         if not found:
             raise InvalidSetting(f"--where {condition!r}: expected COLUMN=VALUE")
         where[column] = value
-    report = import_rss_table(
-        read_places().open_stores().measurements,
-        table=table,
-        receivers=receivers,
-        campaign=campaign,
-        where=where,
-        frequency_hz=frequency_hz,
-        error_margin_m=margin_m,
-    )
-    _write_report(report, as_json)
+    measurements = begin_home()[1].measurements
+    with show_progress(f"Importing {table}"):
+        report = import_rss_table(
+            measurements,
+            table=table,
+            receivers=receivers,
+            campaign=campaign,
+            where=where,
+            frequency_hz=frequency_hz,
+            error_margin_m=margin_m,
+        )
+    _write_report(report, f"--campaign {campaign}", as_json)

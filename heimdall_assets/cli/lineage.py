@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli.output import json_option, show_progress, write_json, write_table
+from heimdall_assets.cli.homes import find_model, open_home
+from heimdall_assets.cli.output import json_option, write_json, write_table
+from heimdall_assets.cli.progress import show_progress, without_asset
+from heimdall_assets.counts import say_count
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.places import read_places
@@ -26,7 +29,7 @@ HISTORY = ("dagster.yaml", "history/runs.db*", "history/runs/index.db*", "schedu
 _LOG = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(short_help="Show where a model comes from, or which models used X.")
 @click.argument("model", required=False)
 @click.option("--session", help="Which models used this session (id or name)?")
 @click.option("--measurement", help="Which models used this measurement (id)?")
@@ -37,9 +40,6 @@ _LOG = logging.getLogger(__name__)
 @json_option
 def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | None) -> None:
     """Show where MODEL (version, latest or alias) comes from, or which models used something."""
-    from heimdall_assets.lineage.report import render_html, render_tree
-    from heimdall_assets.pipeline.releases.audit import read_provenance
-
     if (model is None) == (not any(asked.values())):
         raise InvalidInput(
             "lineage: expected either a MODEL or one of --session, --measurement, --source, --station, --object"
@@ -47,11 +47,14 @@ def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | 
     for what, name in asked.items():
         if name is not None:
             check_name(name, what)
-    stores = read_places().open_stores()
+    stores = open_home()
     if model is None:
         _show_uses(stores, asked, as_json)
         return
-    version = stores.releases.resolve(model)
+    version = find_model(stores, model)
+    from heimdall_assets.lineage.report import render_html, render_tree
+    from heimdall_assets.pipeline.releases.audit import read_provenance
+
     provenance = read_provenance(stores, version)
     digest = stores.releases.find_record(version).get("provenance")
     if html is not None:
@@ -86,10 +89,14 @@ def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -
     if not rows:
         click.echo("no released model used it")
         return
-    write_table(f"used by {len(uses)} released models", ["model", "what", "split", "approved by", "when", "why"], rows)
+    write_table(
+        f"used by {say_count(len(uses), 'released model')}",
+        ["model", "what", "split", "approved by", "when", "why"],
+        rows,
+    )
 
 
-@click.command()
+@click.command(short_help="Hash everything behind a model again.")
 @click.argument("model")
 @click.option(
     "--repair", is_flag=True, help="First write damaged files again from their copies; set damaged objects aside."
@@ -97,31 +104,32 @@ def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -
 @json_option
 def verify(model: str, repair: bool, as_json: bool) -> None:
     """Hash everything behind MODEL again and compare it with ledger and events; exit 1 where anything disagrees."""
-    from heimdall_assets.pipeline.releases.audit import audit_release
-    from heimdall_assets.pipeline.releases.repair import heal_release, list_damaged_objects
-
-    places = read_places()
-    stores = places.open_stores()
-    version = stores.releases.resolve(model)
-    done = heal_release(stores, version, list_damaged_objects(stores, version)) if repair else []
+    stores = open_home()
+    version = find_model(stores, model)
     with show_progress(f"Verifying model {version}") as listener:
+        from heimdall_assets.pipeline.releases.audit import audit_release
+        from heimdall_assets.pipeline.releases.repair import heal_release, list_damaged_objects
+
+        done = heal_release(stores, version, list_damaged_objects(stores, version)) if repair else []
         findings = audit_release(
             stores,
             version,
-            _read_events(places, stores, version),
-            lambda what, done, total: listener("", what, done, total),
+            _read_events(read_places(), stores, version),
+            without_asset(listener),
         )
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:
-        told = [finding.to_json() for finding in findings]
-        write_json({"version": version, "ok": not errors, "repaired": done, "findings": told})
+        listed = [finding.to_json() for finding in findings]
+        write_json({"version": version, "ok": not errors, "repaired": done, "findings": listed})
     else:
         for line in done:
             click.echo(f"repair: {line}")
         for finding in findings:
             click.echo(finding.describe())
-        notices = f", {len(findings) - len(errors)} notices" if len(findings) > len(errors) else ""
-        click.echo(f"model {version}: {f'{len(errors)} errors' if errors else 'all is as it was released'}{notices}")
+        told = say_count(len(errors), "error") if errors else "all is as it was released"
+        if len(findings) > len(errors):
+            told += f", {say_count(len(findings) - len(errors), 'notice')}"
+        click.echo(f"model {version}: {told}")
     if errors:
         raise SystemExit(1)
 
@@ -165,17 +173,18 @@ def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, di
         return None
 
 
-@click.command()
+@click.command(short_help="Show what changed from one model to another.")
 @click.argument("first")
 @click.argument("second")
 @json_option
 def diff(first: str, second: str, as_json: bool) -> None:
     """Show what changed from model FIRST to model SECOND: data, settings, code, environment, figures."""
+    stores = open_home()
+    versions = [find_model(stores, model) for model in (first, second)]
     from heimdall_assets.lineage.difference import diff_models, render_difference
     from heimdall_assets.pipeline.releases.audit import read_provenance
 
-    stores = read_places().open_stores()
-    found = diff_models(*(read_provenance(stores, stores.releases.resolve(model)) for model in (first, second)))
+    found = diff_models(*(read_provenance(stores, version) for version in versions))
     if as_json:
         write_json(found)
     else:

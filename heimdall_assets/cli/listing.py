@@ -12,7 +12,7 @@ from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.specs import list_specs
 
 
-@click.command("settings")
+@click.command("settings", short_help="List every setting: default, bounds, meaning.")
 @click.argument("spec", required=False)
 @click.option("--markdown", is_flag=True, help="Print the page of the documentation, all of it.")
 @json_option

@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heimdall_assets.cli.output import json_option, write_json, write_table
+from heimdall_assets.cli.homes import find_model, look_home, open_home, show_home
+from heimdall_assets.cli.output import format_share, json_option, write_json, write_notice, write_table
+from heimdall_assets.cli.progress import show_progress
+from heimdall_assets.counts import say_count
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
 
@@ -21,13 +24,16 @@ def models() -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """List released models, oldest first."""
-    rows = read_places().open_stores().releases.list_releases()
+    stores = look_home()
+    rows = stores.releases.list_releases() if stores else []
+    if stores and not rows:
+        write_notice(f"{show_home()}: no release yet; heimdall demo or heimdall train makes one")
     if as_json:
         write_json(rows)
         return
-    names = ["version", "alias", "sessions", "median m", "90 % m", "covers", "made (UTC)"]
+    names = ["version", "alias", "sessions", "median m", "90 % m", "90 % ellipse covers", "made (UTC)"]
     write_table(
-        f"{len(rows)} released models; covers: share of truths in the 90 % ellipse",
+        say_count(len(rows), "released model"),
         names,
         [
             [
@@ -36,7 +42,7 @@ def list_models(as_json: bool) -> None:
                 row.get("num_sessions"),
                 row.get("median_m"),
                 row.get("p90_m"),
-                row.get("coverage_90"),
+                format_share(row.get("coverage_90")),
                 row["created_at"][:16].replace("T", " "),
             ]
             for row in rows
@@ -49,8 +55,8 @@ def list_models(as_json: bool) -> None:
 @json_option
 def show(model: str, as_json: bool) -> None:
     """Show a released MODEL (version, latest or alias): figures, settings and card."""
-    releases = read_places().open_stores().releases
-    version = releases.resolve(model)
+    stores = open_home()
+    releases, version = stores.releases, find_model(stores, model)
     record = releases.find_record(version)
     if as_json:
         write_json({**record, "folder": str(releases.folder(version))})
@@ -66,11 +72,13 @@ def show(model: str, as_json: bool) -> None:
 @json_option
 def promote(model: str, by: str, reason: str, as_json: bool) -> None:
     """Make MODEL the champion; refused where its files or checks do not hold."""
-    from heimdall_assets.pipeline.releases.promotion import promote_release
+    stores = open_home()
+    version = find_model(stores, model)
+    with show_progress(f"Checking model {version}"):
+        from heimdall_assets.pipeline.releases.promotion import promote_release
 
-    places = read_places()
-    stores = places.open_stores()
-    _say_champion(places, stores, promote_release(stores, model, by, reason), as_json)
+        champion = promote_release(stores, version, by, reason)
+    _say_champion(read_places(), stores, champion, as_json)
 
 
 @models.command()
@@ -79,11 +87,12 @@ def promote(model: str, by: str, reason: str, as_json: bool) -> None:
 @json_option
 def rollback(by: str, reason: str, as_json: bool) -> None:
     """Make the champion before this one champion again."""
-    from heimdall_assets.pipeline.releases.promotion import roll_back
+    stores = open_home()
+    with show_progress("Checking the champion before this one"):
+        from heimdall_assets.pipeline.releases.promotion import roll_back
 
-    places = read_places()
-    stores = places.open_stores()
-    _say_champion(places, stores, roll_back(stores, by, reason), as_json)
+        champion = roll_back(stores, by, reason)
+    _say_champion(read_places(), stores, champion, as_json)
 
 
 def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool) -> None:
@@ -94,11 +103,12 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
         click.echo(f"champion: {version}")
     if not places.tracking:
         return
-    from heimdall_assets.pipeline.releases.promotion import read_aliases
-    from heimdall_assets.stores.experiments import ExperimentStore
-
     try:
-        store = ExperimentStore(places.mlflow_uri)
-        store.mirror_aliases(stores.objects, read_aliases(stores))
+        with show_progress("Telling MLflow of it"):
+            from heimdall_assets.pipeline.releases.promotion import read_aliases
+            from heimdall_assets.stores.experiments import ExperimentStore
+
+            store = ExperimentStore(places.mlflow_uri)
+            store.mirror_aliases(stores.objects, read_aliases(stores))
     except Exception as error:  # whatever MLflow and the network raise
         click.echo(f"Warning: MLflow could not be told: {' '.join(str(error).split()):.300}", err=True)

@@ -6,13 +6,13 @@ import math
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from heimdall_assets.cli.signals import Stopped
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import HeimdallError
 
 if TYPE_CHECKING:
@@ -26,16 +26,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 class _Notices(logging.Handler):
-    """Says on stderr, in one line, what stores tell of themselves; nothing where a program reads the answer."""
+    """Says on stderr, in one line, what stores tell of themselves; stdout is the answer's alone."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        context = click.get_current_context(silent=True)
-        if context is None or not context.params.get("as_json"):
-            click.echo(" ".join(record.getMessage().split()), err=True)
+        write_notice(record.getMessage())
 
 
 class HeimdallGroup(click.Group):
     """A group whose commands turn errors, ours and those of their options, into one line and exit status 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they were added, which is that of a first walk through them."""
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
         notices = _Notices(logging.WARNING)
@@ -57,6 +59,8 @@ class HeimdallGroup(click.Group):
             ctx.exit(128 + signal.SIGINT)
         except HeimdallError as error:
             _fail(ctx, str(error))
+        except BrokenPipeError:
+            raise  # whoever read has seen enough, as `head` does: click ends without a word
         except OSError as error:
             _fail(ctx, f"{error.filename or 'system'}: {error.strerror or error}")
         except Exception as error:
@@ -70,6 +74,11 @@ def _fail(ctx: click.Context, message: str) -> NoReturn:
         traceback.print_exc()
     click.echo(f"Error: {' '.join(message.split())}", err=True)
     ctx.exit(2)
+
+
+def write_notice(text: str) -> None:
+    """Print one line beside the answer, on stderr: a program that reads the answer is not disturbed."""
+    click.echo(" ".join(text.split()), err=True)
 
 
 def write_json(value: Any) -> None:
@@ -131,13 +140,13 @@ def _show(value: Any) -> str:
     if not isinstance(value, list | dict):
         return str(value)
     text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_VALUE else f"{len(value)} entries, see --json"
+    return text if len(text) <= _LONGEST_VALUE else f"{say_count(len(value), 'entry')}, see --json"
 
 
 def write_comparison(title: str, rows: Sequence[Mapping[str, Any]], worse_than: Sequence[str]) -> None:
     """Print each method's errors in metres, and say so where the model is worse than one of them."""
     columns = ["method", "median", "90 %", "90 % ellipse covers"]
-    cells = [[row["method"], row["median_m"], row["p90_m"], _format_share(row["coverage_90"])] for row in rows]
+    cells = [[row["method"], row["median_m"], row["p90_m"], format_share(row["coverage_90"])] for row in rows]
     write_table(f"{title}: error in metres", columns, cells)
     if worse_than:
         write_line(f"The model is worse than: {', '.join(worse_than)}.")
@@ -150,7 +159,8 @@ def write_line(text: str) -> None:
     _console().print(Text(text), soft_wrap=not sys.stdout.isatty())
 
 
-def _format_share(share: float | None) -> str:
+def format_share(share: float | None) -> str:
+    """Return a share of 0 to 1 as per cent; what is unknown as a dash."""
     return "-" if share is None or math.isnan(share) else f"{share:.0%}"
 
 
@@ -168,50 +178,3 @@ def _format(value: Any) -> str:
         if isinstance(value, float) and abs(value) < 100
         else (f"{value:,.0f}" if isinstance(value, float) else str(value))
     )
-
-
-@contextmanager
-def show_progress(title: str) -> Iterator[Callable[[str, str, int, int], None]]:
-    """Yield a listener (asset, what, done, total) that draws one bar per piece of work, with time left, on stderr.
-
-    Of a total of 0 it is a line that is printed as it stands.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    tasks: dict[tuple[str, str], Any] = {}
-
-    def listen(asset: str, what: str, done: int, total: int) -> None:
-        if not total:
-            bar.console.print(Text(what), soft_wrap=True)
-            return
-        if not tasks:  # a command that fails before its work begins prints its error and nothing else
-            bar.console.print(Text(title))
-            bar.start()
-        if (asset, what) not in tasks:
-            for task in tasks.values():  # training may stop early: its clock stops with it
-                bar.stop_task(task)
-            tasks[asset, what] = bar.add_task(what, total=total)
-        bar.update(tasks[asset, what], completed=done, total=total)
-
-    try:
-        yield listen
-    finally:
-        if tasks:
-            bar.stop()

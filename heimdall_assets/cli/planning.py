@@ -1,28 +1,27 @@
 """``heimdall plan``: what would be computed now, and why."""
 
+from pathlib import Path
+
 import click
 
+from heimdall_assets.cli.homes import check_trainable, open_home
 from heimdall_assets.cli.output import json_option, write_json, write_table
-from heimdall_assets.cli.settings import read_settings
-from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.places import read_places
-from heimdall_assets.specs import DatasetSpec
+from heimdall_assets.cli.progress import show_progress
+from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
 
 
-@click.command()
-@click.option("--campaign", "campaigns", multiple=True, help="Only sessions of this campaign; may be repeated.")
-@click.option("--set", "assignments", multiple=True, metavar="Spec.field=value", help="One field; may be repeated.")
+@click.command(short_help="Say what train would compute now and what it would find.")
+@settings_options
 @json_option
-def plan(campaigns: tuple[str, ...], assignments: tuple[str, ...], as_json: bool) -> None:
+def plan(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
     """Say what `heimdall train` with these settings would compute and what it would find, and why."""
-    from heimdall_assets.pipeline.planning import plan_materialization
+    chosen = read_chosen(campaigns, settings_file, assignments)
+    stores = open_home()
+    check_trainable(stores, find_dataset(chosen))
+    with show_progress("Looking for results that are there already"):
+        from heimdall_assets.pipeline.planning import plan_materialization
 
-    chosen = read_settings(None, assignments)
-    if campaigns:
-        if any(isinstance(spec, DatasetSpec) for spec in chosen):
-            raise InvalidSetting("--campaign and DatasetSpec: expected one of them")
-        chosen.append(DatasetSpec(campaigns=list(campaigns)))
-    steps = plan_materialization(read_places().open_stores(), chosen)
+        steps = plan_materialization(stores, chosen)
     if as_json:
         write_json([{"asset": step.asset, "action": step.action, "reason": step.reason} for step in steps])
     else:

@@ -4,12 +4,13 @@ import dataclasses
 
 import click
 
-from heimdall_assets.cli.output import json_option, show_progress, write_json
+from heimdall_assets.cli.homes import find_model, open_home
+from heimdall_assets.cli.output import json_option, write_json
+from heimdall_assets.cli.progress import show_progress, without_asset
 from heimdall_assets.cli.settings import read_settings
-from heimdall_assets.places import read_places
 
 
-@click.command()
+@click.command(short_help="Make a model again from its frozen data and compare.")
 @click.argument("model")
 @click.option(
     "--set", "assignments", multiple=True, metavar="Spec.field=value", help="Another setting, to see what it changes."
@@ -18,16 +19,17 @@ from heimdall_assets.places import read_places
 @json_option
 def reproduce(model: str, assignments: tuple[str, ...], repair: bool, as_json: bool) -> None:
     """Make MODEL again from its frozen snapshot, settings and seeds; exit 1 where a stage comes out otherwise."""
-    from heimdall_assets.pipeline.releases.reproduction import reproduce_release
-
-    stores = read_places().open_stores()
-    version = stores.releases.resolve(model)
+    changed = read_settings(None, assignments)
+    stores = open_home()
+    version = find_model(stores, model)
     with show_progress(f"Making model {version} again") as listener:
+        from heimdall_assets.pipeline.releases.reproduction import reproduce_release
+
         found = reproduce_release(
             stores,
             version,
-            read_settings(None, assignments),
-            lambda what, done, total: listener("", what, done, total),
+            changed,
+            without_asset(listener),
             repair,
         )
     first = found.first_difference

@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
-from heimdall_assets.cli.output import json_option, show_progress, write_comparison, write_json, write_line
-from heimdall_assets.cli.settings import read_settings
-from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.cli.homes import begin_home, check_trainable, open_home
+from heimdall_assets.cli.output import json_option, write_comparison, write_json, write_line
+from heimdall_assets.cli.progress import show_progress, without_asset
+from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DatasetSpec, SimulationSpec
 
@@ -30,22 +31,19 @@ def _summarize(summary: dict[str, Any], as_json: bool) -> None:
     write_line(f"{standing}: {summary['promotion']['reason']}")
 
 
-@click.command()
+@click.command(short_help="Simulate seven stations and run the whole graph on them.")
 @click.option("--sessions", "num_sessions", default=140, show_default=True, type=click.IntRange(20, 100_000))
 @click.option("--seed", default=42, show_default=True, type=click.IntRange(0))
 @json_option
 def demo(num_sessions: int, seed: int, as_json: bool) -> None:
     """Simulate a network of seven stations, approve its sessions and run the whole graph."""
-    from heimdall_assets.cli.graph_run import run_graph
-    from heimdall_assets.pipeline.intake.simulated import import_simulated
-
-    places = read_places()
-    stores = places.open_stores()
+    places, stores = begin_home()
     spec = SimulationSpec(num_sessions=num_sessions, seed=seed)
     with show_progress(f"A simulated network of seven Italian stations, below {places.home}") as listener:
-        made = import_simulated(
-            stores, spec, campaign="demo", progress=lambda what, done, total: listener("", what, done, total)
-        )
+        from heimdall_assets.cli.graph_run import run_graph
+        from heimdall_assets.pipeline.intake.simulated import import_simulated
+
+        made = import_simulated(stores, spec, campaign="demo", progress=without_asset(listener))
         # Alone in its home, the demo is what "Materialize all" in the page would take; beside others it keeps apart.
         alone = {row["campaign"] for row in stores.measurements.list_sessions()} == {"demo"}
         summary = run_graph(places, "release", [] if alone else [DatasetSpec(campaigns=["demo"])], listener)
@@ -54,26 +52,15 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
         click.echo("Open the graph: make ui (or: heimdall ui), then http://127.0.0.1:3000")
 
 
-@click.command()
-@click.option("--campaign", "campaigns", multiple=True, help="Only sessions of this campaign; may be repeated.")
-@click.option(
-    "--settings",
-    "settings_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML: spec name -> fields, for example TrainingSpec: {max_epochs: 10}.",
-)
-@click.option("--set", "assignments", multiple=True, metavar="Spec.field=value", help="One field; may be repeated.")
+@click.command(short_help="Run the graph on the approved sessions; release a model.")
+@settings_options
 @json_option
 def train(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
     """Materialize the graph on the approved sessions and release the model."""
-    from heimdall_assets.cli.graph_run import run_graph
-
-    places = read_places()
-    chosen = read_settings(settings_file, assignments)
-    if campaigns:
-        if any(isinstance(spec, DatasetSpec) for spec in chosen):
-            raise InvalidSetting("--campaign and DatasetSpec: expected one of them")
-        chosen.append(DatasetSpec(campaigns=list(campaigns)))
+    chosen = read_chosen(campaigns, settings_file, assignments)
+    check_trainable(open_home(), find_dataset(chosen))
     with show_progress("Materializing the graph") as listener:
-        summary = run_graph(places, "release", chosen, listener)
+        from heimdall_assets.cli.graph_run import run_graph
+
+        summary = run_graph(read_places(), "release", chosen, listener)
     _summarize(summary, as_json)

@@ -4,20 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli.output import json_option, write_fields, write_json, write_line, write_table
+from heimdall_assets.cli.homes import check_campaigns, look_home, open_home, show_home
+from heimdall_assets.cli.output import json_option, write_fields, write_json, write_line, write_notice, write_table
+from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus
-from heimdall_assets.errors import InvalidSetting, NotFound
-from heimdall_assets.places import read_places
+from heimdall_assets.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from heimdall_assets.stores.database.measurements import MeasurementStore
 
 STATUSES = [str(status) for status in ApprovalStatus]
-
-
-def open_measurements() -> "MeasurementStore":
-    """Return the database of this home."""
-    return read_places().open_stores().measurements
 
 
 @click.group()
@@ -31,9 +27,8 @@ def sessions() -> None:
 @json_option
 def list_sessions(status: str | None, campaign: str | None, as_json: bool) -> None:
     """List sessions."""
-    rows = open_measurements().list_sessions(
-        approval_status=None if status is None else ApprovalStatus(status), campaign=campaign
-    )
+    stores = look_home()
+    rows = _find_sessions(stores.measurements, status, campaign) if stores else []
     if as_json:
         write_json(rows)
         return
@@ -46,7 +41,16 @@ def list_sessions(status: str | None, campaign: str | None, as_json: bool) -> No
     }
     if len({row["session_name"] for row in rows}) < len(rows):  # only an id tells namesakes apart
         columns = {"id": "id", **columns}
-    write_table(f"{len(rows)} sessions", list(columns), [[row[name] for name in columns.values()] for row in rows])
+    write_table(
+        say_count(len(rows), "session"), list(columns), [[row[name] for name in columns.values()] for row in rows]
+    )
+
+
+def _find_sessions(store: "MeasurementStore", status: str | None, campaign: str | None) -> list[dict[str, Any]]:
+    rows = store.list_sessions(approval_status=None if status is None else ApprovalStatus(status), campaign=campaign)
+    if not rows and not store.count_sessions():
+        write_notice(f"{show_home()}: no sessions yet; heimdall demo or heimdall import adds some")
+    return rows
 
 
 @sessions.command()
@@ -54,7 +58,7 @@ def list_sessions(status: str | None, campaign: str | None, as_json: bool) -> No
 @json_option
 def show(session: str, as_json: bool) -> None:
     """Show a session (id or name) with its measurements and every decision about it."""
-    found = open_measurements().find_session(session)
+    found = open_home().measurements.find_session(session)
     if as_json:
         write_json(found)
         return
@@ -81,7 +85,7 @@ def _write_receivers(found: dict[str, Any]) -> None:
     rows = [_describe_receiver(row, stations.get(row["websdr_station_id"], {})) for row in found["measurements"]]
     rows.sort(key=lambda row: str(row["station"]))
     names = [name for name in (rows[0] if rows else {}) if any(row[name] not in (None, "") for row in rows)]
-    write_table(f"{len(rows)} receivers", names, [[row[name] for name in names] for row in rows])
+    write_table(say_count(len(rows), "receiver"), names, [[row[name] for name in names] for row in rows])
 
 
 def _describe_receiver(row: dict[str, Any], station: dict[str, Any]) -> dict[str, Any]:
@@ -114,23 +118,24 @@ def _decide(
     reason: str,
     as_json: bool,
 ) -> None:
-    store = open_measurements()
     if bool(names) + (campaign is not None) + everything != 1:
         raise InvalidSetting(
             "expected sessions by id or name, or --campaign NAME, or --all-pending: exactly one of them"
         )
+    stores = open_home()
+    store = stores.measurements
     if names:
         ids = store.resolve_sessions(names)
     else:
-        if campaign is not None and not store.list_sessions(campaign=campaign):
-            raise NotFound(f"campaign {campaign}: found no sessions, expected at least 1 (heimdall sessions list)")
+        if campaign is not None:
+            check_campaigns(stores, [campaign])
         pending = None if campaign is not None and decision is ApprovalStatus.REJECTED else ApprovalStatus.PENDING
         ids = [row["id"] for row in store.list_sessions(approval_status=pending, campaign=campaign)]
     count = store.decide(ids, decision, by, reason)
     if as_json:
         write_json({"decision": decision, "num_sessions": count})
     else:
-        click.echo(f"{decision}: {count} sessions")
+        click.echo(f"{decision}: {say_count(count, 'session')}")
 
 
 def _decision_command(name: str, decision: ApprovalStatus, text: str) -> click.Command:

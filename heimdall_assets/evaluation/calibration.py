@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.residuals import Residuals, compute_chi_square_quantile, compute_residuals
 from heimdall_assets.session_set import Predictions, SessionSet
@@ -90,8 +91,8 @@ def fit_conformal_scale(predictions: Predictions, sessions: SessionSet, level: f
     if rank > len(energy):
         needed = math.ceil(level / (1.0 - level) - 1e-9)
         raise InvalidInput(
-            f"calibration of {predictions.method}: found {len(energy)} sessions, expected at least {needed} "
-            f"for a {100 * level:g} % ellipse"
+            f"calibration of {predictions.method}: found {say_count(len(energy), 'session')}, expected at least "
+            f"{needed} for a {100 * level:g} % ellipse"
         )
     scores = _compute_scores(energy, eigenvalues, label_m2, compute_chi_square_quantile(level))
     # A factor of zero would state certainty.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.comparison import compare_paired
 from heimdall_assets.evaluation.model_card import render_metrics_table
@@ -54,7 +55,9 @@ def evaluate_predictions(
     """
     residuals = compute_residuals(sessions, predictions)
     if not residuals.has_truth.any():
-        raise InvalidInput(f"evaluation: found no truth in {len(sessions)} sessions, expected at least one")
+        raise InvalidInput(
+            f"evaluation: found no truth in {say_count(len(sessions), 'session')}, expected at least one"
+        )
     others = {name: compute_residuals(sessions, other) for name, other in sorted(baselines.items())}
     groups = sessions.strata.get("site")
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput, InvalidSetting
 from heimdall_assets.kinds import SPLIT_KINDS
 from heimdall_assets.signals.geodesy import compute_sites
@@ -95,6 +96,7 @@ def _check_whole(split: NDArray[np.str_], sites: NDArray[np.str_]) -> None:
     if min(counts.values()) == 0:
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise InvalidInput(
-            f"splits: {len(split)} sessions at {len(set(sites))} sites gave {found}: expected at least 1 each; "
+            f"splits: {say_count(len(split), 'session')} at {say_count(len(set(sites)), 'site')} gave {found}: "
+            "expected at least 1 each; "
             "approve sessions at more sites, or change the fractions, site_size_m or salt of SplitSpec"
         )

@@ -6,6 +6,7 @@ Belongs here: one comparison a function, each yielding findings. Does not belong
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.domain import SNAPSHOT
 from heimdall_assets.kinds import EVALUATION_METRICS, ONNX_MODEL
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
@@ -115,7 +116,7 @@ def verify_events(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator
                 look,
             )
     if gone:
-        name = f"{len(gone)} events ({', '.join(gone)})"
+        name = f"{say_count(len(gone), 'event')} ({', '.join(gone)})"
         yield Finding("dagster_event", name, "none of them", "as Dagster recorded them", own, look, "notice")
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.lineage.frozen import FrozenTable, index_rows
 
 FIGURES = ("num_sessions", "num_refused", "median_m", "p90_m", "mean_m", "coverage_90", "nll", "ence", "mean_squared_z")
@@ -49,9 +50,11 @@ def render_difference(difference: Mapping[str, Any]) -> str:
         lines.append(f"  {name}: {', '.join(counts) or 'the same'}")
     if data["moved"]:
         ways = Counter(" -> ".join(map(str, way)) for way in data["moved"].values())
-        lines.append("  moved: " + ", ".join(f"{count} sessions {way}" for way, count in sorted(ways.items())))
+        lines.append(
+            "  moved: " + ", ".join(f"{say_count(count, 'session')} {way}" for way, count in sorted(ways.items()))
+        )
     if data["approved_anew"]:
-        lines.append(f"  approved anew: {len(data['approved_anew'])} sessions")
+        lines.append(f"  approved anew: {say_count(len(data['approved_anew']), 'session')}")
     for part in ("settings", "code", "environment"):
         lines += [f"  {part}: {name}: {old} -> {new}" for name, (old, new) in difference[part].items()]
     for name, row in difference["metrics"].items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.lineage.frozen import index_rows, iterate_rows
 from heimdall_assets.lineage.walk import OUTSIDE
 from heimdall_assets.signals.geodesy import LocalFrame
@@ -109,7 +110,7 @@ def _list_approvals(provenance: Mapping[str, Any]) -> list[str]:
         if row["approved_by"] is not None:
             groups.setdefault((row["approved_by"], row["approval_reason"]), []).append(str(row["approved_at"]))
     return [
-        f"approved by {by}, {' to '.join(sorted({min(times), max(times)}))}: {len(times)} sessions: {why}"
+        f"approved by {by}, {' to '.join(sorted({min(times), max(times)}))}: {say_count(len(times), 'session')}: {why}"
         for (by, why), times in groups.items()
     ]
 
@@ -126,10 +127,13 @@ def _list_environment(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def _pick_counts(summary: Mapping[str, Any]) -> list[str]:
+    """Return what a stage counted, as ``num_sessions`` and the like name it; one of them is no plural."""
+    counts = [(name, value) for name, value in sorted(summary.items()) if name.startswith("num_")]
+    words = {name: name.removeprefix("num_").split("_") for name, _ in counts}
     return [
-        f"{value} {name.removeprefix('num_').replace('_', ' ')}"
-        for name, value in sorted(summary.items())
-        if name.startswith("num_") and isinstance(value, int)
+        f"{value} {' '.join(word.removesuffix('s') if value == 1 else word for word in words[name])}"
+        for name, value in counts
+        if isinstance(value, int)
     ]
 
 
@@ -138,11 +142,12 @@ def _describe_data(provenance: Mapping[str, Any]) -> str:
     origins = Counter(row["origin"] for row in iterate_rows(provenance["sessions"]))
     people = sorted({str(row["approved_by"]) for row in iterate_rows(provenance["sessions"]) if row["approved_by"]})
     parts = [
-        f"{len(provenance['sessions']['rows'])} sessions ("
+        f"{say_count(len(provenance['sessions']['rows']), 'session')} ("
         + ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
         + ")",
         ", ".join(f"{count} {name}" for name, count in sorted(origins.items())),
-        f"{len(provenance['measurements']['rows'])} measurements of {len(provenance['stations']['rows'])} stations",
+        f"{say_count(len(provenance['measurements']['rows']), 'measurement')} of "
+        f"{say_count(len(provenance['stations']['rows']), 'station')}",
     ]
     return "; ".join([*parts, f"approved by {', '.join(people)}"] if people else parts)
 

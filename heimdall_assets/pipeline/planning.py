@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import MissingDependency
 from heimdall_assets.kinds import (
@@ -117,10 +118,8 @@ def _explain(
     changed = [name for name, digest in parents.items() if before.parents.get(name) != digest]
     if changed and kind == APPROVED_MEASUREMENTS:
         approved = len(stores.measurements.list_sessions(approval_status=ApprovalStatus.APPROVED))
-        reasons.append(
-            f"the approved set changed since the latest release: {before.summary['num_sessions']} sessions then, "
-            f"{approved} approved now"
-        )
+        then = say_count(before.summary["num_sessions"], "session")
+        reasons.append(f"the approved set changed since the latest release: {then} then, {approved} approved now")
     elif changed:
         reasons.append(f"another {', '.join(changed)} than the latest release's")
     return "; ".join(reasons) or "its stored result is gone or damaged, or lacks recordings that could not be read"

@@ -96,7 +96,7 @@ def test_plan_says_what_would_run_and_why(heimdall):
     [
         (("locate", "nobody"), "nobody"),
         (("predict", "v9.9.9", "nobody"), "v9.9.9"),
-        (("evaluate", "latest", "--campaign", "nothing"), "campaign nothing: found 0 approved"),
+        (("evaluate", "latest", "--campaign", "nothing"), "campaign nothing: found no sessions, expected one of demo"),
         (("models", "show", "../../etc/passwd"), "expected 1 to 128"),
         (("train", "--set", "TrainingSpec.max_epochs=0"), "TrainingSpec.max_epochs"),
         (("train", "--set", "TrainingSpec.epochs=3"), "TrainingSpec.epochs"),
@@ -130,8 +130,13 @@ def test_an_unknown_executor_is_refused(heimdall, monkeypatch):
 
 def test_a_home_without_releases_says_so(heimdall, tmp_path, monkeypatch):
     monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path / "new"))
-    assert json.loads(heimdall("models", "list", "--json").stdout) == []
-    assert "none yet" in one_error(heimdall("models", "show", "latest", code=2))
+    make_places(tmp_path / "new").open_stores()
+    listed = heimdall("models", "list", "--json")
+    assert json.loads(listed.stdout) == []
+    assert listed.stderr.startswith(f"home {tmp_path / 'new'} (HEIMDALL_HOME): no release yet; ")
+    assert f"{tmp_path / 'new'} (HEIMDALL_HOME) holds no release yet" in one_error(
+        heimdall("models", "show", "latest", code=2)
+    )
 
 
 def test_npy_recordings_are_imported_and_decided(heimdall, tmp_path, monkeypatch):

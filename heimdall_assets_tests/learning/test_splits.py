@@ -93,7 +93,7 @@ def test_missing_publishers_column_names_those_there_are() -> None:
 
 
 def test_empty_split_says_the_counts() -> None:
-    with pytest.raises(InvalidInput, match=r"3 sessions at 1 sites gave .*: expected at least 1 each"):
+    with pytest.raises(InvalidInput, match=r"3 sessions at 1 site gave .*: expected at least 1 each"):
         assign_splits(make_located(np.repeat(draw_positions(1), 3, axis=0)), SplitSpec())
 
 

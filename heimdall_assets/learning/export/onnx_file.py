@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, but in no __all__; so are the next two
 from torch.onnx import register_custom_op_symbolic, unregister_custom_op_symbolic  # type: ignore[attr-defined]
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import CannotLocate, CorruptObject, InvalidInput
 from heimdall_assets.learning.fitting.fitted import FittedModel
 from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree, wrap_longitude
@@ -241,7 +242,7 @@ def _run_onnx(
             for name, value in zip(graph.outputs, values, strict=True):
                 reference[name].append(value.numpy())
     if not examples:
-        raise CannotLocate(f"{len(sessions)} sessions: none holds what this model locates from")
+        raise CannotLocate(f"{say_count(len(sessions), 'session')}: none holds what this model locates from")
     return np.concatenate(examples), _join(outputs), _join(reference) if compare else {}
 
 

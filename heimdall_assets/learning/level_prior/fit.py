@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.level_prior.field import fit_field
 from heimdall_assets.learning.level_prior.likelihood import LOG_NEVER, TUNING, compute_negative_log_likelihood
@@ -93,7 +94,8 @@ def fit_level_prior(train: SessionSet, seed: int = 42, num_steps: int = 60) -> L
     usable = np.flatnonzero(np.isfinite(links.source_km).all(axis=1) & links.heard.any(axis=1))
     links = links.take(usable)
     if not len(links):
-        raise CannotLocate(f"{len(train)} sessions: no levels of known sources: expected at least one to learn from")
+        found = say_count(len(train), "session")
+        raise CannotLocate(f"{found}: no levels of known sources: expected at least one to learn from")
     tuning = None
     if num_steps and len(links) >= MIN_TUNED_SESSIONS:
         chosen = np.unique(np.linspace(0, len(links) - 1, MAX_TUNED_SESSIONS).astype(np.int64))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_centre
@@ -64,7 +65,8 @@ def find_centre(sessions: SessionSet) -> tuple[float, float]:
         sessions.source_latitude, sessions.source_longitude, np.zeros(len(sessions), dtype=np.int64), 1
     )
     if not np.isfinite(latitude[0]):
-        raise CannotLocate(f"{len(sessions)} sessions: none has a known source: expected at least one to learn from")
+        found = say_count(len(sessions), "session")
+        raise CannotLocate(f"{found}: none has a known source: expected at least one to learn from")
     return float(latitude[0]), float(longitude[0])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import CannotLocate, InvalidInput
 from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree, wrap_longitude
 from heimdall_assets.session_set import Predictions, SessionSet
@@ -109,9 +110,13 @@ def compute_channel_statistics(
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-        raise InvalidInput(f"features of {len(rows)} training receivers: found values that are not finite dB")
+        raise InvalidInput(
+            f"features of {say_count(len(rows), 'training receiver')}: found values that are not finite dB"
+        )
     if std.min() <= 0.0:
-        raise InvalidInput(f"features of {len(rows)} training receivers: std {std.tolist()} dB: expected above 0")
+        raise InvalidInput(
+            f"features of {say_count(len(rows), 'training receiver')}: std {std.tolist()} dB: expected above 0"
+        )
     return (mean + offset).tolist(), std.tolist(), tuple(int(side) for side in shape)
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.calibration import fit_conformal_scale
 from heimdall_assets.evaluation.calibration import fit_variance_scale as fit_likeliest_scale
@@ -71,7 +72,8 @@ class SingleReceiverTask:
         examples = self.list_examples(train)
         if not len(examples):
             raise InvalidInput(
-                f"training split: 0 of {len(train.feature_row)} receivers in {len(train)} sessions have a spectrogram "
+                f"training split: 0 of {len(train.feature_row)} receivers in "
+                f"{say_count(len(train), 'session')} have a spectrogram "
                 "and a known source: expected at least 1 for a single_receiver model"
             )
         mean, std, shape = compute_channel_statistics(train, train.feature_row[examples])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import CannotLocate, NotFound, Refused
 from heimdall_assets.evaluation.evaluate import evaluate_model
 from heimdall_assets.kinds import TRAIN_SPLIT, VAL_SPLIT
@@ -194,8 +195,8 @@ def evaluate_stored(
     num_trained_on = int(rows["session_id"].nunique() - fresh["session_id"].nunique())
     if not len(fresh):
         raise Refused(
-            f"model {released.version} on {where}: all {num_trained_on} sessions were trained on, "
-            "expected at least 1 that was not"
+            f"model {released.version} on {where}: was trained on all of {say_count(num_trained_on, 'session')}, "
+            "expected at least 1 that it was not trained on"
         )
     sessions, refused = observe_stored(stores, fresh, progress, released.manifest)
     reference = load_sessions(stores.objects, read_parent(stores.objects, released.manifest, TRAIN_SPLIT))

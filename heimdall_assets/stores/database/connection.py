@@ -5,14 +5,13 @@ Belongs here: engines, locks, upgrades. Does not belong here: tables (``schema``
 
 import logging
 import os
+import socket
 import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -21,14 +20,20 @@ from sqlalchemy.pool import NullPool
 from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.stores.database.schema import SCHEMA
 from heimdall_assets.stores.database.shape import REVISION, Kind, Shape, read_shape
+from heimdall_assets.stores.database.sqlite_file import (
+    begin_transaction,
+    lies_where_nothing_may_be_written,
+    open_read_only,
+    open_to_write,
+    wait_for_sqlite,
+)
 from heimdall_assets.stores.database.view import create_view, drop_view
+from heimdall_assets.stores.database.waiting import Busy, find_postgresql_holder, wait_until_free
 from heimdall_assets.stores.objects.addresses import DATABASE_EXPECTED, POSTGRESQL_SCHEMES, SQLITE_SCHEMES
 from heimdall_assets.stores.objects.files import describe
 
 _LOG = logging.getLogger(__name__)
-
-BUSY_TIMEOUT_S = 60.0
-"""How long a writer waits for another one before it gives up."""
+_Result = TypeVar("_Result")
 
 _WRITE_LOCK = 0x4845494D
 """PostgreSQL advisory lock that every writing transaction takes first: ledgers and versions have one order."""
@@ -80,6 +85,15 @@ class Database:
         return self._shape
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it holds no tables yet, or is not there at all.
+
+        Raises:
+            StorageError: the database cannot be reached.
+        """
+        return self._shape is None and self._inspect().kind is Kind.EMPTY
+
+    @property
     def is_ours(self) -> bool:
         """Whether our migrations made it."""
         return self.shape.kind is Kind.OURS
@@ -95,7 +109,7 @@ class Database:
         Raises:
             StorageError: the database cannot be reached, or a newer version of this project made it.
         """
-        if self._url.get_backend_name() == "sqlite" and _lies_where_nothing_may_be_written(_sqlite_path(self._url)):
+        if self._url.get_backend_name() == "sqlite" and lies_where_nothing_may_be_written(_sqlite_path(self._url)):
             self._turn_read_only()  # a writer, and a reader of a write-ahead log, makes files beside it
         shape = self._inspect()
         if shape.kind is Kind.FIELD or shape.revision == REVISION or self._read_only:
@@ -167,10 +181,11 @@ class Database:
         try:
             with self._engine.connect().execution_options(**options) as connection, connection.begin():
                 if writes and self._url.get_backend_name() == "postgresql":
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITE_LOCK})
+                    self._take_write_lock(connection)
                 yield connection
-        except DBAPIError as error:
-            reason = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+        except (DBAPIError, sqlite3.Error) as error:
+            said = error.orig if isinstance(error, DBAPIError) else error
+            reason = str(said).strip().splitlines() or [type(said).__name__]
             raise self._explain(reason[0]) from error
         except ValueError as error:
             if "NUL" not in str(error):
@@ -186,49 +201,62 @@ class Database:
         if self._url.get_backend_name() == "sqlite":
             # No pool: a connection is a file handle, and a forked process must not inherit one.
             engine = create_engine("sqlite://", creator=self._open_sqlite, poolclass=NullPool)
-            event.listen(engine, "begin", _begin_sqlite)
+            event.listen(engine, "begin", self._begin_sqlite)
+            event.listen(engine, "commit", self._commit_sqlite)
             schema = None
         else:
             settings = ["-c timezone=utc", "-c datestyle=ISO"]
             if self._read_only:
                 settings.append("-c default_transaction_read_only=on")
-            engine = create_engine(
-                self._url, pool_pre_ping=True, connect_args={"options": " ".join(settings), "connect_timeout": 10}
-            )
+            told = {
+                "options": " ".join(settings),
+                "connect_timeout": 10,
+                "fallback_application_name": f"heimdall, process {os.getpid()} of {socket.gethostname()}"[:63],
+            }
+            engine = create_engine(self._url, pool_pre_ping=True, connect_args=told)
             schema = SCHEMA
         return engine.execution_options(schema_translate_map={SCHEMA: schema})
 
     def _open_sqlite(self) -> sqlite3.Connection:
         path = _sqlite_path(self._url)
-        if self._read_only:
-            connection = _open_sqlite_read_only(path)
-        else:
+        if not self._read_only:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise StorageError(
                     f"{self.shown}: could not make its folder ({describe(error)}), expected a place to write"
                 ) from error
-            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
-            connection.execute("PRAGMA foreign_keys=ON")
-            connection.execute("PRAGMA synchronous=FULL")  # a decision that was reported survives a power loss
-        connection.isolation_level = None  # transactions begin where ``_begin_sqlite`` says
-        # One damaged text must not hide all other rows.
-        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-        return connection
+        return self._wait(partial(open_read_only if self._read_only else open_to_write, path))
 
     def _use_write_ahead_log(self) -> None:
-        """Let readers and one writer work at once; kept in the file. SQLite does not wait here, so this does."""
-        deadline = time.monotonic() + BUSY_TIMEOUT_S
-        while True:
-            try:
-                with closing(self._open_sqlite()) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
-                return
-            except sqlite3.DatabaseError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise self._explain(str(error)) from error
-                time.sleep(0.02)
+        """Let readers and one writer work at once; kept in the file."""
+        try:
+            with closing(self._open_sqlite()) as connection:
+                self._wait(lambda: connection.execute("PRAGMA journal_mode=WAL"))
+        except sqlite3.DatabaseError as error:
+            raise self._explain(str(error)) from error
+
+    def _begin_sqlite(self, connection: Connection) -> None:
+        # A writer takes its lock first: upgrading a read lock later fails at once instead of waiting.
+        writes = connection.get_execution_options().get(_WRITES)
+        self._wait(partial(begin_transaction, _raw(connection), bool(writes)))
+
+    def _commit_sqlite(self, connection: Connection) -> None:
+        # Without a write-ahead log, a commit waits for those who read.
+        raw = _raw(connection)
+        if raw.in_transaction:
+            self._wait(lambda: raw.execute("COMMIT"))
+
+    def _wait(self, attempt: Callable[[], _Result]) -> _Result:
+        return wait_for_sqlite(attempt, _sqlite_path(self._url), self.shown)
+
+    def _take_write_lock(self, connection: Connection) -> None:
+        # Asked for again and again: a server that makes us wait keeps us where no signal is heard.
+        def try_once() -> None:
+            if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _WRITE_LOCK}):
+                raise Busy
+
+        wait_until_free(try_once, self.shown, lambda: find_postgresql_holder(connection, _WRITE_LOCK))
 
     def _explain(self, reason: str) -> StorageError:
         """Return the error for what the database said, with what was expected where that is known."""
@@ -254,31 +282,10 @@ def _sqlite_path(url: URL) -> Path:
     return Path(url.database or "").absolute()
 
 
-def _lies_where_nothing_may_be_written(path: Path) -> bool:
-    folder = path.parent
-    asked = os.access in os.supports_effective_ids
-    return path.is_file() and not os.access(folder, os.W_OK | os.X_OK, effective_ids=asked)
-
-
-def _open_sqlite_read_only(path: Path) -> sqlite3.Connection:
-    address = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)
-    try:
-        connection.execute("PRAGMA schema_version")
-    except sqlite3.OperationalError:
-        connection.close()
-        if path.with_name(path.name + "-wal").exists():
-            raise
-        # A write-ahead database in a folder where we may not write: nobody has it open, so it can be read as it lies.
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
-    connection.execute("PRAGMA query_only=ON")
-    return connection
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes its lock first: upgrading a read lock later fails at once instead of waiting.
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+def _raw(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
 
 
 def _run_migrations(connection: Connection, shown: str) -> None:

@@ -19,6 +19,7 @@ from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.ledger import append_events, check_chain, check_promotions, check_words, read_clock
 from heimdall_assets.stores.database.rows import (
     count_measurements,
+    count_sessions,
     read_approved_sessions,
     read_by,
     read_events,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ApprovedSnapshot", "ImportReport", "MeasurementStore"]
 
+_EVERYTHING = DatasetSpec()
 _CHUNK = 10_000  # values in one IN (...); both databases allow 32 766
 
 
@@ -90,6 +92,11 @@ class MeasurementStore:
         for row in rows:
             row["num_measurements"] = counts.get(row["id"], 0)
         return sorted(rows, key=lambda row: (str(row["session_start"]), str(row["session_name"]), str(row["id"])))
+
+    def count_sessions(self, dataset: DatasetSpec = _EVERYTHING) -> dict[str, dict[str, int]]:
+        """Return campaign -> approval status -> number of sessions, of those in ``dataset`` whatever their approval."""
+        with self._reading() as (connection, shape):
+            return count_sessions(connection, shape, dataset)
 
     def resolve_sessions(self, names: Sequence[str]) -> list[str]:
         """Return the ids of sessions given by id or name.

@@ -13,9 +13,10 @@ from sqlalchemy import Connection, func, or_, select
 
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidInput, NotFound
+from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.schema import SCHEMA, metadata
 from heimdall_assets.stores.database.shape import Kind, Shape
-from heimdall_assets.stores.database.snapshots import latest_events
+from heimdall_assets.stores.database.snapshots import in_scope, latest_events
 
 
 def read_table(
@@ -97,6 +98,18 @@ def count_measurements(connection: Connection, shape: Shape) -> dict[str, int]:
     session = shape.pick(heard, "measurements", "recording_session_id")
     counts = connection.execute(select(session, func.count()).group_by(session))
     return {str(name): int(count) for name, count in counts}
+
+
+def count_sessions(connection: Connection, shape: Shape, dataset: DatasetSpec) -> dict[str, dict[str, int]]:
+    """Return campaign -> approval status -> number of the sessions of ``dataset``."""
+    sessions = shape.table("recording_sessions", "s")
+    picked = [shape.pick(sessions, "recording_sessions", name).label(name) for name in ("campaign", "approval_status")]
+    rows = select(*picked).select_from(sessions).where(*in_scope(shape, sessions, dataset)).subquery()
+    query = select(rows.c.campaign, rows.c.approval_status, func.count())
+    found: dict[str, dict[str, int]] = {}
+    for campaign, status, count in connection.execute(query.group_by(rows.c.campaign, rows.c.approval_status)):
+        found.setdefault(str(campaign), {})[str(status)] = int(count)
+    return found
 
 
 def read_standing(connection: Connection, shape: Shape) -> dict[str, tuple[str, str | None]]:
