@@ -86,6 +86,7 @@ def test_a_release_leads_to_results_card_and_lineage(made):
 
 def test_a_card_is_drawn_and_what_it_holds_is_text(made):
     card = read(made[0], "/v1.0.0/card")
+    assert card.count("<h1>") == 1
     assert "<h1>Heimdall v1.0.0</h1>" in card
     assert "<td>30 m</td>" in card
     assert "<script>" not in card
