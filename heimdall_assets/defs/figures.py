@@ -14,7 +14,7 @@ from heimdall_assets.manifests import SVG_MEDIA_TYPE, Manifest
 
 INLINE_LENGTH = 1000
 """Characters of Markdown from which on Dagster's page hides it behind "Show Markdown"."""
-LAST_EPOCHS, VERDICT_WIDTH = 12, 60
+EACH, LAST_EPOCHS, VERDICT_WIDTH = 10, 12, 60
 FIRST = ("error_vectors", "error_map", "error_cdf", "reliability")
 """Figures in the order in which they are shown; others follow."""
 
@@ -32,6 +32,14 @@ def show_comparison(metrics: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadata
 def show_picture(title: str, address: str) -> dg.MarkdownMetadataValue:
     """Return the picture at ``address``, which the page draws where it stands."""
     return dg.MetadataValue.md(f"![{title}: served by heimdall ui]({address})")
+
+
+def is_told(epoch: int) -> bool:
+    """Return whether the page hears of ``epoch`` (from 0): of the first ten, then of each tenth.
+
+    The page draws an asset's last hundred events: were every epoch one, its curves would hold two or three trainings.
+    """
+    return epoch < EACH or (epoch + 1) % EACH == 0
 
 
 def show_epochs(seen: Sequence[Mapping[str, float]], epoch: int, total: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from heimdall_assets.defs.figures import INLINE_LENGTH, show_comparison, show_epochs, show_figures
+from heimdall_assets.defs.figures import INLINE_LENGTH, is_told, show_comparison, show_epochs, show_figures
 from heimdall_assets.defs.results import CURVES, materialize
 from heimdall_assets.defs.tables import preview, render_facts, render_table, shorten
 from heimdall_assets.defs.tracking import ExperimentTracking
@@ -114,6 +114,11 @@ def test_an_epoch_is_told_as_text_with_those_of_its_own_run_alone():
 OPENED = ", then http://127.0.0.1:5000/#/runs/3f2a"
 EMBEDDED = "mlflow ui --backend-store-uri sqlite:///${HEIMDALL_HOME:-.heimdall}/mlflow.db" + OPENED
 ELSEWHERE = "mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI" + OPENED
+
+
+def test_a_long_training_leaves_room_for_others_among_the_events_that_the_page_draws():
+    told = [epoch for epoch in range(40) if is_told(epoch)]
+    assert told == [*range(10), 19, 29, 39]
 
 
 @pytest.mark.parametrize(

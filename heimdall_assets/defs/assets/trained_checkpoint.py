@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
-from heimdall_assets.defs.figures import show_epochs, show_picture
+from heimdall_assets.defs.figures import is_told, show_epochs, show_picture
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
@@ -67,7 +67,8 @@ def trained_checkpoint(
             seen.append(metrics)
             with hold_stop():
                 tracked.log_epoch(epoch, metrics)
-                context.log_event(dg.AssetObservation(TRAINED_CHECKPOINT, metadata=show_epochs(seen, epoch, total)))
+                if is_told(epoch):
+                    context.log_event(dg.AssetObservation(TRAINED_CHECKPOINT, metadata=show_epochs(seen, epoch, total)))
 
         try:
             result = train_checkpoint(
