@@ -127,7 +127,7 @@ def test_a_run_asked_for_in_the_page_succeeds_and_lineage_and_plots_are_there(br
     opened.value.get_by_text("Where v1.0.0 comes from").wait_for()
     assert opened.value.locator("svg circle").count()  # its map
     take(opened.value, "provenance")
-    for part, said in (("results", "Results of v1.0.0"), ("card", "Model card of v1.0.0")):
+    for part, said in (("results", "Results of v1.0.0"), ("card", "Intended use")):
         with context.expect_page() as opened:
             page.get_by_role("link", name=f"/v1.0.0/{part}").first.click()
         opened.value.get_by_text(said).first.wait_for()

@@ -19,7 +19,7 @@ measurement_database = dg.AssetSpec(
     MEASUREMENT_DATABASE,
     group_name="heimdall",
     description="The database of stations, sources, sessions and approvals. Its version is a fingerprint of the "
-    "approved set, reported when that set changes.",
+    "approved set, reported when that set changes, or what the sensor decides about it.",
     kinds={"postgres", "sqlite"},
     owners=["team:heimdall"],
 )
