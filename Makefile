@@ -10,7 +10,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 help:
 	@echo "make install   the locked versions into .venv, and ./heimdall, which runs them from any folder"
 	@echo "make demo   install, simulate a network, run the whole graph, show the results"
-	@echo "make ui     open the asset graph on http://127.0.0.1:3000"
+	@echo "make ui     open the asset graph on http://127.0.0.1:3000/asset-groups"
 	@echo "make test   ruff, types, docs and every test but the long ones; make test PART=stores: of one room"
 	@echo "make test-fast   ruff, types, docs and the quick tests"
 	@echo "make test-long   the long tests"

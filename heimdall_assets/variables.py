@@ -115,7 +115,9 @@ class Places(BaseSettings):
         "HEIMDALL_RETENTION", "{}", "what is kept of runs that ended"
     )
     lineage_url: Annotated[str, PAGE] = _variable(
-        "HEIMDALL_LINEAGE_URL", LINEAGE_URL, "where a browser finds the lineage page of release v, at URL/v"
+        "HEIMDALL_LINEAGE_URL",
+        LINEAGE_URL,
+        "where a browser finds the lineage page of release v, at URL/v, its results, card and figures",
     )
 
     @field_validator("*", mode="before")

@@ -129,7 +129,7 @@ def check_page_and_checks(world: World, rows: Any) -> None:
         fits = checks.snapshot_follows_schema(manifest, stores).passed
         found[name] = [fits, fits and checks.values_are_possible(manifest, stores).passed]
     assert found == {"good": [True, True], "too much": [True, False], "no number": [False, False]}
-    described = {column.name: column.description for column in describe_snapshot(rows).columns}
+    described = {column.name: column.description for column in describe_snapshot().columns}
     assert described["antenna_gain_db"] == "dB, from -1000 to 1000, over isotropic"
 
 

@@ -49,7 +49,7 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
         summary = run_graph(places, "release", [] if alone else [DatasetSpec(campaigns=["demo"])], listener)
     _summarize({**summary, "signals": made}, as_json)
     if not as_json:
-        click.echo("Open the graph: make ui (or: heimdall ui), then http://127.0.0.1:3000")
+        click.echo("Open the graph: make ui (or: heimdall ui), then http://127.0.0.1:3000/asset-groups")
 
 
 @click.command(short_help="Run the graph on the approved sessions; release a model.")

@@ -55,7 +55,7 @@ def ui(port: int, lineage_port: int | None) -> None:
             "HEIMDALL_HOME": str(places.home),
             "HEIMDALL_LINEAGE_URL": url,
         }
-        click.echo(f"Dagster's page: http://{HOST}:{port}   lineage of releases: {url}   end with Ctrl+C")
+        click.echo(f"The graph: http://{HOST}:{port}/asset-groups   releases: {url}   end with Ctrl+C")
         try:
             sys.exit(_run_dagster(_build_command(HOST, port), environment, lock, server.start))
         finally:

@@ -128,7 +128,7 @@ def recordings_are_usable(iq_files: Manifest, stores: StoresParam) -> dg.AssetCh
         metadata={
             "num_refused": len(refused),
             "share_refused": share,
-            "refused": preview(refused[["measurement_id", "session_id", "reason"]], 50),
+            "refused": preview(refused, ["measurement_id", "session_id", "reason"]),
         },
     )
 
@@ -167,7 +167,11 @@ def recordings_become_features(spectrogram_features: Manifest, stores: StoresPar
     return dg.AssetCheckResult(
         passed=share <= LARGEST_REFUSED_SHARE,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"num_refused": len(refused), "share_refused": share, "refused": preview(refused, 50)},
+        metadata={
+            "num_refused": len(refused),
+            "share_refused": share,
+            "refused": preview(refused, ["measurement_id", "session_id", "reason"]),
+        },
     )
 
 

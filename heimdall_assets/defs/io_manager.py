@@ -22,8 +22,7 @@ class ManifestIOManager(dg.IOManager):
             raise dg.DagsterInvariantViolationError(
                 f"asset {context.asset_key.to_user_string()}: found {type(obj).__name__}, expected a Manifest"
             )
-        artifact = self._objects.put_bytes(obj.encode(), JSON_MEDIA_TYPE)
-        context.add_output_metadata({"size_bytes": sum(part.size for part in obj.artifacts.values()) + artifact.size})
+        self._objects.put_bytes(obj.encode(), JSON_MEDIA_TYPE)
 
     def load_input(self, context: dg.InputContext) -> Manifest:
         key = context.asset_key.to_user_string()

@@ -34,9 +34,17 @@ class LineagePages(dg.ConfigurableResource[Any]):
 
     url: str
 
-    def link(self, version: str) -> dg.UrlMetadataValue:
-        """Return the address of the page of one release."""
-        return dg.MetadataValue.url(f"{self.url}/{version}")
+    def link(self, version: str, part: str = "") -> dg.UrlMetadataValue:
+        """Return the address of the lineage of one release, or of its ``results`` or ``card``."""
+        return dg.MetadataValue.url(f"{self.url}/{version}/{part}".rstrip("/"))
+
+    def locate_results(self, evaluation: str) -> str:
+        """Return the address of an evaluation's page: tables and figures together."""
+        return f"{self.url}/results/{evaluation}"
+
+    def locate_losses(self, checkpoint: str) -> str:
+        """Return the address of the picture of a training's losses over epochs."""
+        return f"{self.url}/trainings/{checkpoint}/losses.svg"
 
 
 class ManifestIOResource(dg.ConfigurableIOManagerFactory[ManifestIOManager]):

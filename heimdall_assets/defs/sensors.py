@@ -3,16 +3,25 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.recovery import Recover
 from heimdall_assets.defs.settings import build_run_config
+from heimdall_assets.defs.tables import render_table, shorten
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.kinds import MEASUREMENT_DATABASE
 from heimdall_assets.pipeline.retraining.baseline import Baseline, list_decisions, read_baseline
-from heimdall_assets.pipeline.retraining.policy import RetrainPlan, RunState, Watch, compare_approved, plan_retraining
+from heimdall_assets.pipeline.retraining.policy import (
+    MAX_REASON,
+    RetrainPlan,
+    RunState,
+    Watch,
+    compare_approved,
+    plan_retraining,
+)
 from heimdall_assets.specs import DatasetSpec, RetrainPolicy
 from heimdall_assets.stores.home import Stores
 
@@ -113,6 +122,16 @@ def _describe_scope(baseline: Baseline) -> str:
     return f"; as in {baseline.settings_of} only {campaigns}, origin {dataset.origin}, count"
 
 
+def _report_database(watch: Watch) -> dg.AssetMaterialization:
+    """Return the event that tells the database's version, and what the sensor last decided: the page shows no skips."""
+    rows = [[f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M:%S}", shorten(reason, MAX_REASON)]
+            for time_s, reason in reversed(watch.reasons)]  # fmt: skip
+    table = render_table(["since (UTC)", "what the sensor says"], rows, len(rows))
+    return dg.AssetMaterialization(
+        MEASUREMENT_DATABASE, metadata={"sensor": table}, tags={"dagster/data_version": str(watch.reported)}
+    )
+
+
 def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores, recover: Recover) -> dg.SensorDefinition:
     """Return the sensor that reports the approved set's version and asks for retraining as ``policy`` says.
 
@@ -140,11 +159,6 @@ def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores, recove
         now_s = time.time()
         seen = Watch.decode(context.cursor)
         watch = seen.see(current.fingerprint, current.is_released, now_s)
-        events = []
-        if current.database != seen.reported:
-            tags = {"dagster/data_version": current.database}
-            events.append(dg.AssetMaterialization(MEASUREMENT_DATABASE, tags=tags))
-            watch = replace(watch, reported=current.database)
         state, attempts, other = _find_runs(context.instance, current.step)
         plan = plan_retraining(
             compare_approved(current.baseline.decisions, current.decisions),
@@ -156,11 +170,16 @@ def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores, recove
             attempts=attempts,
             other_run_active=other,
         )
+        reason = plan.reason + _describe_scope(current.baseline)
+        watch = replace(watch, reported=current.database).note(
+            f"asks for a run: {reason}" if plan.request else reason, now_s
+        )
+        is_news = (watch.reported, watch.reasons) != (seen.reported, seen.reasons)
         return dg.SensorResult(
             run_requests=[_request_run(current, plan)] if plan.request else [],
-            asset_events=events,
+            asset_events=[_report_database(watch)] if is_news else [],
             cursor=watch.encode(),
-            skip_reason=None if plan.request else plan.reason + _describe_scope(current.baseline),
+            skip_reason=None if plan.request else reason,
         )
 
     return approved_measurements_sensor

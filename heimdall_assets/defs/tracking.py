@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace, TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 
@@ -88,14 +89,13 @@ class TrackedTraining:
         if self._mlflow is not None:
             self._attempt("log an epoch", lambda: self._mlflow.log_metrics(dict(metrics), step=epoch))
 
-    def finish(self, objects: ObjectStore, checkpoint: str, reused: bool) -> dict[str, str]:
-        """Tie run and checkpoint together, and return the metadata that says which run made the checkpoint."""
+    def finish(self, objects: ObjectStore, checkpoint: str, reused: bool) -> str | None:
+        """Tie run and checkpoint together, and return which run made the checkpoint; None: an untracked one."""
         if self._mlflow is not None and not reused:
             self._attempt("name its checkpoint", lambda: self._mlflow.set_tag("heimdall.checkpoint", checkpoint))
         if self.run_id is not None and not reused:
             note_run(objects, checkpoint, self.run_id)
-        run_id = find_run(objects, checkpoint)
-        return {} if run_id is None else {"mlflow_run_id": run_id}
+        return find_run(objects, checkpoint)
 
     def _attempt(self, what: str, act: Callable[[], object]) -> None:
         try:
@@ -119,6 +119,14 @@ class ExperimentTracking(dg.ConfigurableResource[Any]):
         """Return the tracking of one training, a context manager whose end gives the run its status."""
         return TrackedTraining(context, self.open_store(), params)
 
+    def show_run(self, run_id: str | None) -> dict[str, Any]:
+        """Return metadata that leads to a run: the address of its page, or the command that opens an embedded store."""
+        if run_id is None:
+            return {}
+        page = find_page(self.tracking_uri, run_id)
+        told = f"mlflow ui {_name_store(self.tracking_uri)}, then http://127.0.0.1:5000/#/runs/{run_id}"
+        return {"mlflow": dg.MetadataValue.url(page) if page else told, "mlflow_run_id": run_id}
+
     def tell(self, context: dg.AssetExecutionContext, what: str, act: Callable[[ExperimentStore], object]) -> None:
         """Let ``act`` tell the store something; where it is away, one warning says what it was not told."""
         store = self.open_store()
@@ -128,6 +136,29 @@ class ExperimentTracking(dg.ConfigurableResource[Any]):
             act(store)
         except Exception as error:
             warn(context, what, error)
+
+
+def find_page(tracking_uri: str, run_id: str) -> str | None:
+    """Return where a browser finds a run; None: the store has no page of its own.
+
+    Examples:
+        >>> find_page("https://ada:secret@mlflow.example/base/", "3f2a")
+        'https://mlflow.example/base/#/runs/3f2a'
+        >>> find_page("sqlite:////srv/mlflow.db", "3f2a") is None
+        True
+    """
+    parts = urlsplit(tracking_uri)
+    if parts.scheme not in ("http", "https"):
+        return None
+    server = parts.netloc.rpartition("@")[2]  # who asks with a password does not hand it on
+    return f"{parts.scheme}://{server}{parts.path.rstrip('/')}/#/runs/{run_id}"
+
+
+def _name_store(tracking_uri: str) -> str:
+    """Return the options of ``mlflow ui`` for a store without saying where the home lies or what its password is."""
+    if tracking_uri.startswith("sqlite:"):
+        return f"--backend-store-uri sqlite:///${{HEIMDALL_HOME:-.heimdall}}/{tracking_uri.rpartition('/')[2]}"
+    return "--backend-store-uri $MLFLOW_TRACKING_URI"
 
 
 def warn(context: dg.AssetExecutionContext, what: str, error: Exception) -> None:

@@ -43,8 +43,7 @@ def format_metres(value: float | None) -> str:
 def render_metrics_table(metrics: Mapping[str, Any]) -> str:
     """Return model, baselines and bound side by side as Markdown, and a sentence that says how the model compares."""
     rows = [_render_row(f"**{metrics['method']}** (model)", metrics, None)]
-    baselines = sorted(metrics["baselines"].items(), key=lambda item: _rank(item[1]))
-    rows += [_render_row(name, row, row) for name, row in baselines]
+    rows += [_render_row(name, row, row) for name, row in _sort_baselines(metrics)]
     bound = metrics.get("bound")
     if bound and bound["num_sessions"]:
         cells = ["physical bound", str(bound["num_sessions"]), "-", format_metres(bound["median_m"]),
@@ -53,6 +52,23 @@ def render_metrics_table(metrics: Mapping[str, Any]) -> str:
     head = "| method | sessions | refused | median | p90 | 90 % ellipse covers | model's skill (interval) |"
     lines = [head, "|---|---|---|---|---|---|---|", *rows, "", *describe_verdict(metrics)]
     return "\n".join(lines) + "\n"
+
+
+def render_short_table(metrics: Mapping[str, Any]) -> str:
+    """Return model, baselines and bound by median, p90 and coverage alone, as Markdown: a first look."""
+    rows = [(f"**{metrics['method']}** (model)", metrics), *_sort_baselines(metrics)]
+    bound = metrics.get("bound")
+    if bound and bound["num_sessions"]:
+        rows.append(("physical bound", {**bound, "coverage_90": None}))
+    lines = ["| method | median | p90 | 90 % ellipse covers |", "|---|---|---|---|"]
+    for name, row in rows:
+        cells = [name, format_metres(row["median_m"]), format_metres(row["p90_m"]), _percent(row.get("coverage_90"))]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _sort_baselines(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return sorted(metrics["baselines"].items(), key=lambda item: _rank(item[1]))
 
 
 def describe_verdict(metrics: Mapping[str, Any]) -> list[str]:

@@ -125,7 +125,7 @@ STAGES: dict[str, Stage] = {
     TRAINED_CHECKPOINT: Stage(
         "5", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
     ),
-    EVALUATION_METRICS: Stage("4", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
+    EVALUATION_METRICS: Stage("5", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
     ONNX_MODEL: Stage("4", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
     MODEL_RELEASE: Stage("1", (ONNX_MODEL, EVALUATION_METRICS)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),

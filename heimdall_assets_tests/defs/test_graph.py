@@ -5,9 +5,12 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import pytest
+from dagster import serialize_value
 
 from heimdall_assets.cli.graph_run import GraphFailed
 from heimdall_assets.definitions import build_definitions
+from heimdall_assets.defs.figures import INLINE_LENGTH
+from heimdall_assets.defs.results import CURVES
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_digest
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.results import read_parent
@@ -29,6 +32,18 @@ def home(tmp_path_factory):
 
 def read_manifest(places, summary, name) -> Manifest:
     return Manifest.decode(places.open_stores().objects.read_bytes(summary["manifests"][name]))
+
+
+def measure_metadata(instance: dg.DagsterInstance, run_id: str) -> int:
+    """Return how many bytes of metadata a run's events hold: those of outputs, materializations and checks."""
+    total = 0
+    for log in instance.all_logs(run_id):
+        event = log.dagster_event
+        data = None if event is None else event.event_specific_data
+        for holder in (data, getattr(data, "materialization", None)):
+            metadata = getattr(holder, "metadata", None) or {}
+            total += sum(len(key) + len(serialize_value(value)) for key, value in metadata.items())
+    return total
 
 
 def test_every_asset_rests_under_its_digest_and_names_its_parents(home):
@@ -113,9 +128,14 @@ def test_a_second_run_computes_nothing_and_finds_the_same_release(home):
             assert event.run_id == again["run_id"]
             made = event.asset_materialization
             assert made.metadata["reused"].value is True
+            markdown = [value.value for value in made.metadata.values() if isinstance(value, dg.MarkdownMetadataValue)]
+            assert all(len(text) < INLINE_LENGTH for text in markdown)  # else the page hides it behind a button
+            numbers = [key for key, value in made.metadata.items() if isinstance(value.value, int | float)]
+            assert set(numbers) <= {*CURVES.get(name, ()), "num_computed", "reused", "resumed", "parity_with_pytorch"}
             assert made.tags["dagster/data_version"] == again["manifests"][name]
             parents = Manifest.decode(objects.read_bytes(again["manifests"][name])).parents
             assert {key: made.tags[f"dagster/input_data_version/{key}"] for key in parents} == parents
+        assert 0 < measure_metadata(instance, again["run_id"]) < 30_000
 
 
 def test_the_release_holds_what_the_contract_names(home):

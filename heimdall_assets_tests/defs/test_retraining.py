@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heimdall_assets.pipeline.retraining.policy import Change, RunState, Watch, compare_approved, plan_retraining
+from heimdall_assets.pipeline.retraining.policy import (
+    MAX_REASONS,
+    Change,
+    RunState,
+    Watch,
+    compare_approved,
+    plan_retraining,
+)
 from heimdall_assets.specs import RetrainPolicy
 
 POLICY = RetrainPolicy(
@@ -46,8 +53,36 @@ def test_where_nothing_is_left_no_run_is_wasted():
 def test_the_cursor_survives_and_a_broken_one_is_as_none():
     watch = Watch("d1", "f1", 10.0, 20.0)
     assert Watch.decode(watch.encode()) == watch
-    for broken in (None, "", "{", "[]", '{"unknown": 1}', '{"fingerprint": 3}', '{"changed_last_s": "soon"}', "null"):
+    noted = watch.note("waiting", 30.0)
+    assert Watch.decode(noted.encode()) == noted
+    for broken in (
+        None,
+        "",
+        "{",
+        "[]",
+        '{"reasons": 3}',
+        '{"reasons": [[1]]}',
+        '{"reasons": [["soon", "x"]]}',
+        '{"unknown": 1}',
+        '{"fingerprint": 3}',
+        '{"changed_last_s": "soon"}',
+        "null",
+    ):
         assert Watch.decode(broken) == Watch()
+
+
+def test_the_last_reasons_are_remembered_and_a_countdown_is_one_of_them():
+    watch = Watch()
+    for time_s, reason in enumerate(
+        ("quiet for 5 s of 60 s (3 added)", "quiet for 20 s of 60 s (3 added)", "nothing changed")
+    ):
+        watch = watch.note(reason, float(time_s))
+    assert watch.reasons == ((0.0, "quiet for 5 s of 60 s (3 added)"), (2.0, "nothing changed"))
+    assert watch.see("f", True, 9.0).reasons == watch.reasons
+    for count in range(50):
+        watch = watch.note(f"{count} added {'x' * 500}", 10.0 + count)
+    assert len(watch.reasons) == MAX_REASONS
+    assert len(watch.encode()) < 1200  # a cursor is written at each tick
 
 
 def test_waits_begin_with_the_first_change_and_quiet_with_the_last():

@@ -109,7 +109,31 @@ def test_the_sensor_keeps_its_cursor_small_and_readable(released):
             "fingerprint",
             "changed_first_s",
             "changed_last_s",
+            "reasons",
         }
+
+
+def test_the_page_shows_what_the_sensor_said_last_and_hears_of_it_only_when_it_changes(released):
+    stores = released.open_stores().measurements
+    name = stores.list_sessions()[-1]["id"]
+    patient = RetrainPolicy(min_changed_sessions=2, quiet_period_s=3600)
+    with dg.instance_for_test() as instance:
+        first = tick(released, instance)
+        (event,) = first.asset_events
+        (before,) = event.metadata["sensor"].value.splitlines()[2:]
+        stores.decide([name], ApprovalStatus.REJECTED, "auditor", "wrong site")
+        try:
+            changed = tick(released, instance, first.cursor, patient)
+            (event,) = changed.asset_events
+            said = event.metadata["sensor"].value.splitlines()
+            assert said[0] == "| since (UTC) | what the sensor says |"
+            assert "approvals still coming in: quiet for 0 s of 3600 s (0 added, 1 withdrawn" in said[2]
+            assert said[3] == before  # the newest stands first
+            later = tick(released, instance, changed.cursor, patient)
+            assert not later.asset_events  # it waits on: other seconds are no news
+            assert "approvals still coming in" in later.skip_message
+        finally:
+            stores.decide([name], ApprovalStatus.APPROVED, "auditor", "right after all")
 
 
 def test_a_failure_reaches_the_webhook():

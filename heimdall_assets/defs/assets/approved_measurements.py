@@ -12,11 +12,14 @@ from heimdall_assets.kinds import APPROVED_MEASUREMENTS, MEASUREMENT_DATABASE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
 
+FIRST_COLUMNS = ["session_name", "source_name", "station_name", "timestamp", "frequency_hz", "snr_db"]
+"""Of some thirty-five: what was heard where, when and how well."""
+
 measurement_database = dg.AssetSpec(
     MEASUREMENT_DATABASE,
-    group_name="measurements",
+    group_name="heimdall",
     description="The database of stations, sources, sessions and approvals. Its version is a fingerprint of the "
-    "approved set, reported when that set changes.",
+    "approved set, reported when that set changes, or what the sensor decides about it.",
     kinds={"postgres", "sqlite"},
     owners=["team:heimdall"],
 )
@@ -24,10 +27,11 @@ measurement_database = dg.AssetSpec(
 
 @dg.asset(
     deps=[measurement_database],
-    group_name="measurements",
+    group_name="heimdall",
     kinds={"pandas", "parquet"},
     owners=["team:heimdall"],
     code_version=STAGES[APPROVED_MEASUREMENTS].code_version,
+    metadata={"dagster/column_schema": describe_snapshot()},
 )
 def approved_measurements(
     context: dg.AssetExecutionContext, config: DatasetConfig, stores: dg.ResourceParam[Stores]
@@ -45,10 +49,9 @@ def approved_measurements(
     return materialize(
         result,
         {
-            "database_fingerprint": result.manifest.parents[MEASUREMENT_DATABASE],
+            "first_rows": preview(snapshot.rows, FIRST_COLUMNS),
+            "left_out": preview(snapshot.left_out, ["measurement_id", "session_id", "reason"]),
             "sessions_by_campaign": result.manifest.summary["sessions_by_campaign"],
-            "dagster/column_schema": describe_snapshot(snapshot.rows),
-            "first_rows": preview(snapshot.rows),
-            "left_out": preview(snapshot.left_out),
+            "database_fingerprint": result.manifest.parents[MEASUREMENT_DATABASE],
         },
     )

@@ -13,7 +13,7 @@ from heimdall_assets.stores.home import Stores
 
 
 @dg.asset(
-    group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version=STAGES[CHAMPION_MODEL].code_version
+    group_name="heimdall", kinds={"onnx"}, owners=["team:heimdall"], code_version=STAGES[CHAMPION_MODEL].code_version
 )
 def champion_model(
     context: dg.AssetExecutionContext,

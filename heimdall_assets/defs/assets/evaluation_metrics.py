@@ -4,8 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from heimdall_assets.defs.figures import show_figures, show_tables
+from heimdall_assets.defs.figures import show_comparison, show_figures
 from heimdall_assets.defs.progress import report_to
+from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import EvaluationConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
@@ -17,7 +18,7 @@ from heimdall_assets.stores.home import Stores
 
 
 @dg.asset(
-    group_name="training",
+    group_name="heimdall",
     kinds={"scipy"},
     owners=["team:heimdall"],
     code_version=STAGES[EVALUATION_METRICS].code_version,
@@ -29,6 +30,7 @@ def evaluation_metrics(
     test_split: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: ExperimentTracking,
+    lineage_pages: LineagePages,
 ) -> dg.MaterializeResult[Any]:
     """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""
     from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint, load_metrics
@@ -43,7 +45,7 @@ def evaluation_metrics(
         tracking.tell(
             context, "attach figures", lambda store: store.attach_figures(run_id, metrics, result.manifest.digest)
         )
-    return materialize(
-        result,
-        {**show_tables(metrics), **show_figures(stores.objects, result.manifest)},
-    )
+    address = lineage_pages.locate_results(result.manifest.digest)
+    # As a link: the address itself is so long that the page would cut off all that stands below it.
+    page = dg.MetadataValue.md(f"[all tables and figures on one page]({address})")
+    return materialize(result, {"results": page, **show_comparison(metrics), **show_figures(address, result.manifest)})

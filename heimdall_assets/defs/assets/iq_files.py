@@ -14,10 +14,10 @@ from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
 
+FIRST_COLUMNS = ["measurement_id", "status", "media_format", "sample_rate_hz", "duration_s", "level_dbfs"]
 
-@dg.asset(
-    group_name="measurements", kinds={"numpy"}, owners=["team:heimdall"], code_version=STAGES[IQ_FILES].code_version
-)
+
+@dg.asset(group_name="heimdall", kinds={"numpy"}, owners=["team:heimdall"], code_version=STAGES[IQ_FILES].code_version)
 def iq_files(
     context: dg.AssetExecutionContext,
     config: RecordingConfig,
@@ -35,5 +35,9 @@ def iq_files(
     refused = table.loc[table["status"] != "ok", ["measurement_id", "session_id", "reason"]]
     return materialize(
         made.result,
-        {"num_computed": made.num_computed, "refused": preview(refused, 200), "first_rows": preview(table)},
+        {
+            "refused": preview(refused, ["measurement_id", "session_id", "reason"]),
+            "first_rows": preview(table, FIRST_COLUMNS, 5),
+            "num_computed": made.num_computed,
+        },
     )

@@ -18,7 +18,7 @@ from heimdall_assets.stores.home import Stores
 
 
 @dg.asset(
-    group_name="release",
+    group_name="heimdall",
     kinds={"onnx", "markdown"},
     owners=["team:heimdall"],
     code_version=STAGES[MODEL_RELEASE].code_version,
@@ -60,8 +60,9 @@ def model_release(
         result,
         {
             "version": version,
+            "results": lineage_pages.link(version, "results"),
+            "card": lineage_pages.link(version, "card"),
             "lineage": lineage_pages.link(version),
-            "folder": dg.MetadataValue.path(str(stores.releases.folder(version))),
-            "model_card": dg.MetadataValue.md(stores.releases.read_file(version, "README.md").decode()),
+            "files": f"heimdall models show {version}",
         },
     )

@@ -13,7 +13,7 @@ from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
 
 
-@dg.asset(group_name="release", kinds={"onnx"}, owners=["team:heimdall"], code_version=STAGES[ONNX_MODEL].code_version)
+@dg.asset(group_name="heimdall", kinds={"onnx"}, owners=["team:heimdall"], code_version=STAGES[ONNX_MODEL].code_version)
 def onnx_model(
     context: dg.AssetExecutionContext,
     config: ExportConfig,
@@ -28,4 +28,5 @@ def onnx_model(
     progress("model exported", 0, 1)
     result = export_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
     progress("model exported", 1, 1)
-    return materialize(result, {"parity": result.manifest.summary["parity"]})
+    parity = {name: value for name, value in result.manifest.summary["parity"].items() if name != "passed"}
+    return materialize(result, {"parity_with_pytorch": result.manifest.summary["parity"]["passed"], "parity": parity})

@@ -14,9 +14,16 @@ from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
 
+SHOWN = {
+    "refused": ["measurement_id", "session_id", "what", "reason"],
+    "arrivals": ["measurement_id", "arrival_s", "arrival_sigma_s", "coherence", "reason"],
+    "pairs": ["session_id", "first", "second", "coherence"],
+}
+"""Table -> columns that a person needs."""
+
 
 @dg.asset(
-    group_name="features",
+    group_name="heimdall",
     kinds={"numpy", "scipy"},
     owners=["team:heimdall"],
     code_version=STAGES[SPECTROGRAM_FEATURES].code_version,
@@ -42,5 +49,5 @@ def spectrogram_features(
         report_to(context, SPECTROGRAM_FEATURES),
     )
     artifacts = made.result.manifest.artifacts
-    tables = {name: preview(load_table(stores.objects, artifacts[name])) for name in ("arrivals", "pairs", "refused")}
-    return materialize(made.result, {"num_computed": made.num_computed, **tables})
+    tables = {name: preview(load_table(stores.objects, artifacts[name]), columns, 4) for name, columns in SHOWN.items()}
+    return materialize(made.result, {**tables, "num_computed": made.num_computed})

@@ -19,7 +19,7 @@ from heimdall_assets.stores.objects.tables import load_table
     name=SPLITS_OP,
     outs={
         SPLIT_KINDS[name]: dg.AssetOut(
-            group_name="dataset",
+            group_name="heimdall",
             description=description,
             kinds={"parquet"},
             owners=["team:heimdall"],
@@ -40,5 +40,5 @@ def splits(
 
     made = split_sessions(stores.objects, spectrogram_features, config.split.pure(), config.timing.pure())
     for kind, result in made.items():
-        sessions = preview(load_table(stores.objects, result.manifest.artifacts["table"]))
+        sessions = preview(load_table(stores.objects, result.manifest.artifacts["table"]), ["session_id", "site"], 4)
         yield materialize(result, {"sessions": sessions}, asset_key=kind)

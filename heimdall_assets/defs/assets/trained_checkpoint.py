@@ -6,7 +6,9 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
+from heimdall_assets.defs.figures import is_told, show_epochs, show_picture
 from heimdall_assets.defs.progress import report_to
+from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.stopping import hold_stop, stop_for_good
@@ -21,7 +23,7 @@ KEPT = "the next run with the same settings goes on from the last epoch"
 
 
 @dg.asset(
-    group_name="training",
+    group_name="heimdall",
     kinds={"pytorch", "lightning"},
     owners=["team:heimdall"],
     code_version=STAGES[TRAINED_CHECKPOINT].code_version,
@@ -38,6 +40,7 @@ def trained_checkpoint(
     val_split: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: ExperimentTracking,
+    lineage_pages: LineagePages,
 ) -> dg.MaterializeResult[Any]:
     """The fitted model: weights as safetensors, settings as JSON. The test split is no input.
 
@@ -49,7 +52,7 @@ def trained_checkpoint(
     total = config.training.max_epochs
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
     params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
-    resumed = False
+    resumed, seen = False, list[dict[str, float]]()
     with stop_for_good(KEPT), tracking.follow(context, params) as tracked:
 
         def on_start(resumed_from: Path | None) -> None:
@@ -61,10 +64,11 @@ def trained_checkpoint(
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             progress("epochs trained", epoch + 1, total)
+            seen.append(metrics)
             with hold_stop():
                 tracked.log_epoch(epoch, metrics)
-                observed = dg.AssetObservation(asset_key=TRAINED_CHECKPOINT, metadata={"epoch": epoch, **metrics})
-                context.log_event(observed)
+                if is_told(epoch):
+                    context.log_event(dg.AssetObservation(TRAINED_CHECKPOINT, metadata=show_epochs(seen, epoch, total)))
 
         try:
             result = train_checkpoint(
@@ -78,5 +82,6 @@ def trained_checkpoint(
             )
         except HeimdallError as error:
             raise dg.Failure(f"{error}", allow_retries=isinstance(error, StorageError)) from error
-        metadata = tracked.finish(stores.objects, result.manifest.digest, result.reused)
-    return materialize(result, {**metadata, "resumed": resumed})
+        run_id = tracked.finish(stores.objects, result.manifest.digest, result.reused)
+    losses = show_picture("losses over epochs", lineage_pages.locate_losses(result.manifest.digest))
+    return materialize(result, {"losses": losses, **tracking.show_run(run_id), "resumed": resumed})

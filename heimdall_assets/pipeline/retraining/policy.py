@@ -5,12 +5,16 @@ approved out of order and withdrawn.
 """
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Self
 
 from heimdall_assets.specs import RetrainPolicy
+
+MAX_REASONS = 6
+MAX_REASON = 110  # characters; all of them together are drawn in the page without a click
 
 
 class RunState(StrEnum):
@@ -31,21 +35,25 @@ class Watch:
         fingerprint: of the approved set as it was seen last.
         changed_first_s: since when the set differs from the released one; None: it does not.
         changed_last_s: when it changed last.
+        reasons: the last ``MAX_REASONS`` different reasons and when each was first given, seconds since 1970.
     """
 
     reported: str | None = None
     fingerprint: str | None = None
     changed_first_s: float | None = None
     changed_last_s: float = 0.0
+    reasons: tuple[tuple[float, str], ...] = ()
 
     @classmethod
     def decode(cls, cursor: str | None) -> Self:
         """Return what ``cursor`` says; one that cannot be read is as none: the waits begin anew, nothing is lost."""
         try:
-            seen = cls(**json.loads(cursor or "{}"))
+            read = json.loads(cursor or "{}")
+            reasons = tuple((float(time_s), str(reason)) for time_s, reason in read.pop("reasons", ()))
+            seen = cls(**read, reasons=reasons[-MAX_REASONS:])
             texts = all(value is None or isinstance(value, str) for value in (seen.reported, seen.fingerprint))
             times = all(isinstance(value, int | float) for value in (seen.changed_first_s or 0, seen.changed_last_s))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             return cls()
         return seen if texts and times else cls()
 
@@ -56,12 +64,23 @@ class Watch:
         """Return the watch after the approved set was seen as ``fingerprint``; ``released``: a model stands for it."""
         changed = fingerprint != self.fingerprint
         first_s = now_s if self.changed_first_s is None else self.changed_first_s
-        return Watch(
-            reported=self.reported,
+        return replace(
+            self,
             fingerprint=fingerprint,
             changed_first_s=None if released else first_s,  # the next change starts its own wait
             changed_last_s=now_s if changed else self.changed_last_s,
         )
+
+    def note(self, reason: str, now_s: float) -> "Watch":
+        """Return the watch that remembers ``reason``; itself, where the last one differs in seconds alone."""
+        if self.reasons and _drop_seconds(self.reasons[-1][1]) == _drop_seconds(reason):
+            return self
+        return replace(self, reasons=(*self.reasons, (now_s, reason[:MAX_REASON]))[-MAX_REASONS:])
+
+
+def _drop_seconds(reason: str) -> str:
+    # What is waited for says how long still, anew at each look.
+    return re.sub(r"\d+ s\b", "", reason[:MAX_REASON])
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """trained_checkpoint: a model fitted on stored splits, kept as objects, and read back for judging and export."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,3 +90,9 @@ def load_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> "FittedModel"
     from heimdall_assets.learning.fitting.fitted import decode_model
 
     return decode_model({name: objects.read_bytes(artifact.digest) for name, artifact in checkpoint.artifacts.items()})
+
+
+def read_training(objects: ObjectStore, checkpoint: Manifest) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """Return the history of a checkpoint's training, one dict an epoch, and its facts; loads no torch."""
+    settings = json.loads(objects.read_bytes(checkpoint.artifacts["settings.json"].digest))
+    return settings["history"], settings["facts"]
