@@ -7,6 +7,7 @@ the lineage of a release names, one that holds an asset's latest event. Results 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -71,14 +72,15 @@ def _found_everything(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Return whether a run succeeded, computed nothing anew and moved no alias."""
     if run.status is not dg.DagsterRunStatus.SUCCESS:
         return False
-    for log in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+    logs = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    for log in logs:
         if log.dagster_event is None:
             return False
         metadata = log.dagster_event.step_materialization_data.materialization.metadata
         found = metadata.get("reused") or metadata.get("promoted")
         if found is None or bool(found.value) is not ("reused" in metadata):
             return False
-    return True
+    return bool(logs)
 
 
 def _list_latest(instance: dg.DagsterInstance) -> set[str]:
@@ -98,9 +100,14 @@ def _find_observation(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.Even
 
 def remove_run(instance: dg.DagsterInstance, run_id: str) -> None:
     """Remove a run that has ended, its events and what it printed; trying again after a kill heals."""
+    from sqlalchemy import text  # whoever lists the graph asks no database
+
     instance.compute_log_manager.delete_logs(prefix=[run_id])
+    storage: Any = instance.event_log_storage
+    with storage.index_connection() as connection:  # Dagster forgets these when it deletes a run
+        connection.execute(text("DELETE FROM asset_check_executions WHERE run_id = :run_id"), {"run_id": run_id})
     instance.delete_run(run_id)
-    locate = getattr(instance.event_log_storage, "path_for_shard", None)
+    locate = getattr(storage, "path_for_shard", None)
     if locate is not None:  # SQLite keeps a file a run, which is empty now
         for ending in ("", "-wal", "-shm"):
             remove_file(Path(locate(run_id) + ending))

@@ -8,14 +8,13 @@ import os
 import signal
 import sys
 
-_PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child must not load anything
 
 
 def interrupt_with_parent() -> None:
     """Have this process interrupted when its parent ends: for a child between fork and exec."""
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+        _LIBC.prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 
 
 def die_with_parent(parent: int) -> None:
@@ -25,6 +24,6 @@ def die_with_parent(parent: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)

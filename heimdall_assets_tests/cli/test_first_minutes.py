@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from heimdall_assets.cli import main
+from heimdall_assets.stores.locks import hold_lock
 from heimdall_assets_tests.formats.recordings import make_noise, make_npy
 from heimdall_assets_tests.homes import make_places
 from heimdall_assets_tests.lineage.world import make_world
@@ -149,6 +150,7 @@ def test_refusals_come_before_anything_slow_is_loaded(home: Path, tmp_path: Path
     program = """
 import sys
 from heimdall_assets.cli import main
+from heimdall_assets.stores.locks import hold_lock
 for line in sys.stdin.read().splitlines():
     try:
         main(line.split())
@@ -211,3 +213,16 @@ def test_tables_count_as_people_do(home: Path):
     assert "90 % ellipse covers" in listed
     assert heimdall(home, "sessions", "list", "--status", "pending").stdout.startswith("1 session ")
     assert heimdall(home, "lineage", "--source", "source-1").stdout.startswith("used by 1 released model ")
+
+
+def test_a_second_page_of_a_home_is_refused_by_the_name_of_the_first(tmp_path: Path):
+    """Its daemon would ask for every retraining once more."""
+    home = tmp_path / "home"
+    make_places(home).open_stores()
+    with hold_lock(home / "page.lock", "process 7 of here, http://127.0.0.1:3000"):
+        result = CliRunner().invoke(main, ["ui", "--port", "3999"], env={"HEIMDALL_HOME": str(home)})
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"Error: home {home}: its page is open already; {home}/page.lock: held by process 7 of here, "
+        "http://127.0.0.1:3000\n"
+    )

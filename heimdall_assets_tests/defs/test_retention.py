@@ -50,7 +50,7 @@ def test_one_more_costs_next_to_nothing(places: Places):
     release(places)
     before = measure(places.home)
     release(places)
-    assert measure(places.home) - before < 60_000
+    assert measure(places.home) - before < 50_000
 
 
 def test_a_run_that_holds_an_assets_latest_event_stays(places: Places):
