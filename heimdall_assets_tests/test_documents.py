@@ -149,9 +149,10 @@ def test_fields_of_specs_are_there(path: Path):
         assert field in getattr(specs, name).model_fields, f"{path}: {name}.{field}"
 
 
-def test_the_page_on_retraining_shows_the_defaults():
-    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", read_text(ROOT / "docs/guide/retraining.md"), re.MULTILINE)
-    assert {name: float(value) for name, value in rows} == specs.RetrainPolicy().dump()
+@pytest.mark.parametrize(("page", "policy"), [("retraining", specs.RetrainPolicy), ("home", specs.RetentionPolicy)])
+def test_the_pages_on_policies_show_the_defaults(page: str, policy: type[specs.Spec]):
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", read_text(ROOT / f"docs/guide/{page}.md"), re.MULTILINE)
+    assert {name: float(value) for name, value in rows} == policy().dump()
 
 
 def test_the_page_on_recordings_shows_the_clocks():
