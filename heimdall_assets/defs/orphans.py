@@ -38,8 +38,20 @@ _CLOCK_SLACK_S = 2.0
 
 
 def tag_process() -> dict[str, str]:
-    """Return the tags of a run that works in this very process."""
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{os.getpid()} {time.time():.3f}"}
+    """Return the tags of a run that works in this very process; Dagster's daemon does not try it again by itself."""
+    told = f"{os.getpid()} {time.time():.3f}"
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: told, "dagster/max_retries": "0"}
+
+
+def works_where_asked(run: dg.DagsterRun) -> bool:
+    """Return whether a run works in the process that asked for it; one that the page repeats has its tags, no more."""
+    return PROCESS_TAG in run.tags and run.parent_run_id is None
+
+
+def is_mine(run: dg.DagsterRun) -> bool:
+    """Return whether a run works in this very process."""
+    here = run.tags.get(HOST_TAG) == socket.gethostname()
+    return here and works_where_asked(run) and int(run.tags[PROCESS_TAG].split()[0]) == os.getpid()
 
 
 def list_orphans(instance: dg.DagsterInstance, mine: str | None = None) -> list[dg.DagsterRun]:
@@ -93,7 +105,7 @@ def find_process(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[int,
     launched = json.loads(run.tags.get(_LAUNCHED_TAG, "{}")).get("host")
     if launched not in ("localhost", "127.0.0.1") and run.tags.get(HOST_TAG) != socket.gethostname():
         return None
-    if PROCESS_TAG in run.tags:
+    if works_where_asked(run):
         pid, spoke_s = run.tags[PROCESS_TAG].split()
         return int(pid), float(spoke_s)
     return next((told for step, told in _list_processes(instance, run) if step is None), None)

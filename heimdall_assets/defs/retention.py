@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from heimdall_assets.errors import HeimdallError
 from heimdall_assets.specs import RetentionPolicy
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.scratch import remove_file, remove_old_work
@@ -36,7 +37,10 @@ def build_tidying(open_stores: Callable[[], Stores], policy: RetentionPolicy) ->
         old = remove_old_work(stores.scratch, policy.scratch_days)
         lines = [f"scratch {name}: not written to for {policy.scratch_days:g} days, removed" for name in old]
         superseded = [run_id for run_id in _list_superseded(instance, policy) if run_id != mine]
-        needed = _list_latest(instance) | list_cited_runs(stores) if superseded else set()
+        try:
+            needed = _list_latest(instance) | list_cited_runs(stores) if superseded else set()
+        except HeimdallError as error:
+            return [*lines, f"history not tidied, for what lineage needs is not known: {error}"]
         for run_id in superseded:
             if run_id not in needed:
                 remove_run(instance, run_id)

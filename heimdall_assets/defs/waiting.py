@@ -8,7 +8,7 @@ from contextvars import copy_context
 import dagster as dg
 
 from heimdall_assets.defs.accelerator import GPU_POOL
-from heimdall_assets.defs.orphans import PROCESS_TAG, describe_holder, tag_process
+from heimdall_assets.defs.orphans import describe_holder, is_mine
 from heimdall_assets.defs.progress import notice
 
 LOOK_S = 1.0
@@ -48,10 +48,5 @@ def find_waits(instance: dg.DagsterInstance) -> list[str]:
         f"{step.step_key} waits for its place in pool {GPU_POOL}: held by "
         + ", ".join(describe_holder(instance, run_id) for run_id in holders)
         for step in waiting
-        if holders and _is_mine(instance, step.run_id)
+        if holders and (run := instance.get_run_by_id(step.run_id)) is not None and is_mine(run)
     ]
-
-
-def _is_mine(instance: dg.DagsterInstance, run_id: str) -> bool:
-    run = instance.get_run_by_id(run_id)
-    return run is not None and run.tags.get(PROCESS_TAG, "").split()[:1] == tag_process()[PROCESS_TAG].split()[:1]

@@ -86,6 +86,20 @@ def test_a_run_killed_before_it_began_is_an_orphan_too():
         assert instance.get_run_by_id(mine.run_id).status == dg.DagsterRunStatus.NOT_STARTED
 
 
+def test_a_run_that_the_page_repeats_is_judged_by_its_own_process():
+    """Dagster gives it the tags of the one it repeats, which names a process that is gone."""
+    with dg.instance_for_test() as instance:
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        dead.wait()
+        job = dg.job(name="release")(lambda: None)
+        tags = {**tag_process(), PROCESS_TAG: f"{dead.pid} {time.time()}"}
+        first = instance.create_run_for_job(job, tags=tags)
+        again = instance.create_run_for_job(job, tags=tags, parent_run_id=first.run_id, root_run_id=first.run_id)
+        assert [run.run_id for run in list_orphans(instance)] == [first.run_id]
+        instance.report_engine_event("Executing steps in process", again, dg_process(dead.pid))
+        assert {run.run_id for run in list_orphans(instance)} == {first.run_id, again.run_id}
+
+
 def test_a_place_that_an_ended_run_still_holds_is_freed():
     """As a kill between the end of a run and the freeing of its place leaves it; other machines' are left alone."""
     with dg.instance_for_test() as instance:

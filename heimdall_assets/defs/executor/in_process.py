@@ -23,7 +23,7 @@ from heimdall_assets.defs.executor.delegation import (
     create_compute_log_file_key,
     dagster_event_sequence_for_step,
 )
-from heimdall_assets.defs.orphans import PROCESS_TAG
+from heimdall_assets.defs.orphans import works_where_asked
 from heimdall_assets.defs.recovery import Begin
 from heimdall_assets.defs.stopping import StepStopped, cancel_when_stopped
 
@@ -103,7 +103,7 @@ def _claim_slots(job_context: Any) -> Iterator[InstanceConcurrencyContext]:
 
 def _capture_logs(job_context: Any, execution_plan: Any, captured: ExitStack) -> Iterator[DagsterEvent]:
     """Have the page show what a run prints; where somebody sees it in a terminal, it goes there and nowhere else."""
-    if PROCESS_TAG in job_context.dagster_run.tags:
+    if works_where_asked(job_context.dagster_run):
         return
     manager = job_context.instance.compute_log_manager
     key = manager.build_log_key_for_run(job_context.run_id, create_compute_log_file_key())
