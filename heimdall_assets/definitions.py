@@ -17,6 +17,7 @@ from heimdall_assets.defs.resources import LineagePages, ManifestIOResource, Sto
 from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.warning_checks import WARNING_CHECKS
 from heimdall_assets.places import read_places
 from heimdall_assets.variables import Places
 
@@ -40,7 +41,7 @@ def build_definitions(places: Places) -> dg.Definitions:
     notify = post_webhook(places.webhook_url) if places.webhook_url else None
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=CHECKS,
+        asset_checks=[*CHECKS, *WARNING_CHECKS],
         jobs=JOBS,
         schedules=[build_weekly_schedule(places.open_stores)],
         sensors=[build_approval_sensor(places.retrain, places.open_stores, recover), build_failure_sensor(notify)],

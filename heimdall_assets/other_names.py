@@ -11,6 +11,7 @@ from heimdall_assets.kinds import (
     CHAMPION_MODEL,
     EVALUATION_METRICS,
     IQ_FILES,
+    MODEL_RELEASE,
     ONNX_MODEL,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
@@ -31,6 +32,7 @@ OTHER_SPECS: Mapping[str, tuple[str, ...]] = {
     "TrainingSpec": ("TrainerSpec", "TrainSpec", "OptimizerSpec", "FitSpec", TRAINED_CHECKPOINT),
     "EvaluationSpec": ("EvalSpec", "MetricsSpec", EVALUATION_METRICS),
     "ExportSpec": ("OnnxSpec", ONNX_MODEL),
+    "GateSpec": ("QualitySpec", MODEL_RELEASE),
     "PromotionSpec": ("ChampionSpec", CHAMPION_MODEL),
 }
 """Spec -> what others call such a group of settings; some have no other name."""
@@ -112,6 +114,10 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "ExportSpec": {
         "opset_version": "opset",
         "tolerance": "max_position_error_sigma", "atol": "max_position_error_sigma",
+    },
+    "GateSpec": {
+        "min_accuracy": "max_median_m", "max_error": "max_median_m", "max_error_m": "max_median_m",
+        "skill": "min_skill", "drift": "max_drift", "drift_threshold": "max_drift",
     },
     "PromotionSpec": {
         "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",

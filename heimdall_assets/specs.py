@@ -5,7 +5,7 @@ Dagster run configuration as it stands; the refusal of a setting that is none, w
 not belong here: facts (``domain``), places (``variables``), what others call the same settings (``other_names``).
 """
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -25,6 +25,9 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    TOLERANCES: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say whether a result may stand, not what its parts are: parts are found again whatever they say."""
+
     @classmethod
     def pure_class(cls) -> "type[Spec]":
         """Return the class of this module that ``cls`` is or extends (Dagster configuration extends specs)."""
@@ -41,6 +44,11 @@ class Spec(BaseModel):
 
     def digest(self) -> str:
         return compute_json_digest({self.pure_class().__name__: self.dump()})
+
+    def digest_of_parts(self) -> str:
+        """Return the digest of what decides each part of a result: equal for specs that differ in tolerances alone."""
+        parts = {name: value for name, value in self.dump().items() if name not in self.TOLERANCES}
+        return compute_json_digest({self.pure_class().__name__: parts})
 
     @model_validator(mode="wrap")
     @classmethod
@@ -165,6 +173,11 @@ class FeatureSpec(Spec):
     channels: Literal["signed", "iq"] = Field(
         "signed", description="signed: f >= 0, f < 0, total; iq: |STFT(I)|^2, |STFT(Q)|^2, their sum"
     )
+    max_refused_fraction: float = Field(
+        0.5, ge=0, le=1, description="a larger share of recordings without a spectrogram stops the stage; 1: none does"
+    )
+
+    TOLERANCES: ClassVar[frozenset[str]] = frozenset({"max_refused_fraction"})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -182,6 +195,11 @@ class RecordingSpec(Spec):
     max_rate_error: float = Field(1e-3, ge=0, description="relative difference between row's and file's rate")
     min_duration_s: float = Field(0.1, gt=0, description="a shorter recording is refused")
     max_samples: int = Field(200_000_000, gt=0, description="longest recording that is read at all")
+    max_refused_fraction: float = Field(
+        0.5, ge=0, le=1, description="a larger share of unusable recordings stops the stage; 1: none does"
+    )
+
+    TOLERANCES: ClassVar[frozenset[str]] = frozenset({"max_refused_fraction"})
 
 
 class DelaySpec(Spec):
@@ -323,6 +341,21 @@ class ExportSpec(Spec):
     )
 
 
+class GateSpec(Spec):
+    """What a model must reach; one that does not is kept as rejected: never latest, champion or challenger."""
+
+    max_median_m: float | None = Field(None, gt=0, description="largest median error on the test split; null: any")
+    min_skill: float | None = Field(
+        None, lt=1, description="smallest 1 - model / best baseline of median errors; 0: no worse than it; null: any"
+    )
+    max_drift: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="largest Kolmogorov-Smirnov distance of its data to the latest release's; null: any",
+    )
+
+
 class PromotionSpec(Spec):
     """When a challenger becomes champion."""
 
@@ -400,3 +433,16 @@ class SimulationSpec(Spec):
         if self.max_receivers < self.min_receivers:
             raise ValueError("max_receivers: expected at least min_receivers")
         return self
+
+
+DEMO = SimulationSpec(
+    num_sessions=400, source_power_dbm=57.0, blocked_fraction=0.5, blocked_excess_s=5e-6, blocked_loss_db=15.0
+)
+"""The world of the demo: strong transmitters among mountains. Half of the receivers have no line of sight: what reaches
+them went 1.5 km further on average, and lost 15 dB. Arrival times alone do not tell who they are; levels help to.
+
+Source: echoes of hilly terrain come some microseconds late, COST 207 (1989), section 2.4.
+"""
+
+DEMO_MODEL = ModelSpec(use_spectrograms=False)
+"""The model of the demo: positions come from delays, levels and correlations, and spectrograms would cost minutes."""

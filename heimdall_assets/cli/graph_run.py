@@ -6,6 +6,7 @@ import dagster as dg
 
 from heimdall_assets.cli.signals import hear_stop
 from heimdall_assets.definitions import build_definitions, recover_at
+from heimdall_assets.defs.events import find_checks
 from heimdall_assets.defs.executor.delegation import InMemoryJob, execute_run
 from heimdall_assets.defs.orphans import tag_process
 from heimdall_assets.defs.progress import Listener, listen, notice
@@ -13,9 +14,18 @@ from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.defs.waiting import tell_waits
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.evaluation.table import compare_methods
-from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, MEASUREMENT_DATABASE, MODEL_RELEASE, ONNX_MODEL
+from heimdall_assets.kinds import (
+    CHAMPION_MODEL,
+    EVALUATION_METRICS,
+    MEASUREMENT_DATABASE,
+    MODEL_RELEASE,
+    ONNX_MODEL,
+    TRAINED_CHECKPOINT,
+)
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
+from heimdall_assets.pipeline.stages.model_release import list_warnings
+from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import DatasetSpec, Spec
 from heimdall_assets.variables import Places
@@ -65,6 +75,7 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
         result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET})
         if not result.success:
             raise GraphFailed(_first_cause(result))
+        warnings = list_warnings(find_checks(instance, result.run_id))
         made = [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
     metadata = {
         event.asset_key.to_user_string(): {key: value.value for key, value in event.metadata.items()} for event in made
@@ -77,12 +88,17 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
     }
     metrics = load_metrics(stores.objects, manifests[EVALUATION_METRICS])
     version = manifests[MODEL_RELEASE].summary["version"]
+    outcome = read_outcome(manifests[TRAINED_CHECKPOINT])
     return {
         "run_id": result.run_id,
         "version": version,
         "folder": str(stores.releases.folder(version)),
         "champion": manifests[CHAMPION_MODEL].summary["champion"],
         "promotion": manifests[CHAMPION_MODEL].summary["decision"],
+        "trained": outcome.trained,
+        "training": outcome.said,
+        "warnings": warnings,
+        "rejected": stores.releases.find_record(version).get("rejected", []),
         "num_sessions": metrics["num_sessions"],
         "comparison": compare_methods(metrics),
         "worse_than": metrics["worse_than"],

@@ -1,6 +1,7 @@
 """``heimdall models``: the released models."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,7 @@ from heimdall_assets.cli.progress import show_progress
 from heimdall_assets.counts import say_count
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.releases.status import read_status
 
 if TYPE_CHECKING:
     from heimdall_assets.variables import Places
@@ -31,7 +33,8 @@ def list_models(as_json: bool) -> None:
     if as_json:
         write_json(rows)
         return
-    names = ["version", "alias", "sessions", "median m", "90 % m", "90 % ellipse covers", "made (UTC)"]
+    names = ["version", "alias", "status", "trained", "sessions", "median m", "90 % m", "90 % ellipse covers"]
+    names.append("made (UTC)")
     write_table(
         say_count(len(rows), "released model"),
         names,
@@ -39,6 +42,8 @@ def list_models(as_json: bool) -> None:
             [
                 row["version"],
                 ", ".join(row["aliases"]),
+                read_status(row),
+                _tell_trained(row),
                 row.get("num_sessions"),
                 row.get("median_m"),
                 row.get("p90_m"),
@@ -93,6 +98,11 @@ def rollback(by: str, reason: str, as_json: bool) -> None:
 
         champion = roll_back(stores, by, reason)
     _say_champion(read_places(), stores, champion, as_json)
+
+
+def _tell_trained(record: Mapping[str, Any]) -> str:
+    """Return yes or no; "-" for a release made before that was recorded."""
+    return "-" if "trained" not in record else "yes" if record["trained"] else "no"
 
 
 def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool) -> None:

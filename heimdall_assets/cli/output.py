@@ -145,8 +145,11 @@ def _show(value: Any) -> str:
 
 def write_comparison(title: str, rows: Sequence[Mapping[str, Any]], worse_than: Sequence[str]) -> None:
     """Print each method's errors in metres, and say so where the model is worse than one of them."""
-    columns = ["method", "median", "90 %", "90 % ellipse covers"]
-    cells = [[row["method"], row["median_m"], row["p90_m"], format_share(row["coverage_90"])] for row in rows]
+    columns = ["method", "median", "90 %", "90 % ellipse covers", "model's median over it (interval)"]
+    cells = [
+        [row["method"], row["median_m"], row["p90_m"], format_share(row["coverage_90"]), _format_ratio(row)]
+        for row in rows
+    ]
     write_table(f"{title}: error in metres", columns, cells)
     if worse_than:
         write_line(f"The model is worse than: {', '.join(worse_than)}.")
@@ -162,6 +165,13 @@ def write_line(text: str) -> None:
 def format_share(share: float | None) -> str:
     """Return a share of 0 to 1 as per cent; what is unknown as a dash."""
     return "-" if share is None or math.isnan(share) else f"{share:.0%}"
+
+
+def _format_ratio(row: Mapping[str, Any]) -> str:
+    if row.get("ratio") is None:
+        return "-"
+    ends = ["?" if row[name] is None else f"{row[name]:.3g}" for name in ("ratio_low", "ratio_high")]
+    return f"{row['ratio']:.3g} ({ends[0]} to {ends[1]})"
 
 
 def _console() -> "Console":

@@ -1,4 +1,4 @@
-"""Checks: what must hold of each asset. Those that stop a run are blocking; the others are told.
+"""Checks: what must hold of each asset; each stops the run where it does not. What is told alone: ``warning_checks``.
 
 Each reads the manifest that was just materialized (and what it points at), never the code that made it.
 """
@@ -10,11 +10,9 @@ import dagster as dg
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.defs.tables import preview
 from heimdall_assets.domain import APPROVED_COLUMNS, SNAPSHOT
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
-    EVALUATION_METRICS,
     IQ_FILES,
     MODEL_RELEASE,
     ONNX_MODEL,
@@ -25,7 +23,6 @@ from heimdall_assets.kinds import (
     VAL_SPLIT,
 )
 from heimdall_assets.manifests import Artifact, Manifest
-from heimdall_assets.pipeline.drift import compare_with_release
 from heimdall_assets.specs import DelaySpec, FeatureSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
@@ -34,9 +31,6 @@ StoresParam = dg.ResourceParam[Stores]
 
 FEWEST_SESSIONS = 1
 """One becomes features; whether they are enough to split and train on, the splits say."""
-LARGEST_REFUSED_SHARE = 0.5
-LARGEST_DRIFT = 0.3
-"""Kolmogorov-Smirnov distance: 0 for equal distributions, 1 for disjoint ones."""
 LARGEST_CORRELATION = 1.001
 """Of normalised signals it is 1; the rest is rounding."""
 
@@ -80,33 +74,6 @@ def values_are_possible(approved_measurements: Manifest, stores: StoresParam) ->
     return dg.AssetCheckResult(passed=not any(bad.values()), metadata=bad)
 
 
-@dg.asset_check(asset=APPROVED_MEASUREMENTS)
-def few_rows_left_out(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
-    """Most rows of approved sessions can be used; the others are listed with their reason."""
-    left_out = load_table(stores.objects, approved_measurements.artifacts["left_out"])
-    total = len(left_out) + approved_measurements.summary["num_measurements"]
-    share = len(left_out) / total if total else 0.0
-    reasons = {str(name): int(count) for name, count in left_out["reason"].value_counts().head(20).items()}
-    return dg.AssetCheckResult(
-        passed=share <= LARGEST_REFUSED_SHARE,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"share_left_out": share, "reasons": reasons},
-    )
-
-
-@dg.asset_check(asset=APPROVED_MEASUREMENTS)
-def snapshot_resembles_release(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
-    """Volume, frequency, level and SNR are distributed as in the data of the latest release."""
-    table = load_table(stores.objects, approved_measurements.artifacts["table"])
-    distances = compare_with_release(stores, table)
-    return dg.AssetCheckResult(
-        passed=all(distance <= LARGEST_DRIFT for distance in distances.values()),
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"Kolmogorov-Smirnov distances, expected at most {LARGEST_DRIFT}; none: no release yet",
-        metadata={name: float(distance) for name, distance in distances.items()},
-    )
-
-
 @dg.asset_check(asset=IQ_FILES, blocking=True)
 def recordings_rest_whole(iq_files: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Every recording that features are computed from is in the object store."""
@@ -114,23 +81,6 @@ def recordings_rest_whole(iq_files: Manifest, stores: StoresParam) -> dg.AssetCh
     good = table[table["status"] == "ok"]
     gone = [digest for digest in good["digest"] if not stores.objects.exists(str(digest))]
     return dg.AssetCheckResult(passed=not gone, metadata={"num_recordings": len(good), "missing": gone[:20]})
-
-
-@dg.asset_check(asset=IQ_FILES)
-def recordings_are_usable(iq_files: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
-    """Recordings are present, whole, finite, not silent, not clipped and of the stated rate."""
-    table = load_table(stores.objects, iq_files.artifacts["table"])
-    refused = table[table["status"] != "ok"]
-    share = len(refused) / len(table) if len(table) else 0.0
-    return dg.AssetCheckResult(
-        passed=share <= LARGEST_REFUSED_SHARE,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "num_refused": len(refused),
-            "share_refused": share,
-            "refused": preview(refused, ["measurement_id", "session_id", "reason"]),
-        },
-    )
 
 
 @dg.asset_check(asset=SPECTROGRAM_FEATURES, blocking=True)
@@ -155,24 +105,6 @@ def features_are_finite(spectrogram_features: Manifest, stores: StoresParam) -> 
 def _load_shards(stores: Stores, table: Artifact) -> Iterator[tuple[str, NDArray[Any]]]:
     for shard in sorted({str(shard) for shard in load_table(stores.objects, table)["shard"]}):
         yield shard, np.load(stores.objects.local_path(shard), mmap_mode="r", allow_pickle=False)
-
-
-@dg.asset_check(asset=SPECTROGRAM_FEATURES)
-def recordings_become_features(spectrogram_features: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
-    """Most usable recordings have a spectrogram: else the model quietly learns from delays and levels alone."""
-    refused = load_table(stores.objects, spectrogram_features.artifacts["refused"])
-    refused = refused[refused["what"] == "spectrogram"]
-    total = spectrogram_features.summary["num_features"] + len(refused)
-    share = len(refused) / total if total else 0.0
-    return dg.AssetCheckResult(
-        passed=share <= LARGEST_REFUSED_SHARE,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "num_refused": len(refused),
-            "share_refused": share,
-            "refused": preview(refused, ["measurement_id", "session_id", "reason"]),
-        },
-    )
 
 
 @dg.asset_check(
@@ -208,15 +140,6 @@ def weights_are_finite(trained_checkpoint: Manifest, stores: StoresParam) -> dg.
     return dg.AssetCheckResult(passed=not bad, metadata={"num_tensors": len(weights), "not_finite": bad[:20]})
 
 
-@dg.asset_check(asset=EVALUATION_METRICS)
-def better_than_baselines(evaluation_metrics: Manifest) -> dg.AssetCheckResult:
-    """The model's median error is no worse than that of any classical estimator; if it is, this names them."""
-    worse = evaluation_metrics.summary["worse_than"]
-    return dg.AssetCheckResult(
-        passed=not worse, severity=dg.AssetCheckSeverity.WARN, metadata={"worse_than": list(worse)}
-    )
-
-
 @dg.asset_check(asset=ONNX_MODEL, blocking=True)
 def onnx_matches_pytorch(onnx_model: Manifest) -> dg.AssetCheckResult:
     """Every output of the ONNX file on the test split agrees with PyTorch within the stated tolerance."""
@@ -235,15 +158,10 @@ CHECKS = [
     snapshot_follows_schema,
     snapshot_has_sessions,
     values_are_possible,
-    few_rows_left_out,
-    snapshot_resembles_release,
     recordings_rest_whole,
-    recordings_are_usable,
     features_are_finite,
-    recordings_become_features,
     splits_do_not_leak,
     weights_are_finite,
-    better_than_baselines,
     onnx_matches_pytorch,
     release_is_whole,
 ]

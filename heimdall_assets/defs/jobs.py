@@ -2,8 +2,10 @@
 
 import dagster as dg
 
+from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, SPECTROGRAM_FEATURES
 from heimdall_assets.pipeline.recipe import list_needed
+from heimdall_assets.specs import DEMO_MODEL
 
 INGESTED = list_needed(SPECTROGRAM_FEATURES)
 TRAINED = list_needed(EVALUATION_METRICS)
@@ -24,5 +26,11 @@ JOBS = [
         "release",
         selection=dg.AssetSelection.assets(*RELEASED),
         description="Everything up to a released ONNX model.",
+    ),
+    dg.define_asset_job(
+        "demo",
+        selection=dg.AssetSelection.assets(*RELEASED),
+        config=build_run_config([DEMO_MODEL]),
+        description="What heimdall demo runs: everything up to a released model, which sees no spectrograms.",
     ),
 ]

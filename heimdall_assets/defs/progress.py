@@ -43,14 +43,14 @@ def tell_step(event: dg.DagsterEvent) -> None:
 
 def report_to(context: dg.AssetExecutionContext, asset: str) -> Callable[[str, int, int], None]:
     """Return the progress callable that an asset hands to the stores: it logs each tenth, and tells the listener."""
-    logged = -1
+    logged: tuple[str, int] | None = None
 
     def report(what: str, done: int, total: int) -> None:
         nonlocal logged
         listener = _LISTENER.get()
         if listener is not None:
             listener(asset, what, done, total)
-        tenth = 10 * done // max(total, 1)
+        tenth = (what, 10 * done // max(total, 1))
         if tenth != logged:
             logged = tenth
             with hold_stop():

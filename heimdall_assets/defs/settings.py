@@ -10,6 +10,7 @@ from heimdall_assets.kinds import (
     CHAMPION_MODEL,
     EVALUATION_METRICS,
     IQ_FILES,
+    MODEL_RELEASE,
     ONNX_MODEL,
     SPECTROGRAM_FEATURES,
     SPLIT_KINDS,
@@ -84,6 +85,10 @@ class ExportConfig(specs.ExportSpec, dg.Config):
     """The ONNX file."""
 
 
+class GateConfig(specs.GateSpec, dg.Config):
+    """What a model must reach."""
+
+
 class PromotionConfig(specs.PromotionSpec, dg.Config):
     """When a challenger becomes champion."""
 
@@ -99,6 +104,7 @@ CONFIGS: dict[str, type[dg.Config]] = {
     TRAINED_CHECKPOINT: CheckpointConfig,
     EVALUATION_METRICS: EvaluationConfig,
     ONNX_MODEL: ExportConfig,
+    MODEL_RELEASE: GateConfig,
     CHAMPION_MODEL: PromotionConfig,
 }
 """Step -> its configuration."""

@@ -89,6 +89,11 @@ class TrackedTraining:
         if self._mlflow is not None:
             self._attempt("log an epoch", lambda: self._mlflow.log_metrics(dict(metrics), step=epoch))
 
+    def tag(self, name: str, value: str) -> None:
+        """Tell the run one thing more about what it made."""
+        if self._mlflow is not None:
+            self._attempt(f"tell {name}", lambda: self._mlflow.set_tag(name, value))
+
     def finish(self, objects: ObjectStore, checkpoint: str, reused: bool) -> str | None:
         """Tie run and checkpoint together, and return which run made the checkpoint; None: an untracked one."""
         if self._mlflow is not None and not reused:

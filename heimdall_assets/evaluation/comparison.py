@@ -1,4 +1,4 @@
-"""Comparison of two methods on the same sessions: paired bootstrap of medians.
+"""Comparison of two methods on the same sessions: paired bootstrap of medians, and whether any answer differs.
 
 Belongs here: is a difference real? Does not belong here: what a method scores (``metrics``).
 """
@@ -10,9 +10,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.errors import InvalidInput
+from heimdall_assets.session_set import Predictions
+from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.specs import EvaluationSpec
 
 _CHUNK_CELLS = 2_000_000  # counts held at once: bounds memory at any number of sessions
+
+SAME_PLACE_M = 1e-3
+SAME_VARIANCE = 1e-5
+"""Answers closer than this, the variances by their share, are the same: rounding moves them as far."""
+
+
+def count_changes(now: Predictions, before: Predictions) -> dict[str, int]:
+    """Return how two models' answers to the same S sessions differ.
+
+    Returns:
+        ``num_moved``: sessions whose position differs, or that one of them refuses; ``num_resized``: others, whose
+        ellipse differs.
+
+    Examples:
+        >>> place, sigma = np.array([45.0, 46.0]), np.full((2, 3), [1e4, 1e4, 0.0])
+        >>> first = Predictions(place, place, sigma, "first")
+        >>> count_changes(Predictions(place + [0.0, 1e-4], place, 2.0 * sigma, "second"), first)
+        {'num_moved': 1, 'num_resized': 1}
+    """
+    refused = [np.zeros(len(one.latitude), bool) if one.refused is None else one.refused for one in (now, before)]
+    both = ~(refused[0] | refused[1])
+    away_m = np.zeros(len(both))
+    away_m[both] = compute_distance_m(
+        now.latitude[both], now.longitude[both], before.latitude[both], before.longitude[both]
+    )
+    moved = (refused[0] != refused[1]) | (away_m > SAME_PLACE_M)
+    scale = np.abs(before.covariance_m2[:, :2]).max(axis=1, keepdims=True)
+    same = np.abs(now.covariance_m2 - before.covariance_m2) <= SAME_VARIANCE * scale
+    resized = both & ~(same | (now.covariance_m2 == before.covariance_m2)).all(axis=1)  # infinite ones are equal too
+    return {"num_moved": int(moved.sum()), "num_resized": int((resized & ~moved).sum())}
 
 
 def compare_paired(

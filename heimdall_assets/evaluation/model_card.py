@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from heimdall_assets.evaluation.outcome import Outcome
 from heimdall_assets.evaluation.strata import list_groups
 
 if TYPE_CHECKING:
@@ -189,6 +190,8 @@ def render_model_card(
     environment: Mapping[str, Any] | None = None,
     provenance_digest: str | None = None,
     limits: Sequence[str] = (),
+    outcome: Outcome | None = None,
+    warnings: Sequence[str] = (),
 ) -> str:
     """Return the ``README.md`` of a release: use, data, figures beside baselines and bound, coverage, limits.
 
@@ -202,6 +205,8 @@ def render_model_card(
         environment: what the bits depend on, scalars are listed.
         provenance_digest: SHA-256 of the release's ``provenance.json``.
         limits: sentences beyond those that follow from the figures.
+        outcome: whether training made the model better than it started.
+        warnings: what the checks on the way found without stopping it.
     """
     model: dict[str, Any] = {"kind": "network", **specs.get("ModelSpec", {})}
     return _load_template().render(
@@ -214,13 +219,24 @@ def render_model_card(
         parity=_scalars(parity),
         environment=_scalars(environment),
         provenance_digest=provenance_digest,
-        limits=[*_derive_limits(metrics, data, model), *limits],
+        outcome=outcome,
+        warnings=warnings,
+        limits=[*_describe_untrained(outcome), *_derive_limits(metrics, data, model), *limits],
         metrics_table=render_metrics_table(metrics),
         accuracy_table=render_accuracy_table(metrics),
         calibration_table=render_calibration_table(metrics),
         strata_table=render_strata_table(metrics),
         signals_table=render_signals_table(metrics),
     )
+
+
+def _describe_untrained(outcome: Outcome | None) -> list[str]:
+    if outcome is None or outcome.trained:
+        return []
+    return [
+        f"It did not learn: {outcome.said}. It answers as the network that training started from, with ellipses "
+        "calibrated on the validation split."
+    ]
 
 
 def _derive_limits(metrics: Mapping[str, Any], data: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:

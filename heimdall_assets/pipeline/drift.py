@@ -7,6 +7,7 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
+from heimdall_assets.stores.releases.status import is_rejected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,7 @@ def compare_with_release(stores: Stores, rows: "pd.DataFrame") -> dict[str, floa
     """
     from scipy.stats import ks_2samp  # slow to load: only who compares needs it
 
-    releases = stores.releases.list_releases()
+    releases = [record for record in stores.releases.list_releases() if not is_rejected(record)]
     if not releases:
         return {}
     released = Manifest.decode(stores.objects.read_bytes(releases[-1]["manifest"]))

@@ -69,7 +69,7 @@ STAGES: dict[str, Stage] = {
         },
     ),
     IQ_FILES: Stage(
-        "2",
+        "3",
         (APPROVED_MEASUREMENTS,),
         (specs.RecordingSpec,),
         {
@@ -91,7 +91,7 @@ STAGES: dict[str, Stage] = {
         },
     ),
     SPECTROGRAM_FEATURES: Stage(
-        "4",
+        "5",
         (IQ_FILES,),
         (specs.FeatureSpec, specs.DelaySpec),
         {
@@ -127,7 +127,7 @@ STAGES: dict[str, Stage] = {
     ),
     EVALUATION_METRICS: Stage("5", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
     ONNX_MODEL: Stage("4", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
-    MODEL_RELEASE: Stage("1", (ONNX_MODEL, EVALUATION_METRICS)),
+    MODEL_RELEASE: Stage("2", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }
 """In the order in which they are computed."""
@@ -161,6 +161,7 @@ def find_kind(spec: type[Spec]) -> str:
 def name_index(kind: str, part: str, spec: Spec) -> str:
     """Return the reference of a cumulative index that a stage keeps: what of it is known under one spec.
 
-    It holds the stage's code version, so that whoever raises that recomputes all of it.
+    It holds the stage's code version, so that whoever raises that recomputes all of it; what a spec tolerates is no
+    part of it, so that whoever allows more finds again what there is.
     """
-    return f"{part}/{spec.digest()}-{STAGES[kind].code_version}"
+    return f"{part}/{spec.digest_of_parts()}-{STAGES[kind].code_version}"

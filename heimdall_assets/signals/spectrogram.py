@@ -26,6 +26,9 @@ NUM_CHANNELS = 3
 SMALLEST_SHARE = 1e-10
 """Added to P / P_fullscale before the logarithm, so that silence is -100 dB and not minus infinity."""
 
+LARGEST_TRANSFORM = 65_536
+"""Samples of the largest transform that ``FeatureSpec`` allows."""
+
 _TRANSFORMS_AT_ONCE = 32  # of 2048 complex64: half a megabyte, which stays in the second-level cache
 
 
@@ -180,6 +183,29 @@ def compute_mel_bank(
     return _compute_weights(
         (sample_rate_hz / n_fft) * np.arange(n_fft // 2 + 1, dtype=np.float64), num_mels, f_min_hz, f_max_hz
     )
+
+
+def count_empty_rows(sample_rate_hz: float, spec: FeatureSpec) -> int:
+    """Return how many mel rows lie between two frequencies of the transform: they hold the floor, whatever was heard.
+
+    Examples:
+        At 24 kHz the transform has a frequency each 12 Hz, at 192 kHz each 94 Hz:
+
+        >>> count_empty_rows(24_000.0, FeatureSpec()), count_empty_rows(192_000.0, FeatureSpec())
+        (0, 35)
+    """
+    bank = compute_mel_bank(sample_rate_hz, spec.n_fft, spec.num_mels, spec.f_min_hz, spec.f_max_hz)
+    return int((~bank.any(axis=1)).sum())
+
+
+def find_full_transform(sample_rate_hz: float, spec: FeatureSpec) -> int | None:
+    """Return the smallest doubling of ``spec.n_fft`` that leaves no mel row empty; None: no allowed one does."""
+    n_fft = spec.n_fft
+    while n_fft <= LARGEST_TRANSFORM:
+        if not count_empty_rows(sample_rate_hz, spec.model_copy(update={"n_fft": n_fft})):
+            return n_fft
+        n_fft *= 2
+    return None
 
 
 def _compute_weights(

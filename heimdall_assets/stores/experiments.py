@@ -23,6 +23,8 @@ NOWHERE = "mlflow-artifacts:"
 """Where an embedded store says that files are: with whichever server is started on it. Nothing is logged as a file."""
 REGISTERED_MODEL = "heimdall"
 VERSION_TAG = "heimdall.version"
+TRAINED_TAG = "heimdall.trained"
+"""yes or no: whether training made the model better than it started."""
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save
 
-from heimdall_assets.defs import checks
+from heimdall_assets.defs import checks, warning_checks
 from heimdall_assets.defs.tables import describe_snapshot
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Artifact, Manifest
-from heimdall_assets.specs import DelaySpec, FeatureSpec, SplitSpec
+from heimdall_assets.signals.spectrogram import compute_spectrogram
+from heimdall_assets.specs import DelaySpec, FeatureSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.objects.shards import encode_shard
 from heimdall_assets.stores.objects.tables import artifact_of_table
 from heimdall_assets_tests.homes import make_places
@@ -92,8 +93,8 @@ def test_values_are_possible(stores, change, passed):
 
 
 def test_few_rows_left_out(stores):
-    assert checks.few_rows_left_out(approved(stores, approved_table(), left_out=1), stores).passed
-    assert not checks.few_rows_left_out(approved(stores, approved_table(), left_out=9), stores).passed
+    assert warning_checks.few_rows_left_out(approved(stores, approved_table(), left_out=1), stores).passed
+    assert not warning_checks.few_rows_left_out(approved(stores, approved_table(), left_out=9), stores).passed
 
 
 def recordings(stores, status) -> Manifest:
@@ -105,8 +106,8 @@ def recordings(stores, status) -> Manifest:
 
 
 def test_recordings_are_usable(stores):
-    assert checks.recordings_are_usable(recordings(stores, ["ok", "refused"]), stores).passed
-    assert not checks.recordings_are_usable(recordings(stores, ["refused", "refused"]), stores).passed
+    assert warning_checks.recordings_are_usable(recordings(stores, ["ok", "refused"]), stores).passed
+    assert not warning_checks.recordings_are_usable(recordings(stores, ["refused", "refused"]), stores).passed
 
 
 def test_recordings_rest_whole(stores):
@@ -166,10 +167,10 @@ def test_recordings_become_features(stores, num_features, passed):
         {"refused": artifact_of_table(stores.objects, refused)},
         summary={"num_features": num_features},
     )
-    assert checks.recordings_become_features(made, stores).passed is passed
+    assert warning_checks.recordings_become_features(made, stores).passed is passed
     nothing = {"refused": artifact_of_table(stores.objects, refused.iloc[:0])}
     levels_alone = make("spectrogram_features", nothing, summary={"num_features": 0})
-    assert checks.recordings_become_features(levels_alone, stores).passed
+    assert warning_checks.recordings_become_features(levels_alone, stores).passed
 
 
 @pytest.mark.parametrize(
@@ -192,8 +193,44 @@ def test_weights_are_finite(stores):
 
 
 def test_better_than_baselines():
-    assert checks.better_than_baselines(make("evaluation_metrics", summary={"worse_than": []})).passed
-    assert not checks.better_than_baselines(make("evaluation_metrics", summary={"worse_than": ["tdoa_robust"]})).passed
+    assert warning_checks.better_than_baselines(make("evaluation_metrics", summary={"worse_than": []})).passed
+    assert not warning_checks.better_than_baselines(
+        make("evaluation_metrics", summary={"worse_than": ["tdoa_robust"]})
+    ).passed
+
+
+@pytest.mark.parametrize(("rate_hz", "num_rows"), [(24_001.3, 0), (192_000.0, 35)])
+def test_mel_rows_that_hold_no_frequency_are_counted_with_what_to_change(stores, rate_hz, num_rows):
+    table = pd.DataFrame({"sample_rate_hz": [24_000.0, rate_hz, None]})
+    pinned = make("iq_files", {"table": artifact_of_table(stores.objects, table)})
+    made = make("spectrogram_features", specs={"FeatureSpec": FeatureSpec().dump()})
+    result = warning_checks.mel_rows_hold_signal(made, pinned, stores)
+    assert result.passed is (num_rows == 0)
+    if num_rows:
+        assert result.description.startswith(f"{num_rows} of 128 mel rows are constant at 192,000 Hz")
+        assert "FeatureSpec.n_fft=" in result.description
+        mended = FeatureSpec(n_fft=int(result.description.rpartition("n_fft=")[2].split()[0]))
+        again = make("spectrogram_features", specs={"FeatureSpec": mended.dump()})
+        assert warning_checks.mel_rows_hold_signal(again, pinned, stores).passed
+
+
+def test_the_constant_rows_that_are_counted_are_those_of_a_spectrogram():
+    rng = np.random.default_rng(1)
+    noise = (0.1 * rng.normal(size=(192_000, 2))).astype(np.float32).view(np.complex64)[:, 0]
+    image = compute_spectrogram(noise, 192_000.0, FeatureSpec(), name="noise")
+    assert int((image[2].max(axis=1) == image[2].min(axis=1)).sum()) == 35
+
+
+@pytest.mark.parametrize(("best", "passed"), [(3, True), (None, False)])
+def test_a_training_that_improved_nothing_is_told(best, passed):
+    made = make(
+        "trained_checkpoint",
+        summary={"best_epoch": best, "num_epochs": 11},
+        specs={"TrainingSpec": TrainingSpec().dump()},
+    )
+    result = warning_checks.training_improved(made)
+    assert result.passed is passed
+    assert ("none better on validation than the start" in result.description) is not passed
 
 
 def test_onnx_matches_pytorch():
@@ -217,21 +254,24 @@ def test_snapshot_resembles_release(stores):
     stored = stores.objects.put_bytes(snapshot.encode(), "application/json")
     onnx = Manifest(kind="onnx_model", code_version="1", parents={"approved_measurements": stored.digest})
     digest = stores.objects.put_bytes(onnx.encode(), "application/json").digest
-    assert checks.snapshot_resembles_release(snapshot, stores).passed  # no release yet
+    assert warning_checks.snapshot_resembles_release(snapshot, stores).passed  # no release yet
     stores.releases.publish(
         stores.releases.reserve_version("major", "results/b"), {"model.onnx": b"m"}, {"manifest": digest}
     )
-    assert checks.snapshot_resembles_release(snapshot, stores).passed
+    assert warning_checks.snapshot_resembles_release(snapshot, stores).passed
     drifted = approved(stores, approved_table(signal_strength_db=-90.0))
-    result = checks.snapshot_resembles_release(drifted, stores)
+    result = warning_checks.snapshot_resembles_release(drifted, stores)
     assert not result.passed
     assert result.metadata["signal_strength_db"].value == pytest.approx(1.0)
 
 
 def test_every_check_is_registered_and_described():
-    names = [check.name for definition in checks.CHECKS for check in definition.check_specs]
-    assert len(names) == len(set(names)) == 14
-    assert all(spec.description for definition in checks.CHECKS for spec in definition.check_specs)
+    stopping = [spec for check in checks.CHECKS for spec in check.check_specs]
+    told = [spec for check in warning_checks.WARNING_CHECKS for spec in check.check_specs]
+    assert len({spec.name for spec in stopping + told}) == len(stopping) + len(told) == 16
+    assert all(spec.description for spec in stopping + told)
+    assert all(spec.blocking for spec in stopping)
+    assert not any(spec.blocking for spec in told)
 
 
 def test_an_artifact_needs_a_digest():

@@ -8,13 +8,16 @@ from heimdall_assets.defs.events import find_checks, find_events
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
+from heimdall_assets.defs.settings import GateConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.kinds import MODEL_RELEASE, TRAINED_CHECKPOINT
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
+from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.stores.experiments import find_run
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.releases.status import read_status
 
 
 @dg.asset(
@@ -25,6 +28,7 @@ from heimdall_assets.stores.home import Stores
 )
 def model_release(
     context: dg.AssetExecutionContext,
+    config: GateConfig,
     onnx_model: Manifest,
     evaluation_metrics: Manifest,
     stores: dg.ResourceParam[Stores],
@@ -33,9 +37,11 @@ def model_release(
 ) -> dg.MaterializeResult[Any]:
     """The released model: ONNX file, settings, figures, model card and provenance under one version.
 
-    The same model is released once: releasing it again finds the version it has.
+    The same model is released once: releasing it again finds the version it has. One that does not pass its gates is
+    kept as rejected.
     """
     from heimdall_assets.pipeline.stages.model_release import release_model
+    from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 
     progress = report_to(context, MODEL_RELEASE)
     progress("model released", 0, 1)
@@ -46,6 +52,7 @@ def model_release(
         evaluation_metrics,
         checks=find_checks(context.instance, context.run.run_id),
         dagster_events=find_events(context.instance, [node.manifest for node in nodes]),
+        gates=config.pure(),
     )
     progress("model released", 1, 1)
     version = result.manifest.summary["version"]
@@ -56,12 +63,18 @@ def model_release(
             f"register {version}",
             lambda store: store.register_release(run_id, version, result.manifest.digest),
         )
+    record = stores.releases.find_record(version)
+    outcome = read_outcome(read_parent(stores.objects, onnx_model, TRAINED_CHECKPOINT))
     return materialize(
         result,
         {
             "version": version,
             "results": lineage_pages.link(version, "results"),
             "card": lineage_pages.link(version, "card"),
+            "status": read_status(record),
+            "rejected": record.get("rejected", []),
+            "trained": outcome.trained,
+            "training": outcome.said,
             "lineage": lineage_pages.link(version),
             "files": f"heimdall models show {version}",
         },

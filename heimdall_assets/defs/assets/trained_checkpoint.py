@@ -17,6 +17,7 @@ from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
+from heimdall_assets.stores.experiments import TRAINED_TAG
 from heimdall_assets.stores.home import Stores
 
 KEPT = "the next run with the same settings goes on from the last epoch"
@@ -46,7 +47,7 @@ def trained_checkpoint(
 
     An interrupted training resumes from its last checkpoint.
     """
-    from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
+    from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome, train_checkpoint
 
     progress = report_to(context, TRAINED_CHECKPOINT)
     total = config.training.max_epochs
@@ -82,6 +83,12 @@ def trained_checkpoint(
             )
         except HeimdallError as error:
             raise dg.Failure(f"{error}", allow_retries=isinstance(error, StorageError)) from error
+        outcome = read_outcome(result.manifest)
+        if not result.reused:
+            num_epochs = result.manifest.summary["num_epochs"]
+            progress(f"training ended: {outcome.said}", num_epochs, num_epochs)
+            tracked.tag(TRAINED_TAG, outcome.word)
         run_id = tracked.finish(stores.objects, result.manifest.digest, result.reused)
     losses = show_picture("losses over epochs", lineage_pages.locate_losses(result.manifest.digest))
-    return materialize(result, {"losses": losses, **tracking.show_run(run_id), "resumed": resumed})
+    told = {"trained": outcome.trained, "training": outcome.said, "resumed": resumed}
+    return materialize(result, {"losses": losses, **tracking.show_run(run_id), **told})

@@ -1,8 +1,9 @@
 """Promotion (champion and challenger): which released model users get, decided on evidence and kept in the ledger.
 
 A new release is ``challenger``. It becomes ``champion`` only if, at that moment, its files are whole, what must hold of
-it holds, and it is not worse than the champion on the same frozen test sessions. A person may promote or roll back,
-saying who and why.
+it holds, and it is not worse than the champion on the same frozen test sessions. One that answers the same as the
+champion replaces it only where the champion learned from sessions that are withdrawn. A person may promote or roll
+back, saying who and why. A rejected release is neither, whoever asks: with other gates the same model is released anew.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -10,14 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import HeimdallError, NotFound, Refused
-from heimdall_assets.evaluation.comparison import compare_paired
+from heimdall_assets.evaluation.comparison import compare_paired, count_changes
 from heimdall_assets.evaluation.residuals import compute_residuals
-from heimdall_assets.kinds import SPLIT_KINDS, TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    SPLIT_KINDS,
+    TEST_SPLIT,
+    TRAIN_SPLIT,
+    TRAINED_CHECKPOINT,
+    VAL_SPLIT,
+)
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.prediction.released import Released, read_released
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
+from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.specs import EvaluationSpec, PromotionSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
@@ -58,6 +68,7 @@ def read_aliases(stores: Stores) -> dict[str, str | None]:
 def find_obstacles(stores: Stores, version: str) -> list[str]:
     """Return what keeps a release from being used at all, one line each; checked now, on the bytes as they are."""
     obstacles = stores.releases.find_problems(version)
+    obstacles += [f"release {version} is rejected: {reason}" for reason in _list_rejections(stores, version)]
     if obstacles:
         return obstacles
     try:
@@ -79,6 +90,11 @@ def find_obstacles(stores: Stores, version: str) -> list[str]:
     return obstacles
 
 
+def _list_rejections(stores: Stores, version: str) -> list[str]:
+    """Return the gates that a release did not pass when it was made."""
+    return [str(reason) for reason in stores.releases.find_record(version).get("rejected", [])]
+
+
 def decide_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decision:
     """Return whether ``version`` may become champion; nothing is changed."""
     obstacles = find_obstacles(stores, version)
@@ -86,11 +102,13 @@ def decide_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decis
         return Decision(version, False, obstacles[0])
     champion = find_alias(stores, CHAMPION)
     if champion is None:
-        return Decision(version, True, "the first release whose checks hold")
+        untrained = _tell_untrained(stores, read_released(stores, version))
+        return Decision(version, True, f"the first release whose checks hold{untrained}")
     if champion == version:
         return Decision(version, False, "it is the champion already")
     try:
-        comparison = _compare(stores, read_released(stores, version), read_released(stores, champion), spec)
+        new, old = read_released(stores, version), read_released(stores, champion)
+        comparison = _compare(stores, new, old, spec)
     except HeimdallError as error:
         return Decision(version, False, f"cannot be compared with champion {champion}: {error}")
     if comparison["num_sessions"] < spec.min_sessions:
@@ -101,20 +119,50 @@ def decide_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decis
             f"expected at least {spec.min_sessions}",
             comparison,
         )
+    if not comparison["num_moved"] + comparison["num_resized"]:
+        return _decide_equal(stores, new, old, comparison)
     highest = comparison["ratio_high"]
     holds = highest is not None and highest <= spec.max_median_ratio
-    said = "not worse" if holds else "not shown to be as good"
+    said = "not worse than" if holds else "not shown to be as good as"
     shown = "unknown" if highest is None else f"{highest:.3f}"
     reason = (
-        f"{said} than champion {champion}: median error ratio at most {shown} "
+        f"{said} champion {champion}: median error ratio at most {shown} "
         f"({spec.confidence:.0%} interval, {comparison['num_sessions']} sessions), allowed {spec.max_median_ratio}"
     )
-    return Decision(version, holds, reason, comparison)
+    if not comparison["num_moved"]:
+        reason += "; no position changed, only ellipses did"
+    return Decision(version, holds, reason + _tell_untrained(stores, new), comparison)
+
+
+def _decide_equal(stores: Stores, new: Released, champion: Released, comparison: dict[str, Any]) -> Decision:
+    """Return the decision on a release that answers as the champion does: users would notice nothing."""
+    withdrawn = _list_withdrawn(stores, new, champion)
+    reason = (
+        f"no answer changed: it says the same as champion {champion.version} on all {comparison['num_sessions']} test "
+        "sessions in common"
+    )
+    if withdrawn:
+        reason += f"; it takes its place because {len(withdrawn)} of the sessions that one learned from are withdrawn"
+    else:
+        reason += "; the champion stays"
+    return Decision(new.version, bool(withdrawn), reason + _tell_untrained(stores, new), comparison)
+
+
+def _tell_untrained(stores: Stores, released: Released) -> str:
+    outcome = read_outcome(read_parent(stores.objects, released.manifest, TRAINED_CHECKPOINT))
+    return "" if outcome.trained else f"; {outcome}"
+
+
+def _list_withdrawn(stores: Stores, new: Released, champion: Released) -> set[str]:
+    """Return the sessions that the champion learned from, that are approved no more and that the new release lacks."""
+    approved = {str(row["id"]) for row in stores.measurements.list_sessions(approval_status=ApprovalStatus.APPROVED)}
+    snapshot = read_parent(stores.objects, new.manifest, APPROVED_MEASUREMENTS)
+    return _list_learned(stores, champion) - approved - set(_list_sessions(stores, snapshot))
 
 
 def apply_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decision:
     """Make a new release the challenger and, if the rule holds, the champion; return the decision."""
-    if find_alias(stores, CHALLENGER) != version:
+    if find_alias(stores, CHALLENGER) != version and not _list_rejections(stores, version):
         stores.releases.set_alias(CHALLENGER, version, ITSELF, "newly released")
     decision = decide_promotion(stores, version, spec)
     if decision.promoted:
@@ -156,20 +204,23 @@ def _list_sessions(stores: Stores, split: Manifest) -> list[str]:
     return [str(name) for name in load_table(stores.objects, split.artifacts["table"])["session_id"]]
 
 
+def _list_learned(stores: Stores, released: Released) -> set[str]:
+    splits = [read_parent(stores.objects, released.manifest, name) for name in (TRAIN_SPLIT, VAL_SPLIT)]
+    return {name for split in splits for name in _list_sessions(stores, split)}
+
+
 def _compare(stores: Stores, challenger: Released, champion: Released, spec: PromotionSpec) -> dict[str, Any]:
     """Return the paired comparison on the challenger's test sessions that the champion did not learn from either."""
     test_split = read_parent(stores.objects, challenger.manifest, TEST_SPLIT)
     sessions = load_sessions(stores.objects, test_split)
-    learned: set[str] = set()
-    for name in (TRAIN_SPLIT, VAL_SPLIT):
-        learned |= set(_list_sessions(stores, read_parent(stores.objects, champion.manifest, name)))
+    learned = _list_learned(stores, champion)
     common = np.array([index for index, name in enumerate(sessions.session_id) if str(name) not in learned], np.int64)
     if not len(common):
         return {"num_sessions": 0, "ratio_high": None}
     sessions = sessions.take(common)
-    errors = []
-    for model in (challenger, champion):
-        residuals = compute_residuals(sessions, model.predict(sessions))
+    answers, errors = [model.predict(sessions) for model in (challenger, champion)], []
+    for predictions in answers:
+        residuals = compute_residuals(sessions, predictions)
         errors.append(np.where(residuals.answered, residuals.error_m, np.inf))
     rules = EvaluationSpec(num_bootstrap=spec.num_bootstrap, confidence=spec.confidence, seed=spec.seed)
-    return compare_paired(errors[0], errors[1], rules, sessions.strata["site"])
+    return compare_paired(errors[0], errors[1], rules, sessions.strata["site"]) | count_changes(*answers)

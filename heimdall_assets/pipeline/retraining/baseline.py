@@ -15,7 +15,7 @@ from heimdall_assets.kinds import APPROVED_MEASUREMENTS, MEASUREMENT_DATABASE
 from heimdall_assets.manifests import Manifest, compute_json_digest
 from heimdall_assets.pipeline.recipe import SPECS
 from heimdall_assets.pipeline.results import read_parent
-from heimdall_assets.specs import DatasetSpec, Spec
+from heimdall_assets.specs import DatasetSpec, GateSpec, Spec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
 
@@ -75,7 +75,7 @@ def read_baseline(stores: Stores) -> Baseline:
     kept = find_alias(stores, CHAMPION) or (challengers[-1]["version"] if challengers else None)
     if kept is None:
         return Baseline()
-    specs = _read_specs(kept, records[kept]["specs"])
+    specs = _read_specs(kept, records[kept])
     same = [event for event in challengers if records[event["version"]]["specs"] == records[kept]["specs"]]
     if not same:
         return Baseline(kept, specs)
@@ -92,7 +92,9 @@ def list_decisions(rows: "pd.DataFrame") -> dict[str, int]:
     return {str(name): int(decision) for name, decision in zip(sessions["session_id"], decisions, strict=True)}
 
 
-def _read_specs(version: str, recorded: dict[str, Any]) -> tuple[Spec, ...]:
+def _read_specs(version: str, record: dict[str, Any]) -> tuple[Spec, ...]:
+    """Return a release's settings, and its gates where it was made when there were any."""
+    recorded = record["specs"] | ({GateSpec.__name__: record["gates"]} if "gates" in record else {})
     try:
         return tuple(SPECS[name](**fields) for name, fields in sorted(recorded.items()))
     except (KeyError, ValidationError) as error:

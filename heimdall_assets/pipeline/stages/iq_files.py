@@ -4,6 +4,7 @@ from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import Computed, Prepared, find_or_compute
 from heimdall_assets.pipeline.stages.recordings import ingest_recordings
+from heimdall_assets.pipeline.stages.refusals import refuse_if_most
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.specs import RecordingSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
@@ -11,7 +12,11 @@ from heimdall_assets.stores.objects.tables import artifact_of_table, load_table
 
 
 def pin_recordings(objects: ObjectStore, snapshot: Manifest, spec: RecordingSpec, progress: Progress) -> Prepared:
-    """Return the snapshot's recordings, each checked and pinned by digest, or refused with its reason."""
+    """Return the snapshot's recordings, each checked and pinned by digest, or refused with its reason.
+
+    Raises:
+        Refused: more of them are unusable than ``spec`` tolerates.
+    """
     num_computed = 0
 
     def compute() -> Computed:
@@ -19,6 +24,7 @@ def pin_recordings(objects: ObjectStore, snapshot: Manifest, spec: RecordingSpec
         found = ingest_recordings(objects, load_table(objects, snapshot.artifacts["table"]), spec, progress)
         num_computed = found.num_computed
         good = found.table["status"] == "ok"
+        refuse_if_most(IQ_FILES, found.table[~good], len(found.table), spec, progress)
         return {"table": artifact_of_table(objects, found.table)}, {
             "num_recordings": int(good.sum()),
             "num_refused": int((~good).sum()),

@@ -22,10 +22,17 @@ from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Artifact, Manifest, compute_digest, encode_canonical_json
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result, read_parent
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
+from heimdall_assets.pipeline.stages.gates import find_rejections
+from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
+from heimdall_assets.specs import GateSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.installation import describe_installation
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import decode_table
+from heimdall_assets.stores.releases.status import REJECTED, RELEASED
+
+WARNING = "WARN"
+"""Severity of a check that is told and stops nothing, in Dagster's word."""
 
 RECORDED = ("num_sessions", "median_m", "p90_m", "coverage_90")
 
@@ -36,15 +43,20 @@ def release_model(
     evaluation: Manifest,
     checks: Sequence[Mapping[str, Any]] = (),
     dagster_events: Mapping[str, Mapping[str, Any]] | None = None,
+    gates: GateSpec | None = None,
 ) -> Result:
     """Return the release of this model: the one it already has, or a new version, published whole.
+
+    One that does not pass its gates is published as rejected: kept with all that belongs to it, and given to nobody.
 
     Args:
         checks: asset checks that were evaluated on the way (see ``lineage.provenance``).
         dagster_events: manifest digest -> the materialization that Dagster recorded.
+        gates: what the model must reach; None: what ``GateSpec`` says by default.
     """
+    gates = gates or GateSpec.model_validate({})
     parents = {ONNX_MODEL: onnx.digest, EVALUATION_METRICS: evaluation.digest}
-    name = name_result(MODEL_RELEASE, parents, [])
+    name = name_result(MODEL_RELEASE, parents, [gates])
 
     def compute() -> Computed:
         objects = stores.objects
@@ -75,7 +87,11 @@ def release_model(
             "metrics.json": encode_canonical_json(metrics),
             "provenance.json": provenance,
         }
-        files["README.md"] = render_card(objects, onnx, version, metrics, specs, digest).encode()
+        outcome = read_outcome(read_parent(objects, onnx, TRAINED_CHECKPOINT))
+        rejected = find_rejections(stores, onnx, metrics, gates)
+        told = [*(f"rejected: {reason}" for reason in rejected), *list_warnings(checks)]
+        card = render_card(objects, onnx, version, metrics, specs, digest, told)
+        files["README.md"] = card.encode()
         # Whoever is told of a release finds all of it: objects first, then the folder, then the row that says so.
         artifacts = {part: objects.put_bytes(data, BINARY_MEDIA_TYPE) for part, data in files.items()}
         record = {
@@ -84,6 +100,11 @@ def release_model(
             "provenance": digest,
             "specs": specs,
             "dagster_runs": sorted({str(event["run_id"]) for event in (dagster_events or {}).values()}),
+            "trained": outcome.trained,
+            "training": outcome.said,
+            "status": REJECTED if rejected else RELEASED,
+            "rejected": rejected,
+            "gates": gates.dump(),
             **{name: metrics.get(name) for name in RECORDED},
         }
         try:
@@ -94,7 +115,7 @@ def release_model(
             return adopt_release(stores, version), {"version": version}  # another process was faster
         return artifacts, {"version": version}
 
-    return find_or_compute(stores.objects, MODEL_RELEASE, parents, [], compute)
+    return find_or_compute(stores.objects, MODEL_RELEASE, parents, [gates], compute)
 
 
 def adopt_release(stores: Stores, version: str) -> dict[str, Artifact]:
@@ -119,8 +140,23 @@ def collect_specs(objects: ObjectStore, *manifests: Manifest) -> dict[str, Any]:
     return specs
 
 
+def list_warnings(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the checks that failed without stopping the run found, one line each."""
+    return [
+        f"{check['asset']}: {check['name']}: {check['description']}"
+        for check in checks
+        if not check["passed"] and check["severity"] == WARNING
+    ]
+
+
 def render_card(
-    objects: ObjectStore, onnx: Manifest, version: str, metrics: dict[str, Any], specs: dict[str, Any], provenance: str
+    objects: ObjectStore,
+    onnx: Manifest,
+    version: str,
+    metrics: dict[str, Any],
+    specs: dict[str, Any],
+    provenance: str,
+    warnings: Sequence[str] = (),
 ) -> str:
     """Return the model card of a release."""
     checkpoint = read_parent(objects, onnx, TRAINED_CHECKPOINT)
@@ -141,4 +177,6 @@ def render_card(
         parity={name: value for name, value in onnx.summary["parity"].items() if name != "tolerances"},
         environment=checkpoint.summary["environment"],
         provenance_digest=provenance,
+        outcome=read_outcome(checkpoint),
+        warnings=warnings,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.evaluation.outcome import Outcome, describe_outcome
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
@@ -83,6 +84,11 @@ def describe_mix(sessions: SessionSet) -> dict[str, int]:
     """Return the number of sessions of each origin."""
     origins, counts = np.unique(sessions.strata["origin"].astype(str), return_counts=True)
     return {str(origin): int(count) for origin, count in zip(origins, counts, strict=True)}
+
+
+def read_outcome(checkpoint: Manifest) -> Outcome:
+    """Return whether a checkpoint's training made it better than it started, as its manifest says."""
+    return describe_outcome(checkpoint.summary, int(checkpoint.specs["TrainingSpec"]["max_epochs"]))
 
 
 def load_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> "FittedModel":

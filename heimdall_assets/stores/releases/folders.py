@@ -34,6 +34,7 @@ from heimdall_assets.stores.releases.rows import (
     reserve,
     select_row,
 )
+from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import (
     Change,
     check_version,
@@ -181,8 +182,9 @@ class ReleaseStore:
         check_name(model, "model")
         releases = self.list_releases()
         called = check_version(model) if parse_version(model) else None
-        if model == LATEST and releases:
-            return str(releases[-1]["version"])
+        passed = [release for release in releases if not is_rejected(release)]
+        if model == LATEST and passed:
+            return str(passed[-1]["version"])
         for release in releases:
             if model in release["aliases"] or release["version"] == called:
                 return str(release["version"])

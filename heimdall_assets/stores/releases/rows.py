@@ -13,6 +13,7 @@ from sqlalchemy import Connection, insert, select, update
 from heimdall_assets.manifests import encode_canonical_json
 from heimdall_assets.stores.database.ledger import read_clock
 from heimdall_assets.stores.database.schema import model_releases, plain_row
+from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import format_version
 
 RESULT = "result"
@@ -75,9 +76,9 @@ def mark_published(connection: Connection, row: Mapping[str, Any], said: str) ->
 
 
 def describe_latest(connection: Connection) -> bytes | None:
-    """Return what ``latest.json`` must hold; None: nothing is published."""
+    """Return what ``latest.json`` must hold; None: nothing is published but what was rejected."""
     query = select(model_releases).where(model_releases.c.published_at.is_not(None)).order_by(*NUMBERS)
-    rows = connection.execute(query).all()
+    rows = [row for row in connection.execute(query) if not is_rejected(json.loads(row.record or "{}"))]
     if not rows:
         return None
     row = plain_row(rows[-1])

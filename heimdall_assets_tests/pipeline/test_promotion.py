@@ -1,0 +1,78 @@
+"""Models that answer the same: what is said of them, and when one replaces the other all the same."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from heimdall_assets.cli import main
+from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.specs import PromotionSpec, SimulationSpec, TrainingSpec
+from heimdall_assets.stores.objects.tables import load_table
+from heimdall_assets_tests.homes import fill_home, release
+
+HOPELESS = {"learning_rate": 0.5, "warmup_epochs": 0, "num_threads": 1}
+"""Steps so large that no epoch does better than the start: in clear sight that is the classical solution."""
+FEW = PromotionSpec(min_sessions=1, num_bootstrap=100)
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    """Three releases that learned nothing: the second with other settings, the third after a withdrawal."""
+    simulation = SimulationSpec(num_sessions=20, min_receivers=4, max_receivers=4, duration_s=0.8)
+    places = fill_home(tmp_path_factory.mktemp("equal"), simulation)
+    made = [release(places, TrainingSpec(max_epochs=epochs, **HOPELESS), FEW) for epochs in (1, 2)]
+    stores = places.open_stores()
+    onnx = Manifest.decode(stores.objects.read_bytes(made[1]["manifests"]["onnx_model"]))
+    split = read_parent(stores.objects, onnx, "train_split")
+    learned = str(load_table(stores.objects, split.artifacts["table"])["session_id"].iloc[0])
+    stores.measurements.decide([learned], ApprovalStatus.REJECTED, "Bob", "moved while it was recorded")
+    made.append(release(places, TrainingSpec(max_epochs=2, **HOPELESS), FEW))
+    return places, made
+
+
+def test_a_training_that_made_nothing_better_is_called_so_everywhere(history):
+    places, made = history
+    said = "1 epochs, none better on validation than the start"
+    first = made[0]
+    assert (first["trained"], first["training"]) == (False, said)
+    assert f"trained: no ({said})" in first["promotion"]["reason"]
+    assert any("training_improved" in line and said in line for line in first["warnings"])
+    stores = places.open_stores()
+    record = stores.releases.find_record("v1.0.0")
+    assert (record["trained"], record["training"]) == (False, said)
+    card = stores.releases.read_file("v1.0.0", "README.md").decode()
+    assert f"trained: no ({said})" in card
+    assert "It did not learn" in card
+    assert "## Warnings" in card
+    assert "training_improved" in card.partition("## Warnings")[2]
+
+
+def test_the_list_of_models_has_a_column_for_it(history):
+    places, _ = history
+    environment = {"HEIMDALL_HOME": str(places.home), "HEIMDALL_TRACKING": "off"}
+    listed = CliRunner().invoke(main, ["models", "list"], env=environment).stdout
+    assert "trained" in listed
+    rows = json.loads(CliRunner().invoke(main, ["models", "list", "--json"], env=environment).stdout)
+    assert [row["trained"] for row in rows] == [False] * len(rows)
+
+
+def test_an_equal_model_does_not_replace_the_champion(history):
+    _, made = history
+    assert made[1]["champion"] == made[0]["version"]
+    decision = made[1]["promotion"]
+    assert not decision["promoted"]
+    assert decision["reason"].startswith(f"no answer changed: it says the same as champion {made[0]['version']}")
+    assert "the champion stays" in decision["reason"]
+    assert (decision["comparison"]["num_moved"], decision["comparison"]["num_resized"]) == (0, 0)
+    assert decision["comparison"]["ratio"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_an_equal_model_replaces_a_champion_that_learned_from_what_is_withdrawn(history):
+    _, made = history
+    assert made[2]["champion"] == made[2]["version"] != made[0]["version"]
+    reason = made[2]["promotion"]["reason"]
+    assert reason.startswith("no answer changed")
+    assert "1 of the sessions that one learned from are withdrawn" in reason
