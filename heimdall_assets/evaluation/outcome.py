@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from heimdall_assets.counts import say_count
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -47,7 +49,7 @@ def describe_outcome(facts: Mapping[str, Any], max_epochs: int) -> Outcome:
     if not num_epochs:
         return Outcome(True, "its level prior was fitted, which left nothing for gradient descent")
     ended = (
-        f"{num_epochs} epochs"
+        say_count(num_epochs, "epoch")
         if num_epochs >= max_epochs
         else f"stopped early after {num_epochs} of {max_epochs} epochs"
     )

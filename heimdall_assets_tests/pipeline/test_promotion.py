@@ -9,7 +9,7 @@ from heimdall_assets.cli import main
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import read_parent
-from heimdall_assets.specs import PromotionSpec, SimulationSpec, TrainingSpec
+from heimdall_assets.specs import PromotionSpec, SimulationSpec, TimingSpec, TrainingSpec
 from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets_tests.homes import fill_home, release
 
@@ -35,7 +35,7 @@ def history(tmp_path_factory):
 
 def test_a_training_that_made_nothing_better_is_called_so_everywhere(history):
     places, made = history
-    said = "1 epochs, none better on validation than the start"
+    said = "1 epoch, none better on validation than the start"
     first = made[0]
     assert (first["trained"], first["training"]) == (False, said)
     assert f"trained: no ({said})" in first["promotion"]["reason"]
@@ -75,4 +75,19 @@ def test_an_equal_model_replaces_a_champion_that_learned_from_what_is_withdrawn(
     assert made[2]["champion"] == made[2]["version"] != made[0]["version"]
     reason = made[2]["promotion"]["reason"]
     assert reason.startswith("no answer changed")
-    assert "1 of the sessions that one learned from are withdrawn" in reason
+    assert "that one learned from 1 session withdrawn since" in reason
+
+
+def test_a_champion_that_learned_from_what_is_withdrawn_and_stays_is_told_of(history):
+    """With wider clocks every answer is another, and none is allowed to be worse."""
+    places, made = history
+    stores = places.open_stores()
+    onnx = Manifest.decode(stores.objects.read_bytes(made[2]["manifests"]["onnx_model"]))
+    split = read_parent(stores.objects, onnx, "train_split")
+    learned = [str(name) for name in load_table(stores.objects, split.artifacts["table"])["session_id"][:2]]
+    stores.measurements.decide(learned, ApprovalStatus.REJECTED, "Bob", "moved while it was recorded")
+    strict = PromotionSpec(min_sessions=1, num_bootstrap=100, max_median_ratio=1.0)
+    last = release(places, TrainingSpec(max_epochs=2, **HOPELESS), TimingSpec(gnss_calibrated_s=3e-6), strict)
+    assert last["champion"] == made[2]["version"]
+    said = f"learned from 2 sessions withdrawn since, heimdall models promote {last['version']} replaces it"
+    assert said in last["promotion"]["reason"]

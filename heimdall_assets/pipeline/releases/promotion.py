@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import HeimdallError, NotFound, Refused
 from heimdall_assets.evaluation.comparison import compare_paired, count_changes
@@ -131,6 +132,10 @@ def decide_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decis
     )
     if not comparison["num_moved"]:
         reason += "; no position changed, only ellipses did"
+    withdrawn = set() if holds else _list_withdrawn(stores, new, old)
+    if withdrawn:  # which of the two weighs more is for a person to say
+        learned = say_count(len(withdrawn), "session")
+        reason += f"; {champion} learned from {learned} withdrawn since, heimdall models promote {version} replaces it"
     return Decision(version, holds, reason + _tell_untrained(stores, new), comparison)
 
 
@@ -142,7 +147,8 @@ def _decide_equal(stores: Stores, new: Released, champion: Released, comparison:
         "sessions in common"
     )
     if withdrawn:
-        reason += f"; it takes its place because {len(withdrawn)} of the sessions that one learned from are withdrawn"
+        learned = say_count(len(withdrawn), "session")
+        reason += f"; it takes its place because that one learned from {learned} withdrawn since"
     else:
         reason += "; the champion stays"
     return Decision(new.version, bool(withdrawn), reason + _tell_untrained(stores, new), comparison)
