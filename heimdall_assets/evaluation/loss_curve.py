@@ -7,6 +7,7 @@ training.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.evaluation.drawing import COLOURS, CURVE_HEIGHT_IN, QUIET, WIDTH_IN, encode_svg, new_figure
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ def plot_losses(history: Sequence[Mapping[str, float]], facts: Mapping[str, Any]
     """Return training and validation loss over epochs as SVG, the start as a line and the chosen epoch marked.
 
     Args:
-        history: one mapping an epoch: ``epoch``, ``train_loss``, ``val_loss``.
+        history: one mapping an epoch: ``epoch`` (from 0; people count from 1), ``train_loss``, ``val_loss``.
         facts: ``initial_val_loss``, ``best_epoch`` (None: no epoch was better than the start), ``best_val_loss``.
     """
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(WIDTH_IN, CURVE_HEIGHT_IN)
     axes = figure.add_subplot()
-    epochs = [record["epoch"] for record in history]
+    epochs = [record["epoch"] + 1 for record in history]
     for name, label, colour, mark in (
         ("train_loss", "training", COLOURS[0], "o"),
         ("val_loss", "validation", COLOURS[1], "s"),
@@ -50,9 +51,10 @@ def _draw_choice(axes: "Axes", facts: Mapping[str, Any], num_epochs: int) -> str
     """Mark the epoch whose weights were kept, and return the sentence that says which."""
     best, loss = facts.get("best_epoch"), facts.get("best_val_loss")
     if best is None or loss is None:
-        return f"none of {num_epochs} epochs beat the start: weights as before training"
-    axes.plot([best], [loss], "*", color="black", markersize=13, label=f"kept: epoch {best}, {loss:.3f}", zorder=5)
-    return f"{num_epochs} epochs, weights of epoch {best} kept"
+        return f"none of {say_count(num_epochs, 'epoch')} beat the start: weights as before training"
+    said = f"kept: epoch {best + 1}, {loss:.3f}"
+    axes.plot([best + 1], [loss], "*", color="black", markersize=13, label=said, zorder=5)
+    return f"{say_count(num_epochs, 'epoch')}, weights of epoch {best + 1} kept"
 
 
 def _cut_off(axes: "Axes", history: Sequence[Mapping[str, float]], start: float | None) -> None:

@@ -98,7 +98,7 @@ def test_each_figure_has_an_address_of_its_own(made):
         page = find_page(stores, address)
         assert page.kind == SVG_MEDIA_TYPE
         assert page.data.startswith(b"<?xml")
-    assert b"kept: epoch 2" in find_page(stores, f"/trainings/{parent}/losses.svg").data
+    assert b"kept: epoch 3" in find_page(stores, f"/trainings/{parent}/losses.svg").data
 
 
 def test_what_is_no_result_is_not_found(made):

@@ -75,7 +75,7 @@ def test_the_frame_fits_the_errors_and_counts_what_lies_beyond():
 def test_losses_show_the_epoch_that_was_kept_and_the_start():
     history = [{"epoch": epoch, "train_loss": 1.0 - epoch, "val_loss": (epoch - 2) ** 2 - 1.5} for epoch in range(5)]
     svg = plot_losses(history, {"initial_val_loss": 0.25, "best_epoch": 2, "best_val_loss": -1.5}).decode()
-    for said in ("epoch", "kept: epoch 2, -1.500", "validation before training 0.250", "training", "validation"):
+    for said in ("epoch", "kept: epoch 3, -1.500", "validation before training 0.250", "training", "validation"):
         assert said in svg
     assert svg == plot_losses(history, {"initial_val_loss": 0.25, "best_epoch": 2, "best_val_loss": -1.5}).decode()
 
@@ -83,7 +83,7 @@ def test_losses_show_the_epoch_that_was_kept_and_the_start():
 def test_losses_say_so_where_no_epoch_was_better_than_the_start():
     history = [{"epoch": 0, "train_loss": 1.0, "val_loss": 2.0}]
     svg = plot_losses(history, {"initial_val_loss": 0.5, "best_epoch": None, "best_val_loss": 0.5}).decode()
-    assert "none of 1 epochs beat the start" in svg
+    assert "none of 1 epoch beat the start" in svg
     assert "kept:" not in svg
     assert "none of 0 epochs" in plot_losses([], {}).decode()  # a network without anything to train
 
