@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs configuration \
-        bench-localization bench-signals bench-pairs bench-incremental clean
+        bench-localization bench-signals bench-pairs bench-incremental bench-unchanged clean
 
 help:
 	@echo "make install   the locked versions into .venv, and ./heimdall, which runs them from any folder"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-signals        the signal tasks on IQ, measured (long)"
 	@echo "make bench-pairs          what seeing correlations is worth, on IQ (long)"
 	@echo "make bench-incremental    what a run costs that has little to do (minutes)"
+	@echo "make bench-unchanged      what a hundred runs leave that change nothing (minutes)"
 
 # pip puts the installer into the environment, then the installer takes exactly the locked versions.
 $(VENV)/.installed: pyproject.toml requirements.lock
@@ -111,6 +112,9 @@ bench-pairs: $(VENV)/.installed-test
 
 bench-incremental: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/incremental.py
+
+bench-unchanged: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/unchanged.py
 
 clean:
 	rm -rf $(VENV) heimdall build dist *.egg-info
