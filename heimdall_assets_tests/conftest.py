@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ SLOW = (
     "pipeline/test_gates",
     "pipeline/test_golden",
     "pipeline/test_imports",
+    "pipeline/test_kills",
     "pipeline/test_pairs",
     "pipeline/test_promotion",
     "pipeline/test_trained_checkpoint",
@@ -91,12 +93,16 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def quick_path(tmp_path: Path) -> Iterator[Path]:
-    """A fresh folder in memory, where an fsync costs nothing; the ordinary one where there is no such place."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
+def quick_path() -> Iterator[Path]:
+    """A fresh folder in memory, where an fsync costs nothing; an ordinary one where there is no such place."""
+    with make_quick_folder() as folder:
+        yield folder
+
+
+@contextmanager
+def make_quick_folder() -> Iterator[Path]:
+    """Give what ``quick_path`` is, for a fixture of a whole module."""
+    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="heimdall-", dir=memory) as folder:
         yield Path(folder)
 

@@ -302,7 +302,7 @@ def test_mlflow_hears_of_a_promotion_at_once_and_its_absence_costs_one_line(heim
     places = read_places()
     release(places, TrainingSpec(max_epochs=1, num_threads=1))  # untracked
     monkeypatch.setenv("HEIMDALL_TRACKING", "on")
-    store = ExperimentStore(places.mlflow_uri, places.mlflow_artifacts)
+    store = ExperimentStore(places.mlflow_uri)
     releases = places.open_stores().releases
     versions = [record["version"] for record in releases.list_releases()]
     assert versions == ["v1.0.0", "v1.1.0"]

@@ -240,7 +240,8 @@ def test_names_mean_versions(releases: ReleaseStore) -> None:
     assert releases.resolve("v1.0.0") == releases.resolve("1.0.0") == first
     releases.set_alias("champion", first, "ada", "best on new data")
     assert releases.resolve("champion") == first
-    releases.set_alias("champion", second, "bob", "better")
+    for _ in range(2):  # said again, it is no second event
+        releases.set_alias("champion", second, "bob", "better")
     assert releases.resolve("champion") == second
     assert [release["aliases"] for release in releases.list_releases()] == [[], ["champion"]]
     events = releases.list_promotion_events()

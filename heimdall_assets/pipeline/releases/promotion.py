@@ -7,6 +7,7 @@ back, saying who and why. A rejected release is neither, whoever asks: with othe
 """
 
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.specs import EvaluationSpec, PromotionSpec
+from heimdall_assets.stores.database.ledger import check_words
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
 
@@ -193,17 +195,22 @@ def promote_release(stores: Stores, model: str, by: str, reason: str) -> str:
 def roll_back(stores: Stores, by: str, reason: str) -> str:
     """Make the champion before this one champion again; return its version.
 
+    Asked again by the same person for the same reason, it changes nothing: a second step back, unlike the repetition
+    of a command that was killed, has a reason of its own.
+
     Raises:
         NotFound: there was none before.
         Refused: it is not whole any more.
     """
-    now = find_alias(stores, CHAMPION)
-    earlier = [event["version"] for event in stores.releases.list_promotion_events() if event["alias"] == CHAMPION]
-    while earlier and earlier[-1] == now:
-        earlier.pop()
-    if not earlier:
-        raise NotFound(f"champion {now or 'none'}: found no champion before it")
-    return promote_release(stores, earlier[-1], by, reason)
+    events = [event for event in stores.releases.list_promotion_events() if event["alias"] == CHAMPION]
+    changes = [event for last, event in pairwise([{"version": None}, *events]) if event["version"] != last["version"]]
+    champions = [str(event["version"]) for event in changes]
+    if len(champions) < 2:
+        raise NotFound(f"champion {champions[0] if champions else 'none'}: found no champion before it")
+    said = (changes[-1]["decided_by"], changes[-1]["reason"])
+    if champions[-1] in champions[-3:-2] and said == check_words(by, reason):
+        return champions[-1]
+    return promote_release(stores, champions[-2], by, reason)
 
 
 def _list_sessions(stores: Stores, split: Manifest) -> list[str]:

@@ -27,6 +27,7 @@ from heimdall_assets.stores.releases.rows import (
     RESULT,
     announce_files,
     describe_latest,
+    find_last_promotion,
     find_reserved,
     list_numbers,
     list_unpublished,
@@ -231,6 +232,8 @@ class ReleaseStore:
     def set_alias(self, alias: str, version: str, by: str, reason: str) -> None:
         """Let ``alias`` mean the published ``version``; who and why is kept for ever.
 
+        Said again in the same words, it is no second event: whoever was killed while saying it may repeat it.
+
         Raises:
             InvalidIdentifier: ``alias`` is no name, or could be taken for a version.
             NotFound: the version is not published.
@@ -241,8 +244,9 @@ class ReleaseStore:
         by, reason = check_words(by, reason)
         version = str(self.find_record(version)["version"])
         with self._database().writing() as connection:
-            event = {"alias": alias, "version": version, "decided_by": by, "decided_at": read_clock(), "reason": reason}
-            append_events(connection, promotion_events, [event])
+            said = {"alias": alias, "version": version, "decided_by": by, "reason": reason}
+            if find_last_promotion(connection, alias) != said:
+                append_events(connection, promotion_events, [{**said, "decided_at": read_clock()}])
             known = connection.execute(select(model_aliases).where(model_aliases.c.alias == alias)).first()
             if known is None:
                 connection.execute(insert(model_aliases), [{"alias": alias, "version": version}])

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from heimdall_assets.manifests import encode_canonical_json
 from heimdall_assets.stores.database.ledger import read_clock
-from heimdall_assets.stores.database.schema import model_releases, plain_row
+from heimdall_assets.stores.database.schema import model_releases, plain_row, promotion_events
 from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import format_version
 
@@ -73,6 +73,14 @@ def mark_published(connection: Connection, row: Mapping[str, Any], said: str) ->
     record = encode_canonical_json({**json.loads(said), **reserved}).decode()
     values = {"published_at": read_clock(), "record": record}
     connection.execute(update(model_releases).where(model_releases.c.version == row["version"]).values(values))
+
+
+def find_last_promotion(connection: Connection, alias: str) -> dict[str, Any] | None:
+    """Return what was decided last of an alias: alias, version, decided_by and reason; None: nothing yet."""
+    events = promotion_events.c
+    query = select(events.alias, events.version, events.decided_by, events.reason).where(events.alias == alias)
+    row = connection.execute(query.order_by(events.id.desc()).limit(1)).first()
+    return None if row is None else dict(row._mapping)
 
 
 def describe_latest(connection: Connection) -> bytes | None:
