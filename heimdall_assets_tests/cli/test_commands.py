@@ -310,7 +310,7 @@ def test_mlflow_hears_of_a_promotion_at_once_and_its_absence_costs_one_line(heim
     untold = heimdall("models", "promote", "v1.1.0", "--by", "me", "--reason", "faster")
     assert "found no registered version, it was released untracked" in untold.stderr
     for version in versions:
-        store.register_release(None, version, releases.folder(version), "sha256:r")
+        store.register_release(None, version, "sha256:r")
     for command, champion in (("promote", "v1.1.0"), ("rollback", "v1.0.0")):
         model = ("v1.1.0",) if command == "promote" else ()
         said = heimdall("models", command, *model, "--by", "me", "--reason", "seen in the field", "--json")
