@@ -43,6 +43,8 @@ from heimdall_assets.simulation.network import simulate_session
 from heimdall_assets.stores.home import Stores
 
 CAMPAIGN = specs.SimulationSpec(num_sessions=24, duration_s=0.5)
+HALF_A_SECOND = specs.FeatureSpec(hop=256)
+"""So that 32 frames fit into each recording."""
 LOUD = specs.SimulationSpec(
     seed=7,
     snr_min_db=25,
@@ -90,7 +92,7 @@ def train_and_release(stores: Stores) -> str:
     objects = stores.objects
     snapshot, _ = take_snapshot(stores, specs.DatasetSpec())
     recordings = pin_recordings(objects, snapshot.manifest, specs.RecordingSpec(), ignore).result
-    features = extract_features(objects, recordings.manifest, specs.FeatureSpec(), specs.DelaySpec(), ignore).result
+    features = extract_features(objects, recordings.manifest, HALF_A_SECOND, specs.DelaySpec(), ignore).result
     splits = split_sessions(objects, features.manifest, specs.SplitSpec(), specs.TimingSpec())
     train, val, test = (splits[kind].manifest for kind in (TRAIN_SPLIT, VAL_SPLIT, TEST_SPLIT))
     checkpoint = train_checkpoint(

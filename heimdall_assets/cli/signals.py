@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,7 +42,8 @@ def hear_stop(say: Callable[[str], None], how_it_goes_on: str) -> Iterator[None]
     outlet.setblocking(False)
     earlier = signal.set_wakeup_fd(outlet.fileno(), warn_on_full_buffer=False)
     terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    listener = threading.Thread(target=_listen, args=(inlet, heard, say), daemon=True)
+    # Whoever is spoken to is known in this context: a thread has none of its own.
+    listener = threading.Thread(target=copy_context().run, args=(_listen, inlet, heard, say), daemon=True)
     listener.start()
     interrupted = False
     try:

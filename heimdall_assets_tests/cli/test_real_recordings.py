@@ -55,7 +55,9 @@ def test_a_recording_without_gnss_is_refused_and_nothing_is_added(heimdall, shar
         code=2,
     )
     assert "no GNSS fix" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert [line for line in result.stderr.splitlines() if not line.endswith("begun")] == [
+        result.stderr.splitlines()[-1]
+    ]
     assert json.loads(heimdall("sessions", "list", "--json").stdout) == []
 
 

@@ -131,7 +131,14 @@ def test_a_second_run_computes_nothing_and_finds_the_same_release(home):
             markdown = [value.value for value in made.metadata.values() if isinstance(value, dg.MarkdownMetadataValue)]
             assert all(len(text) < INLINE_LENGTH for text in markdown)  # else the page hides it behind a button
             numbers = [key for key, value in made.metadata.items() if isinstance(value.value, int | float)]
-            assert set(numbers) <= {*CURVES.get(name, ()), "num_computed", "reused", "resumed", "parity_with_pytorch"}
+            assert set(numbers) <= {
+                *CURVES.get(name, ()),
+                "num_computed",
+                "reused",
+                "resumed",
+                "trained",
+                "parity_with_pytorch",
+            }
             assert made.tags["dagster/data_version"] == again["manifests"][name]
             parents = Manifest.decode(objects.read_bytes(again["manifests"][name])).parents
             assert {key: made.tags[f"dagster/input_data_version/{key}"] for key in parents} == parents

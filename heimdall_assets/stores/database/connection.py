@@ -1,6 +1,6 @@
 """Connection: to SQLite or PostgreSQL, and transactions that are whole, in order, and safe beside others.
 
-Belongs here: engines, locks, upgrades. Does not belong here: tables (``schema``), what is asked of them.
+Belongs here: engines, locks, when to upgrade. Does not belong here: tables (``schema``), what is asked of them.
 """
 
 import logging
@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -20,15 +21,13 @@ from sqlalchemy.pool import NullPool
 from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.stores.database.schema import SCHEMA
 from heimdall_assets.stores.database.shape import REVISION, Kind, Shape, read_shape
-from heimdall_assets.stores.database.sqlite_file import (
-    begin_transaction,
+from heimdall_assets.stores.database.sqlite_locks import (
+    is_busy,
     lies_where_nothing_may_be_written,
-    open_read_only,
-    open_to_write,
     wait_for_sqlite,
 )
-from heimdall_assets.stores.database.view import create_view, drop_view
-from heimdall_assets.stores.database.waiting import Busy, find_postgresql_holder, wait_until_free
+from heimdall_assets.stores.database.upgrading import run_migrations
+from heimdall_assets.stores.database.waiting import TURN_S, Busy, find_postgresql_holder, wait_until_free
 from heimdall_assets.stores.objects.addresses import DATABASE_EXPECTED, POSTGRESQL_SCHEMES, SQLITE_SCHEMES
 from heimdall_assets.stores.objects.files import describe
 
@@ -118,7 +117,7 @@ class Database:
         if self._url.get_backend_name() == "sqlite":
             self._use_write_ahead_log()
         with self._transaction(writes=True) as connection:
-            _run_migrations(connection, self.shown)
+            run_migrations(connection, self.shown)
         self._shape = None
         if shape.revision is not None:
             _LOG.warning("%s: upgraded from schema revision %s to %s", self.shown, shape.revision, REVISION)
@@ -226,7 +225,7 @@ class Database:
                 raise StorageError(
                     f"{self.shown}: could not make its folder ({describe(error)}), expected a place to write"
                 ) from error
-        return self._wait(partial(open_read_only if self._read_only else open_to_write, path))
+        return self._wait(partial(_open_read_only if self._read_only else _open_to_write, path))
 
     def _use_write_ahead_log(self) -> None:
         """Let readers and one writer work at once; kept in the file."""
@@ -239,7 +238,7 @@ class Database:
     def _begin_sqlite(self, connection: Connection) -> None:
         # A writer takes its lock first: upgrading a read lock later fails at once instead of waiting.
         writes = connection.get_execution_options().get(_WRITES)
-        self._wait(partial(begin_transaction, _raw(connection), bool(writes)))
+        self._wait(partial(_begin_transaction, _raw(connection), bool(writes)))
 
     def _commit_sqlite(self, connection: Connection) -> None:
         # Without a write-ahead log, a commit waits for those who read.
@@ -248,6 +247,11 @@ class Database:
             self._wait(lambda: raw.execute("COMMIT"))
 
     def _wait(self, attempt: Callable[[], _Result]) -> _Result:
+        try:
+            return attempt()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
         return wait_for_sqlite(attempt, _sqlite_path(self._url), self.shown)
 
     def _take_write_lock(self, connection: Connection) -> None:
@@ -288,20 +292,52 @@ def _raw(connection: Connection) -> sqlite3.Connection:
     return driver
 
 
-def _run_migrations(connection: Connection, shown: str) -> None:
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
-
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-    config = Config()
-    config.set_main_option("script_location", "heimdall_assets.stores.database:migrations".replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    drop_view(connection)
+def _open_to_write(path: Path) -> sqlite3.Connection:
+    """Return a connection that may write; the file is made where there is none."""
+    connection = sqlite3.connect(path, timeout=TURN_S)
     try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        raise StorageError(f"{shown}: {error}; a newer version of this project may have made it") from error
-    create_view(connection)
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=FULL")  # a decision that was reported survives a power loss
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return _prepare(connection)
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    """Return a connection that changes nothing, also where nothing can be written beside the file."""
+    address = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, timeout=TURN_S)
+    try:
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if is_busy(error) or path.with_name(path.name + "-wal").exists():
+            raise
+        # A write-ahead database in a folder where we may not write: nobody has it open, so it can be read as it lies.
+        connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
+    connection.execute("PRAGMA query_only=ON")
+    return _prepare(connection)
+
+
+def _prepare(connection: sqlite3.Connection) -> sqlite3.Connection:
+    connection.isolation_level = None  # transactions begin where ``begin_transaction`` says
+    # One damaged text must not hide all other rows.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+    return connection
+
+
+def _begin_transaction(connection: sqlite3.Connection, writes: bool) -> None:
+    """Begin a transaction that already holds the lock it needs, so that nothing in it waits.
+
+    Raises:
+        sqlite3.OperationalError: somebody else holds it; no transaction is begun.
+    """
+    connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if writes:
+        return
+    try:  # the first look takes a reader's lock, so that none of its queries waits
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except sqlite3.Error:
+        connection.execute("ROLLBACK")
+        raise

@@ -1,7 +1,7 @@
 """Waiting: for whoever holds the database, in short turns that a signal ends, with a word about it and about them.
 
 Belongs here: trying again until it is free, and who holds PostgreSQL. Does not belong here: what is tried
-(``connection``, ``sqlite_file``).
+(``connection``, ``sqlite_locks``).
 """
 
 import logging

@@ -1,6 +1,6 @@
-"""SQLite's file: opened to write or to read, its locks waited for, and who holds them.
+"""Locks of SQLite's file: waited for, and who holds them.
 
-Belongs here: what SQLite alone needs. Does not belong here: transactions of whatever database (``connection``), how
+Belongs here: what happens where SQLite is busy. Does not belong here: opening it and transactions (``connection``), how
 long one waits (``waiting``).
 """
 
@@ -10,9 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
-from heimdall_assets.stores.database.waiting import TURN_S, Busy, wait_until_free
+from heimdall_assets.stores.database.waiting import Busy, wait_until_free
 
 _Result = TypeVar("_Result")
 
@@ -47,57 +46,6 @@ def lies_where_nothing_may_be_written(path: Path) -> bool:
     folder = path.parent
     asked = os.access in os.supports_effective_ids
     return path.is_file() and not os.access(folder, os.W_OK | os.X_OK, effective_ids=asked)
-
-
-def open_to_write(path: Path) -> sqlite3.Connection:
-    """Return a connection that may write; the file is made where there is none."""
-    connection = sqlite3.connect(path, timeout=TURN_S)
-    try:
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA synchronous=FULL")  # a decision that was reported survives a power loss
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return _prepare(connection)
-
-
-def open_read_only(path: Path) -> sqlite3.Connection:
-    """Return a connection that changes nothing, also where nothing can be written beside the file."""
-    address = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, timeout=TURN_S)
-    try:
-        connection.execute("PRAGMA schema_version")
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if is_busy(error) or path.with_name(path.name + "-wal").exists():
-            raise
-        # A write-ahead database in a folder where we may not write: nobody has it open, so it can be read as it lies.
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
-    connection.execute("PRAGMA query_only=ON")
-    return _prepare(connection)
-
-
-def _prepare(connection: sqlite3.Connection) -> sqlite3.Connection:
-    connection.isolation_level = None  # transactions begin where ``begin_transaction`` says
-    # One damaged text must not hide all other rows.
-    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-    return connection
-
-
-def begin_transaction(connection: sqlite3.Connection, writes: bool) -> None:
-    """Begin a transaction that already holds the lock it needs, so that nothing in it waits.
-
-    Raises:
-        sqlite3.OperationalError: somebody else holds it; no transaction is begun.
-    """
-    connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-    if writes:
-        return
-    try:  # the first look takes a reader's lock, so that none of its queries waits
-        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    except sqlite3.Error:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def is_busy(error: sqlite3.Error) -> bool:
