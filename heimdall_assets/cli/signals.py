@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 
+from heimdall_assets.pipeline.processes import STOP_ASKED
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -38,6 +40,7 @@ def hear_stop(say: Callable[[str], None], how_it_goes_on: str) -> Iterator[None]
         yield
         return
     heard: list[int] = []
+    STOP_ASKED.clear()
     inlet, outlet = socket.socketpair()
     outlet.setblocking(False)
     earlier = signal.set_wakeup_fd(outlet.fileno(), warn_on_full_buffer=False)
@@ -68,4 +71,5 @@ def _listen(inlet: socket.socket, heard: list[int], say: Callable[[str], None]) 
             if heard:
                 os._exit(128 + number)
             heard.append(number)
+            STOP_ASKED.set()
             say("Stopping: what is done is kept. Once more ends at once.")

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import dagster as dg
 
-from heimdall_assets.defs.stopping import hold_stop
+from heimdall_assets.defs.stopping import heed_stop, hold_stop
 
 Listener = Callable[[str, str, int, int], None]
 """Called with asset, what is being done, how many are done, how many there are; of 0, it is a line to be read."""
@@ -47,6 +47,7 @@ def report_to(context: dg.AssetExecutionContext, asset: str) -> Callable[[str, i
 
     def report(what: str, done: int, total: int) -> None:
         nonlocal logged
+        heed_stop()
         listener = _LISTENER.get()
         if listener is not None:
             listener(asset, what, done, total)

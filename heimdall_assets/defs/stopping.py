@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from heimdall_assets.pipeline.processes import STOP_ASKED
+
 STOPS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 """What a signal raises: plain Python's, and Dagster's while it runs a step."""
 
@@ -19,6 +21,16 @@ class StepStopped(dg.DagsterError):
 
     Dagster tries a step with a retry policy again after a ``KeyboardInterrupt``, but never after one of its own errors.
     """
+
+
+def heed_stop() -> None:
+    """Stop here where it was asked for: an interrupt that hits a callback of the garbage collector is lost without.
+
+    Raises:
+        dagster.DagsterExecutionInterruptedError: this process was asked to stop.
+    """
+    if STOP_ASKED.is_set():
+        raise dg.DagsterExecutionInterruptedError("stopped by a signal to its process")
 
 
 @contextmanager

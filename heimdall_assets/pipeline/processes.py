@@ -1,4 +1,4 @@
-"""Processes that end with whoever started them: none goes on working for somebody who was killed.
+"""Processes that end with whoever started them, and when they are asked to: none goes on working for nobody.
 
 Linux alone tells a child of its parent's end; elsewhere these do nothing.
 """
@@ -7,6 +7,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+
+STOP_ASKED = threading.Event()
+"""Set once this process was told to stop: whoever works here looks at it where it may end."""
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child must not load anything
 

@@ -102,9 +102,9 @@ def start(places: Places, untouched: Untouched, backend: str) -> "subprocess.Pop
 
 def is_in(instance: dg.DagsterInstance, step: str) -> bool:
     kind = dg.DagsterEventType.STEP_START
-    return any(
-        log.step_key == step for run in instance.get_runs() for log in instance.all_logs(run.run_id, of_type=kind)
-    )
+    # Of a run that has begun: Dagster's own file of one that has not is made by whoever looks first.
+    begun = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    return any(log.step_key == step for run in begun for log in instance.all_logs(run.run_id, of_type=kind))
 
 
 def check_nothing_left(places: Places, number_of_runs: int) -> None:

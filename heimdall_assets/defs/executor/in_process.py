@@ -25,7 +25,7 @@ from heimdall_assets.defs.executor.delegation import (
 )
 from heimdall_assets.defs.orphans import works_where_asked
 from heimdall_assets.defs.recovery import Begin
-from heimdall_assets.defs.stopping import StepStopped, cancel_when_stopped
+from heimdall_assets.defs.stopping import StepStopped, cancel_when_stopped, heed_stop
 
 POLL_S = 0.2
 """Between two looks while a step waits for its pool."""
@@ -79,6 +79,7 @@ def _run_steps(job_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
     ):
         yield from _capture_logs(job_context, execution_plan, captured)
         while not active.is_complete:
+            heed_stop()
             if active.check_for_interrupts():
                 raise DagsterExecutionInterruptedError("stopped between two steps")
             step = active.get_next_step()

@@ -26,7 +26,7 @@ from heimdall_assets.defs.executor.local import LocalProcessHandler
 from heimdall_assets.defs.executor.ray import build_ray_handler
 from heimdall_assets.defs.progress import tell_step
 from heimdall_assets.defs.recovery import Begin
-from heimdall_assets.defs.stopping import cancel_when_stopped
+from heimdall_assets.defs.stopping import cancel_when_stopped, heed_stop
 
 HEALTH_INTERVAL_S = 2
 ABOUT = "in_process: steps one after another; local: each a process of this machine; ray: GPU-tagged ones as Ray jobs."
@@ -74,6 +74,7 @@ class RouterExecutor(StepDelegatingExecutor):
         try:
             with cancel_when_stopped(plan_context.instance, plan_context.run_id):
                 for event in super().execute(plan_context, execution_plan):
+                    heed_stop()
                     tell_step(event)
                     yield event
         finally:
