@@ -42,15 +42,19 @@ class Untouched:
     settings: Path
 
 
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Untouched:
-    folder = tmp_path_factory.mktemp("untouched")
+def run_untouched(folder: Path, training: TrainingSpec) -> Untouched:
+    """Take a new home below ``folder`` to its release while nobody touches it."""
     places = fill_home(folder / "home")
     shutil.copytree(folder / "home", folder / "before")
-    chosen = {type(spec): spec for spec in [*TINY, TRAINING]}
+    chosen = {type(spec): spec for spec in [*TINY, training]}
     settings = folder / "settings.yaml"
     settings.write_text(yaml.safe_dump({kind.__name__: spec.dump() for kind, spec in chosen.items()}))
-    return Untouched(folder / "before", release(places, TRAINING), settings)
+    return Untouched(folder / "before", release(places, training), settings)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Untouched:
+    return run_untouched(tmp_path_factory.mktemp("untouched"), TRAINING)
 
 
 @pytest.fixture

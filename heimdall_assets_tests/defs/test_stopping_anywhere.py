@@ -6,13 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
 from dagster_graphql import DagsterGraphQLClient
 
 from heimdall_assets.defs.accelerator import GPU_POOL
@@ -35,8 +32,8 @@ from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import Spec, TrainingSpec
 from heimdall_assets.stores.database.waiting import BUSY_TIMEOUT_S
 from heimdall_assets.variables import Places
-from heimdall_assets_tests.defs.test_stopping import PROGRAM, list_processes, open_instance
-from heimdall_assets_tests.homes import TINY, fill_home, make_places, release
+from heimdall_assets_tests.defs.test_stopping import PROGRAM, Untouched, list_processes, open_instance, run_untouched
+from heimdall_assets_tests.homes import TINY, make_places
 from heimdall_assets_tests.serving import Page, run_page, wait_for
 from heimdall_assets_tests.stores.promises import find_leftovers
 
@@ -61,23 +58,9 @@ COMPARED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Untouched:
-    """What a run that nobody touched made, a copy of its home from before it, and its settings as a file."""
-
-    before: Path
-    summary: dict[str, Any]
-    settings: Path
-
-
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Untouched:
-    folder = tmp_path_factory.mktemp("untouched")
-    places = fill_home(folder / "home")
-    shutil.copytree(folder / "home", folder / "before")
-    settings = folder / "settings.yaml"
-    settings.write_text(yaml.safe_dump({type(spec).__name__: spec.dump() for spec in CHOSEN}))
-    return Untouched(folder / "before", release(places, TRAINING), settings)
+    return run_untouched(tmp_path_factory.mktemp("untouched"), TRAINING)
 
 
 @pytest.fixture
