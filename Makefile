@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs configuration \
-        bench-localization bench-signals bench-pairs bench-incremental bench-unchanged clean
+        bench-localization bench-signals bench-pairs bench-incremental bench-unchanged bench-outside bench-objects \
+        clean
 
 help:
 	@echo "make install   the locked versions into .venv, and ./heimdall, which runs them from any folder"
@@ -22,21 +23,23 @@ help:
 	@echo "make bench-signals        the signal tasks on IQ, measured (long)"
 	@echo "make bench-pairs          what seeing correlations is worth, on IQ (long)"
 	@echo "make bench-incremental    what a run costs that has little to do (minutes)"
+	@echo "make bench-outside        sources outside the network, and receivers on one line (minutes)"
+	@echo "make bench-objects        objects in a bucket beside a folder, requests counted (minutes)"
 	@echo "make bench-unchanged      what a hundred runs leave that change nothing (minutes)"
 
 # pip puts the installer into the environment, then the installer takes exactly the locked versions.
 $(VENV)/.installed: pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ".[test]"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable ".[test]"
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ".[docs]"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable ".[docs]"
 	@touch $@
 
 install: heimdall
@@ -113,8 +116,14 @@ bench-pairs: $(VENV)/.installed-test
 bench-incremental: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/incremental.py
 
+bench-outside: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/outside.py
+
 bench-unchanged: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/unchanged.py
+
+bench-objects: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/object_store.py
 
 clean:
 	rm -rf $(VENV) heimdall build dist *.egg-info

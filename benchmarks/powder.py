@@ -12,6 +12,19 @@ from typing import Any
 from heimdall_assets.places import read_places
 
 SPLITS = ("random", "grid", "driving")
+SAID = (
+    "--not-heard",
+    "-101",
+    "--no-position",
+    "-1",
+    "--no-position",
+    "0",
+    "--time-zone",
+    "UTC",
+    "--frequency-hz",
+    "462.7e6",
+)
+"""What the publisher says of the table in words beside it."""
 
 
 def run_heimdall(home: Path, *arguments: str) -> str:
@@ -30,7 +43,7 @@ def run_powder(folder: Path) -> dict[str, Any]:
     with TemporaryDirectory() as name:
         home = Path(name)
         files = ["--receivers", str(folder / "receivers.json"), str(folder / "single_tx.csv")]
-        run_heimdall(home, "import", "rss-table", "--campaign", "powder", *files)
+        run_heimdall(home, "import", "rss-table", "--campaign", "powder", *SAID, *files)
         run_heimdall(home, "sessions", "approve", "--campaign", "powder", "--by", "benchmark", "--reason", "GPS truth")
         for split in SPLITS:
             started = time.monotonic()

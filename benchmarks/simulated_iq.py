@@ -20,13 +20,19 @@ def observe_simulated(
     stores: Stores, simulation: SimulationSpec, campaign: str, split: SplitSpec
 ) -> tuple[dict[str, SessionSet], dict[str, int]]:
     """Return the sessions of train, val and test by name, and how many of each signal were sent."""
-    mix = import_simulated(stores, simulation, campaign, tell)
+    sessions, mix = observe_all(stores, simulation, campaign)
     rows = stores.measurements.read_approved(DatasetSpec()).rows
-    specs = RecordingSpec(), FeatureSpec(), DelaySpec(), TimingSpec()
-    sessions, _ = observe_sessions(stores.objects, rows, *specs, tell)
     splits = assign_splits(rows, split).set_index("session_id")["split"].reindex(sessions.session_id)
     parts = {name: sessions.take((splits == name).to_numpy().nonzero()[0]) for name in ("train", "val", "test")}
     return parts, mix
+
+
+def observe_all(stores: Stores, simulation: SimulationSpec, campaign: str) -> tuple[SessionSet, dict[str, int]]:
+    """Return every session of a world, and how many of each signal were sent."""
+    mix = import_simulated(stores, simulation, campaign, tell)
+    rows = stores.measurements.read_approved(DatasetSpec()).rows
+    specs = RecordingSpec(), FeatureSpec(), DelaySpec(), TimingSpec()
+    return observe_sessions(stores.objects, rows, *specs, tell)[0], mix
 
 
 def tell(what: str, done: int, total: int) -> None:

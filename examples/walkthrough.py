@@ -20,9 +20,10 @@ import numpy as np
 
 from heimdall_assets import specs
 from heimdall_assets.domain import ApprovalStatus, ClockClass
+from heimdall_assets.formats import Stated
 from heimdall_assets.kinds import SPLIT_KINDS, TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.lineage.report import render_tree
-from heimdall_assets.pipeline.intake.files import Stated, import_npy
+from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim
 from heimdall_assets.pipeline.intake.simulated import import_simulated
@@ -82,7 +83,9 @@ def record(folder: Path) -> tuple[list[Path], SessionClaim, Stated]:
         files.append(folder / f"{code}.npy")
         np.save(files[-1], receiver.recording.samples, allow_pickle=False)
     first = heard.recordings[0]
-    stated = Stated(first.sample_rate_hz, first.start_unix_ns, LOUD.carrier_hz)
+    stated = Stated(
+        sample_rate_hz=first.sample_rate_hz, start_unix_ns=first.start_unix_ns, frequency_hz=LOUD.carrier_hz
+    )
     source = make_source("beacon", heard.source.position)
     return files, SessionClaim("beacon-1", source, "field", receivers, ClockClass.GNSS_CALIBRATED), stated
 
@@ -121,7 +124,7 @@ def walk(folder: Path) -> None:
 
     print("imported: ", import_simulated(stores, CAMPAIGN, "simulated", ignore))
     files, claim, stated = record(folder / "recorded")
-    print("imported: ", import_npy(stores.measurements, stores.objects, claim, files, stated))
+    print("imported: ", import_recordings(stores.measurements, stores.objects, claim, files, stated).report)
 
     for row in stores.measurements.list_sessions(campaign="field"):
         print(f"look:      {row['session_name']}: {row['approval_status']}, {row['num_measurements']} receivers")

@@ -9,29 +9,22 @@ import dagster as dg
 
 from heimdall_assets.defs.assets import ASSETS
 from heimdall_assets.defs.checks import CHECKS
-from heimdall_assets.defs.executor.router import build_executor
+from heimdall_assets.defs.executor.router import Machines, build_executor
 from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.recovery import Recover, build_recovery
-from heimdall_assets.defs.resources import LineagePages, ManifestIOResource, StoresResource
+from heimdall_assets.defs.resources import LineagePages, build_stores, manifest_io_manager
 from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.defs.warning_checks import WARNING_CHECKS
 from heimdall_assets.places import read_places
-from heimdall_assets.variables import Places
+from heimdall_assets.variable_kinds import DATABASE, FOLDER, PLACE
+from heimdall_assets.variables import Places, find_kind
 
 
 def build_definitions(places: Places) -> dg.Definitions:
     """Return the whole graph on the given places."""
-    stores = StoresResource(
-        home=str(places.home),
-        database_url=places.database_url,
-        objects=str(places.objects),
-        recordings=str(places.recordings),
-        models=str(places.models),
-        scratch=str(places.scratch),
-    )
     tracking = _track(places)
     recover, tidy = recover_at(places), build_tidying(places.open_stores, places.retention)
 
@@ -45,12 +38,12 @@ def build_definitions(places: Places) -> dg.Definitions:
         jobs=JOBS,
         schedules=[build_weekly_schedule(places.open_stores)],
         sensors=[build_approval_sensor(places.retrain, places.open_stores, recover), build_failure_sensor(notify)],
-        executor=build_executor(places.executor, places.ray_address, places.share(), begin),
+        executor=build_executor(_find_machines(places), begin),
         resources={
-            "stores": stores,
+            "stores": build_stores(places.open_stores, _describe(places)),
             "tracking": tracking,
             "lineage_pages": LineagePages(url=places.lineage_url),
-            "io_manager": ManifestIOResource(stores=stores),
+            "io_manager": manifest_io_manager,
         },
     )
 
@@ -58,6 +51,27 @@ def build_definitions(places: Places) -> dg.Definitions:
 def recover_at(places: Places) -> Recover:
     """Return what puts right everything that killed processes left at the given places."""
     return build_recovery(places.open_stores, _track(places).open_store())
+
+
+def _describe(places: Places) -> str:
+    """Return where the stores rest, for people; what may hold a password by the variable's name alone."""
+    lines = []
+    for name, field in Places.model_fields.items():
+        kind, value = find_kind(field), getattr(places, name)
+        if kind in (FOLDER, PLACE, DATABASE):
+            lines.append(f"- {field.validation_alias}: {'as the variable says' if kind.is_secret else value}")
+    return "Where everything rests:\n\n" + "\n".join(lines)
+
+
+def _find_machines(places: Places) -> Machines:
+    return Machines(
+        backend=places.executor,
+        ray_address=places.ray_address,
+        kubernetes=places.kubernetes,
+        kubeconfig=places.kubeconfig,
+        accelerator=places.accelerator,
+        variables=places.share(),
+    )
 
 
 def _track(places: Places) -> ExperimentTracking:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from heimdall_assets.errors import InvalidIdentifier
 from heimdall_assets.fields import Bounds, Stored, read_fields, walk_fields
@@ -31,6 +31,12 @@ SIGNAL_SPEED_M_S = SPEED_OF_LIGHT_M_S / (1.0 + AIR_REFRACTIVITY)
 
 CHANNEL_HZ = 12_500.0
 """Noise bandwidth of the channel that every SNR here refers to (narrow-band FM raster, ETSI EN 300 086)."""
+
+NANOSECOND_SIGMA_S = 1e-9 / 12**0.5
+"""One sigma of a time that is written in whole nanoseconds; the clock behind it is another matter (``ClockClass``)."""
+
+LARGEST_OF_16_BIT = 32767.0 / 32768.0
+"""Largest value of a 16-bit converter in units of full scale."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+:-]{0,127}")
 
@@ -63,6 +69,7 @@ class ClockClass(StrEnum):
     GNSS_CALIBRATED = "gnss_calibrated"  # GNSS-disciplined, receive-chain delay calibrated: tens of ns
     GNSS = "gnss"  # GNSS-stamped, receive-chain group delay unknown: 1 to 30 us systematic
     NTP = "ntp"  # network time: milliseconds
+    REFERENCE = "reference"  # set by a transmitter of known place, which all receivers of the session recorded
     NONE = "none"  # free-running: no delay information
 
 
@@ -79,6 +86,14 @@ class ApprovalStatus(StrEnum):
     PENDING = "pending"
     APPROVED = "approved"
     REJECTED = "rejected"
+
+
+class Role(StrEnum):
+    """What a user of the page may do; each may what those before it may."""
+
+    AUDITOR = "auditor"
+    OPERATOR = "operator"
+    APPROVER = "approver"
 
 
 class SessionStatus(StrEnum):
@@ -98,14 +113,6 @@ class SignalType(StrEnum):
     UNKNOWN = "unknown"
 
 
-class IqFormat(StrEnum):
-    """Formats that ``formats`` can decode."""
-
-    NPY = "npy"  # NumPy .npy: complex64, complex128, or int16 pairs (N, 2)
-    SIGMF = "sigmf"  # SigMF archive (.sigmf): metadata and data in one tar
-    KIWISDR_WAV = "kiwisdr-wav"  # GNSS-stamped KiwiSDR IQ recording
-
-
 class Word(BaseModel):
     """Base of the nouns: immutable, no unknown fields, no NaN or infinity."""
 
@@ -120,6 +127,10 @@ FrequencyOffset = Annotated[float, Bounds(-300e9, 300e9)]
 SampleRate = Annotated[float, Bounds(0.0, 1e9, above=True)]
 Duration = Annotated[float, Bounds(0.0, 1e9, above=True)]
 Decibels = Annotated[float, Bounds(-1e3, 1e3)]
+FullScale = Annotated[float, Bounds(0.0, 1e12, above=True)]
+ArrivalSigma = Annotated[float, Bounds(1e-9, 1.0)]  # no estimator believes less (``locating.arrays``)
+Bearing = Annotated[float, Bounds(0.0, 360.0)]
+BearingSigma = Annotated[float, Bounds(0.0, 180.0, above=True)]
 Id = Annotated[str, StringConstraints(max_length=128)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+:-]{0,127}$", max_length=128)]
 
@@ -180,10 +191,13 @@ class Session(Word):
 
 
 class Measurement(Word):
-    """What one station heard of one session: a level, an IQ recording, or both.
+    """What one station heard of one session: a level, an IQ recording or a ready-made arrival time, a bearing.
 
-    ``iq_data_location`` is ``sha256:<hex>`` for what our importers stored, or a relative object name such as
-    ``sessions/{session}/websdr_{station}.npy``. ``iq_start_unix_ns`` is the receiver's own time of the first sample.
+    ``iq_data_location`` is ``sha256:<hex>`` for what our importers stored, a relative object name such as
+    ``sessions/{session}/websdr_{station}.npy``, or that name in full, ``s3://BUCKET/NAME``.
+    ``iq_start_unix_ns`` is the receiver's own time of the first sample. With ``iq_first_sample`` the measurement is
+    that part of the object alone, ``iq_samples_count`` long, and its start, its rate and ``frequency_offset_hz``, by
+    which the receiver was mistuned, are what was found out about it: they count before what the object says of itself.
     """
 
     id: Annotated[Id, Stored(snapshot="measurement_id")]
@@ -195,15 +209,53 @@ class Measurement(Word):
     snr_db: Annotated[Decibels | None, Stored(snapshot=True)] = None
     frequency_offset_hz: Annotated[FrequencyOffset | None, Stored(snapshot=True)] = None
     iq_data_location: Annotated[str | None, Stored(snapshot=True, note="missing: no IQ")] = None
-    iq_data_format: Annotated[IqFormat | None, Stored(snapshot=True)] = None
+    iq_data_format: Annotated[
+        Annotated[str, StringConstraints(max_length=32)] | None, Stored(snapshot=True, note="one of formats.FORMATS")
+    ] = None
     iq_sample_rate_hz: Annotated[SampleRate | None, Stored("iq_sample_rate", snapshot=True)] = None
     iq_samples_count: Annotated[Annotated[int, Bounds(1, 1e10)] | None, Stored(snapshot=True)] = None
     iq_start_unix_ns: Annotated[int | None, Stored(snapshot=True)] = None
+    iq_start_sigma_s: Annotated[
+        Duration | None, Stored(snapshot=True, since="0002", note="one sigma; missing: stated to the nanosecond")
+    ] = None
+    iq_full_scale: Annotated[
+        FullScale | None, Stored(snapshot=True, since="0002", note="of floating samples; missing: 1.0")
+    ] = None
+    iq_channel: Annotated[
+        Annotated[int, Bounds(1, 1024)] | None,
+        Stored(snapshot=True, since="0002", note="from 1; missing: the only one"),
+    ] = None
+    iq_first_sample: Annotated[
+        Annotated[int, Bounds(0, 1e10)] | None,
+        Stored(snapshot=True, since="0003", note="from 0, of the part that start and rate are of; missing: all"),
+    ] = None
     duration_s: Annotated[Duration | None, Stored("duration_seconds", snapshot=True)] = None
+    arrival_unix_ns: Annotated[
+        int | None, Stored(snapshot=True, since="0004", note="ready-made; missing: from IQ, or none")
+    ] = None
+    arrival_sigma_s: Annotated[
+        ArrivalSigma | None, Stored(snapshot=True, since="0004", note="one sigma, without the clock class's")
+    ] = None
+    bearing_deg: Annotated[
+        Bearing | None, Stored(snapshot=True, since="0004", note="to the source, from true north over east")
+    ] = None
+    bearing_sigma_deg: Annotated[BearingSigma | None, Stored(snapshot=True, since="0004", note="one sigma")] = None
     receiver_position: Annotated[Position | None, Stored("receiver_", read_as="own_")] = None
     attributes: Annotated[
         dict[str, Any], Stored(snapshot="measurement_attributes", stand_in="{}", note="canonical JSON")
     ] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_observed(self) -> "Measurement":
+        for value, sigma, what in (
+            (self.arrival_unix_ns, self.arrival_sigma_s, "arrival_unix_ns with arrival_sigma_s"),
+            (self.bearing_deg, self.bearing_sigma_deg, "bearing_deg with bearing_sigma_deg"),
+        ):
+            if (value is None) != (sigma is None):
+                raise ValueError(f"found {value} with {sigma}, expected {what}, or neither")
+        if self.arrival_unix_ns is not None and self.iq_data_location is not None:
+            raise ValueError("found an IQ recording and a ready-made arrival, expected one of them")
+        return self
 
 
 class Approval(Word):
@@ -256,8 +308,12 @@ class Recording:
         samples: complex64 (N,), full scale 1.0.
         sample_rate_hz: the true rate where it could be measured, else the stated one.
         start_unix_ns: receiver's time of sample 0 in ns since 1970-01-01 UTC; None: the file cannot say.
-        timing_sigma_s: one-sigma statistical error of the time axis in seconds; None: untimed.
+        timing_sigma_s: one-sigma error of the time axis as the file tells it, without the clock's; None: untimed.
         centre_frequency_hz: radio frequency of 0 Hz baseband; None: the file does not say.
+        position: where the receiver stood, as the file says; None: it does not.
+        largest_component: the largest |I| or |Q| that its coding reaches either way: at or beyond it a sample is
+            clipped.
+        attributes: what else the file says or lacks, JSON values.
     """
 
     samples: NDArray[np.complex64]
@@ -265,6 +321,9 @@ class Recording:
     start_unix_ns: int | None = None
     timing_sigma_s: float | None = None
     centre_frequency_hz: float | None = None
+    position: Position | None = None
+    largest_component: float = LARGEST_OF_16_BIT
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:
@@ -283,7 +342,11 @@ class Ellipse:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A position with its 2x2 covariance in local east / north metres squared."""
+    """A position with its 2x2 covariance in local east / north metres squared.
+
+    ``alternatives`` are the places that explain the data alike, this one among them, most probable first; ``area`` is
+    what the area did to the position. Empty and None where nothing of the kind was looked for.
+    """
 
     latitude: float
     longitude: float
@@ -291,6 +354,8 @@ class Estimate:
     variance_north_m2: float
     covariance_en_m2: float
     method: str
+    alternatives: "tuple[Alternative, ...]" = ()
+    area: "AreaWeight | None" = None
 
     def ellipse(self, probability: float = 0.90) -> Ellipse:
         """Return the ellipse that a Gaussian of this covariance fills with ``probability``.
@@ -314,3 +379,24 @@ class Estimate:
             semi_minor_m=math.sqrt(scale * max(mean - half, 0.0)),
             azimuth_deg=math.degrees(azimuth) % 180.0,
         )
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One of several places that explain a session alike, and its probability."""
+
+    estimate: Estimate
+    weight: float
+
+
+@dataclass(frozen=True)
+class AreaWeight:
+    """Where arrivals put a source without the area, and how far that moved it, in m and in sigmas of the estimate.
+
+    None throughout: arrivals alone leave the distance open.
+    """
+
+    latitude: float | None
+    longitude: float | None
+    moved_m: float | None
+    moved_sigmas: float | None

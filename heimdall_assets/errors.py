@@ -4,6 +4,7 @@
     |-- InvalidInput                   what somebody handed in cannot be used
     |   |-- InvalidRecording           an IQ file, or the row that describes it
     |   |-- InvalidTable               an RSS table or a receiver list
+    |   |   `-- UndecidedTable         one that leaves open what must be said first
     |   |-- InvalidIdentifier          a name or id that is not one (paths and addresses never are)
     |   `-- InvalidSetting             a spec, an environment variable, a command-line value
     |-- NotFound                       a session, station, model, object or file that is not there
@@ -32,6 +33,14 @@ class InvalidRecording(InvalidInput):
 
 class InvalidTable(InvalidInput):
     """An RSS table or a receiver list cannot be used."""
+
+
+class UndecidedTable(InvalidTable):
+    """A table leaves open what must be said first; ``questions`` are what is asked (``tables.questions``)."""
+
+    def __init__(self, message: str, questions: tuple[object, ...] = ()):
+        super().__init__(message)
+        self.questions = questions
 
 
 class InvalidIdentifier(InvalidInput):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import numpy as np
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 _DTYPES: dict[type, str] = {
     float: "float64",
@@ -25,11 +25,13 @@ _DTYPES: dict[type, str] = {
     str: "string",
     dict: "string",  # canonical JSON
 }
+_PYDANTIC_SAYS = "Input should be "
 _UNITS = {
     "_hz": "Hz",
     "_db": "dB",
     "_dbm": "dBm",
     "_m": "m",
+    "_deg": "degrees",
     "_s": "s",
     "_ns": "ns",
     "latitude": "degrees",
@@ -165,6 +167,31 @@ def read_bounds(annotation: Any) -> Bounds:
         if isinstance(item, Bounds):
             return item
     raise TypeError(f"{annotation}: found no Bounds, expected Annotated[float, Bounds(...)]")
+
+
+def describe_invalid(error: ValidationError, noun: type[BaseModel]) -> str:
+    """Return the first thing that is wrong with a noun as words: its attribute, what was found, what was expected.
+
+    Examples:
+        >>> from heimdall_assets.domain import Position
+        >>> try:
+        ...     Position(latitude=91.0, longitude=8.0)
+        ... except ValidationError as error:
+        ...     print(describe_invalid(error, Position))
+        latitude: found 91.0, expected a number from -90 to 90
+    """
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    fields, found = noun.model_fields, f"found {first['input']!r:.60}"
+    if not name:
+        return f"{found}, expected {' and '.join(known for known in fields if fields[known].is_required())}"
+    if name not in fields:
+        return f"{name}: found what is not read, expected one of {', '.join(fields)}"
+    try:
+        expected = f"a number {read_bounds(Annotated[(fields[name].annotation, *fields[name].metadata, None)])}"
+    except TypeError:
+        expected = first["msg"].removeprefix(_PYDANTIC_SAYS)
+    return f"{name}: {'found none' if first['type'] == 'missing' else found}, expected {expected}"
 
 
 def read_fields(table: str, noun: type[BaseModel]) -> tuple[Field, ...]:

@@ -46,6 +46,7 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "gnss": "gnss_s",
         "gnss_calibrated": "gnss_calibrated_s",
         "ntp": "ntp_s",
+        "reference": "reference_s",
     },
     "FeatureSpec": {
         "n_mels": "num_mels", "mel_bins": "num_mels", "num_mel_bins": "num_mels",
@@ -123,6 +124,22 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "n_bootstrap": "num_bootstrap", "n_resamples": "num_bootstrap",
         "confidence_level": "confidence",
         "random_seed": "seed", "random_state": "seed",
+    },
+    "AcceleratorSpec": {
+        "accelerator_type": "gpu_type", "gpu": "gpu_type",
+        "gpus": "num_gpus", "n_gpus": "num_gpus", "gpu_count": "num_gpus",
+        "cpus": "num_cpus", "n_cpus": "num_cpus", "cpu": "num_cpus",
+        "memory": "memory_gib", "memory_gb": "memory_gib", "mem": "memory_gib",
+        "preemptible": "spot", "use_spot": "spot", "interruptible": "spot",
+        "time_limit": "time_limit_s", "timeout": "time_limit_s", "active_deadline_seconds": "time_limit_s",
+        "walltime": "time_limit_s", "max_wait_s": "wait_limit_s", "wait_limit": "wait_limit_s",
+    },
+    "KubernetesSpec": {
+        "job_image": "image", "container_image": "image",
+        "job_namespace": "namespace",
+        "service_account_name": "service_account",
+        "pull_secrets": "image_pull_secrets", "secrets": "env_secrets", "config_maps": "env_config_maps",
+        "volumes": "claims", "volume_claims": "claims",
     },
     "RetentionPolicy": {
         "keep_unchanged": "unchanged_runs", "max_runs": "unchanged_runs",

@@ -149,12 +149,19 @@ class TimingSpec(Spec):
         30e-6, gt=0, description="uncalibrated receive filters and sky wave: 12 to 73 us seen on KiwiSDR at 77.5 kHz"
     )
     ntp_s: float = Field(10e-3, gt=0, description="network time over the internet")
+    reference_s: float = Field(
+        0.3e-6, gt=0, description="echoes on the way from the reference: 0.1 us of spread in open land, 1 us in cities"
+    )
 
     def sigma_s(self, clock_class: str) -> float:
         """Return the sigma of ``clock_class`` in seconds; infinity for a free-running clock."""
-        return {"gnss_calibrated": self.gnss_calibrated_s, "gnss": self.gnss_s, "ntp": self.ntp_s}.get(
-            clock_class, float("inf")
-        )
+        known = {
+            "gnss_calibrated": self.gnss_calibrated_s,
+            "gnss": self.gnss_s,
+            "ntp": self.ntp_s,
+            "reference": self.reference_s,
+        }
+        return known.get(clock_class, float("inf"))
 
 
 class FeatureSpec(Spec):
@@ -275,16 +282,17 @@ class ModelSpec(Spec):
     use_correlations: bool = Field(
         True, description="network: pairs of receivers see how their recordings correlate where there is IQ"
     )
-    multi_target: bool = Field(False, description="network: add the signal heads (type, span, countdown, SNR)")
+    multi_target: bool = Field(
+        False,
+        description="network: add the signal heads (type, span, countdown, SNR), read off the demodulated recordings",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.uncertainty_max <= self.uncertainty_min:
             raise ValueError("uncertainty_max: expected more than uncertainty_min")
-        if self.multi_target and not (self.kind == "network" and self.use_spectrograms):
-            raise ValueError(
-                "multi_target: expected kind network and use_spectrograms: signals are read off spectrograms"
-            )
+        if self.multi_target and self.kind != "network":
+            raise ValueError(f"multi_target: found kind {self.kind}, expected network: signals are of a whole session")
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width}: expected a multiple of num_heads {self.num_heads}")
         return self
@@ -385,6 +393,68 @@ class RetentionPolicy(Spec):
     unchanged_runs: int = Field(3, ge=1, description="newest runs kept of those in which every result was found")
     run_days: float = Field(365.0, gt=0, description="any other run leaves the graph's history after this long")
     scratch_days: float = Field(30.0, gt=0, description="checkpoints of a training that nobody took up again")
+
+
+class AcceleratorSpec(Spec):
+    """What the GPU-tagged step asks of the machine it runs on; no result depends on it."""
+
+    gpu_type: str | None = Field(
+        None,
+        min_length=1,
+        description="kind of GPU in the backend's words: k8s the value of a node's gpu_label, ray an accelerator "
+        "type, local a part of the name that nvidia-smi prints; null: any",
+    )
+    num_gpus: int = Field(1, ge=0, description="GPUs of one machine; 0: the step trains on processors")
+    num_cpus: int = Field(2, ge=1, description="processors that are kept free for it")
+    memory_gib: float | None = Field(None, gt=0, description="main memory kept free for it, in GiB; null: any")
+    spot: bool = Field(False, description="k8s: on a machine that may be taken away; a training goes on after that")
+    time_limit_s: float | None = Field(
+        None, gt=0, description="an attempt is stopped this long after its launch and keeps what it has; null: never"
+    )
+    wait_limit_s: float = Field(1800.0, gt=0, description="ray, k8s: a step that found no machine by then has failed")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.gpu_type is not None and self.num_gpus == 0:
+            raise ValueError(f"gpu_type: found {self.gpu_type} with num_gpus 0, expected at least 1")
+        return self
+
+
+class KubernetesSpec(Spec):
+    """The cluster whose pods run steps. Secrets are named here, and their values stay in the cluster."""
+
+    image: str | None = Field(None, min_length=1, description="container image whose entrypoint runs its arguments")
+    namespace: str = Field("default", min_length=1, description="where the jobs of steps are made")
+    cpu_steps: Literal["local", "pods"] = Field("local", description="where steps run that want no GPU")
+    service_account: str | None = Field(None, min_length=1, description="that pods run under; null: the namespace's")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        "IfNotPresent", description="when a node fetches the image"
+    )
+    image_pull_secrets: list[str] = Field(default_factory=list, description="names of secrets that open the registry")
+    env_config_maps: list[str] = Field(default_factory=list, description="names of config maps that become variables")
+    env_secrets: list[str] = Field(
+        default_factory=list, description="names of secrets that become variables, such as HEIMDALL_DATABASE_URL"
+    )
+    claims: list[str] = Field(
+        default_factory=list, description="NAME:/FOLDER, persistent volume claims and where pods find the home in them"
+    )
+    gpu_label: str = Field(
+        "nvidia.com/gpu.product", min_length=1, description="node label that says which GPU a node has"
+    )
+    spot_label: str = Field(
+        "cloud.google.com/gke-spot=true",
+        pattern=r"^[^=\s]+=[^=\s]+$",
+        description="LABEL=VALUE of nodes that may be taken away, which is their taint too",
+    )
+    patience_s: float = Field(300.0, gt=0, description="a step has failed when the API server was away for this long")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for claim in self.claims:
+            name, _, folder = claim.partition(":")
+            if not name or not folder.startswith("/"):
+                raise ValueError(f"claims: found {claim!r}, expected NAME:/FOLDER")
+        return self
 
 
 class SimulationSpec(Spec):

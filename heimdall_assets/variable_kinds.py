@@ -4,20 +4,39 @@ Belongs here: one reader a kind, which names the variable, what was found and wh
 what may be a password. Does not belong here: the variables (``variables``).
 """
 
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.specs import RetentionPolicy, RetrainPolicy, Spec, describe_invalid
-from heimdall_assets.stores.objects.addresses import check_database, parse_folder, read_scheme
+from heimdall_assets.specs import (
+    AcceleratorSpec,
+    KubernetesSpec,
+    RetentionPolicy,
+    RetrainPolicy,
+    Spec,
+    describe_invalid,
+)
+from heimdall_assets.stores.objects.addresses import (
+    BucketAddress,
+    check_database,
+    parse_folder,
+    parse_place,
+    read_scheme,
+)
+
+_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 
 LINEAGE_URL = "http://127.0.0.1:3001"
 RAY_URL = "http://127.0.0.1:8265"
+S3_URL = "http://127.0.0.1:9000"
 
 MLFLOW_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 """Where MLflow keeps runs; it has given up folders."""
@@ -77,6 +96,40 @@ def _read_cluster(text: str, variable: str) -> str:
     return text
 
 
+def _read_endpoint(text: str, variable: str) -> str:
+    """Return the address of a service without its last slash; steps elsewhere are told it, so it names no user."""
+    if not _is_web_address(text, "http", "https") or set("?#@") & set(text):
+        raise InvalidSetting(f"{variable}: found {_show(text)}, expected an address such as {S3_URL}")
+    return text.rstrip("/")
+
+
+def _read_gigabytes(text: str, variable: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0.0 < number < math.inf:
+        raise InvalidSetting(f"{variable}: found {_show(text)}, expected a number of gigabytes above 0")
+    return number
+
+
+def _read_hosts(text: str, variable: str) -> tuple[str, ...]:
+    """Return names as a browser's Host header says them: with their port unless that is the scheme's own."""
+    names = tuple(name.strip().lower() for name in text.split(",")) if text else ()
+    for name in names:
+        if not _HOST.fullmatch(name):
+            raise InvalidSetting(
+                f"{variable}: found {_show(name)}, expected names such as models.example,heimdall:3000"
+            )
+    return names
+
+
+def _read_secret(text: str, variable: str) -> str:
+    if len(text) < 32:
+        raise InvalidSetting(f"{variable}: found {len(text)} characters, expected at least 32 that nobody can guess")
+    return text
+
+
 def _read_webhook(text: str, variable: str) -> str:
     if not _is_web_address(text, "http", "https"):
         raise InvalidSetting(f"{variable}: found something else, expected an address of http:// or https://")
@@ -85,10 +138,28 @@ def _read_webhook(text: str, variable: str) -> str:
 
 def _read_mlflow(text: str, variable: str) -> str:
     scheme = read_scheme(text)
+    if scheme in ("http", "https") and not _is_web_address(text, scheme):
+        raise InvalidSetting(f"{variable}: found no host, or a port that is none, expected http://HOST:PORT")
     if (scheme or text).partition("+")[0] not in MLFLOW_SCHEMES:
         found = f"an address of {scheme}://" if scheme else "no address"
         raise InvalidSetting(f"{variable}: found {found}, expected http://HOST, sqlite:///FILE or postgresql://...")
     return text
+
+
+def _read_postgresql(text: str, variable: str) -> str:
+    """Return the address of a PostgreSQL that Dagster opens itself, by SQLAlchemy's name of its driver."""
+    scheme = text.partition("://")[0]
+    if scheme not in ("postgresql", "postgresql+psycopg2"):
+        found = f"an address of {scheme}://" if read_scheme(text) else "no address"
+        raise InvalidSetting(f"{variable}: found {found}, expected postgresql://USER@HOST/NAME")
+    return check_database(text, variable)
+
+
+def _read_bucket(text: str, variable: str) -> BucketAddress:
+    place = parse_place(text, variable)
+    if not isinstance(place, BucketAddress):
+        raise InvalidSetting(f"{variable}: found {text!r:.140}, expected s3://BUCKET/PREFIX")
+    return place
 
 
 def _read_policy(kind: type[Spec], text: str, variable: str) -> Spec:
@@ -98,12 +169,37 @@ def _read_policy(kind: type[Spec], text: str, variable: str) -> Spec:
         raise InvalidSetting(f"{describe_invalid(variable, error)}; expected JSON of {kind.__name__}") from None
 
 
+def _read_file(text: str, variable: str) -> Path:
+    """Return a path as an absolute one; whether a file is there is found when it is read."""
+    if read_scheme(text) is not None or "\0" in text:
+        raise InvalidSetting(f"{variable}: found {_show(text)}, expected a path of this machine")
+    return Path(text).absolute()
+
+
+def _read_offset(text: str, variable: str) -> str:
+    from heimdall_assets.stores.database.stated_receivers import parse_offset
+
+    parse_offset(text, variable)
+    return text
+
+
 FOLDER = VariableKind("folder", parse_folder)
+PLACE = VariableKind("folder or s3://BUCKET/PREFIX", parse_place)
+GIGABYTES = VariableKind("GB, above 0", _read_gigabytes)
+ENDPOINT = VariableKind("URL", _read_endpoint)
+FILE = VariableKind("file", _read_file)
+OFFSET = VariableKind("UTC or an offset", _read_offset)
 DATABASE = VariableKind("address of a database, may hold a password", check_database, is_secret=True)
+POSTGRESQL = VariableKind("address of a PostgreSQL database, may hold a password", _read_postgresql, is_secret=True)
+BUCKET = VariableKind("s3://BUCKET/PREFIX", _read_bucket)
 MLFLOW = VariableKind("address of an MLflow store, may hold a password", _read_mlflow, is_secret=True)
 WEBHOOK = VariableKind("URL, may hold a password", _read_webhook, is_secret=True)
 PAGE = VariableKind("URL", _read_page)
+HOSTS = VariableKind("names, with a comma between two", _read_hosts)
+SECRET = VariableKind("secret of 32 characters or more", _read_secret, is_secret=True)
 CLUSTER = VariableKind("URL", _read_cluster)
 SWITCH = VariableKind("on or off", lambda text, variable: choose("on", "off").read(text, variable) == "on")
 POLICY = VariableKind("JSON of RetrainPolicy", partial(_read_policy, RetrainPolicy))
 RETENTION = VariableKind("JSON of RetentionPolicy", partial(_read_policy, RetentionPolicy))
+ACCELERATOR = VariableKind("JSON of AcceleratorSpec", partial(_read_policy, AcceleratorSpec))
+KUBERNETES = VariableKind("JSON of KubernetesSpec", partial(_read_policy, KubernetesSpec))

@@ -15,27 +15,40 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.specs import RetentionPolicy, RetrainPolicy
+from heimdall_assets.specs import AcceleratorSpec, KubernetesSpec, RetentionPolicy, RetrainPolicy
 from heimdall_assets.stores.home import Stores, open_stores
+from heimdall_assets.stores.home_format import EMBEDDED
+from heimdall_assets.stores.objects.addresses import BucketAddress, Place
 from heimdall_assets.suggestions import suggest_name
 from heimdall_assets.variable_kinds import (
+    ACCELERATOR,
+    BUCKET,
     CLUSTER,
     DATABASE,
+    ENDPOINT,
+    FILE,
     FOLDER,
+    GIGABYTES,
+    HOSTS,
+    KUBERNETES,
     LINEAGE_URL,
     MLFLOW,
+    OFFSET,
     PAGE,
+    PLACE,
     POLICY,
+    POSTGRESQL,
     RAY_URL,
     RETENTION,
+    SECRET,
     SWITCH,
     WEBHOOK,
     VariableKind,
     choose,
 )
 
-EXECUTORS = ("in_process", "local", "ray")
-"""Where steps run: in the run's own process, each in one of this machine, or the GPU-tagged one on Ray."""
+EXECUTORS = ("in_process", "local", "ray", "k8s")
+"""Where steps run: in the run's own process, each in one of this machine, the GPU-tagged one on Ray or in a pod."""
 
 OF_TESTS = {
     "HEIMDALL_PG_BIN": "folder with PostgreSQL's own programs, for tests that start those",
@@ -77,23 +90,49 @@ class Places(BaseSettings):
     home: Annotated[Path, FOLDER] = _variable("HEIMDALL_HOME", ".heimdall", "everything embedded, below one folder")
     database_url: Annotated[str, DATABASE] = _variable(
         "HEIMDALL_DATABASE_URL",
-        BelowHome("heimdall.db", "sqlite:///"),
+        BelowHome(EMBEDDED, "sqlite:///"),
         "stations, sources, sessions, approvals and the ledger of releases; SQLite or PostgreSQL",
     )
-    objects: Annotated[Path, FOLDER] = _variable(
+    objects: Annotated[Place, PLACE] = _variable(
         "HEIMDALL_OBJECTS", BelowHome("objects"), "every result, under its SHA-256"
     )
-    recordings: Annotated[Path, FOLDER] = _variable(
-        "HEIMDALL_RECORDINGS", BelowHome("recordings"), "recordings that others wrote, read by relative name"
+    recordings: Annotated[Place, PLACE] = _variable(
+        "HEIMDALL_RECORDINGS", BelowHome("recordings"), "recordings that others wrote, read by name"
     )
-    models: Annotated[Path, FOLDER] = _variable(
+    receivers: Annotated[Path | None, FILE] = _variable(
+        "HEIMDALL_RECEIVERS", None, "where the receivers of a database of one table stand; JSON"
+    )
+    time_zone: Annotated[str | None, OFFSET] = _variable(
+        "HEIMDALL_TIME_ZONE", None, "of the times in a database of one table that carry none"
+    )
+    models: Annotated[Place, PLACE] = _variable(
         "HEIMDALL_MODELS", BelowHome("heimdall-models"), "released models, one folder a version"
+    )
+    ledger_url: Annotated[str | None, DATABASE] = _variable(
+        "HEIMDALL_LEDGER_URL",
+        None,
+        "ledger of releases where the database is the field's own; unset: releases.db beside the models",
     )
     scratch: Annotated[Path, FOLDER] = _variable(
         "HEIMDALL_SCRATCH", BelowHome("scratch"), "trainings under way, which go on from here after an end"
     )
+    s3_endpoint: Annotated[str | None, ENDPOINT] = _variable(
+        "AWS_ENDPOINT_URL_S3", None, "address of an S3 service other than Amazon's; keys are none of ours"
+    )
+    cache: Annotated[Path, FOLDER] = _variable(
+        "HEIMDALL_CACHE", BelowHome("cache"), "copies of objects that rest in a bucket"
+    )
+    cache_gb: Annotated[float, GIGABYTES] = _variable(
+        "HEIMDALL_CACHE_GB", "10", "how much the copies may take; those used least recently go first"
+    )
     dagster_home: Annotated[Path, FOLDER] = _variable(
         "DAGSTER_HOME", BelowHome("dagster"), "the graph's history, and the dagster.yaml that says where it is kept"
+    )
+    dagster_url: Annotated[str | None, POSTGRESQL] = _variable(
+        "HEIMDALL_DAGSTER_URL", None, "the graph's history: runs, events, schedules; beside dagster.yaml where not set"
+    )
+    compute_logs: Annotated[BucketAddress | None, BUCKET] = _variable(
+        "HEIMDALL_COMPUTE_LOGS", None, "what steps write to their terminal; beside dagster.yaml where not set"
     )
     mlflow_uri: Annotated[str, MLFLOW] = _variable(
         "MLFLOW_TRACKING_URI", BelowHome("mlflow.db", "sqlite:///"), "what each training tells of itself"
@@ -104,6 +143,15 @@ class Places(BaseSettings):
     )
     ray_address: Annotated[str, CLUSTER] = _variable(
         "HEIMDALL_RAY_ADDRESS", RAY_URL, "the dashboard of the Ray cluster that trains"
+    )
+    kubernetes: Annotated[KubernetesSpec, KUBERNETES] = _variable(
+        "HEIMDALL_KUBERNETES", "{}", "the cluster whose pods train: image, namespace, names of secrets, volumes"
+    )
+    kubeconfig: Annotated[Path | None, FILE] = _variable(
+        "KUBECONFIG", None, "the file that opens the cluster; else a pod's service account does, or ~/.kube/config"
+    )
+    accelerator: Annotated[AcceleratorSpec, ACCELERATOR] = _variable(
+        "HEIMDALL_ACCELERATOR", "{}", "which GPU training asks for, how much memory, how long it may take"
     )
     webhook_url: Annotated[str | None, WEBHOOK] = _variable(
         "HEIMDALL_WEBHOOK_URL", None, "is sent title and text of each failed run, as JSON"
@@ -118,6 +166,17 @@ class Places(BaseSettings):
         "HEIMDALL_LINEAGE_URL",
         LINEAGE_URL,
         "where a browser finds the lineage page of release v, at URL/v, its results, card and figures",
+    )
+    users: Annotated[Path | None, FILE] = _variable(
+        "HEIMDALL_USERS",
+        None,
+        "who may open the page, as heimdall users writes it; where none is named, nobody is asked",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], HOSTS] = _variable(
+        "HEIMDALL_ALLOWED_HOSTS", "", "further names of the page, as a proxy or a network calls it"
+    )
+    session_key: Annotated[str | None, SECRET] = _variable(
+        "HEIMDALL_SESSION_SECRET", None, "signs the sessions of the page's users; else a file in the home does"
     )
 
     @field_validator("*", mode="before")
@@ -158,11 +217,18 @@ class Places(BaseSettings):
             "HEIMDALL_HOME": str(self.home),
             "HEIMDALL_OBJECTS": str(self.objects),
             "HEIMDALL_RECORDINGS": str(self.recordings),
+            "HEIMDALL_RECEIVERS": str(self.receivers or ""),
+            "HEIMDALL_TIME_ZONE": self.time_zone or "",
             "HEIMDALL_MODELS": str(self.models),
             "HEIMDALL_SCRATCH": str(self.scratch),
+            "AWS_ENDPOINT_URL_S3": self.s3_endpoint or "",
+            "HEIMDALL_CACHE": str(self.cache),
+            "HEIMDALL_CACHE_GB": repr(self.cache_gb),
             "HEIMDALL_TRACKING": "on" if self.tracking else "off",
             "HEIMDALL_EXECUTOR": self.executor,
             "HEIMDALL_RAY_ADDRESS": self.ray_address,
+            "HEIMDALL_KUBERNETES": self.kubernetes.model_dump_json(exclude_unset=True),
+            "HEIMDALL_ACCELERATOR": self.accelerator.model_dump_json(exclude_unset=True),
             "HEIMDALL_LINEAGE_URL": self.lineage_url,
         }
 
@@ -171,6 +237,7 @@ class Places(BaseSettings):
 
         Raises:
             NoHome: nothing is there yet, and ``begin`` is false.
+            NotFound: the database that is stated is not there or holds no tables, and ``begin`` is false.
         """
         return open_stores(
             home=str(self.home),
@@ -179,6 +246,12 @@ class Places(BaseSettings):
             recordings=str(self.recordings),
             models=str(self.models),
             scratch=str(self.scratch),
+            cache=str(self.cache),
+            cache_gb=self.cache_gb,
+            s3_endpoint=self.s3_endpoint or "",
+            ledger_url=self.ledger_url or "",
+            receivers=str(self.receivers or ""),
+            time_zone=self.time_zone or "",
             begin=begin,
         )
 

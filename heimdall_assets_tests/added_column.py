@@ -24,7 +24,7 @@ from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.tables import artifact_of_table, decode_table, encode_table
-from heimdall_assets.stores.releases.folders import ReleaseStore
+from heimdall_assets.stores.releases.opening import open_releases
 from heimdall_assets_tests.lineage.world import World
 from heimdall_assets_tests.stores.batches import make_batch, make_measurement
 
@@ -34,7 +34,7 @@ GAINS = [3.0, None, -2.5, 6.0]
 def open_world(url: str, folder: Path) -> World:
     """Return the stores of a home, not upgraded."""
     store = MeasurementStore(url)
-    return World(store, FolderObjectStore(folder / "objects"), ReleaseStore(folder / "models", store), {}, folder)
+    return World(store, FolderObjectStore(folder / "objects"), open_releases(folder / "models", store), {}, folder)
 
 
 def fill_home(url: str, folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Fixtures that every room of tests may use."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,21 +9,32 @@ from pathlib import Path
 import pytest
 
 from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets_tests.s3_server import S3Server, run_s3
 from heimdall_assets_tests.servers import NoServer, PostgresServer, run_postgres
 from heimdall_assets_tests.variation import start_run
 
 HERE = Path(__file__).parent
+PLACES: dict[str, str] = {}
+"""The variables that lead somewhere, as they are when the tests begin."""
 SLOW = (
+    "cli/intake/test_inspecting_tables",
+    "cli/test_bad_files",
     "cli/test_commands",
+    "cli/test_newcomer",
     "cli/test_real_recordings",
+    "cli/test_releases_elsewhere",
     "defs/test_executor",
+    "defs/test_executor_k8s",
     "defs/test_graph",
+    "defs/test_one_table",
     "defs/test_orphans",
     "defs/test_page",
     "defs/test_sensors",
     "defs/test_signal_graph",
     "defs/test_tracking",
+    "deploy/test_services",
     "evaluation/test_diagnostics",
+    "formats/test_expansion",
     "learning/test_export",
     "learning/test_level_model",
     "learning/test_level_real",
@@ -39,13 +51,26 @@ SLOW = (
     "pipeline/test_golden",
     "pipeline/test_imports",
     "pipeline/test_kills",
+    "pipeline/test_level_tables",
+    "pipeline/test_not_heard",
     "pipeline/test_pairs",
     "pipeline/test_promotion",
+    "pipeline/test_reference",
+    "pipeline/test_reference_graph",
+    "pipeline/test_stages_s3",
+    "pipeline/test_table_forms",
     "pipeline/test_trained_checkpoint",
     "signals/test_delays",
+    "signals/test_reference_clock",
     "stores/test_kills",
     "stores/test_measurements",
+    "stores/test_objects",
+    "stores/test_objects_s3",
+    "stores/test_one_table",
+    "stores/test_release_ledgers",
     "stores/test_releases",
+    "stores/test_releases_faults",
+    "stores/test_releases_kills",
     "stores/test_snapshots",
     "stores/test_tables",
     "stores/test_waiting",
@@ -75,11 +100,31 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if is_slow and config.getoption("--quick") else None
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their parameter: what packs them may write the time into them (gzip, ZIP), and the processes that
+    share a run must collect the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
+def read_places_variables() -> dict[str, str]:
+    """Return the variables of this process that lead somewhere."""
+    leading = ("HEIMDALL_", "AWS_", "DAGSTER_HOME")  # not MLflow's own, which it sets itself
+    return {name: value for name, value in os.environ.items() if name.startswith(leading)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_places(without_mlflow: None) -> Iterator[None]:
+    """No module may lead those after it elsewhere: one that did sent their commands to its own history."""
+    yield
+    assert read_places_variables() == PLACES
+
+
 @pytest.fixture(scope="session", autouse=True)
 def without_mlflow() -> Iterator[None]:
     """Commands under test track nothing: MLflow costs seconds, and has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEIMDALL_TRACKING", "off")
+        PLACES.update(read_places_variables())
         yield
 
 
@@ -159,3 +204,30 @@ def store(database_url: str) -> Iterator[MeasurementStore]:
     opened = MeasurementStore(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 service; the test skips where it is not installed."""
+    try:
+        with run_s3() as server:
+            yield server
+    except NoServer as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def bucket_of_module(s3: S3Server) -> Iterator[str]:
+    """Address of a new bucket for a whole module, whose tests take a prefix each."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.environment.items():
+            patch.setenv(name, value)
+        yield f"s3://{s3.create_bucket()}"
+
+
+@pytest.fixture
+def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of a new bucket, which this process finds as every tool of S3 would."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3.create_bucket()}"

@@ -25,8 +25,13 @@ def read_text(path: Path) -> str:
 
 def list_commands(path: Path, program: str) -> list[list[str]]:
     """Arguments of every ``program ...`` line in the blocks of a text, its comment and its line breaks taken off."""
+    return parse_commands(read_text(path), program)
+
+
+def parse_commands(text: str, program: str) -> list[list[str]]:
+    """Arguments of every ``program ...`` line in the blocks of ``text``."""
     found = []
-    for _, block in BLOCK.findall(read_text(path)):
+    for _, block in BLOCK.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True) if line.startswith(f"{program} ") else []
             if words:

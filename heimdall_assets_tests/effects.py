@@ -40,8 +40,8 @@ BUFFERS = {"io.BytesIO", "io.StringIO"}
 
 CONNECTING_MODULES = {
     "aiohttp", "boto3", "botocore", "fsspec", "ftplib", "http.client", "http.server", "httpx", "huggingface_hub",
-    "mlflow", "paramiko", "psycopg2", "ray", "requests", "smtplib", "socket", "socketserver", "sqlalchemy", "ssl",
-    "torch.hub", "urllib.request", "urllib3", "webbrowser",
+    "mlflow", "obstore", "paramiko", "psycopg2", "ray", "requests", "smtplib", "socket", "socketserver", "sqlalchemy",
+    "ssl", "torch.hub", "urllib.request", "urllib3", "webbrowser",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster_graphql import DagsterGraphQLClient
 
-from heimdall_assets_tests.ray_cluster import find_free_port
+from heimdall_assets_tests.servers import find_free_port
 
 START_S = 240.0
 STEP_S = 600.0

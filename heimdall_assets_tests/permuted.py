@@ -17,8 +17,9 @@ def shuffle_receivers(sessions: SessionSet, rng: np.random.Generator) -> Session
     parts = [rng.permutation(count) for count in sessions.num_receivers]
     order = np.concatenate([start + part for start, part in zip(sessions.offsets[:-1], parts, strict=True)])
     columns = {name: getattr(sessions, name)[order] for name in RECEIVER_COLUMNS}
-    if sessions.blocked is not None:
-        columns["blocked"] = sessions.blocked[order]
+    for name in ("blocked", "bearing_deg", "bearing_sigma_deg", "track_row"):
+        if getattr(sessions, name) is not None:
+            columns[name] = getattr(sessions, name)[order]
     if sessions.pairs is not None:
         place = np.concatenate([np.argsort(part) for part in parts])
         start = np.repeat(sessions.offsets[:-1], sessions.pairs.num_pairs)

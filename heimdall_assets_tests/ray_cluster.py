@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from heimdall_assets_tests.servers import find_free_port
 
 START_S = 180.0
 NUM_STARTS = 3
@@ -80,12 +81,6 @@ def run_ray(folder: Path) -> Iterator[str]:
                 shutil.rmtree(sockets, ignore_errors=True)
         # Ray's own time limits cannot all be set: on a machine that is too busy it does not come up.
         pytest.fail(f"Ray did not start in {NUM_STARTS} attempts: {log.read_text(errors='replace')[-4000:]}")
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start(port: int, sockets: Path, log: Path) -> "subprocess.Popen[bytes]":

@@ -47,14 +47,15 @@ class PostgresServer:
     def create_database(self, template: str = "template0") -> str:
         """Return the name of a new database, a copy of ``template``."""
         name = f"test_{secrets.token_hex(6)}"
-        self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+        self.run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
         return name
 
     def drop_database(self, name: str) -> None:
         """Remove a database, whoever is still connected."""
-        self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        self.run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    def _run(self, statement: sql.Composed) -> None:
+    def run(self, statement: sql.Composed) -> None:
+        """Do one statement as the superuser, outside any transaction."""
         connection = psycopg2.connect(
             host="127.0.0.1", port=self.port, user=_SUPERUSER, password=self.password, dbname="postgres"
         )
@@ -78,7 +79,7 @@ def run_postgres() -> Iterator[PostgresServer]:
     with tempfile.TemporaryDirectory(prefix="heimdall-pg-", dir="/tmp", ignore_cleanup_errors=True) as name:
         root = Path(name)
         identity, binaries = _choose_identity(root, binaries)
-        server = PostgresServer(_find_free_port(), secrets.token_hex(16), root)
+        server = PostgresServer(find_free_port(), secrets.token_hex(16), root)
         _make_cluster(root, binaries, identity, server.password)
         process = _start(root, binaries, identity, server.port)
         try:
@@ -161,12 +162,13 @@ def _start(root: Path, binaries: Path, identity: dict[str, Any], port: int) -> "
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
             **identity,
         )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel end a child when this process does; for ``preexec_fn``."""
     # SIGQUIT ends PostgreSQL at once with all its children. Set after the change of user, which would clear it.
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
@@ -193,7 +195,8 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.wait(_STOP_S)
 
 
-def _find_free_port() -> int:
+def find_free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody has at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -2,15 +2,17 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from heimdall_assets_tests.servers import find_free_port
 
 START_S = 300.0  # two busy cores take a minute or more
 STOP_S = 90.0
@@ -48,13 +50,6 @@ class Page:
         status = self.process.wait(STOP_S)
         wait_for(lambda: not self.list_processes(), STOP_S, "its processes to end")
         return status
-
-
-def find_free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(happens, seconds: float, what: str, log: Path | None = None, every_s: float = 1.0) -> float:
@@ -101,6 +96,10 @@ def run_page(home: Path, settings: Mapping[str, str] | None = None, lineage_port
 def answers(page: Page) -> bool:
     """Return whether the page is there; fail where its process has ended."""
     assert page.process.poll() is None, page.log.read_text(errors="replace")[-4000:]
-    with suppress(OSError), urllib.request.urlopen(f"{page.address}/server_info", timeout=10):
-        return True
-    return False
+    try:
+        with urllib.request.urlopen(f"{page.address}/server_info", timeout=10):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it asks for a name
+    except OSError:
+        return False

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from heimdall_assets.domain import FIELDS, SNAPSHOT, Decibels, Frequency, Latitude, Measurement, Position, Source, Word
 from heimdall_assets.fields import Bounds, Stored, read_bounds, read_fields
-from heimdall_assets.formats.table_cells import MAX_LEVEL_DB, MIN_LEVEL_DB
 from heimdall_assets.stores.database import schema
 from heimdall_assets.stores.database.schema import FIELD_TABLES, SCHEMA, metadata
+from heimdall_assets.tables.level_values import MAX_LEVEL_DB, MIN_LEVEL_DB
 
 HEARD = {"id": "m", "session_id": "s", "station_id": "w", "timestamp": datetime(2026, 1, 1, tzinfo=UTC)}
 

@@ -17,7 +17,7 @@ HEAVY = ("torch", "lightning", "mlflow", "onnx", "onnxruntime", "timm", "ray")
 """What only a running step may load."""
 SLOW = (
     *HEAVY, "pandas", "pyarrow", "scipy", "sqlalchemy", "alembic", "joblib", "pyproj", "matplotlib", "jinja2",
-    "jsonschema", "requests", "rich", "sigmf",
+    "jsonschema", "requests", "rich", "sigmf", "boto3", "botocore", "obstore",
 )  # fmt: skip
 """What neither listing the graph nor asking for help waits for."""
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -11,11 +11,13 @@ from heimdall_assets.cli import main
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import open_stores
-from heimdall_assets.variable_kinds import FOLDER
+from heimdall_assets.stores.objects.addresses import BucketAddress
+from heimdall_assets.variable_kinds import FOLDER, PLACE
 from heimdall_assets.variables import OF_TESTS, Places, find_kind, list_variables
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = [name for name, field in list_variables().items() if find_kind(field) is FOLDER]
+PLACES = [name for name, field in list_variables().items() if find_kind(field) is PLACE]
+FOLDERS = [name for name, field in list_variables().items() if find_kind(field) in (FOLDER, PLACE)]
 
 
 def refuse(**variables: str) -> str:
@@ -36,7 +38,9 @@ def read_folder(variable: str, value: str, **others: str) -> Path:
 
 
 def test_an_unknown_executor_is_refused_with_those_there_are():
-    with pytest.raises(InvalidSetting, match="HEIMDALL_EXECUTOR: found 'slurm', expected in_process, local or ray"):
+    with pytest.raises(
+        InvalidSetting, match="HEIMDALL_EXECUTOR: found 'slurm', expected in_process, local, ray or k8s"
+    ):
         read_places({"HEIMDALL_EXECUTOR": "slurm"})
     assert read_places({}).executor == "in_process"
     assert read_places({"HEIMDALL_EXECUTOR": ""}).executor == "in_process"
@@ -44,16 +48,24 @@ def test_an_unknown_executor_is_refused_with_those_there_are():
 
 def test_what_steps_elsewhere_are_told_leads_to_the_same_places_and_holds_no_secret(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = {"HEIMDALL_HOME": "here", "HEIMDALL_SCRATCH": "work", "HEIMDALL_TRACKING": "off", "HEIMDALL_EXECUTOR": "ray"}
+    told = {
+        "HEIMDALL_HOME": "here",
+        "HEIMDALL_SCRATCH": "work",
+        "HEIMDALL_TRACKING": "off",
+        "HEIMDALL_EXECUTOR": "ray",
+        "HEIMDALL_KUBERNETES": '{"image": "registry.example/heimdall:1", "env_secrets": ["heimdall"]}',
+        "HEIMDALL_ACCELERATOR": '{"gpu_type": "NVIDIA-H200", "spot": true}',
+    }
     secret = {
-        "HEIMDALL_DATABASE_URL": "postgresql://me:secret@host/db",
-        "MLFLOW_TRACKING_URI": "http://me:secret@host",
-        "HEIMDALL_WEBHOOK_URL": "http://host/secret",
+        "HEIMDALL_DATABASE_URL": "postgresql://me:hunter2@host/db",
+        "HEIMDALL_LEDGER_URL": "postgresql://me:hunter2@host/ledger",
+        "MLFLOW_TRACKING_URI": "http://me:hunter2@host",
+        "HEIMDALL_WEBHOOK_URL": "http://host/hunter2",
     }
     places = read_places({**told, **secret})
     shared = places.share()
-    assert "secret" not in str(shared)
-    assert "secret" not in f"{places!r} {places}"
+    assert "hunter2" not in str(shared)
+    assert "hunter2" not in f"{places!r} {places}"
     assert read_places({**shared, **secret}) == places
     monkeypatch.chdir("/")  # a step elsewhere works in another folder
     assert read_places({**shared, **secret}) == places
@@ -92,8 +104,10 @@ def test_the_folders_are_all_places_that_are_no_address():
         "HEIMDALL_RECORDINGS",
         "HEIMDALL_MODELS",
         "HEIMDALL_SCRATCH",
+        "HEIMDALL_CACHE",
         "DAGSTER_HOME",
     ]
+    assert PLACES == ["HEIMDALL_OBJECTS", "HEIMDALL_RECORDINGS", "HEIMDALL_MODELS"]
 
 
 @pytest.mark.parametrize("variable", FOLDERS)
@@ -104,7 +118,11 @@ def test_an_address_of_something_else_is_no_folder(variable: str, address: str, 
     monkeypatch.chdir(tmp_path)
     scheme = address.partition(":")[0]
     said = refuse(**{variable: address})
-    assert said == f"{variable}: found an address of {scheme}://, expected a local folder: a path or file:///PATH"
+    if variable in PLACES:
+        assert said.endswith("s3://BUCKET/PREFIX") or "found keys in an s3:// address" in said
+        assert "secret" not in said.replace("s3:/secret", "")
+    else:
+        assert said == f"{variable}: found an address of {scheme}://, expected a local folder: a path or file:///PATH"
     result = CliRunner().invoke(main, ["models", "list"], env={variable: address})
     assert (result.exit_code, result.stderr) == (2, f"Error: {said}\n")
     assert list(tmp_path.iterdir()) == []  # nor is a folder made that is called so
@@ -136,12 +154,51 @@ def test_a_file_is_no_folder(variable: str, tmp_path: Path):
     assert refuse(**{variable: str(tmp_path / "file")}).endswith(f"found a file at {tmp_path}/file, expected a folder")
 
 
-@pytest.mark.parametrize("place", ["home", "objects", "recordings", "models", "scratch"])
+@pytest.mark.parametrize("place", ["home", "objects", "recordings", "models", "scratch", "cache"])
 def test_stores_keep_the_rule_for_whoever_configures_them_in_the_page(place: str, tmp_path: Path):
-    places = {name: str(tmp_path / name) for name in ("home", "objects", "recordings", "models", "scratch")}
-    with pytest.raises(InvalidSetting, match=r"found an address of s3://, expected a local folder"):
-        open_stores(database_url=f"sqlite:///{tmp_path / 'h.db'}", **{**places, place: "s3://bucket"})
+    names = ("home", "objects", "recordings", "models", "scratch", "cache")
+    places = {name: str(tmp_path / name) for name in names}
+    with pytest.raises(InvalidSetting, match=rf"{place}: found an address of gs://, expected a local folder"):
+        open_stores(database_url=f"sqlite:///{tmp_path / 'h.db'}", cache_gb=1.0, **{**places, place: "gs://bucket"})
     assert list(tmp_path.iterdir()) == []
+
+
+# --- buckets
+
+
+@pytest.mark.parametrize("variable", PLACES)
+def test_a_place_may_be_a_bucket_and_steps_elsewhere_find_it(variable: str):
+    told = {variable: "s3://heimdall/some/prefix/", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9000/"}
+    assert read_folder(variable, told[variable]) == BucketAddress("heimdall", "some/prefix")
+    places = read_places(told)
+    shared = places.share()
+    assert (shared[variable], shared["AWS_ENDPOINT_URL_S3"]) == ("s3://heimdall/some/prefix", "http://127.0.0.1:9000")
+    assert read_places(shared) == places
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@host", "host:9000", "ftp://host", "http://host?a=secret"])
+def test_the_address_of_a_service_names_no_user(address: str):
+    said = refuse(AWS_ENDPOINT_URL_S3=address)
+    assert said.endswith("expected an address such as http://127.0.0.1:9000")
+    assert "me:secret" not in said
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "nan", "inf", "much"])
+def test_the_cache_takes_a_number_of_gigabytes(size: str):
+    assert refuse(HEIMDALL_CACHE_GB=size).endswith(f"found {size!r}, expected a number of gigabytes above 0")
+    assert read_places({"HEIMDALL_CACHE_GB": "0.5"}).cache_gb == 0.5
+
+
+# --- a database of one table
+
+
+def test_what_a_database_of_one_table_does_not_say_is_a_file_of_this_machine_and_an_offset(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = read_places({"HEIMDALL_RECEIVERS": "receivers.json", "HEIMDALL_TIME_ZONE": "+01:00"})
+    assert (places.receivers, places.time_zone) == (tmp_path / "receivers.json", "+01:00")
+    assert read_places(places.share()).receivers == tmp_path / "receivers.json"
+    assert "expected a path of this machine" in refuse(HEIMDALL_RECEIVERS="s3://bucket/receivers.json")
+    assert "expected UTC, or an offset such as +01:00" in refuse(HEIMDALL_TIME_ZONE="Europe/Rome")
 
 
 # --- addresses
@@ -188,6 +245,13 @@ def test_mlflow_has_more_kinds_of_stores(address: str):
 def test_mlflow_keeps_no_runs_in_folders_or_buckets(address: str):
     said = refuse(MLFLOW_TRACKING_URI=address)
     assert "expected http://HOST, sqlite:///FILE or postgresql://..." in said
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize("address", ["http://secret:x", "https://", "http://secret:99999", "http://[secret"])
+def test_mlflow_has_a_host_and_a_port_that_is_one(address: str):
+    said = refuse(MLFLOW_TRACKING_URI=address)
+    assert "expected http://HOST:PORT" in said
     assert "secret" not in said
 
 

@@ -2,17 +2,21 @@
 
 import click
 
-from heimdall_assets.cli.importing import importing
+from heimdall_assets.cli.doctor import doctor
+from heimdall_assets.cli.intake.importing import importing
+from heimdall_assets.cli.intake.inspecting import inspect
 from heimdall_assets.cli.lineage import diff, lineage, verify
 from heimdall_assets.cli.listing import list_all
 from heimdall_assets.cli.locating import evaluate, locate, predict
 from heimdall_assets.cli.models import models
-from heimdall_assets.cli.output import HeimdallGroup
 from heimdall_assets.cli.planning import plan
+from heimdall_assets.cli.preparing import prepare
 from heimdall_assets.cli.reproducing import reproduce
 from heimdall_assets.cli.running import demo, train
 from heimdall_assets.cli.serving import ui
 from heimdall_assets.cli.sessions import sessions
+from heimdall_assets.cli.terminal.output import HeimdallGroup
+from heimdall_assets.cli.users import users
 
 
 @click.group(cls=HeimdallGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,8 +31,8 @@ def main(debug: bool) -> None:
 
 
 COMMANDS = (
-    demo, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, verify, diff, reproduce, ui,
-    list_all,
+    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, verify, diff,
+    reproduce, doctor, prepare, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.other_names import OTHER_SETTINGS
-from heimdall_assets.specs import RetentionPolicy, RetrainPolicy, SimulationSpec, Spec, list_specs, suggest_spec
+from heimdall_assets.specs import (
+    AcceleratorSpec,
+    KubernetesSpec,
+    RetentionPolicy,
+    RetrainPolicy,
+    SimulationSpec,
+    Spec,
+    list_specs,
+    suggest_spec,
+)
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -19,6 +28,8 @@ BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=
 """What annotated-types calls a bound -> how people write it."""
 
 NOT_ON_THE_COMMAND_LINE: dict[type[Spec], str] = {
+    AcceleratorSpec: "set by HEIMDALL_ACCELERATOR, as JSON, and for one run by its execution.config.accelerator",
+    KubernetesSpec: "set by HEIMDALL_KUBERNETES, as JSON",
     RetrainPolicy: "set by HEIMDALL_RETRAIN, as JSON",
     RetentionPolicy: "set by HEIMDALL_RETENTION, as JSON",
     SimulationSpec: "set in Python; heimdall demo sets num_sessions and seed",

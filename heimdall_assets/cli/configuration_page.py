@@ -23,8 +23,9 @@ PLACES = """
 ## Variables
 
 Where things rest and how steps run is read from the environment. An empty value is none. Folders are paths, or
-addresses `file:///PATH`; an address of any other scheme is refused. A refusal repeats nothing that may hold a password.
-A variable that begins with `HEIMDALL_` and is not listed here is refused, for a misspelled one would go unheard.
+addresses `file:///PATH`; an address of any other scheme is refused, but for `s3://BUCKET/PREFIX` where it says so. A
+refusal repeats nothing that may hold a password. A variable that begins with `HEIMDALL_` and is not listed here is
+refused, for a misspelled one would go unheard.
 """
 
 QUIET = """

@@ -4,7 +4,8 @@ from typing import Any
 
 import dagster as dg
 
-from heimdall_assets.cli.signals import hear_stop
+from heimdall_assets.cli.terminal.signals import hear_stop
+from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions, recover_at
 from heimdall_assets.defs.events import find_checks
 from heimdall_assets.defs.executor.delegation import InMemoryJob, execute_run
@@ -26,7 +27,6 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.pipeline.stages.model_release import list_warnings
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
-from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import DatasetSpec, Spec
 from heimdall_assets.variables import Places
 
@@ -92,7 +92,7 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
     return {
         "run_id": result.run_id,
         "version": version,
-        "folder": str(stores.releases.folder(version)),
+        "folder": stores.releases.locate(version),
         "champion": manifests[CHAMPION_MODEL].summary["champion"],
         "promotion": manifests[CHAMPION_MODEL].summary["decision"],
         "trained": outcome.trained,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli.homes import find_model, open_home
-from heimdall_assets.cli.output import json_option, write_json, write_table
-from heimdall_assets.cli.progress import show_progress, without_asset
+from heimdall_assets.cli.terminal.homes import find_model, open_home
+from heimdall_assets.cli.terminal.output import json_option, write_json, write_lines, write_table, write_text
+from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import InvalidInput
@@ -59,11 +59,11 @@ def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | 
     digest = stores.releases.find_record(version).get("provenance")
     if html is not None:
         write_named_file(html, render_html(provenance, digest).encode())
-        click.echo(f"wrote {html}", err=as_json)
+        write_text(f"wrote {html}", err=as_json)
     if as_json:
         write_json(provenance)
     elif html is None:
-        click.echo(render_tree(provenance), nl=False)
+        write_lines(render_tree(provenance))
 
 
 def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -> None:
@@ -87,7 +87,7 @@ def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -
         for row in use["sessions"]
     ] + [[use["version"], node, None, None, None, None] for use in uses for node in use["nodes"]]
     if not rows:
-        click.echo("no released model used it")
+        write_text("no released model used it")
         return
     write_table(
         f"used by {say_count(len(uses), 'released model')}",
@@ -123,13 +123,13 @@ def verify(model: str, repair: bool, as_json: bool) -> None:
         write_json({"version": version, "ok": not errors, "repaired": done, "findings": listed})
     else:
         for line in done:
-            click.echo(f"repair: {line}")
+            write_text(f"repair: {line}")
         for finding in findings:
-            click.echo(finding.describe())
+            write_text(finding.describe())
         told = say_count(len(errors), "error") if errors else "all is as it was released"
         if len(findings) > len(errors):
             told += f", {say_count(len(findings) - len(errors), 'notice')}"
-        click.echo(f"model {version}: {told}")
+        write_text(f"model {version}: {told}")
     if errors:
         raise SystemExit(1)
 
@@ -188,4 +188,4 @@ def diff(first: str, second: str, as_json: bool) -> None:
     if as_json:
         write_json(found)
     else:
-        click.echo(render_difference(found), nl=False)
+        write_lines(render_difference(found))

@@ -7,7 +7,7 @@ import click
 
 from heimdall_assets.cli.catalogue import describe_use, find_spec, list_places, list_settings
 from heimdall_assets.cli.configuration_page import write_page
-from heimdall_assets.cli.output import json_option, write_json, write_line, write_table
+from heimdall_assets.cli.terminal.output import json_option, write_json, write_line, write_lines, write_table
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.specs import list_specs
 
@@ -22,7 +22,7 @@ def list_all(spec: str | None, markdown: bool, as_json: bool) -> None:
         raise InvalidSetting("--markdown: found SPEC or --json beside it, expected it alone")
     chosen = [find_spec(spec)] if spec else list(list_specs().values())
     if markdown:
-        click.echo(write_page(chosen), nl=False)
+        write_lines(write_page(chosen))
         return
     if as_json:
         told: dict[str, Any] = {"settings": {cls.__name__: list(map(asdict, list_settings(cls))) for cls in chosen}}

@@ -5,9 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli.homes import find_model, look_home, open_home, show_home
-from heimdall_assets.cli.output import format_share, json_option, write_json, write_notice, write_table
-from heimdall_assets.cli.progress import show_progress
+from heimdall_assets.cli.terminal.homes import find_model, look_home, open_home, show_home
+from heimdall_assets.cli.terminal.output import (
+    format_share,
+    json_option,
+    write_json,
+    write_lines,
+    write_notice,
+    write_table,
+    write_text,
+)
+from heimdall_assets.cli.terminal.progress import show_progress
 from heimdall_assets.counts import say_count
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
@@ -64,10 +72,10 @@ def show(model: str, as_json: bool) -> None:
     releases, version = stores.releases, find_model(stores, model)
     record = releases.find_record(version)
     if as_json:
-        write_json({**record, "folder": str(releases.folder(version))})
+        write_json({**record, "folder": releases.locate(version)})
         return
-    click.echo(releases.read_file(version, "README.md").decode())
-    click.echo(f"Folder: {releases.folder(version)}")
+    write_lines(releases.read_file(version, "README.md").decode())
+    write_text(f"Folder: {releases.locate(version)}")
 
 
 @models.command()
@@ -110,7 +118,7 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
     if as_json:
         write_json({"champion": version})
     else:
-        click.echo(f"champion: {version}")
+        write_text(f"champion: {version}")
     if not places.tracking:
         return
     try:
@@ -121,4 +129,4 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
             store = ExperimentStore(places.mlflow_uri)
             store.mirror_aliases(stores.objects, read_aliases(stores))
     except Exception as error:  # whatever MLflow and the network raise
-        click.echo(f"Warning: MLflow could not be told: {' '.join(str(error).split()):.300}", err=True)
+        write_text(f"Warning: MLflow could not be told: {' '.join(str(error).split()):.300}", err=True)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from heimdall_assets.cli.homes import check_trainable, open_home
-from heimdall_assets.cli.output import json_option, write_json, write_table
-from heimdall_assets.cli.progress import show_progress
 from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
+from heimdall_assets.cli.terminal.homes import check_trainable, open_home
+from heimdall_assets.cli.terminal.output import json_option, write_json, write_table
+from heimdall_assets.cli.terminal.progress import show_progress
 
 
 @click.command(short_help="Say what train would compute now and what it would find.")

@@ -4,10 +4,10 @@ import dataclasses
 
 import click
 
-from heimdall_assets.cli.homes import find_model, open_home
-from heimdall_assets.cli.output import json_option, write_json
-from heimdall_assets.cli.progress import show_progress, without_asset
 from heimdall_assets.cli.settings import read_settings
+from heimdall_assets.cli.terminal.homes import find_model, open_home
+from heimdall_assets.cli.terminal.output import json_option, write_json, write_text
+from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 
 
 @click.command(short_help="Make a model again from its frozen data and compare.")
@@ -38,12 +38,12 @@ def reproduce(model: str, assignments: tuple[str, ...], repair: bool, as_json: b
         write_json({**dataclasses.asdict(found), **told})
     else:
         for stage in found.stages:
-            click.echo(f"{stage.stage}: {'; '.join(stage.differences) or 'the same'}")
+            write_text(f"{stage.stage}: {'; '.join(stage.differences) or 'the same'}")
         for name, (then, now) in found.environment.items():
-            click.echo(f"environment: {name} {then} then, {now} now")
+            write_text(f"environment: {name} {then} then, {now} now")
         for digest in found.restored:
-            click.echo(f"restored: object {digest}")
-        click.echo(f"model {version}: " + _conclude(None if first is None else first.stage, bool(found.environment)))
+            write_text(f"restored: object {digest}")
+        write_text(f"model {version}: " + _conclude(None if first is None else first.stage, bool(found.environment)))
     if first is not None:
         raise SystemExit(1)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from heimdall_assets.cli.homes import begin_home, check_trainable, open_home
-from heimdall_assets.cli.output import json_option, write_comparison, write_json, write_line
-from heimdall_assets.cli.progress import show_progress, without_asset
 from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
+from heimdall_assets.cli.terminal.homes import begin_home, check_trainable, open_home
+from heimdall_assets.cli.terminal.output import json_option, write_comparison, write_json, write_line, write_text
+from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DEMO, DEMO_MODEL, DatasetSpec, Spec
 
@@ -56,8 +56,8 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
         summary = run_graph(places, "release", chosen, listener)
     _summarize({**summary, "signals": made}, as_json)
     if not as_json:
-        click.echo("Open the graph: make ui (or: heimdall ui), then http://127.0.0.1:3000/asset-groups")
-        click.echo("Its job demo makes this model again; with the default settings one sees spectrograms too: minutes.")
+        write_text("Open the graph: make ui (or: heimdall ui), then http://127.0.0.1:3000/asset-groups")
+        write_text("Its job demo makes this model again; with the default settings one sees spectrograms too: minutes.")
 
 
 @click.command(short_help="Run the graph on the approved sessions; release a model.")

@@ -4,8 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli.homes import check_campaigns, look_home, open_home, show_home
-from heimdall_assets.cli.output import json_option, write_fields, write_json, write_line, write_notice, write_table
+from heimdall_assets.cli.intake.file_options import waiver_option
+from heimdall_assets.cli.terminal.homes import check_campaigns, look_home, open_home, show_home
+from heimdall_assets.cli.terminal.output import (
+    json_option,
+    write_fields,
+    write_json,
+    write_line,
+    write_notice,
+    write_table,
+    write_text,
+)
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidSetting
@@ -48,6 +57,8 @@ def list_sessions(status: str | None, campaign: str | None, as_json: bool) -> No
 
 def _find_sessions(store: "MeasurementStore", status: str | None, campaign: str | None) -> list[dict[str, Any]]:
     rows = store.list_sessions(approval_status=None if status is None else ApprovalStatus(status), campaign=campaign)
+    if nameless := store.count_nameless():
+        write_notice(f"left out: {say_count(nameless, 'measurement')} of no session (session_id is empty)")
     if not rows and not store.count_sessions():
         write_notice(f"{show_home()}: no sessions yet; heimdall demo or heimdall import adds some")
     return rows
@@ -101,8 +112,15 @@ def _describe_receiver(row: dict[str, Any], station: dict[str, Any]) -> dict[str
         "clock": station.get("clock_class"),
         "dB": row.get("signal_strength_db"),
         "SNR": row.get("snr_db"),
+        "arrival ns": row.get("arrival_unix_ns"),
+        "sigma ns": None if row.get("arrival_sigma_s") is None else round(1e9 * row["arrival_sigma_s"], 1),
+        "bearing deg": _pair(row.get("bearing_deg"), row.get("bearing_sigma_deg")),
         "IQ s": row.get("duration_seconds") if row.get("iq_data_location") else None,
     }
+
+
+def _pair(value: float | None, sigma: float | None) -> str | None:
+    return None if value is None or sigma is None else f"{value:g} +- {sigma:g}"
 
 
 def _format_degrees(value: Any) -> str:
@@ -117,6 +135,7 @@ def _decide(
     by: str,
     reason: str,
     as_json: bool,
+    waiver: str | None = None,
 ) -> None:
     if bool(names) + (campaign is not None) + everything != 1:
         raise InvalidSetting(
@@ -131,11 +150,11 @@ def _decide(
             check_campaigns(stores, [campaign])
         pending = None if campaign is not None and decision is ApprovalStatus.REJECTED else ApprovalStatus.PENDING
         ids = [row["id"] for row in store.list_sessions(approval_status=pending, campaign=campaign)]
-    count = store.decide(ids, decision, by, reason)
+    count = store.decide(ids, decision, by, reason, waiver)
     if as_json:
         write_json({"decision": decision, "num_sessions": count})
     else:
-        click.echo(f"{decision}: {say_count(count, 'session')}")
+        write_text(f"{decision}: {say_count(count, 'session')}")
 
 
 def _decision_command(name: str, decision: ApprovalStatus, text: str) -> click.Command:
@@ -147,11 +166,17 @@ def _decision_command(name: str, decision: ApprovalStatus, text: str) -> click.C
     @click.option("--reason", required=True, help="Why.")
     @json_option
     def command(
-        names: tuple[str, ...], campaign: str | None, everything: bool, by: str, reason: str, as_json: bool
+        names: tuple[str, ...],
+        campaign: str | None,
+        everything: bool,
+        by: str,
+        reason: str,
+        as_json: bool,
+        waiver: str | None = None,
     ) -> None:
-        _decide(decision, names, campaign, everything, by, reason, as_json)
+        _decide(decision, names, campaign, everything, by, reason, as_json, waiver)
 
-    return command
+    return waiver_option(command) if decision is ApprovalStatus.APPROVED else command
 
 
 approve = _decision_command("approve", ApprovalStatus.APPROVED, "Approve sessions: their transmitter is known.")

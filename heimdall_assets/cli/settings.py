@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from heimdall_assets.cli.catalogue import NOT_ON_THE_COMMAND_LINE
+from heimdall_assets.cli.intake.file_options import FILE
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.pipeline.recipe import SPECS
 from heimdall_assets.specs import DatasetSpec, Spec, describe_invalid, suggest_setting, suggest_spec
@@ -24,7 +25,7 @@ campaigns_option = click.option(
 _file_option = click.option(
     "--settings",
     "settings_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="YAML: spec name -> fields, for example TrainingSpec: {max_epochs: 10}.",
 )
 

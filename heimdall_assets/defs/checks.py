@@ -79,13 +79,16 @@ def recordings_rest_whole(iq_files: Manifest, stores: StoresParam) -> dg.AssetCh
     """Every recording that features are computed from is in the object store."""
     table = load_table(stores.objects, iq_files.artifacts["table"])
     good = table[table["status"] == "ok"]
-    gone = [digest for digest in good["digest"] if not stores.objects.exists(str(digest))]
+    present = stores.objects.find_present({str(digest) for digest in good["digest"]})
+    gone = [digest for digest in good["digest"] if str(digest) not in present]
     return dg.AssetCheckResult(passed=not gone, metadata={"num_recordings": len(good), "missing": gone[:20]})
 
 
 @dg.asset_check(asset=SPECTROGRAM_FEATURES, blocking=True)
 def features_are_finite(spectrogram_features: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
     """Every shard has the shape of its spec, and no value is missing or out of its range (dB; correlation)."""
+    from heimdall_assets.signals.signal_track import NUM_ROWS, NUM_STEPS  # slow to load, and wanted only here
+
     artifacts, specs = spectrogram_features.artifacts, spectrogram_features.specs
     spec, num_lags = FeatureSpec(**specs["FeatureSpec"]), DelaySpec(**specs["DelaySpec"]).num_lags
     problems = []
@@ -94,6 +97,11 @@ def features_are_finite(spectrogram_features: Manifest, stores: StoresParam) -> 
             problems.append(f"{shard}: shape {images.shape}, expected (n, 3, {spec.num_mels}, {spec.num_frames})")
         elif not np.isfinite(images).all() or images.min() < spec.floor_db or images.max() > 0.0:
             problems.append(f"{shard}: found values outside [{spec.floor_db}, 0] dB or not finite")
+    for shard, tracks in _load_shards(stores, artifacts["tracks"]):
+        if tracks.shape[1:] != (NUM_ROWS, NUM_STEPS):
+            problems.append(f"{shard}: shape {tracks.shape}, expected (n, {NUM_ROWS}, {NUM_STEPS})")
+        elif not np.isfinite(tracks).all():
+            problems.append(f"{shard}: found signal tracks that are not finite")
     for shard, correlations in _load_shards(stores, artifacts["pairs"]):
         if correlations.shape[1:] != (num_lags,):
             problems.append(f"{shard}: shape {correlations.shape}, expected (n, {num_lags})")

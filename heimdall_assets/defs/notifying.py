@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from heimdall_assets.errors import StorageError
+
+TELL_S = 10.0
 Notifier = Callable[[str, str], None]
 """Called with a title and a text."""
 
@@ -14,7 +17,12 @@ def post_webhook(url: str) -> Notifier:
     def notify(title: str, text: str) -> None:
         import requests
 
-        requests.post(url, json={"title": title, "text": text}, timeout=10).raise_for_status()
+        try:
+            answer = requests.post(url, json={"title": title, "text": text}, timeout=TELL_S)
+        except requests.RequestException as error:  # its words repeat the address, which may be a secret
+            raise StorageError(f"HEIMDALL_WEBHOOK_URL: could not be told ({type(error).__name__})") from None
+        if not answer.ok:
+            raise StorageError(f"HEIMDALL_WEBHOOK_URL: could not be told (it answers {answer.status_code})")
 
     return notify
 

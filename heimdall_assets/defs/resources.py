@@ -1,32 +1,21 @@
-"""Resources: the doors through which assets reach the stores."""
+"""Resources: the doors through which assets reach the stores.
 
+None has configuration: Dagster keeps a resource's configuration with the code location and shows it in the page and
+in GraphQL to whoever asks, and an address may hold a password. What is shown is text that says where to look.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 
 from heimdall_assets.defs.io_manager import ManifestIOManager
-from heimdall_assets.stores.home import Stores, open_stores
+from heimdall_assets.stores.home import Stores
 
 
-class StoresResource(dg.ConfigurableResource[Stores]):
-    """The opened stores; assets receive the plain ``Stores``."""
-
-    home: str
-    database_url: str
-    objects: str
-    recordings: str
-    models: str
-    scratch: str
-
-    def create_resource(self, context: dg.InitResourceContext) -> Stores:
-        return open_stores(
-            home=self.home,
-            database_url=self.database_url,
-            objects=self.objects,
-            recordings=self.recordings,
-            models=self.models,
-            scratch=self.scratch,
-        )
+def build_stores(open_stores: Callable[[], Stores], description: str) -> dg.ResourceDefinition:
+    """Return the resource whose value is the opened stores; ``description`` is all that the page shows of it."""
+    return dg.ResourceDefinition(lambda _: open_stores(), description=description)
 
 
 class LineagePages(dg.ConfigurableResource[Any]):
@@ -47,10 +36,7 @@ class LineagePages(dg.ConfigurableResource[Any]):
         return f"{self.url}/trainings/{checkpoint}/losses.svg"
 
 
-class ManifestIOResource(dg.ConfigurableIOManagerFactory[ManifestIOManager]):
-    """Makes the IO manager on the same object store."""
-
-    stores: dg.ResourceDependency[Stores]
-
-    def create_io_manager(self, context: dg.InitResourceContext) -> ManifestIOManager:
-        return ManifestIOManager(self.stores.objects)
+@dg.io_manager(required_resource_keys={"stores"}, description="Manifests, by digest, in the stores' objects.")
+def manifest_io_manager(context: dg.InitResourceContext) -> ManifestIOManager:
+    """Return the IO manager on the object store of the resource ``stores``."""
+    return ManifestIOManager(context.resources.stores.objects)

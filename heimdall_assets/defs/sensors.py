@@ -75,8 +75,10 @@ def look(stores: Stores) -> DatabaseState:
     fingerprint = database if dataset == everything else stores.measurements.compute_fingerprint(dataset)
     if fingerprint == baseline.fingerprint:
         return DatabaseState(database, fingerprint, baseline.decisions, baseline)
+    from heimdall_assets.pipeline.truth import read_trusted  # slow to load
+
     return DatabaseState(
-        database, fingerprint, list_decisions(stores.measurements.read_approved(dataset).rows), baseline
+        database, fingerprint, list_decisions(read_trusted(stores.measurements, dataset).rows), baseline
     )
 
 

@@ -89,6 +89,10 @@ class GateConfig(specs.GateSpec, dg.Config):
     """What a model must reach."""
 
 
+class AcceleratorConfig(specs.AcceleratorSpec, dg.Config):
+    """What a run's GPU-tagged step asks of its machine; stands with the executor, for it decides no result."""
+
+
 class PromotionConfig(specs.PromotionSpec, dg.Config):
     """When a challenger becomes champion."""
 

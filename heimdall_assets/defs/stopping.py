@@ -1,6 +1,7 @@
 """Stopping: what a SIGINT or SIGTERM becomes on its way through Dagster, so that it is a stop and no failure.
 
-Belongs here: the step's side of it. Where signals are heard: ``cli.signals``; where a run's steps end: ``executor``.
+Belongs here: the step's side of it. Where signals are heard: ``cli.terminal.signals``; where a run's steps end:
+``executor``.
 """
 
 import signal

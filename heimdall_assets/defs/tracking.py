@@ -8,6 +8,7 @@ one warning, never a training.
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import SimpleNamespace, TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -110,10 +111,14 @@ class TrackedTraining:
             self._store = self._mlflow = None
 
 
-class ExperimentTracking(dg.ConfigurableResource[Any]):
-    """The experiment runs in MLflow; imports it only when there is something to say."""
+@dataclass(frozen=True)
+class ExperimentTracking:
+    """The experiment runs in MLflow; imports it only when there is something to say.
 
-    tracking_uri: str
+    No resource with configuration: its address may hold a password, and Dagster's page would show it.
+    """
+
+    tracking_uri: str = field(repr=False)
     enabled: bool = True
 
     def open_store(self) -> ExperimentStore | None:

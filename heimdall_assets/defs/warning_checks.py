@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.defs.tables import preview
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
@@ -53,6 +54,44 @@ def few_rows_left_out(approved_measurements: Manifest, stores: StoresParam) -> d
         share_left_out=share,
         reasons=reasons,
     )
+
+
+@dg.asset_check(asset=APPROVED_MEASUREMENTS)
+def truth_agrees_with_receivers(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Receivers can have heard each source where it is said to be; sessions of which that is not so are left out."""
+    from heimdall_assets.pipeline.truth import REASON, list_waived  # slow to load
+
+    left_out = load_table(stores.objects, approved_measurements.artifacts["left_out"])
+    left_out = left_out[left_out["reason"].str.startswith(REASON)].drop_duplicates("session_id")
+    table = load_table(stores.objects, approved_measurements.artifacts["table"])
+    waived = list_waived(table)
+    said = f"{say_count(len(left_out), 'session')} left out whose source no receiver can have heard there, expected 0"
+    if len(left_out):
+        said += f"; session {left_out['session_id'].iloc[0]}: {str(left_out['reason'].iloc[0]).removeprefix(REASON)}"
+    told: dict[str, Any] = {"left_out": preview(left_out, ["session_id", "reason"])} if len(left_out) else {}
+    if waived:
+        said += f"; {say_count(len(waived), 'session')} waived"
+        told["waived"] = dict(list(waived.items())[:20])
+    return _warn(not len(left_out), said, **told)
+
+
+@dg.asset_check(asset=APPROVED_MEASUREMENTS)
+def levels_follow_stated_places(approved_measurements: Manifest, stores: StoresParam) -> dg.AssetCheckResult:
+    """Levels fit the place that is stated for their session better than that of another one, or coordinates turned."""
+    from heimdall_assets.pipeline.truth import compare_levels  # slow to load
+
+    table = load_table(stores.objects, approved_measurements.artifacts["table"])
+    preference, turned = compare_levels(table)
+    if not preference.is_known:
+        return _warn(True, f"levels at {say_count(preference.num_sites, 'site')}: too few to compare places by")
+    said = (
+        f"levels fit the place stated for their session better than another session's in {preference.share:.0%} of "
+        f"comparisons ({say_count(preference.num_sites, 'site')}), expected over 60 %"
+    )
+    if not preference.is_usual:
+        said += ": rows joined wrongly, or numbers that are no levels"
+    told = said if turned is None else f"{turned}; {said}"
+    return _warn(preference.is_usual and turned is None, told, share=preference.share)
 
 
 @dg.asset_check(asset=APPROVED_MEASUREMENTS)
@@ -140,12 +179,33 @@ def better_than_baselines(evaluation_metrics: Manifest) -> dg.AssetCheckResult:
     return _warn(not worse, said, worse_than=worse)
 
 
+@dg.asset_check(asset=EVALUATION_METRICS)
+def no_better_than_its_bound(evaluation_metrics: Manifest) -> dg.AssetCheckResult:
+    """The model's median error is not below what physics allows on its sessions; else something other helped it."""
+    figures = {name: value for name, value in evaluation_metrics.summary.items() if name.startswith("bound_")}
+    model_m, bound_m = figures.get("bound_method_median_m"), figures.get("bound_median_m")
+    low_m = figures.get("bound_median_low_m")
+    if model_m is None or bound_m is None or low_m is None:
+        return _warn(True, "no session has a bound")
+    said = f"the model's median error is {model_m:,.3g} m and that of the physical bound {bound_m:,.3g} m"
+    if model_m < low_m:
+        said += (
+            f" on the same sessions, expected at least the {low_m:,.3g} m that chance explains: numbers that are no "
+            "levels (heimdall import rss-table --not-heard), sites that training knew, or ground and area of which the "
+            "bound knows nothing"
+        )
+    return _warn(model_m >= low_m, said)
+
+
 WARNING_CHECKS = [
     few_rows_left_out,
+    truth_agrees_with_receivers,
+    levels_follow_stated_places,
     snapshot_resembles_release,
     recordings_are_usable,
     recordings_become_features,
     mel_rows_hold_signal,
     training_improved,
     better_than_baselines,
+    no_better_than_its_bound,
 ]

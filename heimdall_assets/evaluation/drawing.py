@@ -40,6 +40,15 @@ def encode_svg(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
+def encode_png(figure: "Figure") -> bytes:
+    """Return the figure as PNG without date or tool."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def round_down(value: float) -> float:
     """Return the largest of 1, 2, 5 times a power of ten that is not above ``value`` > 0.
 

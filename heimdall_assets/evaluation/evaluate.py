@@ -45,7 +45,7 @@ def evaluate_model(
         predict_signals: sessions to what the signal heads say; None, or giving None: the model has no such heads.
     """
     predictions = predict(sessions)
-    baselines = {name: estimate(sessions, reference) for name, estimate in ESTIMATORS.items()}
+    baselines = {name: ESTIMATORS[name](sessions, reference) for name in _list_asked(sessions)}
     path_loss = _find_path_loss(sessions, reference)
     bound_covariance, bound_m = compute_session_bounds(sessions, path_loss)
     train_sites = None if reference is None else set(reference.strata.get("site", np.array([], dtype=str)).tolist())
@@ -53,8 +53,16 @@ def evaluate_model(
     metrics["bound_path_loss"] = None if path_loss is None else asdict(path_loss)
     signals = None if predict_signals is None else predict_signals(sessions)
     if signals is not None:
-        metrics["signals"] = evaluate_signals(sessions, signals, reference)
+        metrics["signals"] = evaluate_signals(sessions, signals, reference, spec)
     return Evaluation(metrics, predictions, baselines, bound_m)
+
+
+def _list_asked(sessions: SessionSet) -> list[str]:
+    """Return the estimators that are asked: those of bearings where there are some, of both where arrivals are too."""
+    directed = sessions.bearing_deg is not None and bool(np.isfinite(sessions.bearing_deg).any())
+    timed = bool(np.isfinite(sessions.arrival_s).any())
+    of_bearings = {"bearings": directed, "arrivals_and_bearings": directed and timed}
+    return [name for name in ESTIMATORS if of_bearings.get(name, True)]
 
 
 def _find_path_loss(sessions: SessionSet, reference: SessionSet | None) -> PathLoss | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput
@@ -65,7 +66,7 @@ def evaluate_predictions(
     metrics["method"] = predictions.method
     metrics["num_without_truth"] = int((~residuals.has_truth).sum())
     metrics["label_error_m"] = _median(sessions.error_margin_m[residuals.has_truth])
-    metrics["bound"] = None if bound_m is None else summarise_bound(bound_m, residuals, spec)
+    metrics["bound"] = None if bound_m is None else summarise_bound(bound_m, residuals, spec, groups)
     metrics["median_error_over_bound"] = None if metrics["bound"] is None else metrics["bound"]["ratio"]
     metrics["baselines"] = {
         name: compute_metrics(other, spec) | _compute_skill(residuals, other, groups, spec)
@@ -176,16 +177,26 @@ def _compute_skill(
     }
 
 
-def summarise_bound(bound_m: NDArray[np.float64], residuals: Residuals, spec: EvaluationSpec) -> dict[str, Any]:
+def summarise_bound(
+    bound_m: NDArray[np.float64], residuals: Residuals, spec: EvaluationSpec, groups: NDArray[Any] | None = None
+) -> dict[str, Any]:
     """Return what an efficient method would score on the answered sessions whose bound is known, and the ratio to it.
 
     A method that reaches the bound has errors spread as a Gaussian of the Cramer-Rao covariance, so its median and
     p90 follow from draws of it (a covariance), or of a circular one of the same root mean square distance (metres).
 
+    Args:
+        bound_m: float64 (S,) metres or (S, 3) covariances in m^2; NaN or infinite: unknown.
+        residuals: of the method, S sessions.
+        spec: radii, seed, confidence.
+        groups: (S,) labels of sessions that belong together (one transmitting site); None: each stands for itself.
+
     Returns:
         ``num_sessions``, ``median_m``, ``p90_m``, ``rmse_m`` of the bound, ``accuracy`` at the radii, ``ratio`` (the
-        method's median over the bound's) and ``session_ratio`` (median over sessions of error over the session's
-        root mean square bound; 0.83 where a circular bound is reached).
+        method's median, ``method_median_m``, over the bound's) and ``session_ratio`` (median over sessions of error
+        over the session's root mean square bound; 0.83 where a circular bound is reached); ``median_low_m``: what the
+        median of a method that reaches the bound falls below by chance no oftener than ``spec.confidence`` leaves
+        open, so that a method below it has used what the bound does not know.
 
     Raises:
         InvalidInput: not (S,) metres or (S, 3) covariances.
@@ -197,11 +208,12 @@ def summarise_bound(bound_m: NDArray[np.float64], residuals: Residuals, spec: Ev
     rms = bound if bound.ndim == 1 else np.sqrt(bound[:, 0] + bound[:, 1])
     known = residuals.answered & np.isfinite(rms) & (rms > 0)
     if not known.any():
-        names = ["median_m", "p90_m", "rmse_m", "accuracy", "ratio", "session_ratio"]
+        names = ["median_m", "p90_m", "rmse_m", "accuracy", "ratio", "session_ratio", "method_median_m", "median_low_m"]
         return {"num_sessions": 0, **dict.fromkeys(names)}
     covariance = np.stack([0.5 * rms**2, 0.5 * rms**2, np.zeros_like(rms)], axis=1) if bound.ndim == 1 else bound
     drawn = _draw_distances(covariance[known], spec.seed)
     error, median = residuals.error_m[known], float(np.median(drawn))
+    num_groups = int(known.sum()) if groups is None else len(np.unique(np.asarray(groups)[known]))
     return {
         "num_sessions": int(known.sum()),
         "median_m": median,
@@ -210,7 +222,18 @@ def summarise_bound(bound_m: NDArray[np.float64], residuals: Residuals, spec: Ev
         "accuracy": {f"{radius:g}": float((drawn <= radius).mean()) for radius in spec.accuracy_radii_m},
         "ratio": float(np.median(error) / median),
         "session_ratio": float(np.median(error / rms[known])),
+        "method_median_m": float(np.median(error)),
+        "median_low_m": float(np.quantile(drawn, _find_low_level(num_groups, spec.confidence))),
     }
+
+
+def _find_low_level(num_groups: int, confidence: float) -> float:
+    """Return the level of the quantile below which a median of so many independent draws falls by chance.
+
+    Source: the count of draws below a distribution's median is binomial with p = 1/2, so that the median lies between
+    its quantiles 1/2 -+ z / (2 sqrt n) (Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2).
+    """
+    return float(max(0.5 - ndtri(0.5 + 0.5 * confidence) / (2.0 * np.sqrt(num_groups)), 0.0))
 
 
 def _draw_distances(covariance_m2: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.evaluation.outcome import Outcome
+from heimdall_assets.evaluation.signals_table import list_worthless, render_signals_table
 from heimdall_assets.evaluation.strata import list_groups
 
 if TYPE_CHECKING:
@@ -146,40 +147,6 @@ def render_strata_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_signals_table(metrics: Mapping[str, Any]) -> str:
-    """Return the figures of the signal tasks beside what one would score without looking, as Markdown; "" for none."""
-    signals = metrics.get("signals")
-    if not signals:
-        return ""
-    kind, span, onset, end = (signals[name] for name in ("type", "span", "onset", "end"))
-    countdown, snr = signals["countdown"], signals["snr"]
-    rows = [
-        ("type: accuracy", kind, "accuracy", _percent),
-        ("type: mean recall of the types", kind, "balanced_accuracy", _percent),
-        ("span: F1 of frames at 0.5", span, "f1", _number),
-        ("span: precision", span, "precision", _number),
-        ("span: recall", span, "recall", _number),
-        ("span: probability inside minus outside", span, "separation", _number),
-        ("onset, all: mean absolute error, share of the recording", onset, "mean_absolute_error", _number),
-        ("onset, inside the recording alone", onset, "inside_mean_absolute_error", _number),
-        ("end, all: mean absolute error, share of the recording", end, "mean_absolute_error", _number),
-        ("end, inside the recording alone", end, "inside_mean_absolute_error", _number),
-        ("countdown: mean absolute error, frames", countdown, "mean_absolute_error", _number),
-        ("SNR: mean absolute error, dB", snr, "mean_absolute_error", _number),
-    ]
-    lines = ["| signal task | sessions | model | without looking |", "|---|---|---|---|"]
-    for title, row, key, write in rows:
-        inside = key.startswith("inside_")
-        baseline = key.replace("inside_", "inside_baseline_") if inside else f"baseline_{key}"
-        num = row["inside_num_sessions" if inside else "num_sessions"]
-        lines.append(f"| {title} | {num} | {write(row[key])} | {write(row[baseline])} |")
-    stated = snr["receivers_own_mean_absolute_error"]
-    note = "Without looking: the commonest type, the mean span, the median, all of the training labels."
-    if stated is not None:
-        note += f" The SNR that receivers state themselves, which the heads do not see, errs by {_number(stated)} dB."
-    return "\n".join([*lines, "", note]) + "\n"
-
-
 def render_model_card(
     *,
     version: str,
@@ -254,6 +221,12 @@ def _derive_limits(metrics: Mapping[str, Any], data: Mapping[str, Any], model: M
         )
     if metrics["worse_than"]:
         limits.append(f"Use {metrics['best_baseline']} instead where a median matters: this model is worse.")
+    if worthless := list_worthless(metrics):
+        limits.append(
+            "Its signal heads are not shown to be better than classical detection, or than not looking, in: "
+            + "; ".join(worthless)
+            + ". Take the classical answer there."
+        )
     coverage = metrics.get("coverage_90")
     if coverage is not None and not 0.85 <= coverage <= 0.95:
         word = "too small" if coverage < 0.85 else "too large"

@@ -13,9 +13,9 @@ from heimdall_assets.evaluation.model_card import (
     render_accuracy_table,
     render_calibration_table,
     render_metrics_table,
-    render_signals_table,
     render_strata_table,
 )
+from heimdall_assets.evaluation.signals_table import render_signals_table
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -34,7 +34,8 @@ LABEL_STRATA: dict[str, Any] = {
 """Strata that labels are made of, and what stands in them where nobody knows."""
 
 SPAN_SLACK = 1e-3
-"""A span may end this share of a recording after it: receivers' clocks do not count seconds alike."""
+"""A span may end this share of a recording after it, and one that ends nearer than this to its rim ends with it:
+receivers' clocks do not count seconds alike."""
 
 
 def make_signal_labels(sessions: SessionSet) -> dict[str, NDArray[Any]]:
@@ -56,7 +57,8 @@ def make_signal_labels(sessions: SessionSet) -> dict[str, NDArray[Any]]:
     with np.errstate(invalid="ignore"):
         known = (duration > 0.0) & (start >= 0.0) & (start < end) & (end <= duration * (1.0 + SPAN_SLACK))
     edges = np.stack([start, end], 1) / np.where(known, duration, 1.0)[:, None]
-    edges = np.where(known[:, None], np.minimum(edges, 1.0), np.nan)
+    edges = np.where(edges < SPAN_SLACK, 0.0, np.where(edges > 1.0 - SPAN_SLACK, 1.0, edges))
+    edges = np.where(known[:, None], edges, np.nan)
     frame = np.arange(NUM_FRAMES)
     onset, stop = edges[:, [0]] * NUM_FRAMES, edges[:, [1]] * NUM_FRAMES
     left = onset - frame

@@ -4,54 +4,52 @@ Belongs here: decoding and everything a format itself must promise. Does not bel
 (``intake.files``, ``stores.objects``), whether a signal is any good (``signals.iq``).
 """
 
-from heimdall_assets.domain import IqFormat, Recording
-from heimdall_assets.errors import InvalidRecording
-from heimdall_assets.formats.kiwisdr import decode_kiwisdr
-from heimdall_assets.formats.npy import decode_npy
-from heimdall_assets.formats.sigmf import decode_sigmf
-from heimdall_assets.specs import RecordingSpec
+import importlib
+import pkgutil
 
-MAX_START_DIFFERENCE_NS = 1_000_000
-"""A row and its file agree about the first sample's time within this; another estimator may differ by microseconds."""
+from heimdall_assets.domain import Recording
+from heimdall_assets.errors import InvalidRecording
+from heimdall_assets.formats.interface import MAX_START_DIFFERENCE_NS, NOTHING_STATED, Format, Stated
+from heimdall_assets.specs import RecordingSpec
 
 _DEFAULT_MAX_SAMPLES: int = RecordingSpec().max_samples
 
 
+def _gather() -> dict[str, Format]:
+    """Return name -> format: every record in ``FORMATS`` of every module of this room."""
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    return {known.name: known for module in modules for known in getattr(module, "FORMATS", ())}
+
+
+FORMATS = _gather()
+"""Name in ``iq_data_format`` -> format. A module that offers ``FORMATS`` is found; nothing else names it."""
+
+
 def decode_recording(
     data: bytes,
-    iq_format: IqFormat,
+    format_name: str,
     *,
     name: str,
-    sample_rate_hz: float | None = None,
-    start_unix_ns: int | None = None,
+    stated: Stated = NOTHING_STATED,
     max_samples: int = _DEFAULT_MAX_SAMPLES,
 ) -> Recording:
     """Return the recording that ``data`` holds: complex64 samples, full scale 1.0, with their time axis.
 
     Args:
         data: the whole file.
-        iq_format: how it is written.
+        format_name: how it is written, one of ``FORMATS``.
         name: what to call it in an error; for KiwiSDR the file's name, which carries the date.
-        sample_rate_hz: the rate its row states; ``.npy`` files carry none themselves.
-        start_unix_ns: time of the first sample as its row states it; taken over by ``.npy``, compared with what the
-            other formats say.
+        stated: what its row says: taken over where the file says nothing, else compared.
         max_samples: longer recordings are refused before anything is allocated.
 
     Raises:
-        InvalidRecording: the bytes are not what they claim, or contradict ``start_unix_ns``.
+        InvalidRecording: the bytes are not what they claim, or contradict ``stated``.
     """
-    if iq_format == IqFormat.NPY:
-        return decode_npy(
-            data, name=name, sample_rate_hz=sample_rate_hz, start_unix_ns=start_unix_ns, max_samples=max_samples
-        )
-    if iq_format == IqFormat.KIWISDR_WAV:
-        recording = decode_kiwisdr(data, name=name, start_unix_ns=start_unix_ns, max_samples=max_samples)
-    elif iq_format == IqFormat.SIGMF:
-        recording = decode_sigmf(data, name=name, max_samples=max_samples)
-    else:
-        raise InvalidRecording(f"{name}: format {iq_format!r}, expected one of {', '.join(IqFormat)}")
-    if start_unix_ns is not None and recording.start_unix_ns is not None:
-        difference_ns = recording.start_unix_ns - start_unix_ns
+    if format_name not in FORMATS:
+        raise InvalidRecording(f"{name}: format {format_name!r:.40}, expected one of {', '.join(sorted(FORMATS))}")
+    recording = FORMATS[format_name].decode(data, name, stated, max_samples)
+    if stated.start_unix_ns is not None and recording.start_unix_ns is not None:
+        difference_ns = recording.start_unix_ns - stated.start_unix_ns
         if abs(difference_ns) > MAX_START_DIFFERENCE_NS:
             raise InvalidRecording(
                 f"{name}: first sample {difference_ns / 1e6:.3f} ms after the time that its row states, expected at "
@@ -60,4 +58,4 @@ def decode_recording(
     return recording
 
 
-__all__ = ["MAX_START_DIFFERENCE_NS", "decode_kiwisdr", "decode_npy", "decode_recording", "decode_sigmf"]
+__all__ = ["FORMATS", "Format", "Stated", "decode_recording"]

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Recording
+from heimdall_assets.domain import ClockClass, Recording
 from heimdall_assets.errors import InvalidRecording
+from heimdall_assets.formats.interface import NOTHING_STATED, FileName, Format, Stated, take_frequency_hz
 from heimdall_assets.formats.time_axis import WANTED, TimeAxis, fit_time_axis
 
 MAX_RATE_ERROR = 1e-3
@@ -53,28 +54,29 @@ def parse_kiwisdr_name(name: str) -> KiwiName:
 
 
 def decode_kiwisdr(
-    data: bytes, *, name: str, start_unix_ns: int | None = None, max_samples: int = 200_000_000
+    data: bytes, name: str, stated: Stated = NOTHING_STATED, max_samples: int = 200_000_000
 ) -> Recording:
     """Return the samples of a KiwiSDR recording on the time axis of its GNSS stamps.
 
-    Blocks at the start whose stamps are stale are not part of it (see the module); ``parse_kiwisdr`` counts them.
+    Blocks at the start whose stamps are stale are not part of it (see the module), nor is a last block that a killed
+    recorder wrote without saying so in the header; ``attributes`` count them.
 
     Args:
         data: the whole file.
-        name: the file's name, with or without folders, or any name where ``start_unix_ns`` is given.
-        start_unix_ns: rough time of the start (within days), which says in which GPS week the stamps count; None: the
-            name says it.
+        name: the file's name, with or without folders, or any name where a start is stated.
+        stated: the rough time of the start (within days), which says in which GPS week the stamps count, and the
+            frequency, where the name does not say them.
         max_samples: longer recordings are refused before anything is allocated.
 
     Raises:
         InvalidRecording: not such a file, sizes that lie, no GNSS fix, too few fresh stamps, stamps off a line, missing
             samples, a rate that is not the header's, or no date to count the stamps from.
     """
-    return parse_kiwisdr(data, name=name, start_unix_ns=start_unix_ns, max_samples=max_samples)[0]
+    return parse_kiwisdr(data, name, stated, max_samples)[0]
 
 
 def parse_kiwisdr(
-    data: bytes, *, name: str, start_unix_ns: int | None = None, max_samples: int = 200_000_000
+    data: bytes, name: str, stated: Stated = NOTHING_STATED, max_samples: int = 200_000_000
 ) -> tuple[Recording, TimeAxis]:
     """Return what ``decode_kiwisdr`` does, and the time axis with its counts.
 
@@ -83,9 +85,9 @@ def parse_kiwisdr(
     Raises:
         InvalidRecording: as ``decode_kiwisdr``.
     """
-    blocks, nominal_rate_hz = _parse_blocks(data, name, max_samples)
+    blocks, nominal_rate_hz, num_bytes_left_out = _parse_blocks(data, name, max_samples)
     file_name = _parse_name(name)
-    hint_ns = start_unix_ns
+    hint_ns = stated.start_unix_ns
     if hint_ns is None:
         if file_name is None:
             raise InvalidRecording(
@@ -99,20 +101,30 @@ def parse_kiwisdr(
             f"{name}: {axis.sample_rate_hz:.6g} Hz by its stamps, expected the header's {nominal_rate_hz} Hz within "
             f"{MAX_RATE_ERROR:g} of it"
         )
-    if start_unix_ns is None and abs(axis.start_unix_ns - hint_ns) > MAX_NAME_DIFFERENCE_NS:
+    if stated.start_unix_ns is None and abs(axis.start_unix_ns - hint_ns) > MAX_NAME_DIFFERENCE_NS:
         raise InvalidRecording(
             f"{name}: starts {(axis.start_unix_ns - hint_ns) / 3.6e12:+.1f} h after its name says, expected at most 1 h"
         )
     pairs = blocks["iq"][axis.num_stale_blocks :]
     samples = (pairs.astype(np.float32) / np.float32(32768.0)).reshape(-1).view(np.complex64)
+    named_hz = None if file_name is None else file_name.centre_frequency_hz
+    attributes = {"num_fresh_stamps": axis.num_fresh, "num_stale_blocks_left_out": axis.num_stale_blocks}
+    if num_bytes_left_out:
+        attributes["num_bytes_left_out"] = num_bytes_left_out
     recording = Recording(
         samples=samples,
         sample_rate_hz=axis.sample_rate_hz,
         start_unix_ns=axis.start_unix_ns,
         timing_sigma_s=axis.sigma_s,
-        centre_frequency_hz=None if file_name is None else file_name.centre_frequency_hz,
+        centre_frequency_hz=take_frequency_hz(named_hz, stated, name),
+        attributes=attributes,
     )
     return recording, axis
+
+
+def _read_name(name: str) -> FileName:
+    parsed = _parse_name(name)
+    return FileName() if parsed is None else FileName(parsed.station)
 
 
 def _parse_name(name: str) -> KiwiName | None:
@@ -126,12 +138,15 @@ def _parse_name(name: str) -> KiwiName | None:
     return KiwiName(start, float(match[2]), match[3])
 
 
-def _parse_blocks(data: bytes, name: str, max_samples: int) -> tuple[NDArray[Any], int]:
-    """Return blocks as a structured array (K,) that views ``data``, and the header's rate in Hz."""
+def _parse_blocks(data: bytes, name: str, max_samples: int) -> tuple[NDArray[Any], int, int]:
+    """Return blocks as a structured array (K,) that views ``data``, the header's rate in Hz, and bytes left out."""
     if len(data) < _HEADER_BYTES + 26 or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise InvalidRecording(f"{name}: {len(data)} bytes that are no RIFF/WAVE file, expected a KiwiSDR recording")
     claimed = int.from_bytes(data[4:8], "little") + 8
-    if claimed != len(data):
+    data_bytes = int.from_bytes(data[58:62], "little")
+    # The recorder writes a block, then the header's new size: one that is killed leaves the last block unsaid.
+    num_unsaid = len(data) - claimed if 0 < len(data) - claimed <= 26 + data_bytes else 0
+    if claimed + num_unsaid != len(data):
         raise InvalidRecording(f"{name}: {len(data)} bytes, expected {claimed} as its RIFF header claims")
     header = np.frombuffer(data, dtype="<u2,<u2,<u4,<u4,<u2,<u2", count=1, offset=20)[0]
     coding, num_channels, rate_hz, _, align, bits = (int(value) for value in header)
@@ -142,11 +157,10 @@ def _parse_blocks(data: bytes, name: str, max_samples: int) -> tuple[NDArray[Any
         )
     if data[36:44] != b"kiwi\x0a\0\0\0" or data[54:58] != b"data":
         raise InvalidRecording(f"{name}: no GNSS stamps (chunks 'kiwi' before 'data'); {WANTED}")
-    data_bytes = int.from_bytes(data[58:62], "little")
-    num_pairs, remainder = divmod(len(data) - _HEADER_BYTES, 26 + data_bytes)
+    num_pairs, remainder = divmod(claimed - _HEADER_BYTES, 26 + data_bytes)
     if data_bytes == 0 or data_bytes % 4 or remainder or num_pairs == 0:
         raise InvalidRecording(
-            f"{name}: {len(data) - _HEADER_BYTES} bytes after the header, expected whole blocks of {26 + data_bytes} "
+            f"{name}: {claimed - _HEADER_BYTES} bytes after the header, expected whole blocks of {26 + data_bytes} "
             "bytes each (cut off, or sizes that lie)"
         )
     if num_pairs * (data_bytes // 4) > max_samples:
@@ -162,7 +176,7 @@ def _parse_blocks(data: bytes, name: str, max_samples: int) -> tuple[NDArray[Any
             ("iq", "<i2", (data_bytes // 4, 2)),
         ]
     )
-    blocks = np.frombuffer(data, dtype=layout, offset=_HEADER_BYTES)
+    blocks = np.frombuffer(data, dtype=layout, count=num_pairs, offset=_HEADER_BYTES)
     for chunk in ("kiwi", "data"):
         odd = np.flatnonzero(blocks[chunk] != blocks[chunk][0])
         if len(odd):
@@ -170,4 +184,20 @@ def _parse_blocks(data: bytes, name: str, max_samples: int) -> tuple[NDArray[Any
                 f"{name}: block {odd[0]} of {num_pairs} starts with {bytes(blocks[chunk][odd[0]])!r}, expected "
                 f"{bytes(blocks[chunk][0])!r}"
             )
-    return blocks, rate_hz
+    return blocks, rate_hz, num_unsaid
+
+
+FORMATS = (
+    Format(
+        name="kiwisdr-wav",
+        command="kiwisdr",
+        title="GNSS-stamped KiwiSDR recording (.wav)",
+        endings=("_iq.wav",),
+        media_type="audio/vnd.wave",
+        decode=decode_kiwisdr,
+        may_state=frozenset({"start_unix_ns", "frequency_hz"}),
+        clock_class=ClockClass.GNSS,
+        read_name=_read_name,
+        recognises=lambda head: head[:4] == b"RIFF" and head[36:40] == b"kiwi",
+    ),
+)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from heimdall_assets.errors import InvalidRecording
 
-WANTED = "expected a GNSS-stamped KiwiSDR recording of at least 15 s, with a fix"
+WANTED = "expected a GNSS-stamped KiwiSDR recording with a fix and at least 3 fresh stamps, one every few seconds"
 
 GPS_EPOCH_UNIX_S = 315_964_800
 """1980-01-06T00:00:00Z, where GPS time starts. Source: IS-GPS-200, section 3.3.4."""

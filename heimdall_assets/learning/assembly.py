@@ -28,6 +28,8 @@ def assemble_sessions(
     assignment: pd.DataFrame | None = None,
     pairs: pd.DataFrame | None = None,
     correlations: NDArray[Any] | None = None,
+    tracks_index: pd.DataFrame | None = None,
+    tracks: NDArray[Any] | None = None,
 ) -> SessionSet:
     """Return the approved measurements as flat columns, sessions sorted by id, each one's receivers by station id.
 
@@ -35,17 +37,19 @@ def assemble_sessions(
         approved: rows with ``domain.APPROVED_COLUMNS``, any order.
         features_index: ``measurement_id``, ``row``: where a measurement's spectrogram lies in ``features``; may name
             measurements that are not in ``approved``.
-        arrivals: ``measurement_id``, ``arrival_s``, ``arrival_sigma_s``, ``coherence``; likewise.
+        arrivals: ``measurement_id``, ``arrival_s``, ``arrival_sigma_s``, ``start_sigma_s``, ``coherence``; likewise.
         features: (F, 3, num_mels, num_frames) float32 or float16, dB; kept as it is, maybe memory-mapped.
         timing: sigma of each clock class.
         assignment: ``session_id``, ``site`` from ``splits.assign_splits``; None: sites of the default size.
         pairs: as in ``pairs.match_pairs``; may name measurements that are not in ``approved``.
         correlations: complex64 (Q, num_lags), where the rows of ``pairs`` count.
+        tracks_index: as ``features_index``, of ``tracks``.
+        tracks: float16 (F, signal_track.NUM_ROWS, NUM_STEPS).
 
     Raises:
         InvalidTable: a receiver twice in a session, a position missing, an infinite level, columns that differ
-            within a session, or nothing at all.
-        InvalidInput: ``features_index``, ``arrivals`` or ``pairs`` do not fit.
+            within a session, an arrival both ready-made and from a recording, or nothing at all.
+        InvalidInput: ``features_index``, ``tracks_index``, ``arrivals`` or ``pairs`` do not fit.
     """
     if not len(approved):
         raise InvalidTable("approved measurements: found 0 rows: expected at least 1")
@@ -54,7 +58,7 @@ def assemble_sessions(
     first = rows.drop_duplicates("session_id", ignore_index=True)
     counts = rows.groupby("session_id", sort=True).size().to_numpy()
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    arrival = _match_arrivals(rows, arrivals)
+    arrival = _add_ready_made(rows, _match_arrivals(rows, arrivals))
     records = _list_attributes(first)
     strata = _compute_strata(rows, first, records, offsets, assignment)
     strata["true_snr_db"] = _compute_true_snr_db(rows, records, offsets)
@@ -72,18 +76,21 @@ def assemble_sessions(
         level_db=_floats(rows, "signal_strength_db"),
         snr_db=_floats(rows, "snr_db"),
         carrier_offset_hz=_floats(rows, "frequency_offset_hz"),
-        timing_sigma_s=np.array([timing.sigma_s(str(name)) for name in rows["clock_class"]], dtype=np.float64),
+        timing_sigma_s=_compute_timing_sigma_s(rows, arrival, timing),
         arrival_s=arrival["arrival_s"].to_numpy(dtype=np.float64),
         arrival_sigma_s=arrival["arrival_sigma_s"].to_numpy(dtype=np.float64),
         coherence=arrival["coherence"].to_numpy(dtype=np.float64),
-        feature_row=_match_features(rows, features_index, features),
+        feature_row=_match_arrays(rows, features_index, _check_features(features_index, features), "features"),
         source_latitude=_floats(first, "source_latitude"),
         source_longitude=_floats(first, "source_longitude"),
         error_margin_m=_floats(first, "source_error_margin_m"),
         features=features,
+        track_row=None if tracks is None else _match_arrays(rows, tracks_index, tracks, "tracks"),
+        tracks=tracks,
         strata=strata,
         blocked=blocked,
         pairs=None if pairs is None and correlations is None else match_pairs(rows, offsets, pairs, correlations),
+        **_read_bearings(rows),
     )
 
 
@@ -121,30 +128,49 @@ def _check_rows(rows: pd.DataFrame) -> None:
         raise InvalidTable(f"session {name}: its rows name several sources or attributes: expected one")
 
 
-def _match_features(
-    rows: pd.DataFrame, features_index: pd.DataFrame | None, features: NDArray[Any] | None
-) -> NDArray[np.int64]:
-    none = np.full(len(rows), -1, dtype=np.int64)
-    if features_index is None:
-        return none
-    if features is None:
-        raise InvalidInput("features index without features: expected both or neither")
-    if features.ndim != 4 or features.shape[1] != 3:
+def _compute_timing_sigma_s(rows: pd.DataFrame, arrival: pd.DataFrame, timing: TimingSpec) -> NDArray[np.float64]:
+    """Return the one-sigma error of each receiver's clock, (M,): its class, and how well its recording knows the start.
+
+    A start that is written to the millisecond is known no better than that, however good the clock behind it. A
+    ready-made arrival of no clock class has all of its error in its own sigma.
+    """
+    clock_s = np.array([timing.sigma_s(str(name)) for name in rows["clock_class"]], dtype=np.float64)
+    clock_s[arrival["is_ready_made"].to_numpy(dtype=bool) & (rows["clock_class"] == "none").to_numpy(dtype=bool)] = 0.0
+    start_s = np.nan_to_num(arrival["start_sigma_s"].to_numpy(dtype=np.float64), nan=0.0)
+    sigma_s: NDArray[np.float64] = np.hypot(clock_s, start_s)
+    return sigma_s
+
+
+def _check_features(index: pd.DataFrame | None, features: NDArray[Any] | None) -> NDArray[Any] | None:
+    if index is not None and features is not None and (features.ndim != 4 or features.shape[1] != 3):
         raise InvalidInput(f"features: shape {features.shape}: expected (recordings, 3, mels, frames)")
-    index = _index_by_measurement(features_index, "features index")["row"]
-    if len(index) and not ((index >= 0) & (index < len(features))).all():
+    return features
+
+
+def _match_arrays(
+    rows: pd.DataFrame, index: pd.DataFrame | None, arrays: NDArray[Any] | None, name: str
+) -> NDArray[np.int64]:
+    """Return where the array of each of ``rows`` lies, int64 (M,); -1: it has none."""
+    none = np.full(len(rows), -1, dtype=np.int64)
+    if index is None:
+        return none
+    if arrays is None:
+        raise InvalidInput(f"{name} index without {name}: expected both or neither")
+    found = _index_by_measurement(index, f"{name} index")["row"]
+    if len(found) and not ((found >= 0) & (found < len(arrays))).all():
         raise InvalidInput(
-            f"features index: rows {index.min()} to {index.max()}: expected 0 to {len(features) - 1} of the features"
+            f"{name} index: rows {found.min()} to {found.max()}: expected 0 to {len(arrays) - 1} of the {name}"
         )
-    found = index.reindex(rows["measurement_id"].astype(str)).to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(np.isnan(found), none, found).astype(np.int64)
+    place = found.reindex(rows["measurement_id"].astype(str)).to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isnan(place), none, place).astype(np.int64)
 
 
 def _match_arrivals(rows: pd.DataFrame, arrivals: pd.DataFrame | None) -> pd.DataFrame:
-    columns = ["arrival_s", "arrival_sigma_s", "coherence"]
+    columns = ["arrival_s", "arrival_sigma_s", "start_sigma_s", "coherence"]
     if arrivals is None:
         return pd.DataFrame(np.nan, index=rows.index, columns=columns)
-    table = _index_by_measurement(arrivals, "arrivals")[columns].astype(np.float64)
+    # Arrivals that were found before starts were judged say nothing of them.
+    table = _index_by_measurement(arrivals, "arrivals").reindex(columns=columns).astype(np.float64)
     timed = np.isfinite(table["arrival_s"])
     bad = timed & ~(np.isfinite(table["arrival_sigma_s"]) & (table["arrival_sigma_s"] > 0))
     if bad.any():
@@ -153,6 +179,36 @@ def _match_arrivals(rows: pd.DataFrame, arrivals: pd.DataFrame | None) -> pd.Dat
             f"arrivals: measurement {name} has arrival_sigma_s {table['arrival_sigma_s'][name]}: expected above 0 s"
         )
     return table.reindex(rows["measurement_id"].astype(str))
+
+
+def _add_ready_made(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Return arrivals with those that came ready-made, in s from the earliest of their session, and which these are.
+
+    Nanoseconds since 1970 are subtracted as integers: float64 knows 238 ns of them.
+    """
+    table = found.reset_index(drop=True).assign(is_ready_made=False)
+    if "arrival_unix_ns" not in rows:
+        return table
+    is_ready = rows["arrival_unix_ns"].notna().to_numpy()
+    recorded = table["arrival_s"].notna().groupby(rows["session_id"]).transform("any").to_numpy()
+    if (is_ready & recorded).any():
+        row = rows[is_ready & recorded].iloc[0]
+        raise InvalidTable(
+            f"measurement {row.measurement_id}: found a ready-made arrival in session {row.session_id}, which has "
+            "arrivals from recordings: they count from another zero, expected the one or the other"
+        )
+    ready = rows.loc[is_ready, ["session_id", "arrival_unix_ns", "arrival_sigma_s"]]
+    since = ready["arrival_unix_ns"] - ready.groupby("session_id")["arrival_unix_ns"].transform("min")
+    table.loc[is_ready, "arrival_s"] = since.to_numpy(dtype=np.float64) * 1e-9
+    table.loc[is_ready, "arrival_sigma_s"] = ready["arrival_sigma_s"].to_numpy(dtype=np.float64)
+    table["is_ready_made"] = is_ready
+    return table
+
+
+def _read_bearings(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return bearings and their sigmas, each float64 (M,), where some row has one; else None."""
+    names = ("bearing_deg", "bearing_sigma_deg")
+    return {name: _floats(rows, name) if name in rows and rows[name].notna().any() else None for name in names}
 
 
 def _index_by_measurement(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -194,11 +250,12 @@ def _name_common(values: pd.Series) -> str:
 
 def _find_sites(first: pd.DataFrame, assignment: pd.DataFrame | None) -> NDArray[np.str_]:
     if assignment is None:
-        return compute_sites(
-            _floats(first, "source_latitude"),
-            _floats(first, "source_longitude"),
-            SplitSpec.model_validate({}).site_size_m,
-        )
+        latitude, longitude = _floats(first, "source_latitude"), _floats(first, "source_longitude")
+        known = np.isfinite(latitude) & np.isfinite(longitude)
+        found = np.full(len(first), UNKNOWN, dtype=object)
+        if known.any():
+            found[known] = compute_sites(latitude[known], longitude[known], SplitSpec.model_validate({}).site_size_m)
+        return found.astype(np.str_)
     sites = assignment.set_index(assignment["session_id"].astype(str))["site"].reindex(first["session_id"].astype(str))
     if sites.isna().any():
         raise InvalidInput(f"assignment: session {sites.index[sites.isna()][0]} is not in it: expected every session")

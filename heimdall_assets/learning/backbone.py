@@ -55,27 +55,6 @@ def build_backbone(backbone_size: str, pretrained: bool = False, weights: Pretra
     return backbone
 
 
-def encode_frames(backbone: Any, images: Tensor) -> Tensor:
-    """Return what a ConvNeXt makes of ``images`` (N, 3, height, width), and what its first stage saw when, as one row.
-
-    The last stage holds one column for 32 frames; edges in time are told by the first, which holds one for 4.
-
-    Returns:
-        (N, ``num_features`` + first stage's channels * (width // 4)), beginning with ``backbone(images)``.
-    """
-    early = backbone.stages[0](backbone.stem(images))
-    late = early
-    for stage in backbone.stages[1:]:
-        late = stage(late)
-    pooled = backbone.forward_head(backbone.norm_pre(late))
-    return torch.cat([pooled, early.mean(2).flatten(1)], 1)
-
-
-def count_frame_features(backbone: Any, num_frames: int) -> int:
-    """Return the width of a row of ``encode_frames`` for images of ``num_frames`` columns."""
-    return int(backbone.num_features + backbone.feature_info[0]["num_chs"] * (num_frames // 4))
-
-
 def list_backbone_layers(backbone: Any) -> dict[str, nn.Module]:
     """Return the layers of a ConvNeXt by name, from the input on: stem, each stage's downsampling and blocks, norm."""
     layers: dict[str, nn.Module] = {"stem": backbone.stem}

@@ -109,6 +109,11 @@ class Task(Protocol):
     def compute_loss(self, network: "nn.Module", batch: "dict[str, Tensor]", epoch: int) -> "dict[str, Tensor]":
         """Return scalars; ``loss`` is minimised and, on validation, watched; the others are logged beside it."""
 
+    def finish_network(
+        self, network: "nn.Module", train: SessionSet, val: SessionSet, training: TrainingSpec
+    ) -> dict[str, Any]:
+        """Fit what shares no weight with the rest, after training and on the CPU; return facts, ``{}`` for none."""
+
     def calibrate(self, network: "nn.Module", val: SessionSet, statistics: dict[str, Any]) -> dict[str, Any]:
         """Return what makes sigmas honest, fitted on the validation split; JSON values, ``{}`` for none."""
 

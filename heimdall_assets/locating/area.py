@@ -1,4 +1,8 @@
-"""Where a source may be before anything is measured: a Gaussian area, from known sources or from the receivers."""
+"""Where a source may be before anything is measured: an area from known sources or from the receivers.
+
+Levels read it as a Gaussian. To delays it is a hypothesis that they may overrule: as wide in its middle, with the tails
+of ``compute_tail_cost`` out to ``farthest_m``.
+"""
 
 from dataclasses import dataclass
 
@@ -17,6 +21,16 @@ NETWORK_MARGIN = 2.0
 """A network hears sources out to its horizon, but one of campus size, low and among houses, hardly beyond this many
 times its own root mean square size."""
 
+E_LAYER_HOP_M = 2_350e3
+"""Farthest that anything is heard above ``GROUND_WAVE_MAX_HZ``: one hop of sporadic E at 110 km, 2 R acos(R / (R + h))
+(ITU-R P.534); what is in sight and tropospheric ducts end well before."""
+
+HALF_EARTH_M = 20_000e3
+"""Farthest that anything is from a receiver: ground and sky waves below ``GROUND_WAVE_MAX_HZ`` get there."""
+
+TAIL = 3.0
+"""Squared sigmas where the area's tails begin; with it the middle is as sharp as that of the Gaussian."""
+
 MAX_AREA_SIGMAS = 4.0
 """Receivers farther than this from known sources belong to another network, about which those sources say nothing."""
 
@@ -26,22 +40,28 @@ OWN_SITES = 2
 
 @dataclass(frozen=True)
 class Area:
-    """A Gaussian over positions, one for each session.
+    """An area over positions, one for each session.
 
     Attributes:
         latitude, longitude: float64 (S,), degrees, the mean.
         covariance_m2: float64 (S, 3), variance east, variance north, covariance, in m^2, around the mean.
+        farthest_m: float64 (S,), from the receivers, beyond which a wave of that frequency is not heard.
     """
 
     latitude: FloatArray
     longitude: FloatArray
     covariance_m2: FloatArray
+    farthest_m: FloatArray
+
+    def take(self, sessions: NDArray[np.int64]) -> "Area":
+        """Return the areas of the given sessions, in that order."""
+        return Area(*(values[sessions] for values in vars(self).values()))
 
     def information(self) -> FloatArray:
         """Return the inverse covariance, float64 (S, 2, 2), 1/m^2.
 
         Examples:
-            >>> area = Area(np.array([45.0]), np.array([7.0]), covariance_m2=np.array([[4.0, 16.0, 0.0]]))
+            >>> area = Area(np.array([45.0]), np.array([7.0]), np.array([[4.0, 16.0, 0.0]]), np.array([1e6]))
             >>> np.diag(area.information()[0]).tolist()
             [0.25, 0.0625]
         """
@@ -75,6 +95,7 @@ def compute_area(padded: PaddedSessions, reference: SessionSet | None) -> Area:
         latitude=np.where(elsewhere, own.latitude, mean_latitude),
         longitude=np.where(elsewhere, own.longitude, mean_longitude),
         covariance_m2=np.where(elsewhere[:, None], own.covariance_m2, mixed),
+        farthest_m=own.farthest_m,
     )
 
 
@@ -91,7 +112,36 @@ def compute_own_area(padded: PaddedSessions) -> Area:
         latitude=padded.frame.latitude[:, 0],
         longitude=padded.frame.longitude[:, 0],
         covariance_m2=np.stack([sigma**2, sigma**2, np.zeros_like(sigma)], axis=1),
+        farthest_m=np.where(padded.follows_ground.any(axis=1), HALF_EARTH_M, E_LAYER_HOP_M),
     )
+
+
+def compute_tail_cost(square: FloatArray) -> FloatArray:
+    """Return twice the negative log density of the area, but for a constant, at squared sigmas from its middle.
+
+    A bivariate Cauchy distribution: far out its density falls as distance^-3, which makes the reciprocal distance, the
+    curvature of the wave front that arrivals measure, uniform. So the area pulls no source that delays put outside.
+
+    Source: Student's bivariate density of one degree of freedom, (1 + z^2)^(-3/2).
+
+    Examples:
+        Ten sigmas away are 100 to a Gaussian:
+
+        >>> np.round(compute_tail_cost(np.array([1.0, 100.0])), 1).tolist()
+        [0.9, 10.6]
+    """
+    cost: FloatArray = TAIL * np.log1p(square / TAIL)
+    return cost
+
+
+def compute_tail_weight(square: FloatArray) -> FloatArray:
+    """Return what the area's information counts at squared sigmas from its middle, 1 there and falling to 0.
+
+    Source: iteratively reweighted least squares, derivative of the cost by the square (Holland and Welsch,
+    Communications in Statistics 6 (1977) 813).
+    """
+    weight: FloatArray = 1.0 / (1.0 + square / TAIL)
+    return weight
 
 
 def find_elsewhere(padded: PaddedSessions, reference: SessionSet) -> NDArray[np.bool_]:

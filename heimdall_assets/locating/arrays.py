@@ -37,6 +37,8 @@ class PaddedSessions:
         follows_ground: bool (S, R), the wave is long enough to follow the ground.
         station: str (S, R), identity of the receiver; empty where there is none.
         blocked: bool (S, R), simulation's truth; False where unknown.
+        bearing_rad: float64 (S, R), from true north over east; 0 where there is no bearing.
+        bearing_sigma_rad: float64 (S, R); inf where there is no bearing.
     """
 
     frame: LocalFrame
@@ -54,9 +56,34 @@ class PaddedSessions:
     follows_ground: NDArray[np.bool_]
     station: NDArray[np.str_]
     blocked: NDArray[np.bool_]
+    bearing_rad: FloatArray
+    bearing_sigma_rad: FloatArray
 
     def __len__(self) -> int:
         return len(self.present)
+
+    @property
+    def has_bearing(self) -> NDArray[np.bool_]:
+        """Which receivers have a bearing, bool (S, R)."""
+        return np.isfinite(self.bearing_sigma_rad)
+
+    @property
+    def observed(self) -> NDArray[np.bool_]:
+        """Which receivers have an arrival or a bearing, bool (S, R)."""
+        return self.timed | self.has_bearing
+
+    @property
+    def num_rows(self) -> NDArray[np.int64]:
+        """How many numbers tell of each session's position, (S,): arrivals but for one, which tells when; bearings."""
+        num: NDArray[np.int64] = np.maximum(self.timed.sum(axis=1) - 1, 0) + self.has_bearing.sum(axis=1)
+        return num
+
+
+def take_padded(padded: PaddedSessions, sessions: NDArray[np.int64]) -> PaddedSessions:
+    """Return the given sessions, in that order."""
+    frame = LocalFrame(padded.frame.latitude[sessions], padded.frame.longitude[sessions])
+    columns = {name: values[sessions] for name, values in vars(padded).items() if name != "frame"}
+    return PaddedSessions(frame=frame, **columns)
 
 
 def compute_arrival_sigma_s(sessions: SessionSet) -> FloatArray:
@@ -118,6 +145,12 @@ def pad_sessions(sessions: SessionSet) -> PaddedSessions:
     level = pad(sessions.level_db, np.nan)
     heard = present & np.isfinite(level)
     blocked = np.zeros(len(sessions.station_id), dtype=bool) if sessions.blocked is None else sessions.blocked
+    bearing, bearing_sigma = np.zeros_like(level), np.full_like(level, np.inf)
+    if sessions.bearing_deg is not None and sessions.bearing_sigma_deg is not None:
+        bearing_deg, sigma_deg = pad(sessions.bearing_deg, np.nan), pad(sessions.bearing_sigma_deg, np.nan)
+        known = present & np.isfinite(bearing_deg) & np.isfinite(sigma_deg) & (sigma_deg > 0)
+        bearing = np.where(known, np.radians(bearing_deg), 0.0)
+        bearing_sigma = np.where(known, np.radians(sigma_deg), np.inf)
     return PaddedSessions(
         frame=frame,
         present=present,
@@ -134,6 +167,8 @@ def pad_sessions(sessions: SessionSet) -> PaddedSessions:
         follows_ground=pad(sessions.frequency_hz, np.nan) < GROUND_WAVE_MAX_HZ,
         station=pad(sessions.station_id, ""),
         blocked=pad(blocked, False),
+        bearing_rad=bearing,
+        bearing_sigma_rad=bearing_sigma,
     )
 
 
@@ -151,8 +186,8 @@ def order_receivers(sessions: SessionSet) -> NDArray[np.int64]:
         "arrival_sigma_s", "timing_sigma_s", "level_db", "snr_db",
     )  # fmt: skip
     keys = [row, *(getattr(sessions, name)[take] for name in names)]
-    if sessions.blocked is not None:
-        keys.append(sessions.blocked[take])
+    more = (sessions.bearing_deg, sessions.bearing_sigma_deg, sessions.blocked)
+    keys += [values[take] for values in more if values is not None]
     return np.lexsort(keys[::-1])
 
 

@@ -1,4 +1,4 @@
-"""What physics allows: Cramer-Rao bounds of delays, of levels, of both, and the dilution by geometry.
+"""What physics allows: Cramer-Rao bounds of delays, of bearings, of levels, of all, and the dilution by geometry.
 
 Belongs here: bounds, from a known position. Does not belong here: estimating one. A position bound without an inverse
 (receivers on one line with the source, too few of them) is infinite, never NaN.
@@ -102,6 +102,37 @@ def compute_level_information(
     return _compute_centred_information(unit * slope[..., None], weight)
 
 
+def compute_bearing_information(receiver_en: ArrayLike, sigma_rad: ArrayLike, at: ArrayLike) -> FloatArray:
+    """Return the information that bearings hold about a position.
+
+    Args:
+        receiver_en: float64 (..., R, 2) or (..., R, 3), east, north (up) in m.
+        sigma_rad: float64 (..., R), one-sigma error of each bearing; inf: none.
+        at: float64 (..., 2) or (..., 3), the position.
+
+    Returns:
+        float64 (..., 2, 2), 1/m^2, about east and north.
+
+    Source: derivative of the azimuth, 1 / r across the line of sight and 0 along it (Gavish and Weiss, IEEE Trans.
+    Aerospace and Electronic Systems 28 (1992) 817).
+
+    Examples:
+        A bearing of 0.01 rad from 10 km to the west: 100 m across, to the north, and nothing along.
+
+        >>> information = compute_bearing_information(np.array([[-10_000.0, 0.0]]), np.array([0.01]), np.zeros(2))
+        >>> bool(np.allclose(information, [[0.0, 0.0], [0.0, 1.0 / 100.0**2]]))
+        True
+    """
+    receivers, point = np.asarray(receiver_en, dtype=np.float64), np.asarray(at, dtype=np.float64)
+    plane = point[..., None, :2] - receivers[..., :2]
+    square = np.maximum(np.square(plane).sum(axis=-1), 1.0)
+    slope = np.stack([plane[..., 1], -plane[..., 0]], axis=-1) / square[..., None]
+    with np.errstate(divide="ignore"):
+        weight = 1.0 / np.square(np.asarray(sigma_rad, dtype=np.float64))
+    information: FloatArray = np.einsum("...r,...rj,...rk->...jk", weight, slope, slope)
+    return information
+
+
 def compute_position_covariance(receiver_en: ArrayLike, sigma_s: ArrayLike, at: ArrayLike) -> FloatArray:
     """Return the smallest covariance that any unbiased estimate from arrival times can have.
 
@@ -159,8 +190,9 @@ def compute_session_bounds(sessions: SessionSet, path_loss: PathLoss | None = No
     """Return the bound of every session at its true source position, for line of sight.
 
     Args:
-        sessions: S sessions; the errors of their arrivals are ``arrival_sigma_s`` and ``timing_sigma_s``.
-        path_loss: how levels fall with distance; None: the bound of the delays alone.
+        sessions: S sessions; the errors of their arrivals are ``arrival_sigma_s`` and ``timing_sigma_s``, those of
+            their bearings ``bearing_sigma_deg``.
+        path_loss: how levels fall with distance; None: the bound of delays and bearings alone.
 
     Returns:
         Covariance (S, 3) in m^2, variance east, variance north, covariance; and its root mean square error (S,) in m.
@@ -180,6 +212,8 @@ def compute_session_bounds(sessions: SessionSet, path_loss: PathLoss | None = No
     """
     receivers, known, padded = _view_from_source(sessions)
     information = compute_delay_information(receivers, padded.sigma_m / SIGNAL_SPEED_M_S, np.zeros(2))
+    if padded.has_bearing.any():
+        information = information + compute_bearing_information(receivers, padded.bearing_sigma_rad, np.zeros(2))
     if path_loss is not None:
         sigma_db = np.where(padded.heard, path_loss.shadowing_db, np.inf)
         information = information + compute_level_information(receivers, sigma_db, np.zeros(2), path_loss.exponent)

@@ -23,6 +23,7 @@ from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.pipeline.pretrained import read_pretrained, read_recorded, state_content
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import name_result, read_parent, read_result
+from heimdall_assets.pipeline.truth import read_trusted
 from heimdall_assets.specs import DatasetSpec, ModelSpec, Spec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import encode_table
@@ -79,7 +80,7 @@ def _read_inputs(
 def _read_outside(stores: Stores, used: Sequence[Spec]) -> tuple[dict[str, str], dict[str, str]]:
     (dataset,) = used
     assert isinstance(dataset, DatasetSpec)
-    rows = stores.measurements.read_approved(dataset).rows
+    rows = read_trusted(stores.measurements, dataset).rows
     parents = {MEASUREMENT_DATABASE: stores.measurements.compute_fingerprint(dataset)}
     return parents, {"rows": compute_digest(encode_table(rows))}
 

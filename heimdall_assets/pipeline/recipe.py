@@ -52,7 +52,7 @@ class Stage:
 
 
 _SPLIT = Stage(
-    "1",
+    "2",
     (SPECTROGRAM_FEATURES,),
     (specs.SplitSpec, specs.TimingSpec),
     {"table": {"session_id": "string", "site": "string", "split": "string"}},
@@ -60,7 +60,7 @@ _SPLIT = Stage(
 
 STAGES: dict[str, Stage] = {
     APPROVED_MEASUREMENTS: Stage(
-        "1",
+        "3",
         (MEASUREMENT_DATABASE,),
         (specs.DatasetSpec,),
         {
@@ -69,7 +69,7 @@ STAGES: dict[str, Stage] = {
         },
     ),
     IQ_FILES: Stage(
-        "3",
+        "5",
         (APPROVED_MEASUREMENTS,),
         (specs.RecordingSpec,),
         {
@@ -91,17 +91,19 @@ STAGES: dict[str, Stage] = {
         },
     ),
     SPECTROGRAM_FEATURES: Stage(
-        "5",
+        "8",
         (IQ_FILES,),
         (specs.FeatureSpec, specs.DelaySpec),
         {
             "index": {"measurement_id": "string", "key": "string", "shard": "string", "row": "int64"},
+            "tracks": {"measurement_id": "string", "key": "string", "shard": "string", "row": "int64"},
             "arrivals": {
                 "measurement_id": "string",
                 "session_id": "string",
                 "key": "string",
                 "arrival_s": "float64",
                 "arrival_sigma_s": "float64",
+                "start_sigma_s": "float64",  # of the recording's time axis, which adds to its clock's
                 "coherence": "float64",
                 "reason": "string",  # why there is no arrival; null: there is one
             },
@@ -123,10 +125,10 @@ STAGES: dict[str, Stage] = {
     VAL_SPLIT: _SPLIT,
     TEST_SPLIT: _SPLIT,
     TRAINED_CHECKPOINT: Stage(
-        "5", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
+        "7", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
     ),
-    EVALUATION_METRICS: Stage("5", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
-    ONNX_MODEL: Stage("4", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
+    EVALUATION_METRICS: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
+    ONNX_MODEL: Stage("6", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
     MODEL_RELEASE: Stage("2", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }

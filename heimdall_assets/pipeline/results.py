@@ -91,8 +91,8 @@ def read_result(objects: ObjectStore, name: str) -> Manifest | None:
         return None  # damaged or gone at rest: computing it again heals it
     if manifest.summary.get("num_unread"):
         return None
-    held = [artifact.digest for artifact in manifest.artifacts.values()]
-    return manifest if all(map(objects.exists, [*held, *manifest.summary.get("shards", [])])) else None
+    held = {artifact.digest for artifact in manifest.artifacts.values()} | set(manifest.summary.get("shards", []))
+    return manifest if objects.find_present(held) == held else None
 
 
 def read_parent(objects: ObjectStore, manifest: Manifest, kind: str) -> Manifest:

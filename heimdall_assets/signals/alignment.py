@@ -26,6 +26,9 @@ MIN_OVERLAP_S = 0.05
 CLOCK_SLACK_S = 100e-6
 """Added to every lag window: three sigma of the difference of two uncalibrated GNSS receive chains."""
 
+STEP_HALF_WIDTH = 3.0**0.5
+"""Sigmas from the middle of a step to its end, of errors that are spread evenly over it: a written start is in it."""
+
 RAMP_S = 0.004  # taper at both ends, so that samples cut off by one clock but not by another weigh nothing
 
 SEGMENT_S = 0.01  # resolution at which the transmission's beginning and end are looked for
@@ -146,8 +149,13 @@ def find_overlap(start_s: Floats, end_s: Floats) -> tuple[NDArray[np.bool_], flo
     raise CannotLocate(f"delays: no two of {len(start_s)} recordings share {MIN_OVERLAP_S} s of time")
 
 
-def compute_lag_limits_s(receivers: Sequence[Position], slack: float) -> Floats:
+def compute_lag_limits_s(receivers: Sequence[Position], slack: float, start_sigma_s: Floats | float = 0.0) -> Floats:
     """Return the largest possible delay of each pair in s, (R, R): ``slack`` times the way, and clock errors.
+
+    Args:
+        receivers: R positions.
+        slack: by how much a way may be longer than the straight one.
+        start_sigma_s: float64 (R,), how well the start of each recording is written down: within a step of that sigma.
 
     Examples:
         >>> receivers = [Position(latitude=45.0, longitude=7.0), Position(latitude=46.0, longitude=7.0)]
@@ -160,7 +168,8 @@ def compute_lag_limits_s(receivers: Sequence[Position], slack: float) -> Floats:
     distance = compute_straight_range_m(
         latitude[:, None], longitude[:, None], altitude_m[:, None], latitude, longitude, altitude_m
     )
-    return slack * distance / SIGNAL_SPEED_M_S + CLOCK_SLACK_S
+    half_step_s = STEP_HALF_WIDTH * np.broadcast_to(np.asarray(start_sigma_s, dtype=np.float64), latitude.shape)
+    return slack * distance / SIGNAL_SPEED_M_S + CLOCK_SLACK_S + half_step_s[:, None] + half_step_s
 
 
 def compute_spectrum(

@@ -94,7 +94,8 @@ def compute_delays(recordings: Sequence[Recording], receivers: Sequence[Position
     start_s = compute_start_times_s(recordings)
     if np.isfinite(start_s).sum() < 2:
         raise CannotLocate(f"delays: {np.isfinite(start_s).sum()} timed recordings, expected at least 2")
-    limits_s = compute_lag_limits_s(receivers, spec.max_baseline_slack)
+    start_sigma_s = np.array([recording.timing_sigma_s or 0.0 for recording in recordings])
+    limits_s = compute_lag_limits_s(receivers, spec.max_baseline_slack, start_sigma_s)
     best: Aligned | None = None
     for rank in range(NUM_REFERENCES):
         rough = align_recordings(recordings, start_s, limits_s, spec.bandwidth_hz, rank)

@@ -83,6 +83,31 @@ def compute_distance_m(
     return distance.reshape(shape)
 
 
+def compute_azimuth_deg(
+    latitude: ArrayLike, longitude: ArrayLike, other_latitude: ArrayLike, other_longitude: ArrayLike
+) -> FloatArray:
+    """Return the azimuth of the shortest path at the first points, in degrees from north over east, 0 to 360.
+
+    NaN where a coordinate is NaN.
+
+    Raises:
+        InvalidInput: a coordinate is out of range.
+
+    Source: Karney, "Algorithms for geodesics", J. Geodesy 87 (2013), as in PROJ.
+
+    Examples:
+        East of a point at 60 degrees north the great circle sets out to the north of east:
+
+        >>> np.round(compute_azimuth_deg(60.0, 10.0, [60.0, 59.0, 61.0], [12.0, 10.0, 10.0]), 2).tolist()
+        [89.13, 180.0, 0.0]
+    """
+    check_degrees(latitude, longitude)
+    check_degrees(other_latitude, other_longitude)
+    (lat1, lon1, lat2, lon2), shape = _broadcast(latitude, longitude, other_latitude, other_longitude)
+    azimuth = np.asarray(_geod().inv(lon1, lat1, lon2, lat2)[0], dtype=np.float64) % 360.0
+    return azimuth.reshape(shape)
+
+
 def compute_straight_range_m(
     latitude: ArrayLike,
     longitude: ArrayLike,

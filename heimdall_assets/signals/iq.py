@@ -14,11 +14,11 @@ from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
 from heimdall_assets.specs import RecordingSpec
 
-FULL_SCALE_COMPONENT = 32767.0 / 32768.0
-"""Largest value of a 16-bit converter in units of full scale: I or Q at or beyond it counts as clipped."""
-
 MAX_COMPONENT = 8.0
 """I or Q beyond this many full scales (18 dB) is not clipping, but samples in another unit."""
+
+QUIETEST_DBFS = -150.0
+"""No converter gives less: rounding to 24 bits alone makes noise of -146 dBFS, 20 log10(2^-23 sqrt(2 / 12))."""
 
 _BLOCK = 1 << 20  # samples looked at in one go, so that a long recording costs no second copy of itself
 
@@ -46,7 +46,7 @@ def check_recording(
 
     Raises:
         InvalidRecording: it is empty, too short, too long, of another length or rate than its row says, holds NaN or
-            infinity, never changes (silent), is clipped, or is not scaled to 1.0.
+            infinity, never changes or is quieter than any converter (silent), is clipped, or is not scaled to 1.0.
 
     Examples:
         A complex tone of half the full scale has a level of 20 log10(1/2):
@@ -61,7 +61,7 @@ def check_recording(
         raise InvalidRecording(f"{name}: found {samples.dtype} {samples.shape}, expected complex64 (N,)")
     _check_rate(recording.sample_rate_hz, expected_rate_hz, spec, name)
     _check_length(recording, expected_num_samples, spec, name)
-    facts = _measure(samples, name)
+    facts = _measure(samples, recording.largest_component, name)
     if facts["clipped_fraction"] > spec.max_clipped_fraction:
         raise InvalidRecording(
             f"{name}: {facts['clipped_fraction']:.2%} of the samples at full scale, expected at most "
@@ -99,7 +99,7 @@ def _check_length(recording: Recording, expected_num_samples: int | None, spec: 
         )
 
 
-def _measure(samples: NDArray[np.complex64], name: str) -> dict[str, float]:
+def _measure(samples: NDArray[np.complex64], largest: float, name: str) -> dict[str, float]:
     num_samples = len(samples)
     peak, power, total, num_clipped, num_zero = 0.0, 0.0, 0.0 + 0.0j, 0, 0
     changes = False
@@ -117,14 +117,20 @@ def _measure(samples: NDArray[np.complex64], name: str) -> dict[str, float]:
             )
         power += float(np.sum(np.square(components, dtype=np.float64)))
         total += complex(block.sum(dtype=np.complex128))
-        num_clipped += int(np.count_nonzero(larger >= FULL_SCALE_COMPONENT))
+        num_clipped += int(np.count_nonzero(larger >= largest))
         num_zero += int(np.count_nonzero(larger == 0.0))
         changes = changes or bool((block != samples[0]).any())
     if not changes:
         kind = "all samples are zero" if peak == 0.0 else f"every sample is the same value {complex(samples[0]):.4g}"
         raise InvalidRecording(f"{name}: {kind}, expected a signal or at least noise (silent)")
+    rms_dbfs = _to_db(power / num_samples)
+    if rms_dbfs < QUIETEST_DBFS:
+        raise InvalidRecording(
+            f"{name}: level {rms_dbfs:.0f} dB of full scale, expected at least {QUIETEST_DBFS:.0f} dB, the least that "
+            "a converter gives: silent, or in another coding or scale than is stated"
+        )
     return {
-        "rms_dbfs": _to_db(power / num_samples),
+        "rms_dbfs": rms_dbfs,
         "peak_dbfs": _to_db(peak**2),
         "dc_dbfs": _to_db(abs(total / num_samples) ** 2),
         "clipped_fraction": num_clipped / num_samples,

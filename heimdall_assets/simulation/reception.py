@@ -13,10 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, ClockClass, IqFormat, Measurement, Recording, Session, Station
+from heimdall_assets.domain import (
+    NANOSECOND_SIGMA_S,
+    SIGNAL_SPEED_M_S,
+    ClockClass,
+    Measurement,
+    Recording,
+    Session,
+    Station,
+)
 from heimdall_assets.signals.chirp import compute_chirp_transform
 from heimdall_assets.simulation import propagation, receivers, waveforms
-from heimdall_assets.specs import SimulationSpec, TimingSpec
+from heimdall_assets.specs import SimulationSpec
 
 NAMESPACE = uuid.UUID("6f0d8f5e-3c0b-5a44-9f43-6b6f2f0c7c11")  # of every id that simulation makes
 
@@ -171,7 +179,7 @@ def _stamp(
         samples=samples,
         sample_rate_hz=heard.rate_hz,
         start_unix_ns=start_unix_ns if timed else None,
-        timing_sigma_s=TimingSpec.model_validate({}).sigma_s(spec.clock_class) if timed else None,
+        timing_sigma_s=NANOSECOND_SIGMA_S if timed else None,
         centre_frequency_hz=spec.carrier_hz,
     )
 
@@ -196,7 +204,7 @@ def _measure(
         signal_strength_db=heard.level_dbm + scale_db,
         snr_db=float(heard.snr_db + SNR_READING_DB * errors[0]),
         frequency_offset_hz=float(heard.offset_hz + OFFSET_READING_HZ * errors[1]),
-        iq_data_format=IqFormat.NPY,
+        iq_data_format="npy",
         iq_sample_rate_hz=heard.rate_hz,
         iq_samples_count=len(recording.samples),
         iq_start_unix_ns=recording.start_unix_ns,

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heimdall_assets.errors import NoHome
-from heimdall_assets.stores.home_format import FORMAT, begin_home, may_write, read_format, upgrade_home
-from heimdall_assets.stores.objects.addresses import parse_folder
+from heimdall_assets.stores.home_format import EMBEDDED, FORMAT, begin_home, may_write, read_format, upgrade_home
+from heimdall_assets.stores.objects.addresses import parse_folder, parse_place
 
 if TYPE_CHECKING:
     from heimdall_assets.stores.database.measurements import MeasurementStore
     from heimdall_assets.stores.objects.folder import ObjectStore
-    from heimdall_assets.stores.releases.folders import ReleaseStore
+    from heimdall_assets.stores.releases.store import ReleaseStore
 
 
 @dataclass(frozen=True)
@@ -26,40 +26,70 @@ class Stores:
 
 
 def open_stores(
-    *, home: str, database_url: str, objects: str, recordings: str, models: str, scratch: str, begin: bool = True
+    *,
+    home: str,
+    database_url: str,
+    objects: str,
+    recordings: str,
+    models: str,
+    scratch: str,
+    cache: str,
+    cache_gb: float,
+    s3_endpoint: str = "",
+    ledger_url: str = "",
+    receivers: str = "",
+    time_zone: str = "",
+    begin: bool = True,
 ) -> Stores:
     """Return the stores at these addresses; an embedded database is created and upgraded on first use.
 
     A home of an older format is upgraded too; where it may not be written, its stores are opened read-only.
 
-    Without ``begin`` nothing is made where nobody has made anything before.
+    ``cache`` is where copies of objects lie that rest in a bucket, and takes ``cache_gb`` at most; ``s3_endpoint`` is
+    the address of an S3 service other than Amazon's.
+
+    ``ledger_url`` is where releases are numbered if the database is the field's own (``releases.ledger``).
+
+    ``receivers`` and ``time_zone`` say what a database of one table does not (``stores.database.stated_receivers``).
+
+    Without ``begin`` nothing is made where nobody has made anything before: no home, and no database either, for an
+    address that was mistyped would be a new empty one.
 
     Raises:
         NoHome: nothing is there yet, and nothing was to be begun.
+        NotFound: the database that is stated is not there or holds no tables, and nothing was to be begun.
         Refused: a newer version of this project made the home.
         StorageError: a newer version made the database, or one of them cannot be opened.
         InvalidSetting: an address is of no kind that can be opened.
     """
     # Databases are slow to load: whoever only lists the graph, or asks for help, opens none.
     from heimdall_assets.stores.database.measurements import MeasurementStore
-    from heimdall_assets.stores.objects.folder import open_object_store
-    from heimdall_assets.stores.releases.folders import ReleaseStore
+    from heimdall_assets.stores.database.stated_receivers import Statement
+    from heimdall_assets.stores.objects.cache import ObjectCache
+    from heimdall_assets.stores.objects.opening import open_object_store
+    from heimdall_assets.stores.releases.opening import open_releases
 
-    place, released, work = parse_folder(home, "home"), parse_folder(models, "models"), parse_folder(scratch, "scratch")
-    kept = open_object_store(objects, recordings=recordings)
+    place, work = parse_folder(home, "home"), parse_folder(scratch, "scratch")
+    released = parse_place(models, "models")
+    copies = ObjectCache(parse_folder(cache, "cache"), round(cache_gb * 1e9))
+    kept = open_object_store(
+        parse_place(objects, "objects"), parse_place(recordings, "recordings"), s3_endpoint or None, copies
+    )
     found = read_format(place)
     is_old = found is not None and found < FORMAT
-    measurements = MeasurementStore(database_url, read_only=is_old and not may_write(place))
+    measurements = MeasurementStore(
+        database_url, read_only=is_old and not may_write(place), statement=Statement(receivers, time_zone)
+    )
     if found is None and begin:
         begin_home(place)
-    elif found is None and measurements.database.is_empty:
+    elif found is None and database_url == f"sqlite:///{place / EMBEDDED}" and measurements.database.is_empty:
         raise NoHome(f"home {place} (HEIMDALL_HOME): nothing there yet; heimdall demo or heimdall import begins one")
-    measurements.upgrade()
+    measurements.upgrade(begin=begin)
     if found is not None and is_old:
         upgrade_home(place, found)
     return Stores(
         measurements=measurements,
         objects=kept,
-        releases=ReleaseStore(released, measurements),
+        releases=open_releases(released, measurements, s3_endpoint or None, ledger_url),
         scratch=work,
     )

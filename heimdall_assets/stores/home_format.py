@@ -18,7 +18,10 @@ FORMAT = 1
 """Of the homes that this code makes; raised when older code could not use them. 0: made before homes had a format."""
 
 FILE = "home.json"
-MADE = ("heimdall.db", "objects", "heimdall-models")
+EMBEDDED = "heimdall.db"
+"""The database of a home that is told of no other."""
+
+MADE = (EMBEDDED, "objects", "heimdall-models")
 """What stores make below a home: one of them is there, so somebody has used it."""
 
 _EXPECTED = '{"format": NUMBER, "made_by": VERSION}'

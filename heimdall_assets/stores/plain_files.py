@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from heimdall_assets.errors import StorageError
-from heimdall_assets.stores.objects.files import FileWriter, describe
+from heimdall_assets.stores.objects.files import FileSystem, FileWriter, describe
 
 
 class _ForeignFolder(FileWriter):
@@ -16,6 +16,16 @@ class _ForeignFolder(FileWriter):
 
     def prepare_folder(self, folder: Path) -> None:
         """Take ``folder`` as it is."""
+
+
+class _PrivateFiles(FileSystem):
+    """Makes files that nobody but their owner may read, from their first byte on."""
+
+    def create(self, path: Path) -> int:
+        """Return the descriptor of the new, empty file ``path``."""
+        descriptor = super().create(path)
+        os.fchmod(descriptor, 0o600)
+        return descriptor
 
 
 def write_named_file(path: Path, data: bytes) -> None:
@@ -34,6 +44,17 @@ def write_named_file(path: Path, data: bytes) -> None:
     except OSError as error:
         raise StorageError(f"{path}: could not be written ({describe(error)})") from error
     _ForeignFolder(target.parent).write_file(target, [data])
+
+
+def write_private_file(path: Path, data: bytes) -> None:
+    """Store ``data`` as the file ``path``, which its owner alone may read, whole or not at all (atomic replace).
+
+    Raises:
+        StorageError: there is no such folder, or the disk refused; a file that was there before is untouched.
+    """
+    if not path.parent.is_dir():
+        raise StorageError(f"{path}: could not be stored (found no folder {path.parent}, expected one)")
+    _ForeignFolder(path.parent, _PrivateFiles()).write_file(path, [data])
 
 
 def write_missing_file(path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from heimdall_assets.errors import MissingDependency
 from heimdall_assets.stores.objects.files import describe
+from heimdall_assets.stores.objects.regular_files import check_regular_file
 
 HUB_FILE = "model.safetensors"
 
@@ -16,7 +17,7 @@ def read_weights_file(path: Path) -> bytes:
     """Return the bytes of the file that ``ModelSpec.weights_file`` names.
 
     Raises:
-        MissingDependency: it cannot be read.
+        MissingDependency: it cannot be read, or is no regular file.
     """
     return _read(path, f"weights_file {str(path)!r}")
 
@@ -49,6 +50,7 @@ def read_hub_weights(architecture: str, source: str | None, fetch: bool = True) 
 
 
 def _read(path: Path, what: str) -> bytes:
+    check_regular_file(path, what, MissingDependency)
     try:
         return path.read_bytes()
     except OSError as error:

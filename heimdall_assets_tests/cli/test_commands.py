@@ -64,6 +64,7 @@ def test_locate_and_predict_give_position_ellipse_and_error(heimdall):
             found = json.loads(heimdall(*command, name, "--json").stdout)
             assert {"latitude", "longitude", "error_m", "inside_90", "ellipse_90"} <= set(found)
             assert np.isfinite(found["error_m"])
+            assert found.get("remarks", []) == []  # all is as in the training
 
 
 def test_evaluate_judges_only_what_the_model_was_not_trained_on(heimdall):
@@ -125,7 +126,7 @@ def test_a_home_that_is_a_file_is_refused(heimdall, tmp_path, monkeypatch):
 
 def test_an_unknown_executor_is_refused(heimdall, monkeypatch):
     monkeypatch.setenv("HEIMDALL_EXECUTOR", "slurm")
-    assert "found 'slurm', expected in_process, local or ray" in one_error(heimdall("train", code=2))
+    assert "found 'slurm', expected in_process, local, ray or k8s" in one_error(heimdall("train", code=2))
 
 
 def test_a_home_without_releases_says_so(heimdall, tmp_path, monkeypatch):
@@ -242,8 +243,18 @@ def test_files_are_predicted_without_becoming_sessions(heimdall, shared_data):
     found = json.loads(heimdall("predict", "latest", *files, *options, "--json").stdout)
     assert np.isfinite([found["latitude"], found["longitude"], found["ellipse_90"]["semi_major_m"]]).all()
     assert found["error_m"] is None  # nobody said where the transmitter stands
+    said = "\n".join(found["remarks"])
+    for outside in (
+        "frequency 0.0775 MHz, trained at 145",
+        "clock gnss, trained with gnss_calibrated",
+        "3 receivers of 3",
+    ):
+        assert f"outside of the training of v1.0.0: {outside}" in said
+    assert "heimdall locate learned nothing" in said
     assert len(json.loads(heimdall("sessions", "list", "--json").stdout)) == before
-    assert "found no --receiver" in one_error(heimdall("predict", "latest", *files, code=2))
+    assert "no position for station DF0KL, expected --receiver DF0KL,LAT,LON" in one_error(
+        heimdall("predict", "latest", *files, code=2)
+    )
     assert "there is none" in one_error(heimdall("predict", "latest", *files, "missing.wav", *options, code=2))
 
 
@@ -256,7 +267,7 @@ def test_a_model_is_made_again_and_heals_what_was_damaged(heimdall, home):
     nodes = {node["kind"]: node for node in told["nodes"]}
     weights = nodes["trained_checkpoint"]["artifacts"]["weights.safetensors"]["digest"]
     shards = nodes["spectrogram_features"]["summary"]["shards"]
-    assert len(shards) == 2  # one of spectrograms, one of correlations
+    assert len(shards) == 3  # of spectrograms, of tracks, of correlations
     manifest = nodes["train_split"]["digest"]
     for digest in (weights, *shards, manifest):
         path = find_object(home, digest)

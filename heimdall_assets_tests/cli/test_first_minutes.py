@@ -120,6 +120,34 @@ def test_a_database_elsewhere_is_read_without_a_home(tmp_path: Path, home: Path,
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("arguments", [*LISTING, *NEEDING], ids=" ".join)
+@pytest.mark.parametrize("is_begun", [True, False], ids=["home", "no home"])
+def test_what_reads_makes_no_database_at_an_address_that_was_mistyped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], is_begun: bool
+):
+    if is_begun:
+        make_places(tmp_path / "home").open_stores()
+    before = sorted(tmp_path.rglob("*"))
+    address = f"sqlite:///{tmp_path / 'mistyped.db'}"
+    monkeypatch.setenv("HEIMDALL_DATABASE_URL", address)
+    said = heimdall(tmp_path / "home", *arguments, code=2)
+    assert said.stderr == (
+        f"Error: database {address} (HEIMDALL_DATABASE_URL): found none, expected one that is there; heimdall demo or "
+        "heimdall import begins one\n"
+    )
+    assert said.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_writes_begins_a_database_at_a_stated_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HEIMDALL_DATABASE_URL", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    file = tmp_path / "A.npy"
+    file.write_bytes(make_npy(make_noise(24_000)))
+    heimdall(tmp_path / "home", *IMPORT, file)
+    assert "1 session" in heimdall(tmp_path / "home", "sessions", "list").stdout
+    assert not (tmp_path / "home" / "heimdall.db").exists()
+
+
 # --- Refusals at once
 
 REFUSED = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 PROGRAM = """
 import os, sys, time
-from heimdall_assets.cli.progress import show_progress
+from heimdall_assets.cli.terminal.progress import show_progress
 with show_progress("A long walk") as listener:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # as Dagster does with the streams of a run
     listener("asset", "quick steps", 3, 3)

@@ -61,6 +61,12 @@ def test_a_recording_without_gnss_is_refused_and_nothing_is_added(heimdall, shar
     assert json.loads(heimdall("sessions", "list", "--json").stdout) == []
 
 
+POWDER = [
+    "--not-heard", "-101", "--no-position", "-1", "--no-position", "0", "--time-zone", "UTC",
+    "--frequency-hz", "462.7e6",
+]  # fmt: skip
+
+
 def test_powder_rows_appear_in_the_snapshot_after_approval(heimdall, shared_data):
     folder = shared_data / "powder_rss"
     heimdall(
@@ -70,6 +76,7 @@ def test_powder_rows_appear_in_the_snapshot_after_approval(heimdall, shared_data
         folder / "receivers.json",
         "--campaign",
         "powder",
+        *POWDER,
         folder / "single_tx.csv",
     )
     from heimdall_assets.places import read_places
@@ -90,6 +97,6 @@ def test_where_takes_a_part_of_a_table(heimdall, shared_data):
     folder = shared_data / "powder_rss"
     said = heimdall(
         "import", "rss-table", "--receivers", folder / "receivers.json", "--campaign", "grid",
-        "--where", "test_grid=1", folder / "single_tx.csv", "--json",
+        *POWDER, "--where", "test_grid=1", folder / "single_tx.csv", "--json",
     )  # fmt: skip
     assert 0 < json.loads(said.stdout)["num_sessions"] < 4039

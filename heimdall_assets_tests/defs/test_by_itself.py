@@ -14,10 +14,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.defs.sensors import RETRAINING_TAG
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.pipeline.intake.simulated import import_simulated
-from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets_tests.homes import SIMULATION, ignore, make_places, release
 from heimdall_assets_tests.serving import Page, run_page, wait_for
 

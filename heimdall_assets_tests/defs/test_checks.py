@@ -9,6 +9,7 @@ from heimdall_assets.defs import checks, warning_checks
 from heimdall_assets.defs.tables import describe_snapshot
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Artifact, Manifest
+from heimdall_assets.signals.signal_track import NUM_ROWS, NUM_STEPS
 from heimdall_assets.signals.spectrogram import compute_spectrogram
 from heimdall_assets.specs import DelaySpec, FeatureSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.objects.shards import encode_shard
@@ -61,7 +62,7 @@ def test_the_page_tells_what_each_column_is():
     assert not columns["frequency_hz"].constraints.nullable
     assert columns["snr_db"].constraints.nullable
     assert not columns["receiver_latitude"].constraints.nullable  # of the measurement or else of its station
-    assert columns["clock_class"].description == "gnss_calibrated or gnss or ntp or none"
+    assert columns["clock_class"].description == "gnss_calibrated or gnss or ntp or reference or none"
     assert columns["measurement_attributes"].description == "canonical JSON"
 
 
@@ -117,11 +118,16 @@ def test_recordings_rest_whole(stores):
     assert not checks.recordings_rest_whole(manifest, stores).passed
 
 
-def features(stores, images, correlations=None) -> Manifest:
+def features(stores, images, correlations=None, tracks=None) -> Manifest:
     """A manifest whose tables lead to these arrays, and no more than that."""
+    tracks = np.zeros((2, NUM_ROWS, NUM_STEPS)) if tracks is None else tracks
     correlations = np.full((6, 33), 0.5) if correlations is None else correlations
     tables = {}
-    for name, arrays in (("index", images.astype(np.float32)), ("pairs", correlations.astype(np.complex64))):
+    for name, arrays in (
+        ("index", images.astype(np.float32)),
+        ("tracks", tracks.astype(np.float16)),
+        ("pairs", correlations.astype(np.complex64)),
+    ):
         shard = stores.objects.put_bytes(encode_shard(arrays), NPY_MEDIA_TYPE).digest
         tables[name] = artifact_of_table(stores.objects, pd.DataFrame({"shard": [shard], "row": [0]}))
     specs = {"FeatureSpec": FeatureSpec().dump(), "DelaySpec": DelaySpec().dump()}
@@ -143,6 +149,13 @@ def test_correlations_are_finite(stores, bad):
     assert checks.features_are_finite(features(stores, images, correlations), stores).passed
     correlations[4, 5] = bad
     assert not checks.features_are_finite(features(stores, images, correlations), stores).passed
+
+
+def test_signal_tracks_are_whole_and_finite(stores):
+    images, tracks = np.full((2, 3, 128, 32), -50.0), np.zeros((2, NUM_ROWS, NUM_STEPS))
+    assert not checks.features_are_finite(features(stores, images, tracks=tracks[:, :, :32]), stores).passed
+    tracks[1, 2, 3] = np.nan
+    assert not checks.features_are_finite(features(stores, images, tracks=tracks), stores).passed
 
 
 def test_features_have_the_shape_of_their_spec(stores):
@@ -190,6 +203,16 @@ def test_weights_are_finite(stores):
 
     assert checks.weights_are_finite(checkpoint(2.0), stores).passed
     assert not checks.weights_are_finite(checkpoint(np.inf), stores).passed
+
+
+@pytest.mark.parametrize(("model_m", "passed"), [(10.0, False), (89.0, False), (91.0, True), (300.0, True)])
+def test_no_better_than_its_bound(model_m, passed):
+    figures = {"bound_method_median_m": model_m, "bound_median_m": 100.0, "bound_median_low_m": 90.0}
+    result = warning_checks.no_better_than_its_bound(make("evaluation_metrics", summary=figures))
+    assert result.passed is passed
+    assert f"median error is {model_m:g} m and that of the physical bound 100 m" in result.description
+    assert ("numbers that are no levels" in result.description) is not passed
+    assert warning_checks.no_better_than_its_bound(make("evaluation_metrics", summary={})).passed
 
 
 def test_better_than_baselines():
@@ -240,11 +263,10 @@ def test_onnx_matches_pytorch():
 
 def test_release_is_whole(stores):
     version = stores.releases.reserve_version("major", "results/a")
-    folder = stores.releases.publish(version, {"model.onnx": b"model"}, {"manifest": "0" * 64})
+    stores.releases.publish(version, {"model.onnx": b"model"}, {"manifest": "0" * 64})
     manifest = make("model_release", summary={"version": version})
     assert checks.release_is_whole(manifest, stores).passed
-    (folder / "model.onnx").chmod(0o600)
-    (folder / "model.onnx").write_bytes(b"other")
+    stores.releases.files.write_file(version, "model.onnx", b"other")
     assert not checks.release_is_whole(manifest, stores).passed
 
 
@@ -268,7 +290,7 @@ def test_snapshot_resembles_release(stores):
 def test_every_check_is_registered_and_described():
     stopping = [spec for check in checks.CHECKS for spec in check.check_specs]
     told = [spec for check in warning_checks.WARNING_CHECKS for spec in check.check_specs]
-    assert len({spec.name for spec in stopping + told}) == len(stopping) + len(told) == 16
+    assert len({spec.name for spec in stopping + told}) == len(stopping) + len(told) == 19
     assert all(spec.description for spec in stopping + told)
     assert all(spec.blocking for spec in stopping)
     assert not any(spec.blocking for spec in told)

@@ -11,8 +11,10 @@ import dagster as dg
 import pytest
 
 from heimdall_assets.defs.accelerator import ACCELERATOR_TAG
-from heimdall_assets.defs.executor.local import LocalProcessHandler, build_command
+from heimdall_assets.defs.executor.local import LocalProcessHandler, build_command, check_gpus
 from heimdall_assets.defs.executor.router import RouterHandler
+from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.specs import AcceleratorSpec
 from heimdall_assets_tests.defs.toy_home import Toy, open_toy
 
 
@@ -37,9 +39,9 @@ def context_of(step: str, tags: dict[str, str]) -> Any:
 def test_only_gpu_steps_go_to_the_gpu_handler():
     cpu, gpu = LocalProcessHandler(), LocalProcessHandler()
     router = RouterHandler(cpu, gpu)
-    assert router.choose(context_of("a", {ACCELERATOR_TAG: "gpu"})) is gpu
-    assert router.choose(context_of("a", {})) is cpu
-    assert router.choose(context_of("a", {ACCELERATOR_TAG: "none"})) is cpu
+    assert router.choose(context_of("a", {ACCELERATOR_TAG: "gpu"}))[0] is gpu
+    assert router.choose(context_of("a", {}))[0] is cpu
+    assert router.choose(context_of("a", {ACCELERATOR_TAG: "none"}))[0] is cpu
 
 
 def test_a_step_of_several_keys_is_refused():
@@ -130,6 +132,44 @@ def test_a_cancelled_run_in_one_process_frees_the_gpu(toy: Toy):
     assert (toy.folder / "endless.saved").read_text() == "DagsterExecutionInterruptedError"
     assert run.status == dg.DagsterRunStatus.CANCELED
     assert toy.count_taken_slots() == 0
+
+
+def test_a_step_that_takes_too_long_is_stopped_and_says_why(toy: Toy):
+    run = toy.run("endless", {"execution": {"config": {"accelerator": {"time_limit_s": 0.1}}}})
+    assert run.status == dg.DagsterRunStatus.FAILURE
+    told = "\n".join(run.messages(dg.DagsterEventType.ENGINE_EVENT))
+    assert "step endless_on_gpu: stopped after 0.1 s, its time limit" in told
+    assert toy.count_taken_slots() == 0
+
+
+@pytest.mark.parametrize(
+    ("backend", "asked", "said"),
+    [
+        ("in_process", {"time_limit_s": 60}, "in_process: found AcceleratorSpec.time_limit_s, which it cannot keep"),
+        ("local", {"spot": True}, "found AcceleratorSpec.spot, which it cannot keep; expected executor k8s"),
+        ("local", {"memory_gib": 8}, "AcceleratorSpec.memory_gib, which it cannot keep; expected executor ray or k8s"),
+        ("ray", {"spot": True}, "found AcceleratorSpec.spot, which it cannot keep; expected executor k8s"),
+        ("k8s", {"num_gpus": -1}, "AcceleratorSpec.num_gpus: found -1, expected greater than or equal to 0"),
+        ("k8s", {"gpu_type": "H200", "num_gpus": 0}, "gpu_type: found H200 with num_gpus 0, expected at least 1"),
+    ],
+)
+def test_what_a_backend_cannot_keep_is_refused_before_anything_runs(toy: Toy, backend: str, asked: dict, said: str):
+    with pytest.raises(InvalidSetting, match=said):
+        toy.run("alone", {"execution": {"config": {"backend": {backend: {}}, "accelerator": asked}}})
+
+
+def test_a_gpu_that_this_machine_does_not_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA H200\necho Tesla T4\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    check_gpus(AcceleratorSpec(gpu_type="h200"))
+    check_gpus(AcceleratorSpec(num_gpus=2))
+    with pytest.raises(InvalidSetting, match="found NVIDIA H200, Tesla T4 on this machine, expected 2 GPUs of"):
+        check_gpus(AcceleratorSpec(gpu_type="h200", num_gpus=2))
+    (tmp_path / "nvidia-smi").unlink()
+    check_gpus(AcceleratorSpec())
+    with pytest.raises(InvalidSetting, match="found no GPU on this machine, expected 1 GPU of type A100"):
+        check_gpus(AcceleratorSpec(gpu_type="A100"))
 
 
 def test_an_unknown_backend_is_refused_before_anything_runs(toy: Toy):

@@ -6,21 +6,24 @@ from inspect import getsource, signature
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 import heimdall_assets
 from heimdall_assets.definitions import build_definitions
 from heimdall_assets.defs.executor import delegation
 from heimdall_assets.defs.executor.delegation import CheckStepHealthResult, StepDelegatingExecutor, StepHandler
+from heimdall_assets.web import dagster_page
 from heimdall_assets_tests.homes import make_places
 
 PACKAGE = Path(heimdall_assets.__file__).parent
 
 
-def test_one_module_names_what_is_not_public_and_all_of_it_is_still_there():
+def test_two_modules_name_what_is_not_public_and_all_of_it_is_still_there():
+    private = ("dagster.", "dagster_shared.", "dagster_webserver.")
     found = {}
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster."):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(private):
                 found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).update(item.name for item in node.names)
     assert found == {
         "defs/executor/delegation.py": {
@@ -42,9 +45,21 @@ def test_one_module_names_what_is_not_public_and_all_of_it_is_still_there():
             "dagster_event_sequence_for_step",
             "execute_run",
             "get_retries_config",
-        }
+        },
+        "web/dagster_page.py": {
+            "WorkspaceFileTarget",
+            "WorkspaceOpts",
+            "WorkspaceProcessContext",
+            "__version__",
+            "_optionally_create_temp_workspace",
+            "create_app_from_workspace_process_context",
+            "get_ipc_shutdown_pipe",
+            "send_ipc_shutdown_message",
+            "serialize_value",
+        },
     }
-    assert all(hasattr(delegation, name) for names in found.values() for name in names)
+    modules = {"defs/executor/delegation.py": delegation, "web/dagster_page.py": dagster_page}
+    assert all(hasattr(modules[path], name) for path, names in found.items() for name in names)
 
 
 def test_a_handler_has_four_duties_and_is_told_what_it_needs():
@@ -94,6 +109,22 @@ def test_a_step_says_its_command_and_its_arguments_apart():
 
     assert "skip_serialized_namedtuple" in signature(ExecuteStepArgs.get_command_args).parameters
     assert callable(ExecuteStepArgs.get_command_env)
+
+
+def test_dagster_k8s_makes_and_names_jobs_where_ours_takes_hold():
+    pytest.importorskip("dagster_k8s", reason="dagster-k8s is not installed: heimdall-assets[k8s]")
+    from dagster_k8s.client import DagsterKubernetesClient
+    from dagster_k8s.container_context import K8sContainerContext
+    from dagster_k8s.executor import K8sStepHandler
+
+    assert {"_get_k8s_step_job_name", "_get_container_context", "launch_step"} <= set(vars(K8sStepHandler))
+    source = getsource(K8sStepHandler)
+    for call in ("self._api_client.create_namespaced_job_with_retries(body=job, namespace=namespace)",
+                 "container_context.get_k8s_job_config(", "self._executor_container_context"):  # fmt: skip
+        assert call in source
+    parameters = signature(DagsterKubernetesClient.create_namespaced_job_with_retries).parameters
+    assert list(parameters)[:3] == ["self", "body", "namespace"]
+    assert list(signature(K8sContainerContext.get_k8s_job_config).parameters) == ["self", "job_image", "run_launcher"]
 
 
 def test_a_slot_is_freed_by_run_and_step(tmp_path: Path):

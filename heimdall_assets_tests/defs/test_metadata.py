@@ -130,7 +130,7 @@ def test_a_long_training_leaves_room_for_others_among_the_events_that_the_page_d
     ],
 )
 def test_a_checkpoint_leads_to_its_run_and_tells_no_password_and_no_home(uri, expected):
-    shown = ExperimentTracking(tracking_uri=uri, artifacts="a").show_run("3f2a")
+    shown = ExperimentTracking(tracking_uri=uri).show_run("3f2a")
     assert str(getattr(shown["mlflow"], "value", shown["mlflow"])) == expected
     assert shown["mlflow_run_id"] == "3f2a"
-    assert ExperimentTracking(tracking_uri=uri, artifacts="a").show_run(None) == {}
+    assert ExperimentTracking(tracking_uri=uri).show_run(None) == {}

@@ -122,7 +122,7 @@ def test_a_read_only_home_is_audited_and_predicts(made: Path):
     )
     for arguments in reading:  # another user may be unable to load what it needs
         heimdall(made, *arguments)
-    importlib.import_module("heimdall_assets.cli.lineage_pages")
+    importlib.import_module("heimdall_assets.web.lineage_pages")
     with untouched(made), without_rights(made):
         for arguments in reading:
             told = heimdall(made, *arguments)

@@ -4,35 +4,25 @@ With ``HEIMDALL_PICTURES`` set to a folder, the README's pictures are taken into
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
+from heimdall_assets_tests.browsers import open_browser
 from heimdall_assets_tests.homes import fill_home, release
-from heimdall_assets_tests.serving import find_free_port, run_page
+from heimdall_assets_tests.servers import find_free_port
+from heimdall_assets_tests.serving import run_page
 
 pytestmark = pytest.mark.browser
 
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 PATIENCE_MS = 180_000  # two busy cores start the page, a run and its steps in a minute or more
 
 
 @pytest.fixture(scope="module")
 def browser(page_address):
     # After the page: a graph cannot run in this process once playwright's event loop does.
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no browser here: expected chromium (on Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with open_browser() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import traceback
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -19,6 +20,7 @@ from heimdall_assets.defs.sensors import (
     look,
 )
 from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.errors import StorageError
 from heimdall_assets.pipeline.releases.promotion import promote_release
 from heimdall_assets.specs import DatasetSpec, RetrainPolicy, TrainingSpec
 from heimdall_assets_tests.homes import SIMULATION, TINY, fill_home, make_places, release
@@ -183,6 +185,9 @@ def test_the_weekly_schedule_is_off_until_somebody_turns_it_on_and_keeps_the_set
     assert request.run_config["ops"]["trained_checkpoint"]["config"]["model"]["width"] == 16
 
 
+CANARY = "a" + "-webhook" + "s-secret"  # put together: a traceback shows lines of this file
+
+
 def test_a_webhook_that_is_away_fails_the_tick_and_not_silently():
     with dg.instance_for_test() as instance:
         job = dg.job(name="failing")(lambda: None)
@@ -191,8 +196,9 @@ def test_a_webhook_that_is_away_fails_the_tick_and_not_silently():
         context = dg.build_run_status_sensor_context(
             sensor_name="failed_run_sensor", dagster_instance=instance, dagster_run=run, dagster_event=event
         ).for_run_failure()
-        with pytest.raises(OSError, match="refused"):
-            build_failure_sensor(post_webhook("http://127.0.0.1:9/"))(context)
+        with pytest.raises(StorageError, match="HEIMDALL_WEBHOOK_URL: could not be told") as caught:
+            build_failure_sensor(post_webhook(f"http://127.0.0.1:9/{CANARY}"))(context)
+        assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_page_starts_with_both_sensors_on(tmp_path):

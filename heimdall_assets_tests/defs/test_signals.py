@@ -1,13 +1,15 @@
 """A stop is heard, said and heeded, also where the interrupt that it causes is lost."""
 
+import gc
 import os
 import signal
+import sys
 import time
 
 import dagster as dg
 import pytest
 
-from heimdall_assets.cli.signals import Stopped, hear_stop
+from heimdall_assets.cli.terminal.signals import Stopped, hear_stop
 from heimdall_assets.defs.stopping import StepStopped, heed_stop, hold_stop, stop_for_good
 
 
@@ -47,6 +49,29 @@ def test_a_stop_whose_interrupt_is_lost_is_heeded_all_the_same():
         signal.signal(signal.SIGINT, earlier)
     with hear_stop(said.append, "goes on"):
         heed_stop()  # the next command was not told to stop
+
+
+class Interrupting:
+    """Raises where Python can only tell of it, as in a callback of the garbage collector."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __del__(self) -> None:
+        raise self.error
+
+
+def test_an_interrupt_that_is_lost_is_not_shown_as_an_error(monkeypatch: pytest.MonkeyPatch):
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: told.append(lost.exc_type))
+    with hear_stop(print, "goes on"):
+        for error in (KeyboardInterrupt(), dg.DagsterExecutionInterruptedError(), ValueError()):
+            Interrupting(error)
+            gc.collect()
+    assert told == [ValueError]
+    Interrupting(KeyboardInterrupt())
+    gc.collect()
+    assert told == [ValueError, KeyboardInterrupt]
 
 
 def test_a_held_stop_comes_when_what_holds_it_is_done():

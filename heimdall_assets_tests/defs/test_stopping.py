@@ -18,9 +18,9 @@ import dagster as dg
 import pytest
 import yaml
 
+from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.defs.accelerator import GPU_POOL
 from heimdall_assets.defs.orphans import tag_process
-from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.homes import TINY, fill_home, make_places, release
@@ -30,7 +30,7 @@ from heimdall_assets_tests.serving import wait_for
 TRAINING = TrainingSpec(max_epochs=25, early_stopping_patience=25, num_threads=1)
 COMPARED = ("trained_checkpoint", "evaluation_metrics", "onnx_model")
 PROGRAM = "import sys; from heimdall_assets.cli import main; main(sys.argv[1:])"
-SECONDS = 120.0
+SECONDS = 300.0
 
 
 @dataclass(frozen=True)

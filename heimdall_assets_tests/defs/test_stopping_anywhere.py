@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from dagster_graphql import DagsterGraphQLClient
 
+from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.defs.accelerator import GPU_POOL
 from heimdall_assets.defs.settings import SPLITS_OP, build_run_config
 from heimdall_assets.kinds import (
@@ -28,7 +29,6 @@ from heimdall_assets.kinds import (
     VAL_SPLIT,
 )
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import Spec, TrainingSpec
 from heimdall_assets.stores.database.waiting import BUSY_TIMEOUT_S
 from heimdall_assets.variables import Places
@@ -101,7 +101,7 @@ def check_nothing_left(places: Places, *numbers_of_runs: int) -> None:
     stores = places.open_stores()
     assert stores.releases.put_right() == []
     assert [record["version"] for record in stores.releases.list_releases()] == ["v1.0.0"]
-    assert [path.name for path in stores.releases.root.glob("v*")] == ["v1.0.0"]
+    assert [path.name for path in stores.releases.files.root.glob("v*")] == ["v1.0.0"]
     assert stores.releases.find_problems("v1.0.0") == []
     assert {stores.releases.resolve(alias) for alias in ("latest", "challenger", "champion")} == {"v1.0.0"}
     assert stores.measurements.check_ledger() == stores.releases.check_ledger() == []
@@ -115,17 +115,18 @@ def check_nothing_left(places: Places, *numbers_of_runs: int) -> None:
 def test_a_command_ended_in_any_step_goes_on_to_the_same(
     step: str, number: signal.Signals, backend: str, untouched: Untouched, places: Places
 ):
-    process = start(places, untouched, backend)
-    try:
-        with open_instance(places) as instance:
+    # Before the command is: Dagster makes its tables for whoever looks first, and two at once fall over each other.
+    with open_instance(places) as instance:
+        process = start(places, untouched, backend)
+        try:
             wait_for(lambda: process.poll() is not None or is_in(instance, step), SECONDS, step, every_s=0.02)
-        # As Ctrl+C in a terminal does, to all of its group; SIGKILL to the one.
-        (os.killpg if number is signal.SIGINT else os.kill)(process.pid, number)
-        _, said = process.communicate(timeout=SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            # As Ctrl+C in a terminal does, to all of its group; SIGKILL to the one.
+            (os.killpg if number is signal.SIGINT else os.kill)(process.pid, number)
+            _, said = process.communicate(timeout=SECONDS)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
     # The last step may have ended before the signal came.
     expected = {128 + signal.SIGINT if number is signal.SIGINT else -number, 0 if step == CHAMPION_MODEL else -number}
     assert process.returncode in expected, said

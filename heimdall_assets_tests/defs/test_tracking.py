@@ -21,7 +21,7 @@ from heimdall_assets.stores.experiments import (
     find_run,
     note_run,
 )
-from heimdall_assets.stores.objects.folder import ObjectStore, open_object_store
+from heimdall_assets.stores.objects.folder import FolderObjectStore, ObjectStore
 from heimdall_assets_tests.homes import make_places
 
 pytestmark = pytest.mark.filterwarnings(
@@ -58,7 +58,9 @@ class Act:
 
 
 @dg.asset(name="trained_checkpoint", retry_policy=dg.RetryPolicy(max_retries=1))
-def training(context: dg.AssetExecutionContext, tracking: ExperimentTracking, act: dg.ResourceParam[Act]) -> None:
+def training(
+    context: dg.AssetExecutionContext, tracking: dg.ResourceParam[ExperimentTracking], act: dg.ResourceParam[Act]
+) -> None:
     """Tells of two epochs what a training would, then does what the test asks for."""
     with tracking.follow(context, {"TrainingSpec.max_epochs": 2, "ModelSpec.kind": "network"}) as tracked:
         tracked.start()
@@ -73,7 +75,7 @@ class Home:
 
     def __init__(self, folder: Path):
         self.places = make_places(folder).model_copy(update={"tracking": True})
-        self.objects = open_object_store(self.places.objects, recordings=self.places.recordings)
+        self.objects = FolderObjectStore(self.places.home / "objects")
         self.store = ExperimentStore(self.places.mlflow_uri)
 
     def train(self, act: Callable[[dg.AssetExecutionContext], None], uri: str | None = None) -> list[str]:
@@ -231,7 +233,7 @@ def test_figures_are_finite_names_and_numbers():
 
 
 def test_which_run_made_a_checkpoint_is_remembered_and_damage_is_as_good_as_none(tmp_path: Path):
-    objects = open_object_store(str(tmp_path / "objects"), recordings=str(tmp_path / "recordings"))
+    objects = FolderObjectStore(tmp_path / "objects")
     checkpoint = "sha256:" + "a" * 64
     assert find_run(objects, checkpoint) is None
     note_run(objects, checkpoint, "run1")

@@ -109,6 +109,34 @@ def test_a_method_that_reaches_the_bound_has_ratio_one():
     )
 
 
+def test_a_method_below_the_bound_by_more_than_chance_is_told_from_one_that_reaches_it():
+    """One that reaches it falls below the limit in one of forty sets: of 200 in 5, and in 13 once in 500 times."""
+    covariance, below = spread_covariances(50), 0
+    sessions = make_sessions(50, num_receivers=1)
+    for seed in range(200):
+        predictions = draw_predictions(sessions, covariance, seed=seed)
+        bound = evaluate_predictions(sessions, predictions, {}, covariance, SPEC)["bound"]
+        assert bound["ratio"] == bound["method_median_m"] / bound["median_m"]
+        below += bound["method_median_m"] < bound["median_low_m"]
+    assert_below(below, 13, "sets of 200 in which an efficient method seems to beat the bound")
+    tenfold = evaluate_predictions(sessions, draw_predictions(sessions, 0.01 * covariance), {}, covariance, SPEC)[
+        "bound"
+    ]
+    assert tenfold["method_median_m"] < 0.2 * tenfold["median_low_m"]
+
+
+def test_sessions_of_one_site_are_one_draw_for_the_bound():
+    sessions = make_sessions(100, num_receivers=1, strata={"site": np.repeat(np.arange(4), 25).astype(str)})
+    alone = replace(sessions, strata={})
+    lows = [
+        evaluate_predictions(each, offset_east(each, 10.0), {}, circular(100, 50.0), SPEC)["bound"]["median_low_m"]
+        for each in (sessions, alone)
+    ]
+    # quantiles of a round Gaussian's distance: sigma sqrt(-2 ln(1 - p)) at p = 1/2 - 1.96 / (2 sqrt n)
+    expected = [50.0 * np.sqrt(-2.0 * np.log(0.5 + 1.96 / (2.0 * np.sqrt(count)))) for count in (4, 100)]
+    np.testing.assert_allclose(lows, expected, rtol=0.1)
+
+
 def test_sessions_without_a_finite_bound_are_left_out_of_the_ratio():
     sessions = make_sessions(4)
     bound = np.array([100.0, np.nan, np.inf, 100.0])

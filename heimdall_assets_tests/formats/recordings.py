@@ -81,6 +81,40 @@ def make_kiwisdr(
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def make_iq_wav(
+    pairs: np.ndarray,
+    bits: int,
+    *,
+    rate_hz: int = 48_000,
+    kind: int = 1,
+    start: datetime | None = None,
+    centre_frequency_hz: int = 145_500_000,
+) -> bytes:
+    """Two channels of PCM or float samples, (N, 2) as they lie in the file; with ``start`` an auxi chunk, too."""
+    content = pairs.tobytes()
+    if bits == 24:
+        content = pairs.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+    chunks = [(b"fmt ", struct.pack("<HHIIHH", kind, 2, rate_hz, rate_hz * bits // 4, bits // 4, bits))]
+    if start is not None:
+        parts = (
+            start.year,
+            start.month,
+            0,
+            start.day,
+            start.hour,
+            start.minute,
+            start.second,
+            start.microsecond // 1000,
+        )
+        auxi = struct.pack("<8H", *parts) * 2 + struct.pack("<9I", centre_frequency_hz, *[0] * 8)
+        chunks.append((b"auxi", auxi))
+    chunks.append((b"data", content))
+    body = b"WAVE" + b"".join(
+        name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for name, data in chunks
+    )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def make_sigmf_metadata(datatype: str = "cf32_le", **changes: object) -> dict:
     """Metadata of one capture; ``changes`` set global fields, None removes them."""
     described = {"core:datatype": datatype, "core:sample_rate": 48_000, "core:version": "1.0.0"}

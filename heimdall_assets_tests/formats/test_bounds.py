@@ -9,24 +9,40 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.errors import InvalidInput
+from heimdall_assets.formats import Stated
+from heimdall_assets.formats.iq_wav import decode_iq_wav
 from heimdall_assets.formats.kiwisdr import decode_kiwisdr
 from heimdall_assets.formats.npy import decode_npy
-from heimdall_assets.formats.rss_table import decode_receivers, decode_rss_table
 from heimdall_assets.formats.sigmf import decode_sigmf
-from heimdall_assets_tests.formats.recordings import damage, make_kiwisdr, make_noise, make_npy, make_sigmf, to_pairs
-from heimdall_assets_tests.formats.test_rss_table import RECEIVERS, TABLE
+from heimdall_assets.tables.levels import decode_levels
+from heimdall_assets.tables.receiver_list import decode_receivers
+from heimdall_assets_tests.formats.recordings import (
+    damage,
+    make_iq_wav,
+    make_kiwisdr,
+    make_noise,
+    make_npy,
+    make_sigmf,
+    to_pairs,
+)
+from heimdall_assets_tests.tables.test_table_text import as_json_lines, as_parquet
+from heimdall_assets_tests.tables.test_wide_levels import CLAIM, RECEIVERS, TABLE
 
 NOISE = make_noise(300)
+STATED = Stated(sample_rate_hz=1e3)
 LISTED = decode_receivers(RECEIVERS, name="r.json")
 READERS = {
-    "npy complex64": (make_npy(NOISE), lambda data: decode_npy(data, name="f", sample_rate_hz=1e3)),
-    "npy int16": (make_npy(to_pairs(NOISE)), lambda data: decode_npy(data, name="f", sample_rate_hz=1e3)),
-    "sigmf": (make_sigmf(NOISE), lambda data: decode_sigmf(data, name="f")),
+    "npy complex64": (make_npy(NOISE), lambda data: decode_npy(data, "f", STATED)),
+    "npy int16": (make_npy(to_pairs(NOISE)), lambda data: decode_npy(data, "f", STATED)),
+    "sigmf": (make_sigmf(NOISE), lambda data: decode_sigmf(data, "f")),
     "kiwisdr": (
         make_kiwisdr(make_noise(8 * 120), rate_hz=100.0, block=8, fix_every_s=2.0),
-        lambda data: decode_kiwisdr(data, name="20260304T120000Z_77500_AB1C_iq.wav"),
+        lambda data: decode_kiwisdr(data, "20260304T120000Z_77500_AB1C_iq.wav"),
     ),
-    "rss table": (TABLE, lambda data: decode_rss_table(data, LISTED, name="f")),
+    "iq wav": (make_iq_wav(to_pairs(NOISE), 16), lambda data: decode_iq_wav(data, "f")),
+    "levels, csv": (TABLE, lambda data: decode_levels(data, LISTED, name="f", claim=CLAIM)),
+    "levels, json lines": (as_json_lines(TABLE), lambda data: decode_levels(data, LISTED, name="f", claim=CLAIM)),
+    "levels, parquet": (as_parquet(TABLE), lambda data: decode_levels(data, LISTED, name="f", claim=CLAIM)),
     "receivers": (RECEIVERS, lambda data: decode_receivers(data, name="f")),
 }
 MAX_MEMORY_BYTES = 20_000_000  # a thousand times any of these files; a claimed size that is believed is far beyond

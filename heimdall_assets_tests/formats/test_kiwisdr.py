@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from heimdall_assets.domain import IqFormat
 from heimdall_assets.errors import InvalidRecording
-from heimdall_assets.formats import decode_recording
+from heimdall_assets.formats import Stated, decode_recording
 from heimdall_assets.formats.kiwisdr import decode_kiwisdr, parse_kiwisdr, parse_kiwisdr_name
 from heimdall_assets.signals.iq import check_recording
 from heimdall_assets.specs import RecordingSpec
@@ -74,14 +73,15 @@ def test_a_date_without_kiwisdrs_is_refused():
 def test_the_date_comes_from_the_name_or_the_row():
     data = make_kiwisdr(NOISE)
     named = decode_kiwisdr(data, name=NAME)
-    told = decode_recording(data, IqFormat.KIWISDR_WAV, name="sha256:00", start_unix_ns=named.start_unix_ns)
+    told = decode_recording(data, "kiwisdr-wav", name="sha256:00", stated=Stated(start_unix_ns=named.start_unix_ns))
     assert told.start_unix_ns == named.start_unix_ns
     assert told.centre_frequency_hz is None
     assert decode_kiwisdr(data, name=f"sessions/a/{NAME}").start_unix_ns == named.start_unix_ns
     with pytest.raises(InvalidRecording, match="neither a start nor a file name with the date"):
         decode_kiwisdr(data, name="sha256:00")
+    stated = Stated(start_unix_ns=named.start_unix_ns - 2_000_000)
     with pytest.raises(InvalidRecording, match="ms after the time that its row states"):
-        decode_recording(data, IqFormat.KIWISDR_WAV, name="x", start_unix_ns=named.start_unix_ns - 2_000_000)
+        decode_recording(data, "kiwisdr-wav", name="x", stated=stated)
 
 
 def test_stamps_far_from_the_name_are_refused():
@@ -168,13 +168,24 @@ def resize(data: bytes) -> bytes:
     return patch(data, 4, struct.pack("<I", len(data) - 8))
 
 
+@pytest.mark.parametrize("num_bytes", [1, 500, 2074])
+def test_a_killed_recorder_loses_its_last_block_and_no_more(num_bytes):
+    whole, axis = decode(GOOD)
+    last = 36 + 2074 * 498
+    killed = patch(GOOD, 4, struct.pack("<I", last - 8))[: last + num_bytes]
+    recording, cut = decode(killed)
+    np.testing.assert_array_equal(recording.samples, whole.samples[: 497 * 512])
+    assert (recording.attributes["num_bytes_left_out"], cut.num_fresh) == (num_bytes, axis.num_fresh)
+    assert "num_bytes_left_out" not in whole.attributes
+
+
 @pytest.mark.parametrize(
     ("data", "found"),
     [
         (b"", "0 bytes that are no RIFF/WAVE file"),
         (b"ID3" + bytes(200), "no RIFF/WAVE file"),
         (GOOD[:-1], "expected .* as its RIFF header claims"),
-        (GOOD + b"\0", "expected .* as its RIFF header claims"),
+        (GOOD + bytes(2075), "expected .* as its RIFF header claims"),
         (resize(GOOD[:-100]), "expected whole blocks"),
         (resize(GOOD[:36]), "no RIFF/WAVE file"),
         (patch(GOOD, 20, struct.pack("<H", 3)), r"coding 3, 2 channels"),

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from heimdall_assets.domain import IqFormat
 from heimdall_assets.errors import InvalidRecording
-from heimdall_assets.formats import decode_recording
+from heimdall_assets.formats import Stated, decode_recording
 from heimdall_assets.formats.npy import decode_npy
 from heimdall_assets_tests.formats.recordings import damage, make_noise, make_npy, make_npy_with_header, to_pairs
 
@@ -14,10 +13,30 @@ NOISE = make_noise(300)
 
 
 def decode(data: bytes, **changes):
-    return decode_npy(data, name="b.npy", **({"sample_rate_hz": 48_000.0} | changes))
+    limits = {"max_samples": changes.pop("max_samples")} if "max_samples" in changes else {}
+    return decode_npy(data, "b.npy", Stated(**({"sample_rate_hz": 48_000.0} | changes)), **limits)
 
 
-@pytest.mark.parametrize("array", [NOISE, NOISE.astype(np.complex128), to_pairs(NOISE)], ids=["c8", "c16", "i2"])
+PAIRS = NOISE.view(np.float32).reshape(-1, 2)
+ARRAYS = {
+    "c8": NOISE,
+    "c16": NOISE.astype(np.complex128),
+    "i2": to_pairs(NOISE),
+    "f4 pairs": PAIRS,
+    "f8 pairs": PAIRS.astype(np.float64),
+    "c8, big endian": NOISE.astype(">c8"),
+    "c16, big endian": NOISE.astype(">c16"),
+    "i2, big endian": to_pairs(NOISE).astype(">i2"),
+    "f4 pairs, big endian": PAIRS.astype(">f4"),
+    "i2, Fortran order": np.asfortranarray(to_pairs(NOISE)),
+    "f4 pairs, Fortran order": np.asfortranarray(PAIRS),
+    "c8 (1, N)": NOISE[None],
+    "c8 (N, 1)": NOISE[:, None],
+    "c8 (N, 1), Fortran order": np.asfortranarray(NOISE[:, None]),
+}
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
 def test_every_supported_dtype_gives_the_same_samples(array):
     recording = decode(make_npy(array), start_unix_ns=17)
     assert recording.samples.dtype == np.complex64
@@ -38,6 +57,26 @@ def test_int16_full_scale_is_one():
     np.testing.assert_array_equal(samples, np.array([-1 + 0.5j, 1 / 32768], np.complex64))
 
 
+def test_eight_bits_reach_full_scale_on_both_sides():
+    signed = decode(make_npy(np.array([[-128, 127], [64, 0]], np.int8))).samples
+    np.testing.assert_array_equal(signed, np.array([-1 + 127j / 128, 0.5], np.complex64))
+    # unsigned ones have no zero: the middle lies between 127 and 128
+    unsigned = decode(make_npy(np.array([[0, 255], [127, 128]], np.uint8))).samples
+    np.testing.assert_allclose(unsigned, np.array([-1 + 1j, (-1 + 1j) / 255]), rtol=1e-6)
+
+
+def test_a_stated_full_scale_divides_floats_and_is_refused_of_integers():
+    np.testing.assert_allclose(decode(make_npy(NOISE * 2048), full_scale=2048.0).samples, NOISE, rtol=1e-6)
+    with pytest.raises(InvalidRecording, match="full scale 2048 stated of ci16_le, expected none"):
+        decode(make_npy(to_pairs(NOISE)), full_scale=2048.0)
+
+
+@pytest.mark.parametrize("rate_hz", [1e-300, 0.0, -1.0, 24.0, 499.0, np.nan, np.inf, 2e9])
+def test_a_rate_that_no_receiver_has_is_refused(rate_hz):
+    with pytest.raises(InvalidRecording, match=r"b\.npy: sample rate .* Hz, expected 500 to 1e\+09"):
+        decode(make_npy(NOISE), sample_rate_hz=rate_hz)
+
+
 def test_version_two_headers_are_read():
     header = "{'descr': '<c8', 'fortran_order': False, 'shape': (300,), }\n"
     np.testing.assert_array_equal(decode(make_npy_with_header(header, NOISE.tobytes(), b"\x02\x00")).samples, NOISE)
@@ -53,13 +92,11 @@ def test_version_two_headers_are_read():
         (make_npy(NOISE)[:50], "cut off"),
         (make_npy(NOISE[:0]), "no samples"),
         (make_npy(np.array([{"a": 1}], dtype=object)), r"dtype '\|O'"),
-        (make_npy(np.zeros(4)), "dtype '<f8'"),
-        (make_npy(NOISE.astype(">c8")), "dtype '>c8'"),
+        (make_npy(np.zeros(4)), r"float64 of shape \(4\)"),
         (make_npy(np.zeros(4, "<i4")), "dtype '<i4'"),
         (make_npy(np.zeros((4, 3), "<i2")), r"int16 of shape \(4, 3\)"),
         (make_npy(np.zeros(4, "<i2")), r"int16 of shape \(4\)"),
         (make_npy(np.zeros((2, 2), "<c8")), r"complex64 of shape \(2, 2\)"),
-        (make_npy(np.asfortranarray(np.zeros((4, 2), "<i2"))), "Fortran order"),
         (make_npy(np.zeros(2, [("a", "<i2"), ("b", "<i2")])), "another kind of array"),
         (make_npy_with_header("{'descr': '<c8', 'fortran_order': False, 'shape': (3L,), }\n"), "another kind"),
         (make_npy_with_header("{'descr': '<c8', 'fortran_order': False, 'shape': (True,), }\n"), "."),
@@ -112,8 +149,8 @@ def test_the_longest_recording_is_a_choice():
 
 def test_a_rate_must_come_with_the_file():
     with pytest.raises(InvalidRecording, match=r"b\.npy: no sample rate"):
-        decode_recording(make_npy(NOISE), IqFormat.NPY, name="b.npy")
-    assert decode_recording(make_npy(NOISE), IqFormat.NPY, name="b", sample_rate_hz=1e3).sample_rate_hz == 1e3
+        decode_recording(make_npy(NOISE), "npy", name="b.npy")
+    assert decode_recording(make_npy(NOISE), "npy", name="b", stated=Stated(sample_rate_hz=1e3)).sample_rate_hz == 1e3
 
 
 @settings(max_examples=300, deadline=None)

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from heimdall_assets.formats.rss_table import RssTable, decode_receivers, decode_rss_table
 from heimdall_assets.learning.level_prior.fit import compute_posterior, fit_level_prior
 from heimdall_assets.learning.level_prior.likelihood import compute_negative_log_likelihood
 from heimdall_assets.learning.level_prior.links import collect_links
 from heimdall_assets.learning.level_prior.prior import LevelPrior
 from heimdall_assets.session_set import SessionSet
+from heimdall_assets.tables.level_table import LevelTable
+from heimdall_assets.tables.levels import decode_levels
+from heimdall_assets.tables.receiver_list import decode_receivers
+from heimdall_assets_tests.tables.test_wide_levels import POWDER
 from heimdall_assets_tests.variation import make_rng
 
 ASIDE = ("test_november", "test_indoor")
@@ -20,17 +23,19 @@ ASIDE = ("test_november", "test_indoor")
 
 
 @pytest.fixture(scope="module")
-def table(shared_data: Path) -> RssTable:
+def table(shared_data: Path) -> LevelTable:
     folder = shared_data / "powder_rss"
     receivers = decode_receivers((folder / "receivers.json").read_bytes(), name="receivers.json")
-    return decode_rss_table((folder / "single_tx.csv").read_bytes(), receivers, name="single_tx.csv")
+    data = (folder / "single_tx.csv").read_bytes()
+    return decode_levels(data, receivers, name="single_tx.csv", claim=POWDER)
 
 
-def to_sessions(table: RssTable, rows: np.ndarray) -> SessionSet:
+def to_sessions(table: LevelTable, rows: np.ndarray) -> SessionSet:
     fixed = np.array([[np.nan] * 2 if p is None else [p.latitude, p.longitude] for p in table.positions])
-    latitude = np.where(np.isnan(fixed[:, 0]), table.receiver_latitude[rows], fixed[:, 0])
-    longitude = np.where(np.isnan(fixed[:, 0]), table.receiver_longitude[rows], fixed[:, 1])
-    heard = np.isfinite(table.level_db[rows]) & np.isfinite(latitude)
+    latitude = np.where(np.isnan(fixed[:, 0]), table.spread(table.receiver_latitude)[rows], fixed[:, 0])
+    longitude = np.where(np.isnan(fixed[:, 0]), table.spread(table.receiver_longitude)[rows], fixed[:, 1])
+    level_db = table.spread(table.level_db)[rows]
+    heard = np.isfinite(level_db) & np.isfinite(latitude)
     size = int(heard.sum())
     nan = np.full(size, np.nan)
     return SessionSet(
@@ -41,7 +46,7 @@ def to_sessions(table: RssTable, rows: np.ndarray) -> SessionSet:
         receiver_altitude_m=np.zeros(size),
         station_id=np.array(table.receivers)[np.nonzero(heard)[1]],
         frequency_hz=np.full(size, 462.7e6),
-        level_db=table.level_db[rows][heard],
+        level_db=level_db[heard],
         snr_db=nan,
         carrier_offset_hz=nan,
         timing_sigma_s=np.full(size, np.inf),
@@ -55,7 +60,7 @@ def to_sessions(table: RssTable, rows: np.ndarray) -> SessionSet:
     )
 
 
-def read_flag(table: RssTable, name: str) -> np.ndarray:
+def read_flag(table: LevelTable, name: str) -> np.ndarray:
     return np.array(table.attributes[name]) == 1
 
 
@@ -94,11 +99,11 @@ def test_half_of_the_receivers_and_strangers_cost_metres_but_not_honesty(table):
     test = read_flag(table, "test_grid") & ~aside
     hidden = np.array([position is not None for position in table.positions]) & (rng.random(len(table.receivers)) < 0.5)
     level = table.level_db.copy()
-    level[np.ix_(~read_flag(table, "test_grid"), hidden)] = np.nan
-    split = RssTable(**{**vars(table), "level_db": level})
+    level[~read_flag(table, "test_grid")[table.heard_row] & hidden[table.heard_receiver]] = np.nan
+    split = LevelTable(**{**vars(table), "level_db": level})
     prior = fit_level_prior(to_sessions(split, np.flatnonzero(~read_flag(table, "test_grid"))))
     both = evaluate_sessions(prior, to_sessions(split, np.flatnonzero(test)))
-    level[np.ix_(test, ~hidden)] = np.nan
+    level[test[table.heard_row] & ~hidden[table.heard_receiver]] = np.nan
     strangers = evaluate_sessions(prior, to_sessions(split, np.flatnonzero(test)))
     print("with strangers", json.dumps(both), "strangers alone", json.dumps(strangers))
     assert both["coverage_90"] >= 0.80

@@ -30,7 +30,7 @@ def test_a_transmitter_300_km_away_is_found_and_the_ellipse_holds_it(shared_data
     folder = shared_data / "kiwisdr_dcf77_2017"
     files = [next(folder.glob(f"*_{code}_iq.wav")) for code in RECEIVERS]
     places = [Position(latitude=latitude, longitude=longitude) for latitude, longitude in RECEIVERS.values()]
-    delays = compute_delays([decode_kiwisdr(path.read_bytes(), name=path.name) for path in files], places, DelaySpec())
+    delays = compute_delays([decode_kiwisdr(path.read_bytes(), path.name) for path in files], places, DelaySpec())
     latitude, longitude = np.array(list(RECEIVERS.values())).T
     unknown = np.full(3, np.nan)
     sessions = SessionSet(

@@ -107,7 +107,7 @@ def test_a_damaged_object_names_every_release_that_hangs_on_it(world, version):
 
 @pytest.mark.parametrize("name", ["model.onnx", "metrics.json", "README.md", "provenance.json"])
 def test_a_flipped_byte_in_any_release_file_is_found_and_named(world, version, name):
-    path = world.releases.folder(version) / name
+    path = world.releases.files.folder(version) / name
     for place in (0, path.stat().st_size // 2, path.stat().st_size - 1):
         whole = path.read_bytes()
         flip_byte(path, place)
@@ -122,7 +122,7 @@ def test_a_flipped_byte_in_any_release_file_is_found_and_named(world, version, n
 
 
 def test_a_file_that_was_not_released_is_named(world, version):
-    folder = world.releases.folder(version)
+    folder = world.releases.files.folder(version)
     folder.chmod(0o755)
     (folder / "extra.bin").write_bytes(b"x")
     (finding,) = audit(world, version)
@@ -249,7 +249,7 @@ def test_no_column_of_a_measurement_changes_unseen(world, version, change, found
 def test_an_unreadable_provenance_still_gives_the_other_findings(world, version):
     entry = world.releases.find_record(version)["files"]["provenance.json"]["sha256"]
     find_object_path(world, entry).unlink()
-    path = world.releases.folder(version) / "provenance.json"
+    path = world.releases.files.folder(version) / "provenance.json"
     path.chmod(0o644)
     path.write_bytes(b"gone")
     change_row(world, "update approval_events set reason = 'because' where id = 2")

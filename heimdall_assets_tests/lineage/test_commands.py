@@ -10,15 +10,25 @@ from heimdall_assets.errors import CorruptObject
 from heimdall_assets.pipeline.releases.audit import read_provenance, read_provenances
 from heimdall_assets.places import read_places
 from heimdall_assets_tests.lineage.world import make_world
+from heimdall_assets_tests.stores.releasing import take_away
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A home with two releases; the first one used a session that was withdrawn before the second."""
-    monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path))
+@pytest.fixture(params=["folder", "bucket"])
+def home(request, tmp_path, monkeypatch):
+    """A home with two releases; the first one used a session that was withdrawn before the second.
+
+    With releases in a bucket, commands run as on another machine: with a home of its own, that shares the stores.
+    """
     for name in ("HEIMDALL_DATABASE_URL", "HEIMDALL_OBJECTS", "HEIMDALL_MODELS", "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
-    world = make_world(tmp_path, 5)
+    models = None
+    if request.param == "bucket":
+        models = request.getfixturevalue("bucket")
+        monkeypatch.setenv("HEIMDALL_MODELS", models)
+        monkeypatch.setenv("HEIMDALL_DATABASE_URL", f"sqlite:///{tmp_path / 'heimdall.db'}")
+        monkeypatch.setenv("HEIMDALL_OBJECTS", str(tmp_path / "objects"))
+    monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path if models is None else tmp_path / "elsewhere"))
+    world = make_world(tmp_path, 5, models)
     world.release(world.make_chain())
     world.withdraw(["session-0001"])
     world.approve(world.add_sessions(5, 1))
@@ -85,10 +95,8 @@ def test_unknown_models_are_one_line_and_exit_2(home):
 
 def test_a_damaged_provenance_is_read_from_its_twin_and_refused_without_one(home):
     stores = read_places().open_stores()
-    path = stores.releases.folder("v1.0.0") / "provenance.json"
     whole = read_provenance(stores, "v1.0.0")
-    path.chmod(0o644)
-    path.write_bytes(b"{}")
+    stores.releases.files.write_file("v1.0.0", "provenance.json", b"{}")
     assert read_provenance(stores, "v1.0.0") == whole
     assert len(read_provenances(stores)) == 2
     twin = stores.objects.local_path(stores.releases.find_record("v1.0.0")["provenance"])
@@ -101,11 +109,11 @@ def test_a_damaged_provenance_is_read_from_its_twin_and_refused_without_one(home
 
 @pytest.mark.parametrize("name", ["model.onnx", "provenance.json", "README.md"])
 def test_repair_writes_damaged_files_from_their_copies_and_copies_from_files(home, name):
-    folder = home.releases.folder("v1.0.0")
     for damage in (b"other", None):
-        path = folder / name
-        path.chmod(0o644)
-        path.unlink() if damage is None else path.write_bytes(damage)
+        if damage is None:
+            take_away(home.releases, "v1.0.0", name)
+        else:
+            home.releases.files.write_file("v1.0.0", name, damage)
         run("verify", "v1.0.0", status=1)
         told = json.loads(run("verify", "v1.0.0", "--repair", "--json"))
         assert told["ok"]
@@ -136,7 +144,6 @@ def test_repair_sets_damaged_objects_aside_so_that_a_run_computes_them_again(hom
 
 
 def test_nothing_whole_is_left_of_a_file(home):
-    folder = home.releases.folder("v1.0.0")
-    (folder / "README.md").write_bytes(b"other")
+    home.releases.files.write_file("v1.0.0", "README.md", b"other")
     home.objects.local_path(home.releases.find_record("v1.0.0")["files"]["README.md"]["sha256"]).unlink()
     assert "from a backup" in run("verify", "v1.0.0", "--repair", status=1)

@@ -17,10 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
+from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.intake.simulated import import_simulated
-from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.specs import SimulationSpec
 from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets.variables import Places
@@ -181,7 +181,7 @@ def test_one_flipped_byte_in_a_recording_names_every_release_that_used_it(histor
 
 @pytest.mark.parametrize("name", ["model.onnx", "config.yaml", "metrics.json", "README.md", "provenance.json"])
 def test_one_flipped_byte_in_a_release_file_is_found_and_repaired(history, name):
-    flip(history.places.open_stores().releases.folder("v1.0.2") / name)
+    flip(history.places.open_stores().releases.files.folder("v1.0.2") / name)
     found = verify(history, "v1.0.2", 1)
     assert {finding["name"].split()[0] for finding in found} == {f"v1.0.2/{name}"}
     assert found[0]["kind"] == ("provenance" if name == "provenance.json" else "release_file")

@@ -12,7 +12,6 @@ import pandas as pd
 from heimdall_assets.domain import (
     ApprovalStatus,
     ImportBatch,
-    IqFormat,
     Measurement,
     Origin,
     Position,
@@ -37,7 +36,8 @@ from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.tables import decode_table, encode_table
-from heimdall_assets.stores.releases.folders import ReleaseStore
+from heimdall_assets.stores.releases.store import ReleaseStore
+from heimdall_assets_tests.stores.releasing import open_at
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STATIONS = [("station-a", 45.02, 7.29), ("station-b", 45.234, 7.857), ("station-c", 45.478, 9.123)]
@@ -92,7 +92,7 @@ class World:
             samples = np.random.default_rng([index, station]).standard_normal((64, 2)).astype(np.float32)
             np.save(buffer, samples.view(np.complex64)[:, 0], allow_pickle=False)
             digest = self.objects.put_bytes(buffer.getvalue(), NPY_MEDIA_TYPE).digest
-            iq = {"iq_data_location": f"sha256:{digest}", "iq_data_format": IqFormat.NPY, "iq_sample_rate_hz": 24000.0}
+            iq = {"iq_data_location": f"sha256:{digest}", "iq_data_format": "npy", "iq_sample_rate_hz": 24000.0}
         return Measurement(
             id=f"{session}-{place[0]}",
             session_id=session,
@@ -238,13 +238,12 @@ class World:
 
     def gather(self, version):
         """Return the evidence as it lies now."""
-        folder = self.releases.folder(version)
         return Evidence(
             version=version,
-            files={path.name: path.read_bytes() for path in folder.iterdir()},
+            files={name: self.releases.files.read(version, name) for name in self.releases.files.list_files(version)},
             release=self.releases.find_record(version),
             approval_events=self.measurements.list_approval_events(),
-            ledger_problems=self.measurements.check_ledger(),
+            ledger_problems=[*self.measurements.check_ledger(), *self.releases.check_ledger()],
             dagster_events={
                 event["storage_id"]: {**event, "data_version": digest} for digest, event in self.events.items()
             },
@@ -252,14 +251,14 @@ class World:
         )
 
 
-def make_world(folder, num_sessions=10):
-    """Return a world with ``num_sessions`` approved sessions."""
+def make_world(folder, num_sessions=10, models=None):
+    """Return a world with ``num_sessions`` approved sessions; releases lie below the folder, or at ``models``."""
     measurements = MeasurementStore(f"sqlite:///{folder / 'heimdall.db'}")
     measurements.upgrade()
     world = World(
         measurements,
         FolderObjectStore(folder / "objects"),
-        ReleaseStore(folder / "heimdall-models", measurements),
+        open_at(str(models or folder / "heimdall-models"), measurements),
         {},
         folder / "heimdall.db",
     )

@@ -10,6 +10,7 @@ from heimdall_assets.errors import CannotLocate, InvalidInput, InvalidSetting
 from heimdall_assets.locating.classical import ESTIMATORS, ORACLES, locate_session
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_distance_m
+from heimdall_assets.simulation.bearings import add_bearings
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import SimulationSpec
 from heimdall_assets_tests.locating.fields import HEXAGON, SQUARE, make_sessions
@@ -86,8 +87,9 @@ def test_delays_that_no_position_explains_leave_it_to_the_levels():
 
 
 def test_a_method_asked_for_is_the_one_used():
+    sessions = add_bearings(make_one(), seed=1)
     for name in ESTIMATORS:
-        assert locate_session(make_one(), 0, name).method == name
+        assert locate_session(sessions, 0, name).method == name
 
 
 def test_one_receiver_with_a_level_gives_its_surroundings():

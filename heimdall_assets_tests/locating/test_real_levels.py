@@ -1,6 +1,7 @@
 """Levels of 1 W handhelds at 40 uncalibrated receivers (POWDER): the published split by grid cell and by driving."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from heimdall_assets.locating.levels import locate_by_levels
 from heimdall_assets.locating.simple import locate_strongest_receiver
+from heimdall_assets.locating.truth_by_levels import LevelsHeard, compare_with_others, find_turned
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets_tests.locating.fields import compute_coverage, compute_errors_m
 
@@ -60,3 +62,22 @@ def test_log_distance_likelihood_beats_its_published_figures_and_keeps_its_promi
     assert np.median(errors) < median_m
     assert np.median(errors) < np.median(compute_errors_m(judged, locate_strongest_receiver(judged, reference)))
     assert 0.85 < compute_coverage(judged, found) < 0.98
+
+
+def test_levels_follow_the_places_that_the_publisher_states(powder):
+    _, sessions = powder
+    row = np.repeat(np.arange(len(sessions)), sessions.num_receivers)
+    source = np.stack([sessions.source_latitude, sessions.source_longitude], axis=1)
+    heard = LevelsHeard(
+        session=sessions.session_id[row].astype(object),
+        frequency_hz=sessions.frequency_hz,
+        level_db=sessions.level_db,
+        receiver=np.stack([sessions.receiver_latitude, sessions.receiver_longitude], axis=1),
+        source=source[row],
+    )
+    found = compare_with_others(heard)
+    assert found.num_sites > 100
+    assert found.share > 0.8, found
+    assert find_turned(heard) is None
+    shuffled = np.random.default_rng(3).permutation(len(sessions))
+    assert not compare_with_others(replace(heard, source=source[shuffled][row])).is_clear

@@ -18,7 +18,7 @@ RECEIVERS = {"HB9RYZ": (47.1721, 8.42683), "F1JEK": (45.779290, 0.614638), "DF0K
 def dcf77(shared_data) -> SessionSet:
     folder = shared_data / "kiwisdr_dcf77_2017"
     files = [next(folder.glob(f"*_{code}_iq.wav")) for code in RECEIVERS]
-    recordings = [decode_kiwisdr(path.read_bytes(), name=path.name) for path in files]
+    recordings = [decode_kiwisdr(path.read_bytes(), path.name) for path in files]
     positions = [Position(latitude=latitude, longitude=longitude) for latitude, longitude in RECEIVERS.values()]
     delays = compute_delays(recordings, positions, DelaySpec())
     latitude, longitude = np.array(list(RECEIVERS.values())).T

@@ -45,7 +45,9 @@ PACKAGE = Path(heimdall_assets.__file__).parent
 FILE = PACKAGE / "pipeline" / "golden.json"
 
 PRECISION = {
-    TRAINED_CHECKPOINT: 2e-2,  # two steps of Adam: where a gradient is near zero, rounding decides its sign
+    # Two steps of Adam: where a gradient is near zero, rounding decides its sign. 2.3e-2 were seen between processors
+    # with AVX2 alone and with AVX-512.
+    TRAINED_CHECKPOINT: 5e-2,
     EVALUATION_METRICS: 5e-3,
     ONNX_MODEL: 5e-3,
     MODEL_RELEASE: 5e-3,

@@ -21,7 +21,6 @@ from heimdall_assets.domain import (
     ApprovalStatus,
     ClockClass,
     ImportBatch,
-    IqFormat,
     Measurement,
     Origin,
     Position,
@@ -175,7 +174,7 @@ def _build_measurement(
     data = encode_npy(np.zeros((NUM_SAMPLES, 2), np.int16)) if code == "silent" else make_recording(session.name, code)
     iq = {
         "iq_data_location": f"sha256:{stores.objects.put_bytes(data, NPY_MEDIA_TYPE).digest}",
-        "iq_data_format": IqFormat.NPY,
+        "iq_data_format": "npy",
         "iq_sample_rate_hz": RATE_HZ,
         "iq_samples_count": NUM_SAMPLES,
         "iq_start_unix_ns": START_NS + heard.delay_ns.get(code, 0),
@@ -193,6 +192,8 @@ def open_stores_of(folder: Path) -> Stores:
         recordings=str(folder / "recordings"),
         models=str(folder / "models"),
         scratch=str(folder / "scratch"),
+        cache=str(folder / "cache"),
+        cache_gb=1.0,
     )
 
 

@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +35,7 @@ from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.installation import describe_installation
 from heimdall_assets.stores.objects import shards
 from heimdall_assets.stores.objects.files import FileSystem
+from heimdall_assets_tests.forks import KILLED, end_child, in_child, need, start_child
 from heimdall_assets_tests.pipeline.golden_world import open_stores_of, open_world
 from heimdall_assets_tests.pipeline.kill_steps import (
     STEPS,
@@ -51,7 +51,6 @@ from heimdall_assets_tests.stores.faults import CHANGES
 Trial = tuple[str, int, bool]
 """A step, the number of a call in it, and whether the kill comes after that call rather than before."""
 
-KILLED = -signal.SIGKILL
 SHARD_BYTES = 200_000  # several shards even of a tiny world
 
 WRONG_STRIDE = 8
@@ -132,43 +131,6 @@ class Calls:
             return self.around(name, lambda: plain(*arguments, **options))
 
         setattr(holder, attribute, counted)
-
-
-def start_child(function: Callable[..., Any], *arguments: Any) -> tuple[int, int]:
-    """Return the number of a forked process that does this, and from where its answer is read."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        status = 0
-        try:
-            answer = function(*arguments)
-        except BaseException:
-            answer, status = traceback.format_exc(), 1
-        with os.fdopen(writer, "w") as pipe:
-            json.dump(answer, pipe)
-        os._exit(status)
-    os.close(writer)
-    return child, reader
-
-
-def end_child(child: int, reader: int) -> tuple[int, Any]:
-    """Return how a forked process ended (0, or minus its signal) and the JSON value of its function."""
-    with os.fdopen(reader) as pipe:
-        text = pipe.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), json.loads(text) if text else None
-
-
-def in_child(function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
-    """Return how a forked process ended and the JSON value of ``function`` in it."""
-    return end_child(*start_child(function, *arguments))
-
-
-def need(answer: tuple[int, Any]) -> Any:
-    """Return the value of a child that must end well."""
-    if answer[0] != 0:
-        raise SystemExit(f"a child ended with {answer[0]}\n{answer[1]}")
-    return answer[1]
 
 
 def _run(step: str, home: Path, made: Made, calls: Calls | None = None) -> Made:

@@ -147,8 +147,8 @@ STEPS: dict[str, Callable[[Work], Made]] = {
 def describe(stores: Stores) -> dict[str, Any]:
     """Return what a home holds, by digest where it is bytes, without times; raises where a part of it is damaged."""
     releases = stores.releases
-    latest = releases.root / "latest.json"
-    folders = sorted(path for path in releases.root.glob("v*") if path.is_dir())
+    latest = releases.files.root / "latest.json"
+    folders = sorted(path for path in releases.files.root.glob("v*") if path.is_dir())
     records = [{name: value for name, value in row.items() if name != "created_at"} for row in releases.list_releases()]
     return {
         "objects": sorted(stores.objects.list_digests()),

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, compute_digest
-from heimdall_assets.stores.objects.folder import FolderObjectStore, _encode_reference
-from heimdall_assets.stores.releases import folders
-from heimdall_assets.stores.releases.folders import LATEST_FILE, ReleaseStore
+from heimdall_assets.stores.objects.folder import FolderObjectStore
+from heimdall_assets.stores.objects.references import encode_reference
+from heimdall_assets.stores.releases.store import ReleaseStore
 
 
 def _latest_before_commit() -> None:
@@ -15,7 +15,7 @@ def _latest_before_commit() -> None:
 
     def commit(self: ReleaseStore, version: str, files: Mapping[str, bytes], listed: Any, said: str) -> None:
         latest = {"version": version, "folder": version, "files": listed}
-        self._writer.write_file(self.root / LATEST_FILE, [json.dumps(latest).encode()])
+        self.files.write_latest(json.dumps(latest).encode())
         plain(self, version, files, listed, said)
 
     ReleaseStore._commit = commit
@@ -31,21 +31,22 @@ def _reference_before_object() -> None:
         return Artifact(digest=compute_digest(data), media_type=media_type, size=len(data))
 
     def write_reference(self: FolderObjectStore, name: str, digest: str) -> None:
-        self._writer.write_file(self._reference_path(name), [_encode_reference(name, digest)])
+        self._writer.write_file(self._reference_path(name), [encode_reference(name, digest)])
         plain(self, waiting.pop(digest), JSON_MEDIA_TYPE)
 
     FolderObjectStore.put_bytes = put_bytes
     FolderObjectStore.write_reference = write_reference
 
 
-def _row_before_folder() -> None:
-    plain, late = ReleaseStore._commit, folders.FileWriter.write_folder
+def row_before_files() -> None:
+    """Have releases be published before their files lie there, in a folder or a bucket."""
+    plain = ReleaseStore._commit
 
     def commit(self: ReleaseStore, version: str, files: Mapping[str, bytes], listed: Any, said: str) -> None:
-        folders.FileWriter.write_folder = lambda *_: None
+        self.files.write = lambda *_: None
         plain(self, version, files, listed, said)
-        folders.FileWriter.write_folder = late
-        late(self._writer, self.folder(version), files)
+        del self.files.write
+        self.files.write(version, files)
 
     ReleaseStore._commit = commit
 
@@ -53,6 +54,6 @@ def _row_before_folder() -> None:
 WRONG_ORDERS: dict[str, Callable[[], None]] = {
     "latest before commit": _latest_before_commit,
     "reference before object": _reference_before_object,
-    "row before folder": _row_before_folder,
+    "row before files": row_before_files,
 }
 """What it does wrong -> what has this process, which ends soon, do so."""

@@ -6,7 +6,8 @@ import pytest
 
 from heimdall_assets.domain import ClockClass, Position
 from heimdall_assets.errors import StorageError
-from heimdall_assets.pipeline.intake.files import Stated, import_npy
+from heimdall_assets.formats import Stated
+from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim
 from heimdall_assets.pipeline.intake.simulated import import_simulated
@@ -43,9 +44,9 @@ def add_noise(stores, folder, name: str, clock: ClockClass) -> None:
     files = []
     for seed, station in enumerate(PLACES):
         files.append(folder / f"{station}.npy")
-        files[-1].write_bytes(make_npy(make_noise(24_000, seed=seed)))
+        files[-1].write_bytes(make_npy(make_noise(24_000, seed=seed + 10 * len(name))))
     claim = SessionClaim(name, make_source("here", PLACES["A"]), "field", PLACES, clock)
-    import_npy(stores.measurements, stores.objects, claim, files, STATED)
+    import_recordings(stores.measurements, stores.objects, claim, files, STATED)
 
 
 def read_rows(stores) -> pd.DataFrame:
@@ -75,6 +76,29 @@ def test_sessions_without_delays_keep_their_pictures_and_say_why(stores, tmp_pat
     assert (again.num_computed, again.num_reused) == (0, 9)
     pd.testing.assert_frame_equal(again.refused, made.refused)  # a reason that was found before is told again
     pd.testing.assert_frame_equal(again.arrivals, made.arrivals)
+
+
+def test_cuts_of_one_recording_have_no_arrival_and_the_others_keep_theirs(stores):
+    """Rows that another program wrote: no import has looked at them."""
+    import_simulated(stores, SimulationSpec(num_sessions=1, min_receivers=4, max_receivers=4), "demo", ignore)
+    rows = ingest(stores, read_rows(stores)).sort_values("measurement_id", ignore_index=True)
+    whole = np.load(stores.objects.local_path(rows["digest"][0]))
+    digest = stores.objects.put_bytes(make_npy((0.5 * whole[5:]).astype(np.complex64)), "application/x-npy").digest
+    copied = rows.copy()
+    for name, value in (("digest", digest), ("num_samples", len(whole) - 5), ("iq_samples_count", len(whole) - 5)):
+        copied.loc[1, name] = value
+    made = compute_features(stores.objects, copied, *SPECS, ignore)
+    named = made.refused[made.refused["what"] == "arrival"].set_index("measurement_id")["reason"]
+    for number, lag in ((0, "5 samples earlier"), (1, "5 samples later")):
+        said = f"the same recording as that of measurement {rows['measurement_id'][1 - number]}, from {lag} on: they"
+        assert named[rows["measurement_id"][number]].startswith(said)
+    before = compute_features(stores.objects, rows, *SPECS, ignore)
+    timed = [set(table.loc[table["arrival_s"].notna(), "measurement_id"]) for table in (made.arrivals, before.arrivals)]
+    assert timed[0] == timed[1] - set(rows["measurement_id"][:2])
+    assert len(timed[1]) == 4
+    assert made.count()["num_without_arrival"] == 2
+    again = compute_features(stores.objects, copied, *SPECS, ignore)
+    pd.testing.assert_frame_equal(again.refused, made.refused)  # a session is looked at once
 
 
 def test_a_recording_too_slow_for_a_spectrogram_is_listed(stores, tmp_path):

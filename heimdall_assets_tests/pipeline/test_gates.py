@@ -53,7 +53,7 @@ def history(tmp_path_factory):
     stores = places.open_stores()
     with pytest.raises(NotFound):
         stores.releases.resolve("latest")
-    assert not (stores.releases.root / "latest.json").exists()
+    assert not (stores.releases.files.root / "latest.json").exists()
     return places, rejected, release(places)
 
 
@@ -94,7 +94,7 @@ def test_other_gates_release_the_same_model_at_once(history):
     assert {name for name, count in passed["computed"].items() if count} == {"model_release"}
     releases = places.open_stores().releases
     assert passed["champion"] == passed["version"] == releases.resolve("latest") != "v1.0.0"
-    assert json.loads((releases.root / "latest.json").read_text())["version"] == passed["version"]
+    assert json.loads((releases.files.root / "latest.json").read_text())["version"] == passed["version"]
 
 
 def test_a_later_rejected_release_leaves_latest_where_it_is(history):
@@ -103,7 +103,7 @@ def test_a_later_rejected_release_leaves_latest_where_it_is(history):
     releases = places.open_stores().releases
     assert later["version"] not in (passed["version"], "v1.0.0")
     assert releases.resolve("latest") == releases.resolve("champion") == passed["version"]
-    assert json.loads((releases.root / "latest.json").read_text())["version"] == passed["version"]
+    assert json.loads((releases.files.root / "latest.json").read_text())["version"] == passed["version"]
 
 
 def test_data_unlike_the_latest_releases_are_a_gate(history):

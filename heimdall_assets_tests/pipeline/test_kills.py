@@ -27,7 +27,7 @@ STAGES = tuple(SHORT)
 # Wrong order of writing -> the step that does it, and what is said of it.
 WRONG = {
     "latest before commit": ("release_model", "latest.json: names v1.0.0, published are []"),
-    "row before folder": ("release_model", "is gone from"),
+    "row before files": ("release_model", "is gone from"),
     "reference before object": ("take_snapshot", "lacks"),
 }
 

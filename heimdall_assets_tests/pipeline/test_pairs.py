@@ -21,7 +21,7 @@ from heimdall_assets.pipeline.stages.recordings import ingest_recordings
 from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
 from heimdall_assets.session_set import PairSet
 from heimdall_assets.specs import DatasetSpec, DelaySpec, FeatureSpec, RecordingSpec, SimulationSpec, TimingSpec
-from heimdall_assets.stores.objects.folder import open_object_store
+from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.overlay import RecomputingStore
 from heimdall_assets.stores.objects.shards import encode_shard, load_rows
 from heimdall_assets.stores.objects.tables import artifact_of_table, load_table
@@ -31,7 +31,7 @@ SIMULATION = SimulationSpec(min_receivers=3, max_receivers=3, snr_min_db=20.0, s
 SPECS = FeatureSpec(), DelaySpec()
 NAMES = ["session_id", "first", "second"]
 REFERENCES = [name_index(SPECTROGRAM_FEATURES, part, DelaySpec()) for part in ("pairs", "delays")]
-SPECTROGRAMS, PAIRS = PACKED
+SPECTROGRAMS, TRACKS, PAIRS = PACKED
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_every_two_receivers_with_an_arrival_are_a_pair(stores):
     assert made.pairs.dtypes.astype(str).to_dict() == PAIR_COLUMNS
     assert read_correlations(stores, made.pairs).shape == (6, 33)
     assert read_correlations(stores, made.pairs).dtype == np.complex64
-    assert made.list_shards() == sorted({*made.index["shard"], *made.pairs["shard"]})
+    assert made.list_shards() == sorted({*made.index["shard"], *made.tracks["shard"], *made.pairs["shard"]})
     arrivals = made.arrivals.set_index("measurement_id")
     for pair in made.pairs.itertuples():
         assert set(arrivals.loc[[pair.first, pair.second], "key"]) == {pair.key}
@@ -165,7 +165,7 @@ def test_another_home_gives_the_same_pairs_whatever_the_order_of_rows(stores, tm
     one = observe(stores.objects, rows)
     assert one.num_pairs.tolist() == [3, 3]
     for name, ordered, tolerance in (("alike", rows, 0.0), ("shuffled", rows.iloc[::-1], 2e-3)):
-        apart = RecomputingStore(stores.objects, open_object_store(str(tmp_path / name)), {})
+        apart = RecomputingStore(stores.objects, FolderObjectStore(tmp_path / name), {})
         other = observe(apart, ordered)
         for column in ("offsets", "first", "second", "lag_step_s"):
             np.testing.assert_array_equal(getattr(other, column), getattr(one, column))
@@ -176,11 +176,12 @@ def test_another_home_gives_the_same_pairs_whatever_the_order_of_rows(stores, tm
 def test_making_again_finds_one_changed_value(stores, tmp_path):
     rows = add_sessions(stores, 2)
     recorded = compute(stores, rows)
-    remaking = RecomputingStore(stores.objects, open_object_store(str(tmp_path / "apart")), {})
+    remaking = RecomputingStore(stores.objects, FolderObjectStore(tmp_path / "apart"), {})
     made = compute(stores, rows, remaking)
     assert made.num_computed == 6
     assert list(compare_packed(remaking, PAIRS, recorded.pairs, made.pairs)) == []
     assert list(compare_packed(remaking, SPECTROGRAMS, recorded.index, made.index)) == []
+    assert list(compare_packed(remaking, TRACKS, recorded.tracks, made.tracks)) == []
 
     (shard,) = set(recorded.pairs["shard"])
     values = np.load(stores.objects.local_path(shard)).copy()
@@ -235,7 +236,7 @@ def test_a_lost_shard_is_made_again_with_the_same_bytes_however_it_was_packed(st
     whole = [stores.objects.read_bytes(shard) for shard in shards]
     for shard in shards:
         stores.objects.local_path(shard).unlink()
-    remaking = RecomputingStore(stores.objects, open_object_store(str(tmp_path / "apart")), {})
+    remaking = RecomputingStore(stores.objects, FolderObjectStore(tmp_path / "apart"), {})
     made = compute(stores, rows, remaking)
     assert list(compare_packed(remaking, PAIRS, recorded.pairs, made.pairs)) == []
     assert [remaking.apart.read_bytes(shard) for shard in shards] == whole

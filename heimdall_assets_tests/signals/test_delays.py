@@ -323,7 +323,7 @@ def test_dcf77_arrives_as_the_map_says(shared_data):
         "HB9RYZ": Position(latitude=47.1721, longitude=8.42683),
     }
     recordings = [
-        decode_kiwisdr(file.read_bytes(), name=file.name)
+        decode_kiwisdr(file.read_bytes(), file.name)
         for file in sorted((shared_data / "kiwisdr_dcf77_2017").glob("*.wav"))
     ]
     delays = compute_delays(recordings, list(places.values()), SPEC)

@@ -32,6 +32,11 @@ def test_a_tone_of_half_scale_has_the_levels_of_its_closed_form():
     assert facts["zero_fraction"] == 0.0
 
 
+def test_the_quietest_converter_is_heard():
+    rounding = np.random.default_rng(0).integers(-1, 2, (9600, 2)) * 2.0**-23  # the last bit of 24 at work
+    assert check((rounding @ [1, 1j]).astype(np.complex64))["rms_dbfs"] > -145.0
+
+
 def test_an_offset_is_reported_as_dc():
     facts = check(make_tone(0.1) + np.complex64(0.3 + 0.4j))
     assert facts["dc_dbfs"] == pytest.approx(20 * math.log10(0.5), abs=1e-3)
@@ -73,6 +78,8 @@ def test_a_sample_that_is_no_number_is_named(value):
         (np.zeros(9600, np.complex64), "all samples are zero"),
         (np.full(9600, 0.25 + 0.5j, np.complex64), "every sample is the same value"),
         (make_tone(20_000.0), "full scale 1.0"),
+        (make_tone(1e-8), r"level -160 dB of full scale, expected at least -150 dB.*in another coding or scale"),
+        (np.tile(np.array([1e-40, 0], np.complex64), 4800), "level -300 dB of full scale"),  # subnormal
         (np.zeros(0, np.complex64), "no samples"),
         (make_tone()[:100], "0.002083 s long, expected at least 0.1 s"),
         (make_tone().astype(np.complex128), "complex128"),

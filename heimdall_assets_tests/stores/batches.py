@@ -6,7 +6,6 @@ from uuid import NAMESPACE_URL, uuid5
 from heimdall_assets.domain import (
     ClockClass,
     ImportBatch,
-    IqFormat,
     Measurement,
     Origin,
     Position,
@@ -90,7 +89,7 @@ def make_measurement(session: Session, station: Station, with_iq: bool = True) -
         snr_db=12.5,
         frequency_offset_hz=-3.5,
         iq_data_location=f"sessions/{session.id}/websdr_{station.id}.npy",
-        iq_data_format=IqFormat.NPY,
+        iq_data_format="npy",
         iq_sample_rate_hz=24_000.0,
         iq_samples_count=48_000,
         iq_start_unix_ns=1_715_949_015_123_456_789,

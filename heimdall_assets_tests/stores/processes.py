@@ -9,7 +9,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         "heimdall_assets.stores.database.measurements",
-        "heimdall_assets.stores.releases.folders",
+        "heimdall_assets.stores.releases.opening",
         "heimdall_assets.stores.database.migrations",
         "alembic.command",
     ]

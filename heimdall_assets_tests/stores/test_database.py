@@ -1,5 +1,6 @@
 """Databases: upgraded once whoever comes first, ours or the field's, on SQLite and PostgreSQL alike."""
 
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,9 +151,9 @@ def fill_ledgers(store: MeasurementStore, is_postgresql: bool) -> None:
     batch = make_batch()
     store.add(batch)
     store.decide([batch.sessions[0].id], ApprovalStatus.APPROVED, "ada", "heard clearly")
-    from heimdall_assets.stores.releases.folders import ReleaseStore
+    from heimdall_assets.stores.releases.opening import open_releases
 
-    releases = ReleaseStore(Path("/nowhere"), store)
+    releases = open_releases(Path("/nowhere"), store)
     version = releases.reserve_version("major", "results/a")
     prefix = "heimdall." if is_postgresql else ""
     with store.engine.begin() as connection:
@@ -326,6 +327,18 @@ def test_a_read_only_store_writes_nothing(store: MeasurementStore, database_url:
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(InvalidSetting, match="database address"):
         MeasurementStore(url)
+
+
+@pytest.mark.parametrize("option", ["password", "sslpassword", "passfile"])
+def test_options_of_an_address_are_never_shown(option: str) -> None:
+    database = Database(f"postgresql://ada@127.0.0.1:1/heimdall?{option}=canary&connect_timeout=1")
+    with pytest.raises(StorageError) as caught:
+        database.upgrade()
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+    assert "postgresql+psycopg2://ada@127.0.0.1:1/heimdall?..." in str(caught.value)
+    with pytest.raises(InvalidSetting) as refused:
+        Database(f"oracle://ada:canary@db/x?{option}=canary")
+    assert "canary" not in str(refused.value)
 
 
 def test_passwords_are_never_shown(postgres: PostgresServer) -> None:

@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from heimdall_assets.cli import main
+from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import Refused, StorageError
-from heimdall_assets.places import prepare_dagster_home, read_places
+from heimdall_assets.places import read_places
 from heimdall_assets.stores.home_format import FILE, FORMAT, MADE, read_format
 from heimdall_assets.stores.installation import read_version
 from heimdall_assets_tests.homes import make_places
@@ -129,7 +130,7 @@ def test_a_step_of_a_run_refuses_a_newer_home_too(tmp_path: Path):
     (tmp_path / FILE).write_text(json.dumps(NEWER))
     stores = build_definitions(make_places(tmp_path)).resources["stores"]
     with pytest.raises(Refused, match=r"made by heimdall-assets 9\.8\.7"):
-        stores.create_resource(None)
+        stores(dg.build_init_resource_context())
 
 
 @pytest.mark.parametrize(

@@ -1,55 +1,54 @@
-"""The object store: what is read is what was put, whatever lies on the disk, and nothing outside is ever reached."""
+"""The object store, in a folder and in a bucket: what is read is what was put, whatever rests there, and nothing
+outside is ever reached."""
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heimdall_assets.errors import (
-    CorruptObject,
-    InvalidIdentifier,
-    InvalidInput,
-    InvalidSetting,
-    NotFound,
-    StorageError,
-)
+from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound
 from heimdall_assets.manifests import compute_digest
-from heimdall_assets.stores.objects.files import FileSystem
-from heimdall_assets.stores.objects.folder import FolderObjectStore, open_object_store
+from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.locations import parse_location, split_reference_name
+from heimdall_assets_tests.stores.object_places import KINDS, FolderPlace, ObjectPlace, S3Place, key_of
+from heimdall_assets_tests.stores.promises import FILE, find_broken, prepare, work
 
 TYPE = "application/octet-stream"
-SECRET = b"lies outside of the store"
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, quick_path: Path) -> ObjectPlace:
+    """Where objects rest, of each kind in turn; recordings of others lie in a folder."""
+    recordings = quick_path / "recordings"
+    (recordings / "sessions" / "a").mkdir(parents=True)
+    (recordings / "sessions" / "a" / "websdr_b.npy").write_bytes(b"samples")
+    if request.param == "folder":
+        return FolderPlace(quick_path, recordings)
+    prefix = f"{request.getfixturevalue('bucket_of_module')}/{secrets.token_hex(6)}"
+    return S3Place(prefix, recordings, request.getfixturevalue("s3").endpoint, quick_path)
 
 
 @pytest.fixture
-def store(quick_path: Path) -> FolderObjectStore:
-    (quick_path / "secret").write_bytes(SECRET)
-    store = FolderObjectStore(quick_path / "home" / "objects", recordings=quick_path / "recordings")
-    (store.recordings / "sessions" / "a").mkdir(parents=True)
-    (store.recordings / "sessions" / "a" / "websdr_b.npy").write_bytes(b"samples")
-    return store
-
-
-def object_path(store: FolderObjectStore, digest: str) -> Path:
-    return store.root / "objects" / "sha256" / digest[:2] / digest
+def store(place: ObjectPlace) -> ObjectStore:
+    return place.store
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\x00" * 3_000_000])
-def test_what_is_put_is_read(store: FolderObjectStore, data: bytes) -> None:
+def test_what_is_put_is_read(place: ObjectPlace, store: ObjectStore, data: bytes) -> None:
     artifact = store.put_bytes(data, TYPE)
     assert (artifact.digest, artifact.size, artifact.media_type) == (compute_digest(data), len(data), TYPE)
-    assert store.read_bytes(artifact.digest) == data
+    assert store.read_bytes(artifact.digest) == place.open().read_bytes(artifact.digest) == data
     assert store.local_path(artifact.digest).read_bytes() == data
     assert store.read_location(f"sha256:{artifact.digest}", len(data)) == data
     assert store.exists(artifact.digest)
     assert list(store.list_digests()) == [artifact.digest]
-    assert object_path(store, artifact.digest).is_file()
+    assert place.read(key_of(artifact.digest)) == data
 
 
-def test_a_file_is_put_by_its_bytes(store: FolderObjectStore, quick_path: Path) -> None:
+def test_a_file_is_put_by_its_bytes(store: ObjectStore, quick_path: Path) -> None:
     big = os.urandom(2_500_000)
     (quick_path / "big").write_bytes(big)
     artifact = store.put_file(quick_path / "big", TYPE)
@@ -61,84 +60,86 @@ def test_a_file_is_put_by_its_bytes(store: FolderObjectStore, quick_path: Path) 
             store.put_file(absent, TYPE)
 
 
-def test_a_file_that_changes_while_it_is_put_is_refused(quick_path: Path) -> None:
-    source = quick_path / "growing"
-    source.write_bytes(b"a" * 100)
-
-    class Meddling(FileSystem):
-        def create(self, path: Path) -> int:
-            source.write_bytes(b"b" * 100)
-            return super().create(path)
-
-    store = FolderObjectStore(quick_path / "store", files=Meddling())
-    with pytest.raises(StorageError, match="changed while"):
-        store.put_file(source, TYPE)
-    assert list(store.list_digests()) == []
-
-
-def test_digests_are_listed_in_order(store: FolderObjectStore) -> None:
-    digests = sorted(store.put_bytes(bytes([number]), TYPE).digest for number in range(40))
-    (store.root / "objects" / "sha256" / digests[0][:2] / ".tmp-0123").write_bytes(b"left over")
-    (store.root / "objects" / "sha256" / digests[0][:2] / "stray").write_bytes(b"not ours")
+def test_digests_are_listed_in_order(place: ObjectPlace, store: ObjectStore) -> None:
+    artifacts = store.put_all([bytes([number]) for number in range(12)], TYPE)
+    assert [artifact.digest for artifact in artifacts] == [compute_digest(bytes([number])) for number in range(12)]
+    digests = sorted(artifact.digest for artifact in artifacts)
+    for stray in (".tmp-0123", "stray"):
+        place.write(f"objects/sha256/{digests[0][:2]}/{stray}", b"not ours")
     assert list(store.list_digests()) == digests
+    absent = compute_digest(b"never put")
+    assert store.find_present([*digests, absent]) == set(digests)
+    assert store.find_present([]) == set()
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "swap", "grow"])
-def test_damage_is_found_named_and_healed_by_putting_again(store: FolderObjectStore, damage: str) -> None:
+def test_damage_is_found_named_and_healed_by_putting_again(place: ObjectPlace, store: ObjectStore, damage: str) -> None:
     data, other = os.urandom(5000), os.urandom(5000)
     digest = store.put_bytes(data, TYPE).digest
-    path = object_path(store, digest)
-    path.write_bytes(
-        {
-            "flip": bytes([data[0] ^ 1]) + data[1:],
-            "truncate": data[:-1],
-            "empty": b"",
-            "swap": other,
-            "grow": data + b"\x00",
-        }[damage]
-    )
-    found = compute_digest(path.read_bytes())
-    for read in (store.read_bytes, store.local_path, lambda name: store.read_location(f"sha256:{name}", 10_000)):
-        with pytest.raises(
-            CorruptObject, match=f"object {digest}: found bytes with SHA-256 {found}, expected {digest}"
-        ):
-            read(digest)
+    wrong = {
+        "flip": bytes([data[0] ^ 1]) + data[1:],
+        "truncate": data[:-1],
+        "empty": b"",
+        "swap": other,
+        "grow": data + b"\x00",
+    }[damage]
+    place.write(key_of(digest), wrong)
+    for fresh in (place.open(), store.at_rest()):
+        reads = (fresh.read_bytes, fresh.local_path, lambda name: fresh.read_location(f"sha256:{name}", 10_000))  # noqa: B023
+        for read in reads:
+            with pytest.raises(CorruptObject) as caught:
+                read(digest)
+            said = f"object {digest}: found bytes with SHA-256 {compute_digest(wrong)}, expected {digest}"
+            assert str(caught.value).startswith(said)
     assert store.put_bytes(data, TYPE).digest == digest
-    assert store.read_bytes(digest) == data
+    assert place.open().read_bytes(digest) == data
 
 
-def test_a_link_at_an_objects_name_is_replaced_by_the_object(store: FolderObjectStore, quick_path: Path) -> None:
-    digest = store.put_bytes(SECRET, TYPE).digest
-    object_path(store, digest).unlink()
-    object_path(store, digest).symlink_to(quick_path / "secret")
-    assert not store.exists(digest)
-    assert list(store.list_digests()) == []
-    store.put_bytes(SECRET, TYPE)
-    assert not object_path(store, digest).is_symlink()
-    assert (quick_path / "secret").read_bytes() == SECRET
+def test_damage_is_set_aside_and_what_is_whole_stays(place: ObjectPlace, store: ObjectStore) -> None:
+    whole, damaged = store.put_bytes(b"whole", TYPE).digest, store.put_bytes(b"damaged", TYPE).digest
+    place.write(key_of(damaged), b"wrong")
+    assert [store.set_aside(digest) for digest in (whole, damaged, compute_digest(b"never put"))] == [
+        False,
+        True,
+        False,
+    ]
+    assert store.find_present([whole, damaged]) == {whole}
+    assert place.read(f"damaged/{damaged}") == b"wrong"
+    with pytest.raises(NotFound, match="expected it stored before"):
+        store.write_reference("results/a", damaged)
+    store.put_bytes(b"damaged", TYPE)
+    assert place.open().read_bytes(damaged) == b"damaged"
 
 
-def test_what_is_not_there_is_said_so(store: FolderObjectStore) -> None:
+def test_what_is_not_there_is_said_so(place: ObjectPlace, store: ObjectStore) -> None:
     digest = compute_digest(b"never put")
     for read in (store.read_bytes, store.local_path):
-        with pytest.raises(NotFound, match=digest):
+        with pytest.raises(NotFound, match=f"object {digest}: found nothing in "):
             read(digest)
     assert not store.exists(digest)
-    assert list(FolderObjectStore(store.root / "nowhere").list_digests()) == []
-    assert FolderObjectStore(store.root / "nowhere").list_references() == []
+    assert list(store.list_digests()) == []
+    assert store.list_references() == []
 
 
 @pytest.mark.parametrize("digest", ["", "../../secret", "ab", "A" * 64, "a" * 63 + "\n", "a" * 65, None, 7])
-def test_only_digests_name_objects(store: FolderObjectStore, digest: str) -> None:
+def test_only_digests_name_objects(store: ObjectStore, digest: str) -> None:
     for ask in (store.read_bytes, store.local_path, store.exists):
         with pytest.raises(InvalidIdentifier, match="expected a SHA-256"):
             ask(digest)
 
 
+def test_one_piece_of_work_keeps_its_promises(place: ObjectPlace, store: ObjectStore, quick_path: Path) -> None:
+    before, told = prepare(store), list[str]()
+    (quick_path / "source").write_bytes(FILE)
+    work(store, quick_path / "source", told.append)
+    assert len(told) == 5
+    assert find_broken(place.open(), told, before) == []
+
+
 # --- references
 
 
-def test_references_point_and_move(store: FolderObjectStore) -> None:
+def test_references_point_and_move(store: ObjectStore) -> None:
     one, two = store.put_bytes(b"1", TYPE).digest, store.put_bytes(b"2", TYPE).digest
     assert store.read_reference("results/a") is None
     store.write_reference("results/a", one)
@@ -151,24 +152,24 @@ def test_references_point_and_move(store: FolderObjectStore) -> None:
     assert store.list_references("results/") == ["results/a", "results/a/b"]
 
 
-def test_a_reference_comes_after_its_object(store: FolderObjectStore) -> None:
+def test_a_reference_comes_after_its_object(store: ObjectStore) -> None:
     with pytest.raises(NotFound, match="expected it stored before"):
         store.write_reference("results/a", compute_digest(b"never put"))
     assert store.list_references() == []
 
 
-def test_damaged_and_swapped_references_are_found_and_healed(store: FolderObjectStore) -> None:
+def test_damaged_and_swapped_references_are_found_and_healed(place: ObjectPlace, store: ObjectStore) -> None:
     one, two = store.put_bytes(b"1", TYPE).digest, store.put_bytes(b"2", TYPE).digest
     store.write_reference("results/a", one)
     store.write_reference("results/b", two)
-    first, second = store.root / "references/results/a@", store.root / "references/results/b@"
-    written = first.read_bytes()
-    for position in range(len(written)):
-        first.write_bytes(written[:position] + bytes([written[position] ^ 1]) + written[position + 1 :])
+    first, second = "references/results/a@", "references/results/b@"
+    written = place.read(first)
+    for position in range(0, len(written), place.step):
+        place.write(first, written[:position] + bytes([written[position] ^ 1]) + written[position + 1 :])
         with pytest.raises(CorruptObject, match="reference results/a"):
             store.read_reference("results/a")
-    for damaged in (b"", written[:-1], second.read_bytes(), written * 2):
-        first.write_bytes(damaged)
+    for damaged in (b"", written[:-1], place.read(second), written * 2):
+        place.write(first, damaged)
         with pytest.raises(CorruptObject, match="reference results/a"):
             store.read_reference("results/a")
     store.write_reference("results/a", one)
@@ -214,14 +215,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("location", HOSTILE)
-def test_hostile_locations_are_refused(store: FolderObjectStore, location: str) -> None:
+def test_hostile_locations_are_refused(store: ObjectStore, location: str) -> None:
     with pytest.raises(InvalidIdentifier):
         store.read_location(location, 1000)
     with pytest.raises(InvalidIdentifier):
-        store.write_reference(location, store.put_bytes(b"x", TYPE).digest)
+        store.write_reference(location, compute_digest(b"x"))
 
 
-def test_recordings_of_others_are_read_below_their_root(store: FolderObjectStore) -> None:
+def test_recordings_of_others_are_read_below_their_root(store: ObjectStore) -> None:
     assert store.read_location("sessions/a/websdr_b.npy", 7) == b"samples"
     with pytest.raises(InvalidInput, match="found 7 bytes, expected at most 6"):
         store.read_location("sessions/a/websdr_b.npy", 6)
@@ -233,25 +234,6 @@ def test_recordings_of_others_are_read_below_their_root(store: FolderObjectStore
             store.read_location(absent, 1000)
 
 
-def test_no_link_leads_out_of_the_recordings(store: FolderObjectStore, quick_path: Path) -> None:
-    folder = store.recordings / "sessions"
-    (folder / "link.npy").symlink_to(quick_path / "secret")
-    (folder / "away").symlink_to(quick_path)
-    (folder / "inside.npy").symlink_to(folder / "a" / "websdr_b.npy")
-    os.link(quick_path / "secret", folder / "hard.npy")
-    os.mkfifo(folder / "pipe.npy")
-    for name, what in [
-        ("link.npy", "symbolic link"),
-        ("away/secret", "symbolic link"),
-        ("inside.npy", "symbolic link"),
-        ("hard.npy", "hard link"),
-        ("pipe.npy", "no regular file"),
-        ("a", "no regular file"),
-    ]:
-        with pytest.raises(InvalidIdentifier, match=what):
-            store.read_location(f"sessions/{name}", 1000)
-
-
 @given(st.text(alphabet=st.sampled_from("ab/.\\:?#;%~\x00\n -"), max_size=24) | st.text(max_size=24))
 @settings(max_examples=300, deadline=None)
 def test_a_location_is_refused_or_stays_below_the_root(text: str) -> None:
@@ -260,68 +242,8 @@ def test_a_location_is_refused_or_stays_below_the_root(text: str) -> None:
             parsed = parse(text)
         except InvalidIdentifier:
             continue
-        parts = parsed[1] if isinstance(parsed, tuple) else parsed
+        parts = parsed if isinstance(parsed, list) else parsed.parts
         below = Path("/root/of/all").joinpath(*parts)
         assert Path(os.path.normpath(below)) == below
         assert below != Path("/root/of/all")
         assert "/".join(parts) == text
-
-
-@given(
-    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,12}(/[A-Za-z0-9][A-Za-z0-9._+=-]{0,12}){0,3}", fullmatch=True)
-)
-@settings(max_examples=60, deadline=None)
-def test_every_reference_name_works_or_is_refused(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    store = FolderObjectStore(tmp_path_factory.getbasetemp() / "names")
-    digest = store.put_bytes(name.encode(), TYPE).digest
-    try:
-        store.write_reference(name, digest)
-    except InvalidIdentifier:
-        assert ".." in name
-    else:
-        assert store.read_reference(name) == digest
-        assert name in store.list_references(name)
-
-
-# --- left-overs and places
-
-
-def test_left_over_files_are_removed_but_not_those_of_a_living_writer(store: FolderObjectStore) -> None:
-    digest = store.put_bytes(b"x", TYPE).digest
-    folder = object_path(store, digest).parent
-    (folder / ".tmp-dead").write_bytes(b"half")
-    (folder / ".tmp-deadfolder").mkdir()
-    (folder / ".tmp-deadfolder" / "part").write_bytes(b"half")
-    living = FileSystem().create(folder / ".tmp-alive")
-    FolderObjectStore(store.root).put_bytes(b"x", TYPE)
-    assert sorted(path.name for path in folder.glob(".tmp-*")) == [".tmp-alive"]
-    os.close(living)
-    FolderObjectStore(store.root).put_bytes(b"x", TYPE)
-    assert list(folder.glob(".tmp-*")) == []
-
-
-def test_a_store_that_was_removed_meanwhile_grows_anew(store: FolderObjectStore) -> None:
-    digest = store.put_bytes(b"x", TYPE).digest
-    store.root.rename(store.root.with_name("moved"))
-    with pytest.raises(StorageError):
-        store.put_bytes(b"x", TYPE)
-    assert store.put_bytes(b"x", TYPE).digest == digest
-    assert store.read_bytes(digest) == b"x"
-
-
-def test_a_place_that_cannot_be_is_one_line(quick_path: Path) -> None:
-    (quick_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match="could not be stored") as caught:
-        FolderObjectStore(quick_path / "file" / "store").put_bytes(b"x", TYPE)
-    assert "\n" not in str(caught.value)
-
-
-def test_addresses_open_a_folder_or_say_what_is_missing(quick_path: Path) -> None:
-    opened = open_object_store(str(quick_path / "objects"), recordings=str(quick_path / "rec"))
-    assert isinstance(opened, FolderObjectStore)
-    assert opened.recordings == quick_path / "rec"
-    for address in ("s3://bucket/prefix", "gs://bucket"):
-        with pytest.raises(InvalidSetting, match=r"object store: found an address of .*://, expected a local folder"):
-            open_object_store(address)
-    with pytest.raises(InvalidSetting, match="recordings: found an address of s3://"):
-        open_object_store(str(quick_path), recordings="s3://bucket")

@@ -11,7 +11,8 @@ import pytest
 from heimdall_assets.errors import StorageError
 from heimdall_assets.manifests import Artifact, compute_digest
 from heimdall_assets.stores.objects.files import FileWriter
-from heimdall_assets.stores.objects.folder import FolderObjectStore, _encode_reference
+from heimdall_assets.stores.objects.folder import FolderObjectStore
+from heimdall_assets.stores.objects.references import encode_reference
 from heimdall_assets_tests.stores.faults import Died, Disk, Faulty, Recorded, write_tree
 from heimdall_assets_tests.stores.promises import FILE, find_broken, find_leftovers, prepare, work
 
@@ -179,7 +180,7 @@ class ReferenceFirst(FolderObjectStore):
         return Artifact(digest=compute_digest(data), media_type=media_type, size=len(data))
 
     def write_reference(self, name: str, digest: str) -> None:
-        self._writer.write_file(self._reference_path(name), [_encode_reference(name, digest)])
+        self._writer.write_file(self._reference_path(name), [encode_reference(name, digest)])
         super().put_bytes(self._late, "application/octet-stream")
 
 
@@ -195,7 +196,7 @@ class Trusting(FolderObjectStore):
         return self.exists(digest)
 
     def write_reference(self, name: str, digest: str) -> None:
-        self._writer.write_file(self._reference_path(name), [_encode_reference(name, digest)])
+        self._writer.write_file(self._reference_path(name), [encode_reference(name, digest)])
 
 
 def test_a_store_that_trusts_what_a_killed_writer_left_is_caught(quick_path: Path, source: Path) -> None:

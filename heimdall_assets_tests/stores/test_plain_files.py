@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.errors import StorageError
-from heimdall_assets.places import prepare_dagster_home
 from heimdall_assets.stores.plain_files import write_missing_file, write_named_file
 from heimdall_assets_tests.homes import make_places
 

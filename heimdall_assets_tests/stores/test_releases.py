@@ -1,40 +1,41 @@
-"""Releases: every number once, every folder whole, no release ever changed, every byte checked when read."""
+"""Releases in a folder and in a bucket: each number once, whole or not there, none ever changed, every byte checked."""
 
 import json
-import secrets
-import shutil
 from pathlib import Path
 
 import pytest
 
-from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound, Refused, StorageError
+from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound, Refused
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.releases import folders
-from heimdall_assets.stores.releases.folders import LATEST_FILE, ReleaseStore
-from heimdall_assets_tests.stores.faults import Died, Disk, Faulty, Recorded, write_tree
+from heimdall_assets.stores.releases import store as store_module
+from heimdall_assets.stores.releases.bucket import BucketFiles
+from heimdall_assets.stores.releases.folder import FolderFiles
+from heimdall_assets.stores.releases.store import ReleaseStore
+from heimdall_assets_tests.stores.faults import Died
 from heimdall_assets_tests.stores.processes import run_at_once
 from heimdall_assets_tests.stores.promises import find_leftovers
-from heimdall_assets_tests.stores.test_database import field_url  # noqa: F401
+from heimdall_assets_tests.stores.releasing import (
+    FILES,
+    RECORD,
+    open_at,
+    publish,
+    read_files,
+    read_s3_variables,
+    reserve,
+    take_away,
+)
 from heimdall_assets_tests.stores.test_measurements import run_sql
 
-FILES = {"model.onnx": b"weights " * 500, "README.md": b"# a model\n", "metrics.json": b"{}"}
-RECORD = {"manifest": "ab" * 32, "num_sessions": 7}
+
+@pytest.fixture(params=["folder", "bucket"])
+def models(request: pytest.FixtureRequest, quick_path: Path) -> str:
+    """Where releases lie: a folder, and a bucket of a real S3 service."""
+    return str(quick_path / "models") if request.param == "folder" else f"{request.getfixturevalue('bucket')}/models"
 
 
 @pytest.fixture
-def releases(store: MeasurementStore, quick_path: Path) -> ReleaseStore:
-    return ReleaseStore(quick_path / "models", store)
-
-
-def reserve(releases: ReleaseStore, kind: str) -> str:
-    """Return a new version, of a result that nobody else has."""
-    return releases.reserve_version(kind, f"results/{secrets.token_hex(8)}")  # type: ignore[arg-type]
-
-
-def publish(releases: ReleaseStore, kind: str = "patch", **files: bytes) -> str:
-    version = reserve(releases, kind)
-    releases.publish(version, {**FILES, **files}, RECORD)
-    return version
+def releases(store: MeasurementStore, models: str) -> ReleaseStore:
+    return open_at(models, store)
 
 
 # --- numbers
@@ -57,43 +58,82 @@ def test_numbers_rise_by_what_changed(releases: ReleaseStore) -> None:
         reserve(releases, "huge")
 
 
-def allocate(url: str, root: Path) -> list[str]:
-    releases = ReleaseStore(root, MeasurementStore(url))
-    return [reserve(releases, "patch") for _ in range(15)]
+def allocate(url: str, models: str, variables: dict[str, str]) -> list[str]:
+    releases = open_at(models, MeasurementStore(url), variables)
+    return [reserve(releases, "patch") for _ in range(6)]
 
 
-def test_processes_at_once_never_get_the_same_number(database_url: str, quick_path: Path) -> None:
-    given = run_at_once(allocate, *[(database_url, quick_path / "models")] * 3)
+def test_processes_at_once_never_get_the_same_number(database_url: str, models: str) -> None:
+    given = run_at_once(allocate, *[(database_url, models, read_s3_variables())] * 3)
     numbers = [version for versions in given for version in versions]
-    assert len(set(numbers)) == 45
-    assert set(numbers) == {f"v1.0.{number}" for number in range(45)}
+    assert len(set(numbers)) == 18
+    assert set(numbers) == {f"v1.0.{number}" for number in range(18)}
     for versions in given:
         assert versions == sorted(versions, key=lambda version: int(version.rpartition(".")[2]))
 
 
-def test_a_new_database_never_gives_an_old_folders_number_again(quick_path: Path) -> None:
+def publish_own(url: str, models: str, variables: dict[str, str], said: bytes) -> str:
+    return publish(open_at(models, MeasurementStore(url), variables), "minor", said=said)
+
+
+def test_processes_that_publish_at_once_get_two_numbers_and_latest_names_the_newer(
+    database_url: str, models: str, releases: ReleaseStore
+) -> None:
+    calls = [(database_url, models, read_s3_variables(), said) for said in (b"one", b"other")]
+    versions = run_at_once(publish_own, *calls)
+    assert sorted(versions) == ["v1.0.0", "v1.1.0"]
+    for version, said in zip(versions, (b"one", b"other"), strict=True):
+        assert read_files(releases, version) == {**FILES, "said": said}
+    assert json.loads(releases.files.read_latest() or b"{}")["version"] == "v1.1.0"
+    assert releases.put_right() == []
+
+
+def publish_same(url: str, models: str, variables: dict[str, str], said: bytes) -> str:
+    """Release one result, as two runs of the same inputs do: what a run tells of itself differs."""
+    releases = open_at(models, MeasurementStore(url), variables)
+    version = releases.reserve_version("minor", "results/same")
+    try:
+        releases.publish(version, {**FILES, "said": said}, RECORD)
+    except Refused as error:
+        return str(error)
+    return said.decode()
+
+
+def test_processes_that_publish_one_result_at_once_never_mix_their_files(
+    database_url: str, models: str, releases: ReleaseStore
+) -> None:
+    calls = [(database_url, models, read_s3_variables(), said) for said in (b"one", b"other")]
+    answers = run_at_once(publish_same, *calls)
+    (published,) = set(answers) & {"one", "other"}
+    (refused,) = set(answers) - {published}
+    assert "is published with other files" in refused or "another process publishes it" in refused
+    assert read_files(releases, "v1.0.0") == {**FILES, "said": published.encode()}
+    assert releases.find_problems("v1.0.0") == []
+
+
+def test_a_new_database_never_gives_a_number_again_under_which_files_lie(models: str, quick_path: Path) -> None:
     for name in ("first", "second"):
         store = MeasurementStore(f"sqlite:///{quick_path / name}.db")
         store.upgrade()
-        version = publish(ReleaseStore(quick_path / "models", store))
+        releases = open_at(models, store)
+        version = publish(releases)
     assert version == "v1.0.1"
-    assert json.loads((quick_path / "models" / "latest.json").read_text())["version"] == "v1.0.1"
+    assert json.loads(releases.files.read_latest() or b"{}")["version"] == "v1.0.1"
 
 
-# --- folders
+# --- files
 
 
-def test_a_release_is_found_as_it_was_published(releases: ReleaseStore) -> None:
+def test_a_release_is_found_as_it_was_published(releases: ReleaseStore, models: str) -> None:
     version = publish(releases)
-    folder = releases.folder(version)
-    assert folder == releases.root / "v1.0.0"
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+    assert releases.locate("1.0.0") == f"{models}/v1.0.0"
+    assert read_files(releases, version) == FILES
     assert [releases.read_file(version, name) for name in FILES] == list(FILES.values())
     (release,) = releases.list_releases()
     assert release == releases.find_record("1.0.0")
     assert (release["version"], release["aliases"], release["num_sessions"]) == ("v1.0.0", [], 7)
     assert release["files"]["README.md"]["size"] == 10
-    assert json.loads((releases.root / "latest.json").read_text()) == {
+    assert json.loads(releases.files.read_latest() or b"") == {
         "version": "v1.0.0",
         "folder": "v1.0.0",
         "files": release["files"],
@@ -122,32 +162,27 @@ def test_only_allocated_numbers_are_published(releases: ReleaseStore) -> None:
     for record in ({"version": "v3.0.0"}, {"value": float("nan")}, {"value": {1}}):
         with pytest.raises(InvalidInput, match="record"):
             releases.publish(version, FILES, record)
-    assert not releases.root.exists()
+    assert releases.files.list_versions() == set()
+    assert releases.files.read_latest() is None
 
 
-def test_somebody_elses_folder_is_never_touched(releases: ReleaseStore) -> None:
+def test_somebody_elses_files_are_never_touched(releases: ReleaseStore) -> None:
     version = reserve(releases, "major")
-    releases.folder(version).mkdir(parents=True)
-    (releases.folder(version) / "model.onnx").write_bytes(b"not ours")
+    releases.files.write_file(version, "model.onnx", b"not ours")
     with pytest.raises(Refused, match="found other files"):
         releases.publish(version, FILES, RECORD)
-    assert (releases.folder(version) / "model.onnx").read_bytes() == b"not ours"
+    assert read_files(releases, version) == {"model.onnx": b"not ours"}
     assert releases.list_releases() == []
 
 
-def test_damage_is_found_and_named(releases: ReleaseStore, quick_path: Path) -> None:
+def test_damage_is_found_named_and_only_what_was_published_heals_it(releases: ReleaseStore) -> None:
     version = publish(releases)
-    folder = releases.folder(version)
-    (folder / "model.onnx").write_bytes(FILES["model.onnx"][:-1] + b"?")
-    (folder / "metrics.json").unlink()
-    (folder / "extra.bin").write_bytes(b"smuggled in")
-    secret = quick_path / "secret"
-    secret.write_bytes(FILES["README.md"])
-    (folder / "README.md").unlink()
-    (folder / "README.md").symlink_to(secret)
+    releases.files.write_file(version, "model.onnx", FILES["model.onnx"][:-1] + b"?")
+    releases.files.write_file(version, "extra.bin", b"smuggled in")
+    take_away(releases, version, "metrics.json")
     problems = releases.find_problems(version)
-    assert len(problems) == 4
-    for problem, name in zip(problems, ["README.md", "metrics.json", "model.onnx", "extra.bin"], strict=True):
+    assert len(problems) == 3
+    for problem, name in zip(problems, ["metrics.json", "model.onnx", "extra.bin"], strict=True):
         assert name in problem
         assert version in problem
     for name in ("model.onnx", "metrics.json"):
@@ -156,8 +191,41 @@ def test_damage_is_found_and_named(releases: ReleaseStore, quick_path: Path) -> 
     for name in ("../latest.json", "absent", "/etc/passwd"):
         with pytest.raises(NotFound, match="found no file"):
             releases.read_file(version, name)
-    shutil.rmtree(folder)
+        with pytest.raises(NotFound, match="found no file"):
+            releases.restore_file(version, name, b"")
+    with pytest.raises(Refused, match=r"model\.onnx was published with SHA-256"):
+        releases.restore_file(version, "model.onnx", b"other")
+    for name in ("model.onnx", "metrics.json"):
+        releases.restore_file(version, name, FILES[name])
+    assert releases.find_problems(version) == [f"release {version}: found file extra.bin that was not published"]
+
+
+def test_a_link_in_a_release_is_no_file_of_it(sqlite_releases: ReleaseStore, quick_path: Path) -> None:
+    version, files = publish(sqlite_releases), sqlite_releases.files
+    assert isinstance(files, FolderFiles)
+    (quick_path / "secret").write_bytes(FILES["README.md"])
+    (files.folder(version) / "README.md").unlink()
+    (files.folder(version) / "README.md").symlink_to(quick_path / "secret")
+    (problem,) = sqlite_releases.find_problems(version)
+    assert "README.md: found no regular file" in problem
+
+
+def test_files_that_are_gone_are_written_again_by_whoever_publishes_the_same(releases: ReleaseStore) -> None:
+    version = publish(releases)
+    take_away(releases, version, "metrics.json")
+    releases.publish(version, FILES, RECORD)
+    assert releases.find_problems(version) == []
+    releases.files.remove(version, FILES)
     assert len(releases.find_problems(version)) == 3
+    releases.publish(version, FILES, RECORD)
+    assert releases.find_problems(version) == []
+
+
+@pytest.fixture
+def sqlite_releases(quick_path: Path) -> ReleaseStore:
+    store = MeasurementStore(f"sqlite:///{quick_path / 'h.db'}")
+    store.upgrade()
+    return open_at(str(quick_path / "models"), store)
 
 
 # --- a release that a killed process left
@@ -178,54 +246,68 @@ def test_the_same_result_keeps_its_number_until_a_later_one_is_published(release
 
 
 def leave_half_made(releases: ReleaseStore, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return a version whose folder is there and whose row is not: as a kill between the two leaves it."""
+    """Return a version whose files are there and whose row is not: as a kill between the two leaves it."""
     version = reserve(releases, "minor")
 
     def die(*_: object) -> None:
         raise Died
 
     with monkeypatch.context() as patched:
-        patched.setattr(folders, "mark_published", die)
+        patched.setattr(store_module, "mark_published", die)
         with pytest.raises(Died):
             releases.publish(version, FILES, RECORD)
-    assert releases.folder(version).is_dir()
+    assert version in releases.files.list_versions()
     assert not releases.is_published(version)
+    if isinstance(releases.files, BucketFiles):
+        take_away(releases, version, "README.md")  # as a kill between two files leaves it
     return version
 
 
 def test_a_half_made_release_is_finished_by_whoever_makes_it_again(
-    releases: ReleaseStore, monkeypatch: pytest.MonkeyPatch
+    releases: ReleaseStore, models: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = leave_half_made(releases, monkeypatch)
-    other = {**FILES, "README.md": b"of another time"}
+    other = {"README.md": b"of another time", "model.onnx": FILES["model.onnx"]}
     releases.publish(version, other, RECORD)
-    assert releases.read_file(version, "README.md") == b"of another time"
-    assert find_leftovers(releases.root) == []
+    assert read_files(releases, version) == other
+    assert find_leftovers(Path(models)) == []
 
 
 def test_a_half_made_release_is_removed_and_said(releases: ReleaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, version = publish(releases), leave_half_made(releases, monkeypatch)
     foreign = reserve(releases, "major")
-    releases.folder(foreign).mkdir()
+    releases.files.write_file(foreign, "model.onnx", FILES["model.onnx"])
     (line,) = releases.put_right()
     assert f"release {version}: was half made" in line
-    assert not releases.folder(version).exists()
+    assert releases.files.list_versions() == {whole, foreign}
     assert releases.find_problems(whole) == []
-    assert releases.folder(foreign).is_dir()  # nobody announced it: somebody else's
+    assert releases.files.list_files(foreign) == ["model.onnx"]  # nobody announced it: somebody else's
     assert releases.put_right() == []
+
+
+def test_a_foreign_file_among_half_made_ones_is_kept_and_said(
+    releases: ReleaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = leave_half_made(releases, monkeypatch)
+    releases.files.write_file(version, "theirs.txt", b"not ours")
+    before = read_files(releases, version)
+    assert releases.put_right() == []
+    with pytest.raises(Refused, match="found other files"):
+        releases.publish(version, FILES, RECORD)
+    assert read_files(releases, version) == before
 
 
 def test_latest_json_that_was_not_written_is_written_again(releases: ReleaseStore) -> None:
     publish(releases)
-    old = (releases.root / LATEST_FILE).read_bytes()
-    version = publish(releases)
-    new = (releases.root / LATEST_FILE).read_bytes()
-    (releases.root / LATEST_FILE).write_bytes(old)
+    old = releases.files.read_latest()
+    publish(releases)
+    new = releases.files.read_latest()
+    assert old
+    assert new
+    releases.files.write_latest(old)
     assert releases.put_right() == ["latest.json: named another release than the newest; written again"]
-    assert (releases.root / LATEST_FILE).read_bytes() == new
-    (releases.root / LATEST_FILE).unlink()
-    releases.publish(version, FILES, RECORD)
-    assert (releases.root / LATEST_FILE).read_bytes() == new
+    assert releases.files.read_latest() == new
+    assert not releases.point_at_latest()
 
 
 # --- names
@@ -272,115 +354,15 @@ def test_an_alias_is_a_name_set_by_somebody_for_a_reason(releases: ReleaseStore)
 def test_a_moved_alias_without_a_promotion_is_found(releases: ReleaseStore, store: MeasurementStore) -> None:
     first, second = publish(releases), publish(releases, "minor", extra=b"1")
     releases.set_alias("champion", first, "ada", "best on new data")
-    assert releases.check_ledger() == store.check_ledger() == []
+    assert releases.check_ledger() == []
     run_sql(store, "UPDATE {p}model_aliases SET version = :v", v=second)
     expected = ["alias champion: found v1.1.0, expected v1.0.0 by promotion_events"]
-    assert releases.check_ledger() == store.check_ledger() == expected
+    assert releases.check_ledger() == expected
     run_sql(store, "DELETE FROM {p}model_aliases")
     assert releases.check_ledger() == ["alias champion: found nothing, expected v1.0.0 by promotion_events"]
 
 
 @pytest.mark.parametrize("version", ["", "v1", "v1.0", "v01.0.0", "v1.0.0/..", "v1.0.0\n", "1.0.0.0", None, "v٣.0.0"])
-def test_only_versions_are_versions(releases: ReleaseStore, version: str) -> None:
+def test_only_versions_are_versions(sqlite_releases: ReleaseStore, version: str) -> None:
     with pytest.raises(InvalidIdentifier, match="expected one such as"):
-        releases.folder(version)
-
-
-# --- a database that is only read
-
-
-def test_models_of_the_fields_data_have_a_database_of_their_own(field_url: str, quick_path: Path) -> None:  # noqa: F811
-    store = MeasurementStore(field_url)
-    store.upgrade()
-    releases = ReleaseStore(quick_path / "models", store)
-    assert releases.list_releases() == []
-    assert releases.list_promotion_events() == []
-    assert not (quick_path / "models").exists()
-    version = publish(releases)
-    assert releases.resolve("latest") == version
-    releases.set_alias("champion", version, "ada", "first")
-    assert ReleaseStore(quick_path / "models", store).list_releases()[0]["aliases"] == ["champion"]
-    store.close()
-
-
-# --- faults
-
-
-@pytest.fixture
-def sqlite_store(quick_path: Path) -> MeasurementStore:
-    store = MeasurementStore(f"sqlite:///{quick_path / 'h.db'}")
-    store.upgrade()
-    return store
-
-
-@pytest.mark.parametrize("fault", ["EIO", "ENOSPC", "short"])
-def test_each_failing_call_leaves_whole_releases_and_a_retry_heals(
-    fault: str, sqlite_store: MeasurementStore, quick_path: Path
-) -> None:
-    num_refused = 0
-    for at in range(1, 1000):
-        root = quick_path / f"models-{at}"
-        files = Faulty(fault, at)
-        releases = ReleaseStore(root, sqlite_store, files=files)
-        first = reserve(releases, "minor")
-        said = ""
-        try:
-            releases.publish(first, FILES, RECORD)
-        except StorageError as error:
-            said = str(error)
-            num_refused += fault in said
-        # Where all is stored but latest.json, the release shows already; a retry writes that too.
-        assert releases.is_published(first) == (not said or LATEST_FILE in said)
-        if not files.happened:
-            break
-        check_whole_files(root)
-        releases.publish(first, FILES, RECORD)  # the same process tries again
-        assert releases.find_problems(first) == []
-        check_whole_files(root)
-        ReleaseStore(root, sqlite_store).publish(first, FILES, RECORD)  # and so does another one
-        assert find_leftovers(root) == []
-    assert at > 15
-    assert num_refused > 10 if fault != "short" else num_refused == 0
-
-
-def check_whole_files(root: Path) -> None:
-    for folder in root.glob("v*"):
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
-    if (root / "latest.json").exists():
-        latest = json.loads((root / "latest.json").read_text())
-        assert set(latest["files"]) == {path.name for path in (root / latest["folder"]).iterdir()}
-
-
-def try_power_losses(store: MeasurementStore, quick_path: Path, **settings: object) -> list[str]:
-    """Return what a power loss at some call, or after publishing, leaves broken."""
-    disk, broken, published = Disk(quick_path / "models"), [], []  # type: ignore[var-annotated]
-    place = quick_path / "after"
-
-    def lose_power() -> None:
-        for tree in disk.list_outcomes(24, seed=files.count):
-            write_tree(tree, place)
-            try:
-                check_whole_files(place)
-                for version in published:
-                    assert (place / version).is_dir(), f"lost {version}"
-            except (AssertionError, ValueError, OSError) as error:
-                broken.append(f"{type(error).__name__}: {error}")
-            shutil.rmtree(place)
-
-    files = Recorded(disk, on_call=lose_power, **settings)  # type: ignore[arg-type]
-    releases = ReleaseStore(disk.root, store, files=files)
-    for _ in range(2):
-        version = reserve(releases, "patch")
-        releases.publish(version, FILES, RECORD)
-        published.append(version)
-    lose_power()
-    return broken
-
-
-def test_no_power_loss_breaks_a_release(sqlite_store: MeasurementStore, quick_path: Path) -> None:
-    assert try_power_losses(sqlite_store, quick_path) == []
-
-
-@pytest.mark.parametrize("without", ["sync_file", "sync_folder"])
-def test_releases_without_a_sync_are_caught(sqlite_store: MeasurementStore, quick_path: Path, without: str) -> None:
-    assert try_power_losses(sqlite_store, quick_path, without=(without,))
+        sqlite_releases.locate(version)

@@ -176,10 +176,16 @@ BAD_ROWS = {
     "measurements SET frequency_hz = -1": "frequency_hz: found -1.0",
     "measurements SET signal_strength_db = 1e9": "signal_strength_db: found 1000000000.0",
     "measurements SET signal_strength_db = NULL, iq_data_location = NULL": "neither a level nor an IQ recording",
+    "measurements SET arrival_unix_ns = 1795168800000000000": "arrival_sigma_s: found nothing with arrival_unix_ns",
+    "measurements SET bearing_sigma_deg = 3": "bearing_sigma_deg: found 3.0 with bearing_deg nothing, expected both or",
+    "measurements SET bearing_deg = 3, bearing_sigma_deg = 0": "bearing_sigma_deg: found 0.0, expected a number",
+    "measurements SET bearing_deg = 361, bearing_sigma_deg = 3": "bearing_deg: found 361.0, expected a number from",
+    "measurements SET arrival_unix_ns = 1, arrival_sigma_s = 1e-7, iq_data_location = 'a.npy'": (
+        "arrival_unix_ns: found one in a session that has IQ recordings, whose arrivals count from another zero"
+    ),
     "measurements SET iq_data_location = '../../etc/passwd'": "iq_data_location: found '../../etc/passwd'",
-    "measurements SET iq_data_location = 's3://bucket/key'": "iq_data_location: found 's3://bucket/key'",
+    "measurements SET iq_data_location = 'gs://bucket/key'": "iq_data_location: found 'gs://bucket/key'",
     "measurements SET iq_data_location = ''": "iq_data_location: found ''",
-    "measurements SET iq_data_format = 'pickle'": "iq_data_format: found 'pickle', expected npy or sigmf",
     "measurements SET iq_sample_rate = -24000": "iq_sample_rate_hz: found -24000.0, expected a number above 0",
     "measurements SET iq_sample_rate = 0": "iq_sample_rate_hz: found 0.0",
     "measurements SET iq_samples_count = 1000000000000": "iq_samples_count: found 1000000000000",

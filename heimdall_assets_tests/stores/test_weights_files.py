@@ -115,5 +115,5 @@ def test_a_file_is_read_as_it_is_and_one_that_is_not_there_is_named(tmp_path: Pa
         read_weights_file(path)
     path.write_bytes(WEIGHTS)
     assert read_weights_file(path) == WEIGHTS
-    with pytest.raises(MissingDependency, match="EISDIR"):
+    with pytest.raises(MissingDependency, match="found a folder, expected a regular file"):
         read_weights_file(tmp_path)

@@ -20,7 +20,7 @@ def champion_model(
     config: PromotionConfig,
     model_release: Manifest,
     stores: dg.ResourceParam[Stores],
-    tracking: ExperimentTracking,
+    tracking: dg.ResourceParam[ExperimentTracking],
 ) -> dg.MaterializeResult[Any]:
     """The release that ``champion`` means: the newest that is whole and not worse than the one before.
 

@@ -29,7 +29,7 @@ def evaluation_metrics(
     trained_checkpoint: Manifest,
     test_split: Manifest,
     stores: dg.ResourceParam[Stores],
-    tracking: ExperimentTracking,
+    tracking: dg.ResourceParam[ExperimentTracking],
     lineage_pages: LineagePages,
 ) -> dg.MaterializeResult[Any]:
     """The model's errors on sessions no choice has seen, beside each classical estimator and the physical bound."""

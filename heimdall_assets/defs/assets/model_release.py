@@ -32,7 +32,7 @@ def model_release(
     onnx_model: Manifest,
     evaluation_metrics: Manifest,
     stores: dg.ResourceParam[Stores],
-    tracking: ExperimentTracking,
+    tracking: dg.ResourceParam[ExperimentTracking],
     lineage_pages: LineagePages,
 ) -> dg.MaterializeResult[Any]:
     """The released model: ONNX file, settings, figures, model card and provenance under one version.

@@ -1,4 +1,4 @@
-"""``spectrogram_features``: spectrograms of recordings, arrival times at receivers, correlations of their pairs."""
+"""``spectrogram_features``: spectrograms and signal tracks of recordings, arrival times, correlations of pairs."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from heimdall_assets.stores.objects.tables import load_table
 
 SHOWN = {
     "refused": ["measurement_id", "session_id", "what", "reason"],
-    "arrivals": ["measurement_id", "arrival_s", "arrival_sigma_s", "coherence", "reason"],
+    "arrivals": ["measurement_id", "arrival_s", "arrival_sigma_s", "start_sigma_s", "coherence", "reason"],
     "pairs": ["session_id", "first", "second", "coherence"],
 }
 """Table -> columns that a person needs."""
@@ -34,9 +34,9 @@ def spectrogram_features(
     iq_files: Manifest,
     stores: dg.ResourceParam[Stores],
 ) -> dg.MaterializeResult[Any]:
-    """Mel spectrograms (3, 128, 32) of every recording; delays and correlations between each session's receivers.
+    """Mel spectrograms (3, 128, 32) and signal tracks of every recording; delays and correlations between receivers.
 
-    Only what no earlier run computed is computed. A recording without a spectrogram, or without an arrival time, stops
+    Only what no earlier run computed is computed. A recording without a spectrogram, a track or an arrival time stops
     no other: it is counted and listed with its reason.
     """
     from heimdall_assets.pipeline.stages.spectrogram_features import extract_features

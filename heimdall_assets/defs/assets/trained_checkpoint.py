@@ -40,7 +40,7 @@ def trained_checkpoint(
     train_split: Manifest,
     val_split: Manifest,
     stores: dg.ResourceParam[Stores],
-    tracking: ExperimentTracking,
+    tracking: dg.ResourceParam[ExperimentTracking],
     lineage_pages: LineagePages,
 ) -> dg.MaterializeResult[Any]:
     """The fitted model: weights as safetensors, settings as JSON. The test split is no input.

@@ -23,7 +23,6 @@ from dagster._core.executor.step_delegating import (
 )
 
 __all__ = [
-    "STOP_S",
     "ActiveExecution",
     "CheckStepHealthResult",
     "DagsterEvent",
@@ -44,9 +43,6 @@ __all__ = [
     "get_retries_config",
     "name_step",
 ]
-
-STOP_S = 60.0
-"""An interrupted step may take this long to save what it has; then its processes are killed."""
 
 
 def name_step(context: StepHandlerContext) -> str:

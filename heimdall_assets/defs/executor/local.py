@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from heimdall_assets.counts import say_count
+from heimdall_assets.defs.accelerator import SAVING_S
 from heimdall_assets.defs.executor.delegation import (
-    STOP_S,
     CheckStepHealthResult,
     DagsterEvent,
     EngineEventData,
@@ -16,14 +17,18 @@ from heimdall_assets.defs.executor.delegation import (
     StepHandlerContext,
     name_step,
 )
+from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.pipeline.processes import interrupt_with_parent
+from heimdall_assets.specs import AcceleratorSpec
+
+LIST_GPUS = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     # SIGINT, so that a training in progress saves its checkpoint; waited for, so that no later run meets it.
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(STOP_S)
+        process.wait(SAVING_S)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -36,6 +41,25 @@ def build_command(arguments: Sequence[str]) -> list[str]:
     Dagster starts with ``dagster``, or with the interpreter and module that the code location was loaded with.
     """
     return [sys.executable, "-m", *arguments] if arguments[0] == "dagster" else list(arguments)
+
+
+def check_gpus(said: AcceleratorSpec) -> None:
+    """Refuse GPUs that are asked for by kind or number and that this machine does not have.
+
+    Raises:
+        InvalidSetting: there are too few of that kind, as NVIDIA's driver says.
+    """
+    if said.gpu_type is None and not {"num_gpus"} & said.model_fields_set:
+        return
+    try:
+        told = subprocess.run(LIST_GPUS, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        told = []
+    kind = said.gpu_type or ""
+    if sum(kind.lower() in name.lower() for name in told) < said.num_gpus:
+        found = ", ".join(told) or "no GPU"
+        asked = say_count(said.num_gpus, "GPU") + (f" of type {kind}" if kind else "")
+        raise InvalidSetting(f"executor local: found {found:.200} on this machine, expected {asked}")
 
 
 class LocalProcessHandler(StepHandler):
@@ -103,6 +127,6 @@ class LocalProcessHandler(StepHandler):
         """Return once every process has ended; a step's last event comes a moment before its process's end."""
         for process in self._processes.values():
             with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_S)
+                process.wait(SAVING_S)
             if process.poll() is None:
                 _stop(process)

@@ -103,6 +103,7 @@ def fit_model(
         module = TaskModule(task, network, training, len(batches.train), on_epoch)
         outcome = _train(module, batches, training, checkpoints, resume_from)
         network = network.cpu().eval()
+        finished = task.finish_network(network, sessions, val, training)
         calibration = task.calibrate(network, val, statistics)
     facts: dict[str, Any] = {
         "initial_val_loss": outcome.initial_loss,
@@ -115,6 +116,7 @@ def fit_model(
         "num_train_examples": len(examples),
         "num_val_examples": len(val_examples),
         "num_weights": sum(weight.numel() for weight in network.parameters()),
+        **finished,
     }
     settings = {
         "model": model.dump(),

@@ -149,6 +149,11 @@ class SingleReceiverTask:
             squared_error = (output[:, :2] - batch["target"]).square().sum(dim=1).mean()
         return {"loss": loss, "squared_error": squared_error}
 
+    def finish_network(
+        self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec
+    ) -> dict[str, Any]:
+        return {}
+
     def calibrate(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> dict[str, Any]:
         """Return the variance scale of receivers (mean squared z of one) and of fused sessions (90 % ellipses hold).
 

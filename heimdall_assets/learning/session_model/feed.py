@@ -19,6 +19,7 @@ from heimdall_assets.learning.session_model.graph import NetworkGraph, name_inpu
 from heimdall_assets.learning.session_model.pair_columns import make_pair_columns
 from heimdall_assets.learning.session_model.signal_heads import OUTPUTS
 from heimdall_assets.learning.session_model.table import MAX_RECEIVERS, ReceiverTable, assemble_table
+from heimdall_assets.learning.session_model.tracks import collect_tracks
 from heimdall_assets.session_set import Predictions, SessionSet
 
 PREDICT_BATCH = 256
@@ -49,13 +50,26 @@ def make_inputs(sessions: SessionSet, table: ReceiverTable, statistics: dict[str
 def _read_more(
     sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any], whole: bool
 ) -> dict[str, NDArray[Any]]:
-    """Return spectrograms and pairs, each with which are there; ``whole``: also where there are none."""
+    """Return spectrograms, pairs and tracks, each with which are there, and bearings.
+
+    Args:
+        sessions: that ``table`` came from.
+        table: receivers at unknown places have no place in it, and nothing is read of them.
+        statistics: of the model.
+        whole: also where there are none; and tracks, which only signals are read off.
+    """
     arrays = _read_spectrograms(sessions, table, statistics, whole)
     if statistics["pairs"] is not None and (whole or sessions.pairs is not None):
         present = np.isfinite(table.receivers[..., 0])
         columns, known = make_pair_columns(sessions, present, statistics["pairs"]["num_lags"])
         if whole or known.any():
             arrays |= {"pairs": columns, "paired": known}
+    if statistics.get("bearings"):
+        arrays |= {"bearings": table.bearings}
+    if whole and statistics.get("signal_tasks"):
+        tracks, tracked = collect_tracks(sessions)
+        tracked &= np.isfinite(table.receivers[..., 0])
+        arrays |= {"tracks": np.where(tracked[..., None, None], tracks, np.float32(0.0)), "tracked": tracked}
     return arrays
 
 

@@ -19,7 +19,7 @@ from heimdall_assets.learning.session_model.physics import (
     compute_delay_residuals,
     compute_level_cost,
     compute_mean,
-    compute_prior_rows,
+    compute_prior_cost,
     compute_step,
     make_rows,
     score_late_arrivals,
@@ -38,6 +38,9 @@ NUM_SUSPECTS = 8
 
 NUM_KEPT = 8
 """Late-arrival states that are descended to their end."""
+
+GRID_SIGMA_RAD = math.pi / 24
+"""Half of the angle between two rays of the grid of starts."""
 
 DAMPING_DOWN, DAMPING_UP = 0.2, 8.0
 """Levenberg-Marquardt factors after a step that lowered the cost, and after one that did not."""
@@ -79,7 +82,7 @@ class GaussNewton(nn.Module):
         state = delays.mean.unsqueeze(1) + spread[:, None, None] * self.grid
         # A grid point is never right to better than its spacing, so sharper weights would rank by luck.
         blunt = delays.weight / (1.0 + delays.weight * (0.15 * spread).square().unsqueeze(-1))
-        cost = compute_cost(state, delays._replace(weight=blunt))
+        cost = compute_cost(state, _blunt_bearings(delays._replace(weight=blunt)))
         state = gather_states(state, cost.topk(self.num_starts, dim=1, largest=False).indices)
         state = self.descend(state, delays, self.num_iterations)
         cost = compute_cost(state, delays) + compute_level_cost(state, delays, self.level_law)
@@ -195,6 +198,13 @@ class GaussNewton(nn.Module):
         return state[:, 0], factor[:, 0]
 
 
+def _blunt_bearings(delays: Delays) -> Delays:
+    """Return delays whose bearings are no sharper than the grid's rays stand apart."""
+    if delays.bearing_weight is None:
+        return delays
+    return delays._replace(bearing_weight=delays.bearing_weight / (1.0 + delays.bearing_weight * GRID_SIGMA_RAD**2))
+
+
 def _view_late(
     state: Tensor, emission: Tensor, delays: Delays, late: tuple[Tensor, Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -209,7 +219,7 @@ def _view_late(
     residual = residual - emission.unsqueeze(-1)
     cost, slope, curvature, _ = score_late_arrivals(residual, sigma, odds)
     curvature = torch.maximum(curvature, slope.abs() / (residual.abs() + sigma))
-    cost = (cost * timed).sum(-1) + compute_prior_rows(state, delays).square().sum(-1)
+    cost = (cost * timed).sum(-1) + compute_prior_cost(state, delays)
     return cost, unit, slope / curvature, curvature * timed
 
 
@@ -227,9 +237,9 @@ def repeat(improve: Callable[..., tuple[Tensor, ...]], num_times: int, start: tu
     return tuple(found)
 
 
-def make_polar_grid(num_radii: int = 8, num_angles: int = 24) -> Tensor:
+def make_polar_grid(num_radii: int = 10, num_angles: int = 24) -> Tensor:
     """Return start points (G, 2) in units of the network's spread: a point near the centre, and rings around it."""
-    radius = torch.logspace(math.log10(0.2), math.log10(6.0), num_radii)
+    radius = torch.logspace(math.log10(0.2), math.log10(20.0), num_radii)
     angle = (2 * torch.arange(num_angles) + torch.arange(num_radii)[:, None] % 2) * (math.pi / num_angles)
     rings = torch.stack([radius[:, None] * angle.cos(), radius[:, None] * angle.sin()], -1)
     return torch.cat([torch.full((1, 2), 1e-2), rings.reshape(-1, 2)])

@@ -15,7 +15,7 @@ from heimdall_assets.learning.session_model.table import WGS84_A_KM, WGS84_E2, W
 from heimdall_assets.learning.session_model.tokens import read_column
 
 GROUP_EDGES = (3, 4, 5, 6)
-"""Sessions are calibrated by how many of their receivers have a delay: below 3, 3, 4, 5, 6 and more."""
+"""Sessions are calibrated by how many delays, and bearings, they have: below 3, 3, 4, 5, 6 and more."""
 
 LARGEST_CORRELATION = 1.0 - 1e-6
 """Of the axes of an ellipse: any nearer to 1, rounding to float32 makes covariances that are not positive definite."""
@@ -55,29 +55,35 @@ class NetworkGraph(nn.Module):
     def forward(self, origin: Tensor, receivers: Tensor, *more: Tensor | None) -> tuple[Tensor, ...]:
         """Return positions (B, 2) degrees float64, north and east sigma (B, 2) m, covariance (B, 3) m^2, and signals.
 
-        Signals are ``signal_heads.OUTPUTS``, from a network with such heads where there are spectrograms.
+        Signals are ``signal_heads.OUTPUTS``, from a network with such heads where there are signal tracks.
 
         Args:
             origin: float64 (B, 2), latitude and longitude of the tangent plane that ``receivers`` stand in.
             receivers: float32 (B, R, K), ``RECEIVER_COLUMNS``, NaN for what is missing.
             more: the other ``name_inputs``, in their order; None: there are none. ``spectrograms`` float32 (B, R, 3,
                 mels, frames), dB of full scale, ``seen`` bool (B, R), which receivers have one; ``pairs`` float32
-                (B, R, R, C) of ``pair_columns.make_pair_columns``, ``paired`` bool (B, R, R), which of them are known.
+                (B, R, R, C) of ``pair_columns.make_pair_columns``, ``paired`` bool (B, R, R), which of them are known;
+                ``bearings`` float32 (B, R, 2), ``BEARING_COLUMNS``, NaN for none.
+                ``tracks`` float32 (B, R, C, T) of ``signal_track.compute_track``, ``tracked`` bool (B, R).
         """
         given = dict(zip(self.more, more, strict=True))
         if (spectrograms := given.get("spectrograms")) is not None:
             given["spectrograms"] = (spectrograms - self.mean_db) / self.std_db
         located = self.network(receivers, place_origin(origin, self.centre_deg), **given)
-        seen = given.get("seen")
+        tracked = given.get("tracked")
         timed = read_column(receivers, "arrival_km") + read_column(receivers, "arrival_sigma_km")
         timed = timed + read_column(receivers, "timing_sigma_km")
-        scale = choose_scale((~timed.isnan()).sum(1), self.variance_scale)
+        num = (~timed.isnan()).sum(1)
+        if (bearings := given.get("bearings")) is not None:
+            num = num + (~bearings.isnan().any(-1)).sum(1)
+        scale = choose_scale(num, self.variance_scale)
         covariance = compute_covariance(located.factor) * scale.unsqueeze(-1) * self.shrink * 1e6
         latitude, longitude = to_degrees(located.position.double(), origin)
+        covariance = turn_covariance(covariance, torch.stack([latitude, longitude], -1), origin)
         uncertainties = torch.stack([covariance[:, 1], covariance[:, 0]], -1).sqrt()
         signals = []
-        if located.signals is not None and seen is not None:
-            signals = read_signals(located.signals, seen, self.signal_tasks)
+        if located.signals is not None and tracked is not None:
+            signals = read_signals(located.signals, tracked, self.signal_tasks)
         return torch.stack([latitude, longitude], -1), uncertainties, covariance, *signals
 
 
@@ -85,11 +91,13 @@ def name_inputs(statistics: dict[str, Any]) -> list[str]:
     """Return the names of the graph's inputs, in its order."""
     names = ["origin", "receivers"]
     names += ["spectrograms", "seen"] if statistics["feature_shape"] is not None else []
-    return names + (["pairs", "paired"] if statistics["pairs"] is not None else [])
+    names += ["pairs", "paired"] if statistics["pairs"] is not None else []
+    names += ["bearings"] if statistics.get("bearings") else []
+    return names + (["tracks", "tracked"] if statistics.get("signal_tasks") else [])
 
 
 def choose_scale(num_timed: Tensor, variance_scale: Tensor) -> Tensor:
-    """Return each session's variance factor (B,) by its number of receivers with a delay (B,)."""
+    """Return each session's variance factor (B,) by its number of delays and bearings (B,)."""
     scale = variance_scale[0].expand(num_timed.shape)
     for group, edge in enumerate(GROUP_EDGES):
         scale = torch.where(num_timed >= edge, variance_scale[group + 1], scale)
@@ -136,6 +144,31 @@ def to_degrees(plane_km: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
     longitude = torch.rad2deg(lam + _compute_angle(east, along))
     longitude = torch.where(longitude > 180.0, longitude - 360.0, longitude)
     return torch.rad2deg(latitude), torch.where(longitude < -180.0, longitude + 360.0, longitude)
+
+
+def turn_covariance(covariance: Tensor, place: Tensor, origin: Tensor) -> Tensor:
+    """Return covariances (B, 3) of the tangent planes at ``origin`` (B, 2) as east and north at ``place`` (B, 2).
+
+    Meridians converge: 600 km to the east of 46 degrees north, north is turned by 5.6 degrees, more than a long
+    ellipse is wide.
+
+    Source: unit vectors to the east and north of a sphere, projected on those of another place.
+    """
+    phi, phi0 = torch.deg2rad(place[:, 0]), torch.deg2rad(origin[:, 0])
+    turn = torch.deg2rad(place[:, 1] - origin[:, 1])
+    # Columns: what a metre to the east and to the north at the place is in the plane.
+    ee, en = torch.cos(turn), -torch.sin(phi) * torch.sin(turn)
+    ne = torch.sin(phi0) * torch.sin(turn)
+    north_north = torch.sin(phi) * torch.sin(phi0) * torch.cos(turn) + torch.cos(phi) * torch.cos(phi0)
+    inverse = 1.0 / (ee * north_north - en * ne).clamp_min(0.1)
+    a, b, c, d = north_north * inverse, -en * inverse, -ne * inverse, ee * inverse
+    east, north, both = covariance.double().unbind(-1)
+    turned = [
+        a * a * east + 2.0 * a * b * both + b * b * north,
+        c * c * east + 2.0 * c * d * both + d * d * north,
+        a * c * east + (a * d + b * c) * both + b * d * north,
+    ]
+    return torch.stack(turned, -1).to(covariance.dtype)
 
 
 def _compute_angle(opposite: Tensor, adjacent: Tensor) -> Tensor:

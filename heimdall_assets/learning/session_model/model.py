@@ -14,15 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.jit import is_tracing  # type: ignore[attr-defined]  # public, but not in its __all__
 
-from heimdall_assets.learning.backbone import encode_frames
 from heimdall_assets.learning.session_model.gauss_newton import GaussNewton
 from heimdall_assets.learning.session_model.pair_tokens import NUM_PAIR_TOKENS, PairEncoder
-from heimdall_assets.learning.session_model.physics import Delays, LevelLaw, compute_cost, compute_step
+from heimdall_assets.learning.session_model.physics import (
+    Delays,
+    LevelLaw,
+    compute_cost,
+    compute_level_cost,
+    compute_step,
+)
 from heimdall_assets.learning.session_model.receiver_order import order_receivers, reorder, reorder_pairs
+from heimdall_assets.learning.session_model.ridge import reach_others, widen_ridge
 from heimdall_assets.learning.session_model.signal_heads import SignalHeads
 from heimdall_assets.learning.session_model.tokens import (
     LATE_SCALE_KM,
     MIN_SPREAD_KM,
+    NUM_BEARING_COLUMNS,
     NUM_RECEIVER_COLUMNS,
     NUM_RECEIVER_PAIRS,
     NUM_SOLUTION_COLUMNS,
@@ -30,6 +37,7 @@ from heimdall_assets.learning.session_model.tokens import (
     Attention,
     Session,
     compute_level_posterior,
+    describe_bearings,
     describe_receivers,
     describe_solutions,
     mask_out,
@@ -73,8 +81,9 @@ class NetworkLocalizationNet(nn.Module):
             alone. None: a wide round prior around the receivers.
         trust: 0: start as weighted least squares; 1: as the likelihood that some arrivals are late.
         level_law: how levels follow distance, and how much weaker late arrivals are.
-        signals: heads of the signal tasks over what the backbone makes of spectrograms; None: position alone.
+        signals: heads of the signal tasks, over signal tracks alone; None: position alone.
         pair_encoder: of what recordings have in common; None: it is not seen.
+        bearings: whether bearings are looked at.
     """
 
     share: Tensor
@@ -91,6 +100,7 @@ class NetworkLocalizationNet(nn.Module):
         level_law: LevelLaw = LevelLaw(),  # noqa: B008 - immutable
         signals: SignalHeads | None = None,
         pair_encoder: PairEncoder | None = None,
+        bearings: bool = False,
     ) -> None:
         super().__init__()
         self.backbone, self.level_prior, self.signals = backbone, level_prior, signals
@@ -110,7 +120,11 @@ class NetworkLocalizationNet(nn.Module):
         self.trust = nn.Parameter(torch.full((2,), trust))
         # How much of the learned corrections of the position counts; chosen after training, on the validation split.
         self.register_buffer("share", torch.ones(()))
-        for head in (self.prior_head, self.receiver_head, self.width_head):
+        self.embed_bearing = nn.Linear(NUM_BEARING_COLUMNS, width) if bearings else None
+        self.bearing_head = nn.Linear(width, 2) if bearings else None
+        for head in (self.prior_head, self.receiver_head, self.width_head, self.bearing_head):
+            if head is None:
+                continue
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
@@ -122,6 +136,9 @@ class NetworkLocalizationNet(nn.Module):
         seen: Tensor | None = None,
         pairs: Tensor | None = None,
         paired: Tensor | None = None,
+        bearings: Tensor | None = None,
+        tracks: Tensor | None = None,
+        tracked: Tensor | None = None,
     ) -> Located:
         """Return positions, the factors of their information, and what the signal heads say.
 
@@ -132,12 +149,21 @@ class NetworkLocalizationNet(nn.Module):
             seen: bool (B, R), which receivers have one.
             pairs: float32 (B, R, R, C), ``pair_columns.make_pair_columns``; None: there are none.
             paired: bool (B, R, R), which of them are known.
+            bearings: float32 (B, R, 2), ``BEARING_COLUMNS``, NaN for what is missing; None: there are none.
+            tracks: float32 (B, R, C, T), signal tracks as they come, for signal heads; None: there are none.
+            tracked: bool (B, R), which receivers have one.
         """
-        order = order_receivers(table)
-        table = reorder(table, order)
-        session = take_apart(table)
+        signals = self._tell_signals(tracks, tracked)
+        if bearings is None or self.bearing_head is None:
+            order = order_receivers(table)
+            table = reorder(table, order)
+            session = take_apart(table)
+        else:
+            order = order_receivers(torch.cat([table, bearings], -1))
+            table = reorder(table, order)
+            session = take_apart(table, reorder(bearings, order))
         columns, apart = describe_receivers(table, session)
-        tokens, signals = self.embed_receiver(columns), None
+        tokens = self.embed_receiver(columns)
         common = None
         if self.pair_encoder is not None:
             if pairs is not None and paired is not None:
@@ -145,13 +171,12 @@ class NetworkLocalizationNet(nn.Module):
             common, told = self._encode_pairs(pairs, paired, session)
             tokens = tokens + told
         if spectrograms is not None and seen is not None and self.backbone is not None:
-            pictures, signals = self._embed_spectrograms(reorder(spectrograms, order), reorder(seen, order))
-            tokens = tokens + pictures
+            tokens = tokens + self._embed_spectrograms(reorder(spectrograms, order), reorder(seen, order))
         tokens = self.first(mask_out(self.dropout(tokens), session.present), join(apart, common), session.present)
         with torch.autocast(table.device.type, enabled=False):  # heads and solver in float32: bf16 costs hundreds of m
             tokens = self.norm_first(tokens.float())
             mean, factor = self._fuse_prior(tokens, session, offset)
-        if self.level_prior is not None and not is_traced() and not session.timed.any():
+        if self.level_prior is not None and not is_traced() and not _find_observed(session).any():
             return Located(mean, factor, signals)  # where nothing else is known the searches below end there too
         delays = state_delays(session, mean, factor)
         with torch.no_grad():
@@ -163,16 +188,24 @@ class NetworkLocalizationNet(nn.Module):
                 late = self.solver.search_late(delays, session.sigma, direct, odds)
             found = describe_solutions(session, delays.detach(), direct, late, odds)
         tokens = tokens + self.embed_solution(found.columns)
+        if self.embed_bearing is not None and session.directed is not None:
+            states = torch.stack([direct[:, 0], found.late], 1)
+            tokens = tokens + self.embed_bearing(describe_bearings(session, delays.detach(), states))
         for layer in self.layers:
             tokens = layer(tokens, join(found.pairs, common), session.present)
         with torch.autocast(table.device.type, enabled=False):
             tokens = mask_out(self.norm(tokens.float()), session.present)
-            corrected, information = self._correct(tokens, session, delays, found.weight, found.shift)
+            corrected, known = self._correct(tokens, session, delays, found.weight, found.shift)
             starts = torch.cat([found.late.unsqueeze(1), direct], 1)
             position, _ = self.solver(corrected, starts)
             # Weights of their own: what makes an ellipse honest is not what makes a position close.
-            _, factor = compute_step(position.detach().unsqueeze(1), corrected._replace(weight=information), None)
-            factor = factor[:, 0] * self._scale_factor(tokens, session, corrected, position.detach())
+            _, factor = compute_step(position.detach().unsqueeze(1), known, None)
+            scale = self._scale_factor(tokens, session, corrected, position.detach())
+            factor = factor[:, 0] * scale
+            if not self.training:  # no gradient goes through the ridge: training knows the curvature at one place
+                factor = widen_ridge(position, factor, _scale_weights(known, scale.square()))
+                cost = compute_cost(direct, delays) + compute_level_cost(direct, delays, self.level_law)
+                factor = reach_others(position, factor, direct, delays, cost)
         return Located(position, factor, signals)
 
     def _encode_pairs(self, pairs: Tensor | None, paired: Tensor | None, session: Session) -> tuple[Tensor, Tensor]:
@@ -187,11 +220,8 @@ class NetworkLocalizationNet(nn.Module):
             session.level.new_zeros(*shape, self.embed_receiver.out_features),
         )
 
-    def _embed_spectrograms(self, spectrograms: Tensor, seen: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Return (B, R, D), 0 for receivers without a spectrogram, and what signal heads say of them, if there are any.
-
-        Only spectrograms that are there cost anything in training.
-        """
+    def _embed_spectrograms(self, spectrograms: Tensor, seen: Tensor) -> Tensor:
+        """Return (B, R, D), 0 for receivers without a spectrogram; only those that are there cost training anything."""
         assert self.backbone is not None
         assert self.embed_spectrogram is not None
         whole = is_traced()
@@ -199,29 +229,19 @@ class NetworkLocalizationNet(nn.Module):
             torch.where(seen[..., None, None, None], spectrograms, 0.0).flatten(0, 1) if whole else spectrograms[seen]
         )
         if not whole and not seen.any():
-            nothing = spectrograms.new_zeros(*seen.shape, self.embed_spectrogram.out_features)
-            return nothing, self._tell_signals(None, seen)
+            return spectrograms.new_zeros(*seen.shape, self.embed_spectrogram.out_features)
+        rows = self.embed_spectrogram(self.backbone(flat))
+        if whole:
+            return mask_out(rows.unflatten(0, seen.shape), seen)
+        out = torch.zeros(*seen.shape, rows.shape[-1], device=rows.device, dtype=rows.dtype)
+        return out.masked_scatter(seen.unsqueeze(-1), rows)
 
-        def place(rows: Tensor) -> Tensor:
-            if whole:
-                return mask_out(rows.unflatten(0, seen.shape), seen)
-            out = torch.zeros(*seen.shape, rows.shape[-1], device=rows.device, dtype=rows.dtype)
-            return out.masked_scatter(seen.unsqueeze(-1), rows)
-
-        if self.signals is None:
-            return place(self.embed_spectrogram(self.backbone(flat))), None
-        encoded = encode_frames(self.backbone, flat)
-        pictures = place(self.embed_spectrogram(encoded[:, : self.embed_spectrogram.in_features]))
-        return pictures, self._tell_signals(place(encoded), seen)
-
-    def _tell_signals(self, encoded: Tensor | None, seen: Tensor) -> dict[str, Tensor] | None:
-        """Return what signal heads say of encoded spectrograms (B, R, C), or of none; None where there are no heads."""
-        if self.signals is None:
+    def _tell_signals(self, tracks: Tensor | None, tracked: Tensor | None) -> dict[str, Tensor] | None:
+        """Return what signal heads say of signal tracks; None where there are no heads, or nothing for them."""
+        if self.signals is None or tracks is None or tracked is None:
             return None
-        with torch.autocast(seen.device.type, enabled=False):
-            if encoded is None:
-                encoded = torch.zeros(*seen.shape, self.signals.num_features, device=seen.device)
-            outputs: dict[str, Tensor] = self.signals(encoded.float(), seen)
+        with torch.autocast(tracks.device.type, enabled=False):
+            outputs: dict[str, Tensor] = self.signals(tracks.float(), tracked)
             return outputs
 
     def _fuse_prior(self, tokens: Tensor, session: Session, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,8 +265,8 @@ class NetworkLocalizationNet(nn.Module):
 
     def _correct(
         self, tokens: Tensor, session: Session, delays: Delays, weight: Tensor, shift: Tensor
-    ) -> tuple[Delays, Tensor]:
-        """Return delays with each receiver's learned weight and shift, and weights (B, R) for the information alone.
+    ) -> tuple[Delays, Delays]:
+        """Return delays with each receiver's learned weight and shift, and with weights for the information alone.
 
         How far the late-arrival search's own weights and shifts are trusted is learned too.
         """
@@ -257,11 +277,17 @@ class NetworkLocalizationNet(nn.Module):
         move = self.trust[1] * shift + self.share * head[..., 1] * scale
         arrival = torch.where(session.timed, delays.arrival - move, 0.0)
         corrected = delays._replace(arrival=arrival, weight=base * bound_exp(self.share * head[..., 0]))
-        return corrected, base * bound_exp(head[..., 2])
+        known = corrected._replace(weight=base * bound_exp(head[..., 2]))
+        if self.bearing_head is None or delays.bearing_weight is None:
+            return corrected, known
+        turned = self.bearing_head(tokens)
+        position = delays.bearing_weight * bound_exp(self.share * turned[..., 0])
+        ellipse = delays.bearing_weight * bound_exp(turned[..., 1])
+        return corrected._replace(bearing_weight=position), known._replace(bearing_weight=ellipse)
 
     def _scale_factor(self, tokens: Tensor, session: Session, delays: Delays, position: Tensor) -> Tensor:
         """Return (B, 1) to multiply the information's factor by: learned, and lower where the data contradict it."""
-        count = session.timed.sum(1).to(tokens.dtype).clamp_min(1.0)
+        count = _count_observed(session).to(tokens.dtype).clamp_min(1.0)
         misfit = compute_cost(position.unsqueeze(1), delays)[:, 0] / count
         return bound_exp(self.width_head(self._pool(tokens, session)) * self._find_free(session)) * (
             misfit / MISFIT
@@ -274,10 +300,29 @@ class NetworkLocalizationNet(nn.Module):
         return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1.0)
 
     def _find_free(self, session: Session) -> Tensor:
-        """Return (B, 1), 0 where nothing may be learned on top: a fitted level prior and no delays; else 1."""
-        free = session.timed.any(1, keepdim=True)
+        """Return (B, 1), 0 where nothing may be learned on top: a level prior, no delays, no bearings; else 1."""
+        free = _find_observed(session).any(1, keepdim=True)
         free = free if self.level_prior is not None else torch.ones_like(free)
         return free.to(session.level.dtype)
+
+
+def _find_observed(session: Session) -> Tensor:
+    """Return which receivers (B, R) have a delay or a bearing."""
+    return session.timed if session.directed is None else session.timed | session.directed
+
+
+def _count_observed(session: Session) -> Tensor:
+    """Return how many delays and bearings (B,) there are."""
+    timed = session.timed.sum(1)
+    return timed if session.directed is None else timed + session.directed.sum(1)
+
+
+def _scale_weights(delays: Delays, scale: Tensor) -> Delays:
+    """Return delays with the weights of arrivals and bearings times ``scale`` (B, 1)."""
+    scaled = delays._replace(weight=delays.weight * scale)
+    if delays.bearing_weight is None:
+        return scaled
+    return scaled._replace(bearing_weight=delays.bearing_weight * scale)
 
 
 def join(pairs: Tensor, more: Tensor | None) -> Tensor:

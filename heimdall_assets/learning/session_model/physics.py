@@ -21,6 +21,12 @@ EARTH_RADIUS_KM = 6371.0088
 FARTHEST_KM = 3000.0
 """The plane is bent with a parabola, which holds up to about here; farther points are bent no further."""
 
+AREA_TAIL = 3.0
+"""Squared sigmas where the prior's tails begin, as in ``locating.area``: to arrivals it is a hypothesis."""
+
+BEARING_SCALE = 1.5
+"""Residual of a bearing in sigmas where Cauchy's loss turns, as in ``locating.tdoa``."""
+
 LATE_FRACTION, LATE_MEAN_KM = 0.25, 0.45
 """Share and mean excess path (1.5 us) of late arrivals that the search assumes; learned weights do the rest."""
 
@@ -59,6 +65,8 @@ class Delays(NamedTuple):
         factor: (B, 3), upper factor of the prior's information, 1/km.
         level: (B, R), dB; only to choose between minima that explain the delays alike.
         heard: (B, R), 1 where there is a level, else 0.
+        bearing: (B, R, 2), unit vectors in the plane that bearings point along; None: there are none.
+        bearing_weight: (B, R), 1/rad^2; 0: no bearing.
     """
 
     receivers: Tensor
@@ -69,9 +77,11 @@ class Delays(NamedTuple):
     factor: Tensor
     level: Tensor
     heard: Tensor
+    bearing: Tensor | None = None
+    bearing_weight: Tensor | None = None
 
     def detach(self) -> "Delays":
-        return Delays(*(item.detach() for item in self))
+        return Delays(*(None if item is None else item.detach() for item in self))  # type: ignore[arg-type]
 
 
 def compute_ranges(point: Tensor, receivers: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,6 +174,42 @@ def compute_prior_rows(state: Tensor, delays: Delays) -> Tensor:
     return apply_factor(delays.factor.unsqueeze(1), delays.mean.unsqueeze(1) - state)
 
 
+def compute_prior_cost(state: Tensor, delays: Delays) -> Tensor:
+    """Return twice the negative log density (B, S) of the prior at states (B, S, 2), but for a constant.
+
+    Bearings count in it: like the prior they say where, and nothing of when. As sharp as the Gaussian in its middle,
+    with the tails of a bivariate Cauchy distribution: the curvature of a wave front from far outside is as likely as
+    any other, so the prior pulls nothing that arrivals put there.
+
+    Source: Student's bivariate density of one degree of freedom, (1 + z^2)^(-3/2).
+    """
+    cost = AREA_TAIL * (compute_prior_rows(state, delays).square().sum(-1) / AREA_TAIL).log1p()
+    return cost if delays.bearing_weight is None else cost + compute_bearing_cost(state, delays)
+
+
+def compute_bearing_residuals(state: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
+    """Return bearings less azimuths (B, S, R) in rad at states (B, S, 2), and slopes of azimuths (B, S, R, 2), 1/km.
+
+    The angle between two directions, by its half: tan(x / 2) = sin x / (1 + cos x), so that nothing wraps.
+    """
+    assert delays.bearing is not None
+    east, north = (state.unsqueeze(2) - delays.receivers[..., :2].unsqueeze(1)).unbind(-1)
+    # One metre inside the root, as in ranges.
+    square = east.square() + north.square() + 1e-6
+    along, across = delays.bearing.unsqueeze(1).unbind(-1)  # to the east, to the north
+    length = square.sqrt()
+    sine, cosine = (along * north - across * east) / length, (along * east + across * north) / length
+    residual = 2.0 * torch.atan(sine / (1.0 + cosine).clamp_min(1e-6))
+    return residual, torch.stack([north / square, -east / square], -1)
+
+
+def compute_bearing_cost(state: Tensor, delays: Delays) -> Tensor:
+    """Return the cost (B, S) of bearings at states (B, S, 2), with Cauchy's tails: half a turn is an outlier."""
+    assert delays.bearing_weight is not None
+    square = delays.bearing_weight.unsqueeze(1) * compute_bearing_residuals(state, delays)[0].square()
+    return (BEARING_SCALE**2 * (square / BEARING_SCALE**2).log1p()).sum(-1)
+
+
 def compute_delay_residuals(state: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
     """Return arrivals less ranges (B, S, R) at states (B, S, 2), and unit vectors (B, S, R, 2)."""
     ranges, unit = compute_ranges(state, delays.receivers, delays.ground)
@@ -174,7 +220,7 @@ def sum_squares(state: Tensor, residual: Tensor, delays: Delays) -> Tensor:
     """Return the least-squares cost (B, S) of residuals (B, S, R), the emission time eliminated, and of the prior."""
     weight = delays.weight.unsqueeze(1)
     residual = residual - compute_mean(residual, weight).unsqueeze(-1)
-    return (weight * residual.square()).sum(-1) + compute_prior_rows(state, delays).square().sum(-1)
+    return (weight * residual.square()).sum(-1) + compute_prior_cost(state, delays)
 
 
 def compute_cost(state: Tensor, delays: Delays) -> Tensor:
@@ -218,18 +264,30 @@ def compute_step(
 def make_rows(
     state: Tensor, unit: Tensor, residual: Tensor, weight: Tensor, delays: Delays, damping: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return columns a, b and right side r, each (B, S, R + 2 or R + 4): whitened delays, prior and damping.
+    """Return columns a, b and right side r, each (B, S, rows): whitened delays, prior, bearings and damping.
 
-    Means over the receivers are taken out, which is what an unknown emission time does to the information.
+    Means over the receivers are taken out, which is what an unknown emission time does to the information. The prior
+    counts the less, the farther a state is from it.
+
+    Source: iteratively reweighted least squares, the cost's derivative by the square (Holland and Welsch 1977).
     """
     root = weight.clamp_min(1e-20).sqrt() * (weight > 0)
     centred = unit - compute_mean(unit, weight.unsqueeze(-1), dim=2).unsqueeze(2)
     r = root * (residual - compute_mean(residual, weight).unsqueeze(-1))
-    factor = delays.factor.unsqueeze(1).expand(-1, state.shape[1], -1)
+    prior = compute_prior_rows(state, delays)
+    trust = (1.0 + prior.square().sum(-1, keepdim=True) / AREA_TAIL).rsqrt()
+    factor = delays.factor.unsqueeze(1) * trust
     zero = torch.zeros_like(state[..., 0])
     a = torch.cat([root * centred[..., 0], torch.stack([factor[..., 0], zero], -1)], -1)
     b = torch.cat([root * centred[..., 1], factor[..., 1:]], -1)
-    r = torch.cat([r, compute_prior_rows(state, delays)], -1)
+    r = torch.cat([r, trust * prior], -1)
+    if delays.bearing_weight is not None:
+        turned, slope = compute_bearing_residuals(state, delays)
+        weighed = delays.bearing_weight.unsqueeze(1)
+        tail = 1.0 + weighed * turned.square() / BEARING_SCALE**2
+        root = weighed.clamp_min(1e-20).sqrt() * (weighed > 0) * tail.rsqrt()
+        a, b = torch.cat([a, root * slope[..., 0]], -1), torch.cat([b, root * slope[..., 1]], -1)
+        r = torch.cat([r, root * turned], -1)
     if damping is None:
         return a, b, r
     push = (0.5 * damping * (a.square() + b.square()).sum(-1)).sqrt()

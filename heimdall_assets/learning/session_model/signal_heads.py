@@ -1,14 +1,18 @@
-"""What was sent and when, beside where from: optional heads on the session model's encoder of spectrograms.
+"""What was sent and when, beside where from: a small network on the signal tracks of a session's receivers.
 
-Belongs here: heads, losses, what the heads' numbers mean. Does not belong here: labels
-(``evaluation.signal_labels``), figures (``evaluation.signal_figures``), positions (``session_model.loss``).
-The heads see what the encoder makes of spectrograms and nothing else: a receiver's stated SNR is no input of theirs.
-Untrained they give what one would say without looking: the mean of the training labels.
-Legend of shapes: B sessions, R receiver slots, C features, F frames.
+Belongs here: the network, what its numbers mean. Does not belong here: how it is fitted (``signal_fit``), the tracks
+(``signals.signal_track``), labels (``evaluation.signal_labels``), figures (``evaluation.signal_figures``), positions
+(``session_model.model``), which share nothing with it.
+Tracks are looked at in time by convolutions, one receiver like the other; at each moment receivers are averaged by
+weights that follow their SNR and what the network makes of them, so that neither order nor number matters.
+Edges, whether they lie within, and SNR start at the classical answer (``signals.detectors``), which is corrected; type
+and span start at what one would say without looking, the mean of the training labels.
+Legend of shapes: B sessions, R receiver slots, C rows of a track, T parts, F frames.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,157 +20,207 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heimdall_assets.domain import CHANNEL_HZ
 from heimdall_assets.evaluation.signal_labels import NO_TYPE, NUM_FRAMES, SIGNAL_TYPES, TASKS
+from heimdall_assets.signals.detectors import compute_quieting_hz3
+from heimdall_assets.signals.signal_track import LEVEL, NOISE, NUM_ROWS, NUM_STEPS, ON, SHORTEST_S, STEP
 
-EDGE_DELTA, COUNTDOWN_DELTA, SNR_DELTA = 0.08, 1.0, 1.0
-"""Where Huber's loss turns: share of the recording, frames, tens of dB."""
+WIDTH, KERNEL, DILATIONS = 48, 5, (1, 2, 4)
+"""Channels, taps and spacings of the convolutions: the last one sees 29 parts, 0.45 s of a recording of a second."""
 
-SNR_UNIT_DB, COUNTDOWN_UNIT = 10.0, 8.0
-"""What a head's raw 1 means in dB and in frames: one layer gives numbers of one order."""
+SNR_UNIT_DB, EDGE_UNIT_S = 10.0, 0.01
+"""What a raw 1 means in dB, and in seconds: one layer gives numbers of one order."""
 
-PACE = 10.0
-"""An optimiser of Adam's kind moves every number by about its rate a step: the tasks' weights are to move faster."""
+TRUST_DB = 3.0
+"""A receiver with so much more SNR counts e times as much, at first."""
 
-SMALLEST_LOSS, RAREST = 1e-4, 0.01
-"""Floor of a starting loss, and of a probability that a head starts at: their logarithms stay in reach."""
+FARTHEST_S = 0.1
+"""An edge is moved no farther than this from where a change was detected: ramps, clocks and filters take their time in
+seconds, whatever share of a recording that is."""
+
+TRUSTED_LOGIT, RIM_STEPS = 3.0, 0.5
+"""How sure one is at first that an edge lies within where detection puts it so many parts off the rim, or more."""
+
+RAREST = 0.01
+"""Floor of a probability that a head starts at: its logarithm stays in reach."""
 
 OUTPUTS = {
     "signal_type": f"(batch, {len(SIGNAL_TYPES)}) float32, probability of {', '.join(SIGNAL_TYPES)}",
     "signal_span": f"(batch, {NUM_FRAMES}) float32, probability that each equal part of the recording is transmission",
     "signal_edges": "(batch, 2) float32, onset and end as shares of the recording",
-    "signal_countdown": f"(batch, {NUM_FRAMES}) float32, frames from each frame to the onset, where it lies before it",
+    "signal_countdown": f"(batch, {NUM_FRAMES}) float32, frames until the onset, if it lies within, 0 after it",
     "signal_snr_db": "(batch, 1) float32, median of the receivers' SNR in 12.5 kHz, dB",
 }
-"""Outputs of an exported model, in the order of ``TASKS``, and what they hold; NaN without a spectrogram."""
+"""Outputs of an exported model, in the order of ``TASKS``, and what they hold; NaN where nothing was demodulated."""
 
 
 class SignalHeads(nn.Module):
-    """Type, span, edges, countdown and SNR of a transmission from the encoded spectrograms of its receivers.
+    """Type, span, edges and SNR of a transmission from its receivers' signal tracks.
 
-    ``uncertainty`` weighs the tasks against each other: exp(-s) loss + s is least where s is the loss's own logarithm.
-
-    Source: Kendall, Gal and Cipolla 2018, "Multi-task learning using uncertainty to weigh losses", eq. 7.
+    An edge is whether it lies within the recording, and where; the countdown follows from the onset, so that the two
+    never contradict each other.
     """
 
-    def __init__(self, num_features: int, width: int) -> None:
+    row_mean: Tensor
+    row_std: Tensor
+    told: Tensor
+
+    def __init__(self) -> None:
         super().__init__()
-        self.num_features = num_features
-        self.sizes = {"type": len(SIGNAL_TYPES), "span": NUM_FRAMES, "edges": 2, "countdown": NUM_FRAMES, "snr": 1}
-        self.embed = nn.Sequential(nn.LayerNorm(num_features), nn.Linear(num_features, 2 * width), nn.GELU())
-        self.rank = nn.Linear(2 * width, 1)  # how much each receiver's picture counts; alike at first
-        self.mix = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU())
-        self.answer = nn.Linear(2 * width, sum(self.sizes.values()))
-        self.uncertainty = nn.Parameter(torch.zeros(len(TASKS)))
-        for layer in (self.rank, self.answer):
+        self.register_buffer("row_mean", torch.zeros(NUM_ROWS, 1))
+        self.register_buffer("row_std", torch.ones(NUM_ROWS, 1))
+        told = torch.ones(NUM_ROWS, 1)
+        told[STEP] = 0.0  # a length says nothing of what was sent; it turns seconds into shares
+        self.register_buffer("told", told, persistent=False)
+        self.embed = nn.Conv1d(NUM_ROWS, WIDTH, 1)
+        self.layers = nn.ModuleList(
+            nn.Conv1d(WIDTH, WIDTH, KERNEL, padding=spacing * (KERNEL // 2), dilation=spacing) for spacing in DILATIONS
+        )
+        self.rank = nn.Conv1d(WIDTH, 1, 1)  # how much each receiver counts at each moment, beside its SNR
+        self.trust = nn.Parameter(torch.ones(()))
+        self.mix = nn.Conv1d(WIDTH, WIDTH, KERNEL, padding=KERNEL // 2)
+        self.moment = nn.Conv1d(WIDTH, 1, 1)
+        self.whole = nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, len(SIGNAL_TYPES) + 4))
+        self.loudness = nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1))
+        last = self.whole[2], self.loudness[2]
+        for layer in (self.rank, self.moment, *last):
+            assert isinstance(layer, (nn.Conv1d, nn.Linear))
             nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
-    @property
-    def log_variance(self) -> Tensor:
-        """The logarithm of each task's variance, s above, (T,)."""
-        return PACE * self.uncertainty
+    def forward(self, tracks: Tensor, tracked: Tensor) -> dict[str, Tensor]:
+        """Return what ``read_signals`` reads and losses compare.
 
-    def forward(self, features: Tensor, seen: Tensor) -> dict[str, Tensor]:
-        """Return logits of type (B, 3) and span (B, F), edges (B, 2), countdown (B, F) and SNR (B, 1) of sessions.
+        ``type`` (B, 3) logits; ``span`` (B, T) logits; ``inside`` (B, 2) logits that onset and end lie within;
+        ``place`` (B, 2) where, as shares of the recording; ``snr`` (B, 1) dB.
 
         Args:
-            features: (B, R, C), what the encoder made of each spectrogram; finite also where there is none.
-            seen: bool (B, R), receivers that have a spectrogram; a session without any gives a number without meaning.
+            tracks: float32 (B, R, C, T), finite also where there is none.
+            tracked: bool (B, R), receivers that have one; a session without any gives numbers without meaning.
         """
-        hidden = self.embed(features)
-        weight = torch.where(seen, self.rank(hidden).squeeze(-1), -1e9).softmax(1)
-        raw = self.answer(self.mix((weight.unsqueeze(-1) * hidden).sum(1)))
-        outputs = dict(zip(self.sizes, raw.split(list(self.sizes.values()), dim=1), strict=True))
-        outputs["countdown"] = COUNTDOWN_UNIT * outputs["countdown"]
-        outputs["snr"] = SNR_UNIT_DB * outputs["snr"]
-        return outputs
+        flat = tracks.flatten(0, 1)
+        peak = flat[:, LEVEL : LEVEL + 1].amax(2, keepdim=True)
+        # A recording's own gain says nothing: its power counts from its loudest part down.
+        flat = torch.cat([flat[:, :LEVEL], flat[:, LEVEL : LEVEL + 1] - peak, flat[:, LEVEL + 1 :]], 1)
+        hidden = functional.gelu(self.embed(self.told * (flat - self.row_mean) / self.row_std))
+        for layer in self.layers:
+            hidden = hidden + functional.gelu(layer(hidden))
+        on = tracks.flatten(0, 1)[:, ON]
+        quieted = read_snr_db(tracks.flatten(0, 1)[:, NOISE], on).unflatten(0, tracked.shape)
+        snr = quieted + SNR_UNIT_DB * self.loudness(_pool(hidden)).unflatten(0, tracked.shape).squeeze(-1)
+        rank = self.rank(hidden).unflatten(0, tracked.shape) + self.trust * quieted[..., None, None] / TRUST_DB
+        weight = torch.where(tracked[..., None, None], rank, -1e9).softmax(1)
+        mixed = (weight * hidden.unflatten(0, tracked.shape)).sum(1)
+        mixed = mixed + functional.gelu(self.mix(mixed))
+        kind, inside, shift = self.whole(_pool(mixed)).split([len(SIGNAL_TYPES), 2, 2], 1)
+        # Recordings of a session are of one length but for their clocks; empty slots have none.
+        step_s = torch.where(tracked, tracks[:, :, STEP, 0], 0.0).amax(1, keepdim=True)
+        duration_s = (step_s * NUM_STEPS).clamp_min(SHORTEST_S)
+        edges = (weight.mean(3) * find_edges(on).unflatten(0, tracked.shape)).sum(1)
+        off_rim = torch.stack([edges[:, 0], 1.0 - edges[:, 1]], 1)
+        return {
+            "type": kind,
+            "span": self.moment(mixed)[:, 0],
+            "inside": inside + TRUSTED_LOGIT * torch.tanh((off_rim * NUM_STEPS - RIM_STEPS) / RIM_STEPS),
+            "place": edges + FARTHEST_S * torch.tanh(EDGE_UNIT_S / FARTHEST_S * shift) / duration_s,
+            "snr": _compute_median(snr, tracked),
+        }
 
-    def start(self, labels: dict[str, NDArray[np.generic]]) -> None:
-        """Set the heads to the mean of ``labels`` and the tasks' weights to the losses of that answer."""
+    def start(self, tracks: NDArray[np.float32], labels: dict[str, NDArray[Any]]) -> None:
+        """Set the scale of a track's rows, and the heads of type and span to the mean of ``labels``.
+
+        Args:
+            tracks: (N, C, T), of training recordings.
+            labels: of training sessions, as ``make_signal_labels`` gives them.
+        """
+        relative = tracks.astype(np.float64)
+        relative[:, LEVEL] -= relative[:, LEVEL].max(axis=1, keepdims=True)
         counts = np.bincount(labels["type"][labels["type"] != NO_TYPE], minlength=len(SIGNAL_TYPES))
         share = np.clip(counts / max(counts.sum(), 1), RAREST, 1.0)
-        span = np.clip(_compute_mean(labels["span"]), RAREST, 1.0 - RAREST)
-        means = {
-            "type": np.log(share),
-            "span": np.log(span / (1.0 - span)),
-            "edges": _compute_mean(labels["edges"]),
-            "countdown": _compute_mean(labels["countdown"]) / COUNTDOWN_UNIT,
-            "snr": _compute_mean(labels["snr"]) / SNR_UNIT_DB,
-        }
+        covered = np.clip(_compute_mean(labels["span"].reshape(-1, 1)), RAREST, 1.0 - RAREST)
         with torch.no_grad():
-            self.answer.bias.copy_(torch.from_numpy(np.concatenate([means[name] for name in self.sizes])))
-            tensors = {name: torch.from_numpy(values) for name, values in labels.items()}
-            num = len(tensors["type"])
-            outputs = self(torch.zeros(num, 1, self.num_features), torch.ones(num, 1, dtype=torch.bool))
-            losses = compute_signal_losses(self, outputs, tensors)
-            for number, name in enumerate(TASKS):
-                self.uncertainty[number] = math.log(max(float(losses[name]), SMALLEST_LOSS)) / PACE
+            self.row_mean.copy_(torch.from_numpy(relative.mean(axis=(0, 2))).unsqueeze(1))
+            spread = relative.std(axis=(0, 2))
+            self.row_std.copy_(torch.from_numpy(np.where(spread > 1e-3, spread, 1.0)).unsqueeze(1))
+            start = np.concatenate([np.log(share), np.zeros(4)])
+            _last_bias(self.whole).copy_(torch.from_numpy(start))
+            assert self.moment.bias is not None
+            self.moment.bias[0] = float(np.log(covered / (1.0 - covered))[0])
 
 
-def compute_signal_losses(
-    heads: SignalHeads, outputs: dict[str, Tensor], labels: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """Return each task's mean loss over what is labelled, 0 where nothing is, and ``signal``, their weighted sum."""
-    losses = {"type": _compute_type_loss(outputs["type"], labels["type"])}
-    span = functional.binary_cross_entropy_with_logits(
-        outputs["span"], labels["span"].nan_to_num(0.0), reduction="none"
-    )
-    losses["span"] = _mean_where(span, ~labels["span"].isnan())
-    for name, delta, unit in (
-        ("edges", EDGE_DELTA, 1.0),
-        ("countdown", COUNTDOWN_DELTA, 1.0),
-        ("snr", SNR_DELTA, SNR_UNIT_DB),
-    ):
-        target = labels[name]
-        wanted = target.nan_to_num(0.0) / unit
-        loss = functional.huber_loss(outputs[name] / unit, wanted, reduction="none", delta=delta)
-        losses[name] = _mean_where(loss, ~target.isnan())
-    total = torch.zeros_like(losses["type"])
-    for number, name in enumerate(TASKS):
-        labelled = (labels["type"] != NO_TYPE).any() if name == "type" else (~labels[name].isnan()).any()
-        weighted = torch.exp(-heads.log_variance[number]) * losses[name] + heads.log_variance[number]
-        total = total + torch.where(labelled, weighted, 0.0 * weighted)
-    return losses | {"signal": total}
+def read_snr_db(noise_db: Tensor, on: Tensor) -> Tensor:
+    """Return SNR (N,) in dB from how far the carrier quiets the discriminator, as ``detectors.estimate_snr_db`` does.
+
+    The mean of the parts' dB stands in the place of their median, which no gradient likes.
+    """
+    share = on.mean(1).clamp_min(1e-3)
+    quieted_db = (on * noise_db).mean(1) / share
+    law_db = 10.0 * math.log10(compute_quieting_hz3() / CHANNEL_HZ)
+    return torch.where(on.amax(1) > 0.0, law_db - quieted_db, law_db - noise_db.mean(1)) + 10.0 * share.log10()
 
 
-def mask_unseen(labels: dict[str, Tensor], seen: Tensor) -> dict[str, Tensor]:
-    """Return ``labels`` of B sessions as unknown where no receiver (B, R) has a spectrogram: nothing was looked at."""
-    some = seen.any(1)
-    floats = {name: torch.where(some.unsqueeze(1), labels[name], torch.nan) for name in TASKS if name != "type"}
-    return {"type": torch.where(some, labels["type"], NO_TYPE), **floats}
+def find_edges(on: Tensor) -> Tensor:
+    """Return onset and end (N, 2), as shares of the recording, of a carrier that covers ``on`` (N, T) of each part.
+
+    What lies before the onset is what no part up to there was covered of, and so for the end, backwards.
+    """
+    before = torch.ones(NUM_STEPS, NUM_STEPS, device=on.device).tril() > 0.0
+    so_far = torch.where(before, on.unsqueeze(1), 0.0).amax(2)
+    from_here = torch.where(before.T, on.unsqueeze(1), 0.0).amax(2)
+    return torch.stack([1.0 - so_far.mean(1), from_here.mean(1)], 1)
 
 
-def read_signals(outputs: dict[str, Tensor], seen: Tensor, tasks: Sequence[str]) -> list[Tensor]:
+def read_signals(outputs: dict[str, Tensor], tracked: Tensor, tasks: Sequence[str]) -> list[Tensor]:
     """Return the values of ``OUTPUTS``: probabilities, shares within 0 and 1, frames, dB.
 
     Args:
         outputs: of ``SignalHeads``.
-        seen: bool (B, R); a session without any spectrogram gets NaN.
+        tracked: bool (B, R); a session without any signal track gets NaN.
         tasks: what training had labels of; the others are NaN.
     """
+    inside = outputs["inside"] > 0.0
+    onset, end = outputs["place"][:, :1], outputs["place"][:, 1:]
+    edges = [torch.where(inside[:, :1], onset, 0.0), torch.where(inside[:, 1:], end, 1.0)]
+    frame = torch.arange(NUM_FRAMES, dtype=onset.dtype, device=onset.device)
     values = {
         "type": outputs["type"].softmax(1),
-        "span": outputs["span"].sigmoid(),
-        "edges": outputs["edges"].clamp(0.0, 1.0),
-        "countdown": outputs["countdown"],
+        "span": outputs["span"].sigmoid().unflatten(1, (NUM_FRAMES, NUM_STEPS // NUM_FRAMES)).mean(2),
+        "edges": torch.cat(edges, 1),
+        "countdown": (onset * NUM_FRAMES - frame).clamp_min(0.0),
         "snr": outputs["snr"],
     }
-    some = seen.to(outputs["span"].dtype).sum(1, keepdim=True) > 0.0
+    some = tracked.to(outputs["span"].dtype).sum(1, keepdim=True) > 0.0
     known = (values[name] if name in tasks else torch.full_like(values[name], torch.nan) for name in TASKS)
     return [torch.where(some, value, torch.nan) for value in known]
 
 
-def _compute_type_loss(logits: Tensor, kind: Tensor) -> Tensor:
-    known = kind != NO_TYPE
-    loss = functional.cross_entropy(logits, torch.where(known, kind, 0), reduction="none")
-    return _mean_where(loss, known)
+def mark_inside(edges: NDArray[Any]) -> NDArray[np.float32]:
+    """Return whether onset and end (S, 2) lie within the recording, 1 or 0, NaN where nobody knows."""
+    inside = np.stack([edges[:, 0] > 0.0, edges[:, 1] < 1.0], axis=1).astype(np.float32)
+    return np.where(np.isfinite(edges), inside, np.nan).astype(np.float32)
 
 
-def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp_min(1)
+def _pool(hidden: Tensor) -> Tensor:
+    """Return mean and maximum over time (N, 2 D) of (N, D, T)."""
+    return torch.cat([hidden.mean(2), hidden.amax(2)], 1)
 
 
-def _compute_mean(values: NDArray[np.generic]) -> NDArray[np.float32]:
+def _compute_median(values: Tensor, known: Tensor) -> Tensor:
+    """Return the median (B, 1) of the known ones of ``values`` (B, R); without meaning where none is known."""
+    ordered = torch.where(known, values, 1e9).sort(1).values
+    count = known.sum(1, keepdim=True).clamp_min(1)
+    low, high = ordered.gather(1, (count - 1) // 2), ordered.gather(1, count // 2)
+    return 0.5 * (low + high)
+
+
+def _last_bias(layers: nn.Sequential) -> Tensor:
+    bias = layers[-1].bias
+    assert isinstance(bias, Tensor)
+    return bias
+
+
+def _compute_mean(values: NDArray[Any]) -> NDArray[np.float32]:
     """Return the mean of each column over the rows that are known, 0 where none is, float32."""
     known = np.isfinite(values)
     total = np.where(known, values, 0.0).sum(axis=0)

@@ -4,8 +4,6 @@ Belongs here: numbers measured on sessions whose sources are known, in closed fo
 here: what is learned by gradients (``session_model.task``).
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +14,7 @@ from heimdall_assets.learning.session_model.feed import count_marked
 from heimdall_assets.learning.session_model.model import NetworkLocalizationNet
 from heimdall_assets.learning.session_model.physics import LEVEL_EXPONENT, LevelLaw
 from heimdall_assets.learning.session_model.table import assemble_table
+from heimdall_assets.learning.session_model.tracks import list_tracked
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_distance_m
 
@@ -89,18 +88,17 @@ def choose_trust(sessions: SessionSet) -> float:
     return 1.0 if errors[1] < 0.9 * errors[0] else 0.0
 
 
-def list_signal_tasks(train: SessionSet, statistics: dict[str, Any]) -> list[str]:
-    """Return the signal tasks that training sessions with a spectrogram have a label of.
+def list_signal_tasks(train: SessionSet) -> list[str]:
+    """Return the signal tasks that training sessions with a signal track have a label of.
 
     Raises:
         InvalidInput: there is no such session: heads that learned nothing would guess.
     """
-    seen = np.flatnonzero(count_marked(train, train.feature_row >= 0))
-    tasks = [] if statistics["feature_shape"] is None else list_labelled(make_signal_labels(train.take(seen)))
+    tasks = list_labelled(make_signal_labels(train.take(list_tracked(train))))
     if not tasks:
         raise InvalidInput(
-            f"training split: 0 of {len(train)} sessions have both a spectrogram and a label of their signal "
-            "(type, span or SNR): expected at least 1 for ModelSpec.multi_target"
+            f"training split: 0 of {len(train)} sessions have both a demodulated recording and a label of their "
+            "signal (type, span or SNR): expected at least 1 for ModelSpec.multi_target"
         )
     return tasks
 
@@ -110,8 +108,26 @@ def count_timed(sessions: SessionSet) -> NDArray[np.int64]:
     return count_marked(sessions, np.isfinite(sessions.arrival_s) & np.isfinite(sessions.timing_sigma_s))
 
 
+def find_bearings(sessions: SessionSet) -> NDArray[np.bool_]:
+    """Return which receivers (M,) have a bearing."""
+    if sessions.bearing_deg is None or sessions.bearing_sigma_deg is None:
+        return np.zeros(len(sessions.level_db), dtype=np.bool_)
+    return np.isfinite(sessions.bearing_deg) & np.isfinite(sessions.bearing_sigma_deg)
+
+
+def count_observed(sessions: SessionSet, with_bearings: bool) -> NDArray[np.int64]:
+    """Return how many usable delays each session (S,) has, and bearings where the model looks at them."""
+    return count_timed(sessions) + (count_marked(sessions, find_bearings(sessions)) if with_bearings else 0)
+
+
+def count_rows(sessions: SessionSet) -> NDArray[np.int64]:
+    """Return how many numbers tell of each session's position (S,): delays but for one, and bearings."""
+    return np.maximum(count_timed(sessions) - 1, 0) + count_marked(sessions, find_bearings(sessions))
+
+
 def count_usable(sessions: SessionSet) -> NDArray[np.int64]:
     """Return how many receivers of each session (S,) stand at a known place and measured anything."""
     placed = np.isfinite(sessions.receiver_latitude) & np.isfinite(sessions.receiver_longitude)
     heard = np.isfinite(sessions.arrival_s) | np.isfinite(sessions.level_db) | (sessions.feature_row >= 0)
+    heard |= find_bearings(sessions)
     return count_marked(sessions, placed & heard)

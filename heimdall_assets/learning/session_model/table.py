@@ -37,6 +37,9 @@ RECEIVER_COLUMNS = (
 )
 """Columns of the receivers' table. A slot whose ``east_km`` is NaN holds no receiver; ``arrival_km`` has any zero."""
 
+BEARING_COLUMNS = ("direction_rad", "sigma_rad")
+"""Columns of bearings: angle at the receiver in the tangent plane, from its north over its east, and its error."""
+
 MAX_RECEIVERS = 64
 
 WGS84_A_KM = 6378.137
@@ -59,6 +62,7 @@ class ReceiverTable:
         feature_row: int64 (S, R), row of the spectrogram; -1: none.
         truth_km: float32 (S, 2), east and north of the source; NaN: unknown.
         margin_km: float32 (S,), one-sigma error of the truth.
+        bearings: float32 (S, R, 2), ``BEARING_COLUMNS``; NaN: none.
     """
 
     origin_deg: Floats
@@ -66,6 +70,7 @@ class ReceiverTable:
     feature_row: NDArray[np.int64]
     truth_km: NDArray[np.float32]
     margin_km: NDArray[np.float32]
+    bearings: NDArray[np.float32]
 
 
 def assemble_table(sessions: SessionSet, num_slots: int | None = None) -> ReceiverTable:
@@ -106,7 +111,47 @@ def assemble_table(sessions: SessionSet, num_slots: int | None = None) -> Receiv
         feature_row=feature_row,
         truth_km=truth[:, :2].astype(np.float32),
         margin_km=(sessions.error_margin_m / 1000.0).astype(np.float32),
+        bearings=_assemble_bearings(sessions, total, origin, table.shape[:2], (row, column), placed),
     )
+
+
+def _assemble_bearings(
+    sessions: SessionSet,
+    total: slice,
+    origin_deg: Floats,
+    shape: tuple[int, int],
+    slots: tuple[NDArray[np.int64], NDArray[np.int64]],
+    placed: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Return ``BEARING_COLUMNS`` of each slot, float32 (S, R, 2)."""
+    out = np.full((*shape, len(BEARING_COLUMNS)), np.nan, dtype=np.float32)
+    if sessions.bearing_deg is None or sessions.bearing_sigma_deg is None:
+        return out
+    bearing, sigma = np.radians(sessions.bearing_deg[total]), np.radians(sessions.bearing_sigma_deg[total])
+    direction = to_plane_angle(
+        origin_deg[slots[0]], sessions.receiver_latitude[total], sessions.receiver_longitude[total], bearing
+    )
+    known = placed & np.isfinite(bearing) & np.isfinite(sigma) & (sigma > 0)
+    out[slots] = np.where(known[:, None], np.stack([direction, sigma], axis=1), np.nan)
+    return out
+
+
+def to_plane_angle(origin_deg: Floats, latitude: Floats, longitude: Floats, azimuth_rad: Floats) -> Floats:
+    """Return azimuths (N,) at points as angles in the tangent planes at ``origin_deg`` (N, 2), from north over east.
+
+    Meridians converge: 100 km to the east of 45 degrees north true north is turned by 0.9 degrees. A great circle is no
+    straight line in the plane, but bends by less than 0.1 degrees in 200 km.
+
+    Source: unit vectors to the east and north at a point, projected on those at the origin.
+    """
+    phi, phi0 = np.radians(latitude), np.radians(origin_deg[:, 0])
+    turn = np.radians(longitude - origin_deg[:, 1])
+    sin, cos = np.sin(azimuth_rad), np.cos(azimuth_rad)
+    east = np.cos(turn) * sin - np.sin(phi) * np.sin(turn) * cos
+    across = np.sin(phi) * np.sin(phi0) * np.cos(turn) + np.cos(phi) * np.cos(phi0)
+    north = np.sin(phi0) * np.sin(turn) * sin + across * cos
+    angle: Floats = np.arctan2(east, north)
+    return angle
 
 
 def to_plane_km(origin_deg: Floats, latitude: Floats, longitude: Floats, altitude_m: Floats) -> Floats:
@@ -138,19 +183,19 @@ def to_geocentric_km(latitude: Floats, longitude: Floats, altitude_m: Floats) ->
 
 
 def join_sessions(parts: list[SessionSet]) -> SessionSet:
-    """Return several session sets as one; only the first may have spectrograms.
+    """Return several session sets as one; only the first may have spectrograms and signal tracks.
 
     Strata that they do not share are dropped, but for those that labels are made of: there sessions are unknown. Where
     one set has pairs, the sessions of a set without have none.
 
     Raises:
-        InvalidInput: a later set has spectrograms, or the pairs of two differ in their number of lags.
+        InvalidInput: a later set has spectrograms or tracks, or the pairs of two differ in their number of lags.
     """
-    if any(part.features is not None for part in parts[1:]):
-        raise InvalidInput("joining session sets: only the first may carry spectrograms")
+    if any(part.features is not None or part.tracks is not None for part in parts[1:]):
+        raise InvalidInput("joining session sets: only the first may carry spectrograms or signal tracks")
     columns: dict[str, Any] = {}
     for item in fields(SessionSet):
-        if item.name not in {"offsets", "features", "strata", "blocked", "pairs"}:
+        if item.name not in _JOINED_APART:
             columns[item.name] = np.concatenate([getattr(part, item.name) for part in parts])
     counts = np.concatenate([part.num_receivers for part in parts])
     shared = set.intersection(*(set(part.strata) for part in parts))
@@ -160,14 +205,31 @@ def join_sessions(parts: list[SessionSet]) -> SessionSet:
         values = [part.strata.get(name, np.full(len(part), missing)) for part in parts]
         strata[name] = np.concatenate(values)
     blocked = [part.blocked for part in parts if part.blocked is not None]
+    track_rows = [np.where(part.tracked, -1 if part.track_row is None else part.track_row, -1) for part in parts]
     return SessionSet(
         **columns,
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         features=parts[0].features,
+        track_row=None if parts[0].tracks is None else np.concatenate(track_rows),
+        tracks=parts[0].tracks,
         strata=strata,
         blocked=np.concatenate(blocked) if len(blocked) == len(parts) else None,
         pairs=_join_pairs(parts),
+        bearing_deg=_join_bearings([part.bearing_deg for part in parts], parts),
+        bearing_sigma_deg=_join_bearings([part.bearing_sigma_deg for part in parts], parts),
     )
+
+
+_JOINED_APART = {
+    "offsets", "features", "track_row", "tracks", "strata", "blocked", "pairs", "bearing_deg", "bearing_sigma_deg",
+}  # fmt: skip
+
+
+def _join_bearings(values: list[Floats | None], parts: list[SessionSet]) -> Floats | None:
+    if all(value is None for value in values):
+        return None
+    nothing = [np.full(len(part.station_id), np.nan) for part in parts]
+    return np.concatenate([none if value is None else value for value, none in zip(values, nothing, strict=True)])
 
 
 def _join_pairs(parts: list[SessionSet]) -> PairSet | None:
@@ -204,10 +266,13 @@ def disturb_table(
     lost = present & (rng.random((num, width)) < spec.dropout)
     lost &= (present.sum(1) - lost.sum(1) >= 3)[:, None]
     receivers[lost] = np.nan
+    bearings = table.bearings.copy()
+    bearings[..., 0] -= np.asarray(angle, dtype=np.float32)[:, None]
+    bearings[lost] = np.nan
     level = RECEIVER_COLUMNS.index("level_db")
     receivers[..., level] += rng.uniform(-spec.max_gain_db, spec.max_gain_db, (num, width)).astype(np.float32)
     feature_row = np.where(lost | (rng.random((num, width)) < spec.dropout), -1, table.feature_row)
-    return ReceiverTable(table.origin_deg, receivers, feature_row, truth, table.margin_km)
+    return ReceiverTable(table.origin_deg, receivers, feature_row, truth, table.margin_km, bearings)
 
 
 def _keep_finite(values: Floats) -> Floats:

@@ -15,12 +15,10 @@ from torch import Tensor, nn
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.calibration import fit_conformal_scale
 from heimdall_assets.evaluation.residuals import compute_residuals
-from heimdall_assets.evaluation.signal_labels import TASKS, make_signal_labels
 from heimdall_assets.learning.receiver_model.frame import compute_channel_statistics
 from heimdall_assets.learning.session_model.feed import (
     collect_positions,
     collect_signals,
-    count_marked,
     feed_sessions,
     make_inputs,
     name_outputs,
@@ -32,16 +30,20 @@ from heimdall_assets.learning.session_model.model import NetworkLocalizationNet
 from heimdall_assets.learning.session_model.pair_columns import NUM_PAIR_NUMBERS
 from heimdall_assets.learning.session_model.pair_tokens import PairEncoder, measure_pairs
 from heimdall_assets.learning.session_model.physics import LevelLaw
-from heimdall_assets.learning.session_model.signal_heads import OUTPUTS, SignalHeads, compute_signal_losses, mask_unseen
+from heimdall_assets.learning.session_model.signal_fit import fit_signal_heads
+from heimdall_assets.learning.session_model.signal_heads import OUTPUTS, SignalHeads
 from heimdall_assets.learning.session_model.statistics import (
     MIN_TIMED,
     choose_trust,
-    count_timed,
+    count_observed,
+    count_rows,
     count_usable,
+    find_bearings,
     list_signal_tasks,
     measure_level_law,
 )
 from heimdall_assets.learning.session_model.table import (
+    BEARING_COLUMNS,
     MAX_RECEIVERS,
     RECEIVER_COLUMNS,
     assemble_table,
@@ -50,6 +52,8 @@ from heimdall_assets.learning.session_model.table import (
 )
 from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
 from heimdall_assets.session_set import Predictions, SessionSet
+from heimdall_assets.signals.signal_track import NUM_ROWS, NUM_STEPS
+from heimdall_assets.simulation.bearings import add_bearings
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
 
@@ -80,7 +84,8 @@ class NetworkTask:
         """Return ``train`` and, where asked for, simulated sessions of networks that stand nowhere else."""
         if not training.num_simulated_sessions:
             return train
-        return join_sessions([train, *simulate_training_sessions(training.num_simulated_sessions, training.seed)])
+        simulated = simulate_training_sessions(training.num_simulated_sessions, training.seed)
+        return join_sessions([train, *_add_bearings(simulated, train, training.seed)])
 
     def fit_statistics(self, model: ModelSpec, train: SessionSet) -> dict[str, Any]:
         """Return the spectrograms' scale, the shape of a fitted level prior, and which classical solution to start at.
@@ -100,14 +105,16 @@ class NetworkTask:
             mean, std, shape = compute_channel_statistics(train, rows)
             statistics = {"feature_shape": list(shape), "feature_mean_db": mean, "feature_std_db": std}
         statistics["level_prior"], self._level_prior = None, None
-        if np.mean(count_timed(chosen) < MIN_TIMED) > 0.5 and np.isfinite(chosen.level_db).any():
+        if find_bearings(chosen).any():
+            statistics["bearings"] = True
+        if np.mean(count_rows(chosen) < MIN_TIMED - 1) > 0.5 and np.isfinite(chosen.level_db).any():
             from heimdall_assets.learning.level_prior.fit import fit_level_prior
 
             self._level_prior = fit_level_prior(chosen)
             statistics["level_prior"] = self._level_prior.settings
         statistics["pairs"] = measure_pairs(chosen) if model.use_correlations else None
         if model.multi_target:
-            statistics["signal_tasks"] = list_signal_tasks(chosen, statistics)
+            statistics["signal_tasks"] = list_signal_tasks(chosen)
         statistics["level_law"] = measure_level_law(chosen)._asdict()
         statistics["trust"] = choose_trust(chosen)
         return statistics
@@ -136,30 +143,25 @@ class NetworkTask:
             trust=statistics["trust"],
             level_law=LevelLaw(**statistics["level_law"]),
             pair_encoder=None if statistics["pairs"] is None else PairEncoder(statistics["pairs"], model.width),
+            bearings=bool(statistics.get("bearings")),
         )
         if model.multi_target:  # after all else is drawn: positions start at the same weights with and without heads
-            from heimdall_assets.learning.backbone import count_frame_features
-
-            num_features = count_frame_features(backbone, statistics["feature_shape"][2])
-            network.signals = SignalHeads(num_features, model.width)
+            network.signals = SignalHeads().requires_grad_(False)  # fitted apart, by ``finish_network``
         return network
 
     def start_network(
         self, network: nn.Module, model: ModelSpec, train: SessionSet, statistics: dict[str, Any]
     ) -> None:
-        """Set the level prior that ``fit_statistics`` fitted on the same split, and signal heads to the mean label.
+        """Set the level prior that ``fit_statistics`` fitted on the same split.
 
-        Where no session has a delay and no signal head wants the tokens, nothing is left to learn on top of a level
-        prior: every weight is frozen, so that no epoch is spent on gradients that are zero.
+        Where no session has a delay, nothing is left to learn on top of a level prior: every weight is frozen, so that
+        no epoch is spent on gradients that are zero.
         """
         own = _narrow(network)
-        if own.signals is not None:
-            seen = np.flatnonzero(count_marked(train, train.feature_row >= 0))
-            own.signals.start(make_signal_labels(train.take(seen)))
         if self._level_prior is not None:
             assert own.level_prior is not None
             own.level_prior.load_state_dict(self._level_prior.state_dict())
-            if own.signals is None and not count_timed(train).any():
+            if not count_observed(train, own.bearing_head is not None).any():
                 own.requires_grad_(False)
 
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
@@ -181,20 +183,16 @@ class NetworkTask:
                 raise InvalidInput("augmentation without a random generator: expected both")
             # A level prior holds a map: turned, its sites would stand elsewhere.
             table = disturb_table(table, augmentation, rng, turn=statistics["level_prior"] is None)
-        batch = {
+        return {
             **make_inputs(chosen, table, statistics),
             "truth": torch.from_numpy(table.truth_km),
             "margin": torch.from_numpy(table.margin_km).clamp_min(MARGIN_FLOOR_KM),
         }
-        if statistics.get("signal_tasks") and "seen" in batch:
-            labels = make_signal_labels(chosen)
-            known = mask_unseen({name: torch.from_numpy(values) for name, values in labels.items()}, batch["seen"])
-            batch |= {f"signal_{name}": values for name, values in known.items()}
-        return batch
 
     def compute_loss(self, network: nn.Module, batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Return the heavy-tailed likelihood to minimise, the Gaussian one and the squared error to watch."""
-        more = {name: batch[name] for name in ("spectrograms", "seen", "pairs", "paired") if name in batch}
+        names = ("spectrograms", "seen", "pairs", "paired", "bearings")
+        more = {name: batch[name] for name in names if name in batch}
         located = network(batch["receivers"], batch["offset"], **more)
         position, factor = located.position, located.factor
         known = (batch["truth"], batch["margin"])
@@ -205,14 +203,14 @@ class NetworkTask:
             gaussian = compute_gaussian_loss(squared, log_determinant).mean()
             error_km = (located.position - batch["truth"]).square().sum(-1).sqrt().median()
         loss = (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean()
-        found = {"gaussian_nll": gaussian, "median_error_km": error_km}
-        if located.signals is not None:
-            heads = _narrow(network).signals
-            assert heads is not None
-            labels = {name: batch[f"signal_{name}"] for name in TASKS}
-            found |= compute_signal_losses(heads, located.signals, labels)
-            loss = loss + found["signal"]
-        return {"loss": loss, **found}
+        return {"loss": loss, "gaussian_nll": gaussian, "median_error_km": error_km}
+
+    def finish_network(
+        self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec
+    ) -> dict[str, Any]:
+        """Fit signal heads, where there are some; return how that went."""
+        heads = _narrow(network).signals
+        return {} if heads is None else fit_signal_heads(heads, train, val, training.seed)
 
     def calibrate(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> dict[str, Any]:
         """Return the variance factors of each group whose 90 % ellipses hold on ``val`` (split conformal).
@@ -225,7 +223,8 @@ class NetworkTask:
         _narrow(network).share.fill_(self._choose_share(network, usable, statistics))
         found = self.predict(network, usable, statistics, {})
         kept = np.flatnonzero(~found.refused) if found.refused is not None else np.arange(len(usable))
-        group = np.searchsorted(GROUP_EDGES, count_timed(usable), side="right")
+        observed = count_observed(usable, bool(statistics.get("bearings")))
+        group = np.searchsorted(GROUP_EDGES, observed, side="right")
         everyone = fit_conformal_scale(take_predictions(found, kept), usable.take(kept))
         scales = []
         for number in range(len(GROUP_EDGES) + 1):
@@ -239,7 +238,8 @@ class NetworkTask:
 
     def _choose_share(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> float:
         """Return the share of least mean logarithmic error on ``val``: median and tail both count in it."""
-        if statistics["level_prior"] is not None and not count_timed(val).any():
+        observed = count_observed(val, bool(statistics.get("bearings")))
+        if statistics["level_prior"] is not None and not observed.any():
             return SHARES[0]  # nothing is learned on top of a level prior
         scores = {}
         for share in SHARES:
@@ -258,7 +258,7 @@ class NetworkTask:
     def predict_signals(
         self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
     ) -> dict[str, NDArray[Any]] | None:
-        """Return ``signal_heads.OUTPUTS``, one row a session, NaN where it has no spectrogram; None without heads."""
+        """Return ``signal_heads.OUTPUTS``, one row a session, NaN where nothing was demodulated; None without heads."""
         if not statistics.get("signal_tasks"):
             return None
         examples, outputs = run_network(network, sessions, statistics, calibration, whole=True)
@@ -282,6 +282,13 @@ class NetworkTask:
             inputs["paired"] = torch.ones(3, 5, 5, dtype=torch.bool)
             square = {0: batch, 1: receivers, 2: receivers}
             axes |= {"pairs": square, "paired": square}
+        if statistics.get("bearings"):
+            inputs["bearings"] = torch.full((3, 5, len(BEARING_COLUMNS)), 0.5)
+            axes["bearings"] = {0: batch, 1: receivers}
+        if statistics.get("signal_tasks"):
+            inputs["tracks"] = torch.full((3, 5, NUM_ROWS, NUM_STEPS), 0.5)
+            inputs["tracked"] = torch.ones(3, 5, dtype=torch.bool)
+            axes |= {"tracks": {0: batch, 1: receivers}, "tracked": {0: batch, 1: receivers}}
         for weight in network.parameters():
             weight.requires_grad_(False)
 
@@ -311,15 +318,33 @@ class NetworkTask:
                         "input.paired": "(batch, receivers, receivers) bool, which pairs are known",
                     }
                 ),
+                **(
+                    {
+                        "input.bearings": "(batch, receivers, 2) float32, NaN for what is missing: angle in the "
+                        "tangent plane at the receiver, from north over east, and its one-sigma error, both in radians"
+                    }
+                    if statistics.get("bearings")
+                    else {}
+                ),
                 "output.positions": "(batch, 2) float64, latitude and longitude, degrees of WGS-84",
                 "output.uncertainties": "(batch, 2) float32, one-sigma north and east, metres",
                 "output.covariance": "(batch, 3) float32, variance east, variance north, covariance, square metres",
-                **(
-                    {f"output.{name}": text for name, text in OUTPUTS.items()} if statistics.get("signal_tasks") else {}
-                ),
+                **(_describe_signals() if statistics.get("signal_tasks") else {}),
                 "normalisation": "inside the graph",
             },
         )
+
+
+def _describe_signals() -> dict[str, str]:
+    """Return what inputs and outputs of signal heads are, for the exported file."""
+    return {
+        "input.tracks": f"(batch, receivers, {NUM_ROWS}, {NUM_STEPS}) float32, of signals.signal_track: rows over "
+        "equal parts of the recording: channel power dBFS, discriminator noise and audio dB Hz^2, carrier share, "
+        "length of a part s, "
+        "DTMF pair and single tone share of the audio, lines of its spectrum dB Hz^2",
+        "input.tracked": "(batch, receivers) bool, which receivers have a track",
+        **{f"output.{name}": text for name, text in OUTPUTS.items()},
+    }
 
 
 def simulate_training_sessions(num_sessions: int, seed: int) -> list[SessionSet]:
@@ -340,6 +365,19 @@ def simulate_training_sessions(num_sessions: int, seed: int) -> list[SessionSet]
             "random",
         )
         for number, (share, changes) in enumerate(kinds)
+    ]
+
+
+def _add_bearings(simulated: list[SessionSet], train: SessionSet, seed: int) -> list[SessionSet]:
+    """Return simulated sessions with bearings as sharp and as often as those of ``train``; with none if it has none."""
+    known = find_bearings(train)
+    if not known.any() or train.bearing_sigma_deg is None:
+        return simulated
+    low, high = np.quantile(train.bearing_sigma_deg[known], [0.05, 0.95])
+    share = float(known.mean())
+    return [
+        add_bearings(part, seed, sigma_min_deg=float(low), sigma_max_deg=float(high), heard_fraction=share)
+        for part in simulated
     ]
 
 

@@ -13,6 +13,7 @@ from heimdall_assets.learning.session_model.physics import (
     LEVEL_EXPONENT,
     Delays,
     LevelLaw,
+    compute_bearing_residuals,
     compute_cost,
     compute_mean,
     compute_ranges,
@@ -40,6 +41,7 @@ MAX_ODDS = 5.0
 """Largest log likelihood ratio that a level may add."""
 
 NUM_RECEIVER_COLUMNS, NUM_SOLUTION_COLUMNS = 22, 21
+NUM_BEARING_COLUMNS = 7
 NUM_RECEIVER_PAIRS, NUM_SOLUTION_PAIRS = 1, 3
 
 
@@ -55,10 +57,16 @@ class Session(NamedTuple):
     heard: Tensor
     level: Tensor  # dB
     spread: Tensor  # (B,), root mean square distance of the receivers from the origin
+    directed: Tensor | None = None  # receivers with a bearing; None: bearings are not looked at
+    bearing: Tensor | None = None  # (B, R, 2), unit vectors
+    bearing_sigma: Tensor | None = None  # rad, 1 where there is none
 
 
-def take_apart(table: Tensor) -> Session:
-    """Return the parts of a receivers' table (B, R, K) that the solver needs; NaN never leaves here."""
+def take_apart(table: Tensor, bearings: Tensor | None = None) -> Session:
+    """Return the parts of a receivers' table (B, R, K) that the solver needs; NaN never leaves here.
+
+    ``bearings`` (B, R, 2) are ``BEARING_COLUMNS``; None: they are not looked at.
+    """
     present = ~read_column(table, "east_km").isnan()
     receivers = torch.where(present.unsqueeze(-1), table[..., :3].nan_to_num(0.0), 0.0)
     noise, clock = read_column(table, "arrival_sigma_km"), read_column(table, "timing_sigma_km")
@@ -79,14 +87,42 @@ def take_apart(table: Tensor) -> Session:
         heard=heard,
         level=torch.where(heard, level.nan_to_num(0.0), 0.0),
         spread=(spread + 1e-12).sqrt(),
+        **({} if bearings is None else _take_bearings(bearings, present)),
     )
+
+
+def _take_bearings(bearings: Tensor, present: Tensor) -> dict[str, Tensor]:
+    directed = present & ~bearings.isnan().any(-1)
+    direction, sigma = torch.where(directed.unsqueeze(-1), bearings.nan_to_num(0.0), 0.0).unbind(-1)
+    return {
+        "directed": directed,
+        "bearing": torch.stack([direction.sin(), direction.cos()], -1),
+        "bearing_sigma": torch.where(directed, sigma, 1.0),
+    }
 
 
 def state_delays(session: Session, mean: Tensor, factor: Tensor) -> Delays:
     """Return what the solver knows of sessions; their prior has a mean (B, 2), km, and an upper factor (B, 3), 1/km."""
     weight = torch.where(session.timed, session.sigma.square().reciprocal(), 0.0)
     heard = session.heard.to(weight.dtype)
-    return Delays(session.receivers, session.ground, session.arrival, weight, mean, factor, session.level, heard)
+    known = (session.receivers, session.ground, session.arrival, weight, mean, factor, session.level, heard)
+    if session.directed is None or session.bearing_sigma is None:
+        return Delays(*known)
+    bearing_weight = torch.where(session.directed, session.bearing_sigma.square().reciprocal(), 0.0)
+    return Delays(*known, session.bearing, bearing_weight)
+
+
+def describe_bearings(session: Session, delays: Delays, states: Tensor) -> Tensor:
+    """Return what is known of each receiver's bearing (B, R, C), and how it fits two states (B, 2, 2)."""
+    assert session.directed is not None
+    assert session.bearing is not None
+    assert session.bearing_sigma is not None
+    residual, _ = compute_bearing_residuals(states, delays)
+    directed = session.directed.to(residual.dtype)
+    columns = [directed, session.bearing_sigma.log() / 4.0, session.bearing[..., 0], session.bearing[..., 1]]
+    columns += [squash(residual[:, number] / session.bearing_sigma) for number in range(2)]
+    columns += [directed.sum(1, keepdim=True).expand_as(directed) / 8.0]
+    return mask_out(torch.stack(columns, -1), session.directed)
 
 
 def read_column(table: Tensor, name: str) -> Tensor:

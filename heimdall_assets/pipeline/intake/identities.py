@@ -4,12 +4,13 @@ Belongs here: ids of stations, sources, sessions and measurements as UUID versio
 where the things come from (``intake.files``).
 """
 
+import re
 import uuid
 
 from pydantic import ValidationError
 
 from heimdall_assets.domain import ClockClass, Position, Source, Station, check_name
-from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.errors import InvalidIdentifier, InvalidSetting
 from heimdall_assets.manifests import encode_canonical_json
 
 _NAMESPACE = uuid.UUID("6f1d6f2e-58a0-5a39-9e0f-0d7c2f6f4c11")
@@ -18,6 +19,26 @@ _NAMESPACE = uuid.UUID("6f1d6f2e-58a0-5a39-9e0f-0d7c2f6f4c11")
 def compute_id(kind: str, *identity: str | float | None) -> str:
     """Return the id of the ``kind`` (station, source, session, measurement) that ``identity`` tells from all others."""
     return str(uuid.uuid5(_NAMESPACE, encode_canonical_json([kind, *identity]).decode()))
+
+
+RECEIVER_MARGIN_M = 100.0
+"""By how much a file's own position and a stated one may differ unless said otherwise: a city's block."""
+
+_MODEL_NAME = re.compile(r"latest|champion|challenger|v\d+\.\d+\.\d+")
+
+
+def check_session_name(name: str, campaign: str) -> None:
+    """Check that ``name`` and ``campaign`` can name a session and its campaign.
+
+    Raises:
+        InvalidIdentifier: one is no name, or the session would be called as models are.
+    """
+    check_name(name, "session")
+    check_name(campaign, "campaign")
+    if _MODEL_NAME.fullmatch(name):
+        raise InvalidIdentifier(
+            f"session name {name!r}: expected another one: latest, champion, challenger and v1.2.3 name models"
+        )
 
 
 def make_station(name: str, position: Position | None, clock_class: ClockClass) -> Station:

@@ -71,14 +71,25 @@ def _store_session(
         stations=list(made.stations),
         sources=[made.source],
         sessions=[made.session.model_copy(update={"campaign": campaign, "attributes": attributes})],
-        measurements=[
-            _store_samples(objects, receiver.measurement, receiver.recording.samples) for receiver in made.receivers
-        ],
+        measurements=_store_samples(
+            objects,
+            [receiver.measurement for receiver in made.receivers],
+            [receiver.recording.samples for receiver in made.receivers],
+        ),
     )
 
 
-def _store_samples(objects: ObjectStore, measurement: Measurement, samples: np.ndarray) -> Measurement:
+def _store_samples(
+    objects: ObjectStore, measurements: Sequence[Measurement], samples: Sequence[np.ndarray]
+) -> list[Measurement]:
+    artifacts = objects.put_all([_encode_samples(part) for part in samples], NPY_MEDIA_TYPE)
+    return [
+        measurement.model_copy(update={"iq_data_location": f"sha256:{artifact.digest}"})
+        for measurement, artifact in zip(measurements, artifacts, strict=True)
+    ]
+
+
+def _encode_samples(samples: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, samples, allow_pickle=False)
-    artifact = objects.put_bytes(buffer.getvalue(), NPY_MEDIA_TYPE)
-    return measurement.model_copy(update={"iq_data_location": f"sha256:{artifact.digest}"})
+    return buffer.getvalue()

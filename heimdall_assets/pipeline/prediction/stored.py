@@ -16,14 +16,18 @@ from heimdall_assets.evaluation.evaluate import evaluate_model
 from heimdall_assets.kinds import TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.learning.assembly import assemble_sessions
 from heimdall_assets.locating.classical import locate_session
-from heimdall_assets.locating.estimates import describe_estimate, take_estimate
+from heimdall_assets.locating.estimates import describe_estimate
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.pipeline.prediction.released import read_released
+from heimdall_assets.pipeline.prediction.outside import remark_outside
+from heimdall_assets.pipeline.prediction.plausibility import remark_place
+from heimdall_assets.pipeline.prediction.released import Released, read_released
+from heimdall_assets.pipeline.prediction.told_signals import tell_signals
 from heimdall_assets.pipeline.recipe import find_kind
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import join_recordings, load_sessions
 from heimdall_assets.pipeline.stages.features import REFUSED_COLUMNS, compute_features
 from heimdall_assets.pipeline.stages.recordings import ingest_recordings
+from heimdall_assets.pipeline.truth import read_trusted
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import DatasetSpec, DelaySpec, EvaluationSpec, FeatureSpec, RecordingSpec, Spec, TimingSpec
@@ -63,7 +67,12 @@ def observe_stored(
     )
 
 
-_LACKS = {"recording": "left out", "spectrogram": "no spectrogram", "arrival": "no arrival time"}
+_LACKS = {
+    "recording": "left out",
+    "spectrogram": "no spectrogram",
+    "track": "not demodulated",
+    "arrival": "no arrival time",
+}
 
 
 def describe_refused(rows: pd.DataFrame, refused: pd.DataFrame) -> list[str]:
@@ -76,6 +85,16 @@ def describe_refused(rows: pd.DataFrame, refused: pd.DataFrame) -> list[str]:
     for (station, reason), whats in lacks.items():
         stations.setdefault((", ".join(whats), reason), []).append(station)
     return [f"{', '.join(named)}: {what}: {reason}" for (what, reason), named in stations.items()]
+
+
+def keep_wanted(refused: pd.DataFrame, released: Released | None) -> pd.DataFrame:
+    """Return what was refused of what a model looks at; None: nothing learned looks, so at arrivals alone.
+
+    Signal tracks concern signal heads alone.
+    """
+    if released is None:
+        return refused[~refused["what"].isin(["spectrogram", "track"])]
+    return refused if released.fitted.model.multi_target else refused[refused["what"] != "track"]
 
 
 def _find_fields(stores: Stores, model: Manifest, spec: type[Spec]) -> dict[str, Any]:
@@ -91,7 +110,7 @@ def read_session(stores: Stores, name: str) -> tuple[str, pd.DataFrame, list[str
     """
     session_id = stores.measurements.find_session(name)["id"]
     found = stores.measurements.read_session(session_id)
-    left_out = [f"measurement {row.measurement_id}: {row.reason}" for row in found.left_out.itertuples()]
+    left_out = [f"measurement {row.measurement_id}: left out: {row.reason}" for row in found.left_out.itertuples()]
     if not len(found.rows):
         why = f" ({left_out[0]})" if left_out else ""
         raise CannotLocate(f"session {name}: found 0 usable measurements, expected at least 1{why}")
@@ -99,12 +118,19 @@ def read_session(stores: Stores, name: str) -> tuple[str, pd.DataFrame, list[str
 
 
 @contextmanager
-def explain_refusals(reasons: list[str]) -> Iterator[None]:
-    """Add what was refused to the message of an estimate that cannot be made."""
+def explain_refusals(reasons: list[str], rows: pd.DataFrame, name: str) -> Iterator[None]:
+    """Add what was refused to the message of an estimate that cannot be made.
+
+    Args:
+        reasons: what was refused, a line each.
+        rows: of the session, which the message calls by its id.
+        name: how whoever asked calls it: ``session NAME``, or what else it is.
+    """
     try:
         yield
     except CannotLocate as error:
-        raise CannotLocate("; ".join([str(error), *reasons])) from error
+        said = str(error).replace(f"session {rows['session_id'].iloc[0]}", name)
+        raise CannotLocate("; ".join([said, *reasons])) from error
 
 
 def observe_sessions(
@@ -130,12 +156,22 @@ def observe_sessions(
     made = compute_features(objects, join_recordings(rows, checked), features, delays, progress)
     index, images = load_rows(objects, made.index)
     pairs, correlations = load_rows(objects, made.pairs)
-    sessions = assemble_sessions(rows, index, made.arrivals, images, timing, pairs=pairs, correlations=correlations)
+    tracked, tracks = load_rows(objects, made.tracks)
+    sessions = assemble_sessions(
+        rows, index, made.arrivals, images, timing,
+        pairs=pairs, correlations=correlations, tracks_index=tracked, tracks=tracks,
+    )  # fmt: skip
     bad = checked[checked["status"] != "ok"].assign(what="recording")[list(REFUSED_COLUMNS)].astype(REFUSED_COLUMNS)
     return sessions, pd.concat([bad, made.refused], ignore_index=True)
 
 
-def _truth_of(sessions: SessionSet, index: int) -> tuple[float, float] | None:
+def observe_rows(rows: pd.DataFrame) -> SessionSet:
+    """Return sessions assembled from rows without recordings, by the default timing of clock classes."""
+    return assemble_sessions(rows, None, None, None, TimingSpec())
+
+
+def find_truth_of(sessions: SessionSet, index: int) -> tuple[float, float] | None:
+    """Return latitude and longitude of a session's source in degrees; None: unknown."""
     latitude, longitude = float(sessions.source_latitude[index]), float(sessions.source_longitude[index])
     return (latitude, longitude) if np.isfinite(latitude) and np.isfinite(longitude) else None
 
@@ -149,11 +185,12 @@ def locate_stored(stores: Stores, name: str, progress: Progress = keep_silent) -
     """
     session_id, rows, left_out = read_session(stores, name)
     sessions, refused = observe_stored(stores, rows, progress)
-    reasons = left_out + describe_refused(rows, refused)
-    with explain_refusals(reasons):
+    reasons = left_out + describe_refused(rows, keep_wanted(refused, None))
+    with explain_refusals(reasons, rows, f"session {name}"):
         estimate = locate_session(sessions, 0)
-    described = describe_estimate(estimate, _truth_of(sessions, 0), float(sessions.error_margin_m[0]))
-    return {"session_id": session_id, **described, "num_receivers": len(rows), "refused": reasons}
+    described = describe_estimate(estimate, find_truth_of(sessions, 0), float(sessions.error_margin_m[0]))
+    said = {"num_receivers": len(rows), "remarks": remark_place(rows, estimate), "refused": reasons}
+    return {"session_id": session_id, **described, **said}
 
 
 def predict_stored(stores: Stores, model: str, name: str, progress: Progress = keep_silent) -> dict[str, Any]:
@@ -165,12 +202,15 @@ def predict_stored(stores: Stores, model: str, name: str, progress: Progress = k
     """
     released = read_released(stores, model)
     session_id, rows, left_out = read_session(stores, name)
+    remarks = remark_outside(stores, released, rows)
     sessions, refused = observe_stored(stores, rows, progress, released.manifest)
-    reasons = left_out + describe_refused(rows, refused)
-    with explain_refusals(reasons):
-        estimate = take_estimate(released.predict(sessions), 0)
-    described = describe_estimate(estimate, _truth_of(sessions, 0), float(sessions.error_margin_m[0]))
-    return {"version": released.version, "session_id": session_id, **described, "refused": reasons}
+    reasons = left_out + describe_refused(rows, keep_wanted(refused, released))
+    with explain_refusals(reasons, rows, f"session {name}"):
+        estimate = released.predict_one(sessions)
+    described = describe_estimate(estimate, find_truth_of(sessions, 0), float(sessions.error_margin_m[0]))
+    remarks += remark_place(rows, estimate)
+    said = {"signal": tell_signals(released, sessions), "remarks": remarks, "refused": reasons}
+    return {"version": released.version, "session_id": session_id, **described, **said}
 
 
 def evaluate_stored(
@@ -184,7 +224,7 @@ def evaluate_stored(
     """
     released = read_released(stores, model)
     where = f"campaign {', '.join(campaigns)}" if campaigns else "the database"
-    rows = stores.measurements.read_approved(DatasetSpec(campaigns=campaigns)).rows
+    rows = read_trusted(stores.measurements, DatasetSpec(campaigns=campaigns)).rows
     if not len(rows):
         raise NotFound(f"{where}: found 0 approved, trainable sessions, expected at least 1")
     used = set()

@@ -6,7 +6,7 @@ Belongs here: reading files, rows and ledgers as they lie. Does not belong here:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from heimdall_assets.errors import CorruptObject, HeimdallError, StorageError
+from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, StorageError
 from heimdall_assets.lineage.audit import verify_model
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
 from heimdall_assets.lineage.provenance import decode_provenance
@@ -20,7 +20,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def read_provenance(stores: Stores, version: str) -> dict[str, Any]:
-    """Return the frozen provenance of a release: from its folder, or from the object store where that is damaged.
+    """Return the frozen provenance of a release: from its files, or from the object store where that is damaged.
 
     Raises:
         NotFound: no such release.
@@ -28,9 +28,8 @@ def read_provenance(stores: Stores, version: str) -> dict[str, Any]:
     """
     record = _find_record(stores, version)
     digest = str(record.get("provenance") or record["files"].get(PROVENANCE_FILE, {}).get("sha256"))
-    path = stores.releases.folder(version) / PROVENANCE_FILE
-    data = path.read_bytes() if path.is_file() else b""
-    if compute_digest(data) != digest:
+    data = _read_as_it_lies(stores, record, PROVENANCE_FILE)
+    if data is None or compute_digest(data) != digest:
         try:
             data = stores.objects.read_bytes(digest)
         except HeimdallError as error:
@@ -62,19 +61,20 @@ def gather_evidence(
     Raises:
         NotFound: no such release.
     """
-    folder = stores.releases.folder(version)
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
     try:
         dataset = read_provenance(stores, version)["database"]["dataset"]
         rows = stores.measurements.read_approved(DatasetSpec(**(dataset or {}))).rows
     except CorruptObject:
         rows = None  # which rows to compare stands in the provenance; that it is damaged is found by the audit
+    release = _find_record(stores, version)
+    names = stores.releases.files.list_files(str(release["version"]))
+    read = {name: _read_as_it_lies(stores, release, name) for name in names}
     return Evidence(
         version=version,
-        files={path.name: path.read_bytes() for path in paths if path.is_file() and not path.is_symlink()},
-        release=_find_record(stores, version),
+        files={name: data for name, data in read.items() if data is not None},
+        release=release,
         approval_events=stores.measurements.list_approval_events(),
-        ledger_problems=stores.measurements.check_ledger(),
+        ledger_problems=[*stores.measurements.check_ledger(), *stores.releases.check_ledger()],
         dagster_events=dagster_events,
         database_rows=rows,
     )
@@ -94,7 +94,7 @@ def audit_release(
         except CorruptObject:
             continue  # a finding of that release's own audit
     evidence = gather_evidence(stores, version, dagster_events)
-    return verify_model(evidence, stores.objects, decode_table, index_digests(known), progress)
+    return verify_model(evidence, stores.objects.at_rest(), decode_table, index_digests(known), progress)
 
 
 def list_recorded_events(provenance: Mapping[str, Any]) -> dict[int, str]:
@@ -117,6 +117,14 @@ def list_cited_runs(stores: Stores) -> set[str]:
             nodes = read_provenance(stores, str(record["version"]))["nodes"]
             cited |= {str(node["event"]["run_id"]) for node in nodes if node["event"] is not None}
     return cited
+
+
+def _read_as_it_lies(stores: Stores, release: Mapping[str, Any], name: str) -> bytes | None:
+    """Return a file of a release, unchecked; None: there is none of this name, or no plain one."""
+    try:
+        return stores.releases.files.read(str(release["version"]), name)
+    except (NotFound, CorruptObject):
+        return None
 
 
 def _find_record(stores: Stores, version: str) -> dict[str, Any]:

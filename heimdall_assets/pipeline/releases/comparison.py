@@ -39,6 +39,7 @@ class Packed:
 
 PACKED = (
     Packed("index", "spectrograms", "recordings", ["measurement_id"]),
+    Packed("tracks", "signal tracks", "recordings", ["measurement_id"]),
     Packed(
         "pairs",
         "correlations",

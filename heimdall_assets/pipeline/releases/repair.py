@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from heimdall_assets.errors import HeimdallError, NotFound, StorageError
+from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, StorageError
 from heimdall_assets.lineage.uses import list_digests
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE, compute_digest
+from heimdall_assets.manifests import BINARY_MEDIA_TYPE
 from heimdall_assets.pipeline.releases.audit import read_provenance
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.objects.files import FileWriter
 
 
 def heal_release(stores: Stores, version: str, digests: Iterable[str]) -> list[str]:
@@ -46,10 +45,10 @@ def list_damaged_objects(stores: Stores, version: str) -> list[str]:
     wanted = {entry["sha256"] for entry in stores.releases.find_record(version)["files"].values()}
     with suppress(StorageError):  # without its provenance nothing says which other objects there are
         wanted |= list_digests(read_provenance(stores, version))
-    damaged = []
+    damaged, objects = [], stores.objects.at_rest()
     for digest in sorted(wanted):
         try:
-            stores.objects.read_bytes(digest)
+            objects.read_bytes(digest)
         except HeimdallError:
             damaged.append(digest)
     return damaged
@@ -57,19 +56,17 @@ def list_damaged_objects(stores: Stores, version: str) -> list[str]:
 
 def _heal_files(stores: Stores, version: str, listed: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Write damaged or missing files of the release again from their twins."""
-    folder = stores.releases.folder(version)
-    writer = FileWriter(stores.releases.root)
     done = []
     for name, entry in sorted(listed.items()):
-        path = folder / name
-        if path.is_file() and not path.is_symlink() and compute_digest(path.read_bytes()) == entry["sha256"]:
+        with suppress(CorruptObject):
+            stores.releases.read_file(version, name)
             continue
         try:
             data = stores.objects.read_bytes(entry["sha256"])
         except (NotFound, StorageError):
             done.append(f"file {version}/{name}: no whole copy; restore it from a backup of the release")
             continue
-        writer.write_file(path, [data])
+        stores.releases.restore_file(version, name, data)
         done.append(f"file {version}/{name}: written again from object {entry['sha256']}")
     return done
 

@@ -38,7 +38,7 @@ from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.specs import Spec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.installation import describe_installation
-from heimdall_assets.stores.objects.folder import open_object_store
+from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.overlay import RecomputingStore
 from heimdall_assets.stores.objects.tables import load_table
@@ -123,7 +123,7 @@ class _Remaking:
         self._chosen = {spec.pure_class(): spec for spec in chosen}
         self._progress = progress
         self._folder = folder
-        apart = open_object_store(str(folder / "objects"))
+        apart = FolderObjectStore(folder / "objects")
         for manifest in self.recorded.values():  # as frozen: those at rest may be damaged
             apart.put_bytes(manifest.encode(), JSON_MEDIA_TYPE)
         self.objects = RecomputingStore(base, apart, self._list_pinned(apart))
@@ -247,7 +247,7 @@ class _Remaking:
 
 def _is_whole(objects: ObjectStore, digest: str) -> bool:
     try:
-        objects.local_path(digest)
+        objects.at_rest().local_path(digest)
     except HeimdallError:
         return False
     return True

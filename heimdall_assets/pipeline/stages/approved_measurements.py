@@ -4,6 +4,7 @@ import pandas as pd
 
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, MEASUREMENT_DATABASE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute
+from heimdall_assets.pipeline.truth import read_trusted
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.snapshots import ApprovedSnapshot
 from heimdall_assets.stores.home import Stores
@@ -12,7 +13,7 @@ from heimdall_assets.stores.objects.tables import artifact_of_table
 
 def take_snapshot(stores: Stores, dataset: DatasetSpec) -> tuple[Result, ApprovedSnapshot]:
     """Return the frozen snapshot of what is approved now, and what was read for it."""
-    snapshot = stores.measurements.read_approved(dataset)
+    snapshot = read_trusted(stores.measurements, dataset)
     rows, left_out = snapshot.rows, snapshot.left_out
     # The database is outside: what was read is the input, by content.
     table = artifact_of_table(stores.objects, rows)

@@ -41,10 +41,16 @@ def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
     rows = approved[approved["session_id"].isin(members["session_id"])]
     index = load_table(objects, features.artifacts["index"])
     used, images = load_rows(objects, index[index["measurement_id"].isin(rows["measurement_id"])])
+    tracked, tracks = None, None
+    if "tracks" in features.artifacts:  # features that were computed before recordings were demodulated have none
+        listed = load_table(objects, features.artifacts["tracks"])
+        tracked, tracks = load_rows(objects, listed[listed["measurement_id"].isin(rows["measurement_id"])])
     arrivals = load_table(objects, features.artifacts["arrivals"])
     pairs, correlations = None, None
     if "pairs" in features.artifacts:  # features that were computed before pairs were kept have none
         known = load_table(objects, features.artifacts["pairs"])
         pairs, correlations = load_rows(objects, known[known["session_id"].isin(rows["session_id"])])
     timing = TimingSpec(**split.specs["TimingSpec"])
-    return assemble_sessions(rows, used, arrivals, images, timing, members, pairs, correlations)
+    return assemble_sessions(
+        rows, used, arrivals, images, timing, members, pairs, correlations, tracks_index=tracked, tracks=tracks
+    )

@@ -65,6 +65,7 @@ class DelayIndex:
                     "key": key,
                     "arrival_s": done.arrival_s,
                     "arrival_sigma_s": done.arrival_sigma_s,
+                    "start_sigma_s": row["timing_sigma_s"],
                     "coherence": done.coherence,
                     "reason": done.no_arrival,
                 }

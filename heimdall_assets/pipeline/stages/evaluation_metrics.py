@@ -33,18 +33,25 @@ def evaluate_checkpoint(
             "metrics.json": objects.put_bytes(encode_canonical_json(evaluated.metrics), JSON_MEDIA_TYPE),
             "predictions": artifact_of_table(objects, tabulate_predictions(sessions, evaluated)),
         }
-        for name, svg in plot_diagnostics(sessions, evaluated).items():
-            artifacts[f"{name}.svg"] = objects.put_bytes(svg, SVG_MEDIA_TYPE)
+        figures = plot_diagnostics(sessions, evaluated)
+        drawn = objects.put_all(list(figures.values()), SVG_MEDIA_TYPE)
+        artifacts |= {f"{name}.svg": artifact for name, artifact in zip(figures, drawn, strict=True)}
         return artifacts, summarize_metrics(evaluated.metrics)
 
     parents = {TRAINED_CHECKPOINT: checkpoint.digest, TEST_SPLIT: test_split.digest}
     return find_or_compute(objects, EVALUATION_METRICS, parents, [spec], compute)
 
 
+_OF_BOUND = ("method_median_m", "median_m", "median_low_m")
+"""Figures of the bound that tell whether the model beats it, by their names in the metrics."""
+
+
 def summarize_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the figures that become plots over materializations."""
     names = ("num_sessions", "num_refused", "median_m", "p90_m", "coverage_90", "median_error_over_bound")
     summary = {name: metrics[name] for name in names if metrics.get(name) is not None}
+    bound = metrics.get("bound") or {}
+    summary |= {f"bound_{name}": bound[name] for name in _OF_BOUND if bound.get(name) is not None}
     return {**summary, "worse_than": metrics["worse_than"]}
 
 

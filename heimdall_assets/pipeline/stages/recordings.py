@@ -5,16 +5,18 @@ what makes a recording usable (``signals.iq``).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from heimdall_assets.domain import IqFormat, Recording
+from heimdall_assets.domain import NANOSECOND_SIGMA_S, Recording
 from heimdall_assets.errors import HeimdallError, InvalidRecording, NotFound, StorageError
-from heimdall_assets.formats import decode_recording
+from heimdall_assets.formats import FORMATS, Stated, decode_recording
 from heimdall_assets.kinds import IQ_FILES
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE, NPY_MEDIA_TYPE, compute_json_digest
+from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.pipeline.recipe import STAGES, name_index
 from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
 from heimdall_assets.signals.iq import check_recording
@@ -39,6 +41,10 @@ _ROW_FIELDS = [
     "iq_samples_count",
     "iq_start_unix_ns",
 ]
+_LATER_FIELDS = ["iq_start_sigma_s", "iq_full_scale", "iq_channel"]
+_PART_FIELDS = ["iq_first_sample", "frequency_offset_hz"]
+"""What came later is in a snapshot only where some row has a value; these two decide parts of recordings alone."""
+
 _BYTES_PER_SAMPLE = 16  # complex128, the widest format read
 
 
@@ -56,20 +62,61 @@ def decode_row(data: bytes, row: dict[str, Any], max_samples: int) -> Recording:
 
     Args:
         data: the whole file.
-        row: with ``iq_data_format``, ``iq_data_location``, ``iq_sample_rate_hz`` and ``iq_start_unix_ns``.
+        row: with what ``domain.Measurement`` says of IQ; what came later may be missing.
         max_samples: longer recordings are refused before anything is allocated.
 
     Raises:
         InvalidRecording: the bytes are not what the row says, or nothing that can be read.
     """
-    return decode_recording(
-        data,
-        IqFormat(row["iq_data_format"]),
-        name=str(row["iq_data_location"]),
+    name, first = str(row["iq_data_location"]), nullable(row.get("iq_first_sample"))
+    stated = Stated(
         sample_rate_hz=nullable(row["iq_sample_rate_hz"]),
         start_unix_ns=nullable(row["iq_start_unix_ns"]),
-        max_samples=max_samples,
+        start_sigma_s=nullable(row.get("iq_start_sigma_s")),
+        full_scale=nullable(row.get("iq_full_scale")),
+        channel=nullable(row.get("iq_channel")),
     )
+    if first is None:
+        return decode_recording(data, str(row["iq_data_format"]), name=name, stated=stated, max_samples=max_samples)
+    # Start and rate are those of the part, found out from a reference: a file's own clock was the one that erred.
+    own_clock = FORMATS[str(row["iq_data_format"])].clock_class if row["iq_data_format"] in FORMATS else None
+    beside = replace(stated, start_sigma_s=None, start_unix_ns=stated.start_unix_ns if own_clock else None)
+    if own_clock is not None:  # such a file counts from a day that it does not say
+        whole = FORMATS[str(row["iq_data_format"])].decode(data, name, beside, max_samples)
+    else:
+        whole = decode_recording(data, str(row["iq_data_format"]), name=name, stated=beside, max_samples=max_samples)
+    rate_hz = stated.sample_rate_hz or whole.sample_rate_hz
+    part = cut_part(whole, first, nullable(row["iq_samples_count"]), name)
+    return replace(
+        part,
+        samples=_tune(part.samples, (nullable(row.get("frequency_offset_hz")) or 0.0) / rate_hz),
+        sample_rate_hz=rate_hz,
+        start_unix_ns=stated.start_unix_ns,
+        timing_sigma_s=None if stated.start_unix_ns is None else stated.start_sigma_s or NANOSECOND_SIGMA_S,
+    )
+
+
+def _tune(samples: NDArray[np.complex64], cycles_a_sample: float) -> NDArray[np.complex64]:
+    """Return samples whose receiver was mistuned as if it had not been; what it lost at the band's edge stays lost."""
+    if not cycles_a_sample:
+        return samples
+    turns = cycles_a_sample * np.arange(len(samples))
+    tuned: NDArray[np.complex64] = samples * np.exp(-2j * np.pi * (turns - np.rint(turns))).astype(np.complex64)
+    return tuned
+
+
+def cut_part(recording: Recording, first: int, num_samples: int | None, name: str) -> Recording:
+    """Return the part of a recording that begins with its sample number ``first``, from 0; its start is not looked at.
+
+    Raises:
+        InvalidRecording: the recording does not hold it, or nobody says how long it is.
+    """
+    whole = len(recording.samples)
+    if num_samples is None or num_samples < 1 or first + num_samples > whole:
+        raise InvalidRecording(
+            f"{name}: part of {num_samples} samples from sample {first} on, expected one within its {whole} samples"
+        )
+    return replace(recording, samples=recording.samples[first : first + num_samples])
 
 
 def ingest_recordings(
@@ -89,17 +136,20 @@ def ingest_recordings(
     Raises:
         StorageError: what was read from a named object could not be stored under its digest.
     """
-    rows = list_records(approved.loc[approved["iq_data_location"].notna(), _ROW_FIELDS])
+    fields = _ROW_FIELDS + [name for name in (*_LATER_FIELDS, *_PART_FIELDS) if name in approved.columns]
+    rows = list_records(approved.loc[approved["iq_data_location"].notna(), fields])
     keys = [_key_of_row(row) for row in rows]
     name = name_index(IQ_FILES, "recordings", spec)
     index = read_index(objects, name)
     known: dict[str, dict[str, Any]] = {}
     if index is not None:
         known = {record.pop("key"): record for record in list_records(index)}
-    found: list[dict[str, Any] | None] = []
-    for key, row in zip(keys, rows, strict=True):
-        record = known.get(key) if str(row["iq_data_location"]).startswith("sha256:") else None
-        found.append(record if record is not None and objects.exists(str(record["digest"])) else None)
+    found = [
+        known.get(key) if str(row["iq_data_location"]).startswith("sha256:") else None
+        for key, row in zip(keys, rows, strict=True)
+    ]
+    present = objects.find_present({str(record["digest"]) for record in found if record is not None})
+    found = [record if record is not None and str(record["digest"]) in present else None for record in found]
     missing = [row for row, record in zip(rows, found, strict=True) if record is None]
     fresh: list[dict[str, Any]] = []
     for part in run_parts(_ingest_rows, cut(missing, 16), len(missing), objects, spec):
@@ -124,9 +174,7 @@ def _ingest_row(objects: ObjectStore, row: dict[str, Any], spec: RecordingSpec) 
     location = str(row["iq_data_location"])
     try:
         if nullable(row["iq_data_format"]) is None:
-            raise InvalidRecording(
-                f"{location}: found no iq_data_format, expected one of {[f.value for f in IqFormat]}"
-            )
+            raise InvalidRecording(f"{location}: found no iq_data_format, expected one of {', '.join(sorted(FORMATS))}")
         data = objects.read_location(location, max_bytes=spec.max_samples * _BYTES_PER_SAMPLE)
         recording = decode_row(data, row, spec.max_samples)
         facts = check_recording(
@@ -142,8 +190,7 @@ def _ingest_row(objects: ObjectStore, row: dict[str, Any], spec: RecordingSpec) 
         return {**known, "status": "refused", "reason": describe_fault(error)}
     digest = location.removeprefix("sha256:")
     if digest == location:  # a named object may change under its name: keep what was read, under its content
-        media_type = NPY_MEDIA_TYPE if row["iq_data_format"] == "npy" else BINARY_MEDIA_TYPE
-        digest = objects.put_bytes(data, media_type).digest
+        digest = objects.put_bytes(data, FORMATS[str(row["iq_data_format"])].media_type).digest
     return {
         **known,
         "status": "ok",
@@ -166,4 +213,6 @@ def describe_fault(error: BaseException) -> str:
 
 
 def _key_of_row(row: dict[str, Any]) -> str:
-    return compute_json_digest([str(nullable(row[name])) for name in _ROW_FIELDS])
+    is_part = nullable(row.get("iq_first_sample")) is not None
+    part = [str(nullable(row.get(name))) for name in _PART_FIELDS] if is_part else []
+    return compute_json_digest([*(str(nullable(row.get(name))) for name in (*_ROW_FIELDS, *_LATER_FIELDS)), *part])

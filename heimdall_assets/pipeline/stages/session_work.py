@@ -1,7 +1,7 @@
-"""Session work: one session's recordings to spectrograms, arrival times (or the reason why there is none) and pairs.
+"""Session work: one session's recordings to spectrograms, signal tracks, arrival times or why there is none, pairs.
 
 Belongs here: what one process does with one session. Does not belong here: the loop over sessions (``features``), how a
-spectrogram or a delay is computed (``signals``).
+spectrogram, a track or a delay is computed (``signals``).
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,11 @@ from heimdall_assets.stores.objects.tables import nullable
 
 @dataclass(frozen=True)
 class SessionTask:
-    """A session's ingested recordings, which of them need a spectrogram, and whether delays are needed."""
+    """A session's ingested recordings, which of them need a spectrogram or a track, and whether delays are needed."""
 
     rows: list[dict[str, Any]]
     needs_feature: list[bool]
+    needs_track: list[bool]
     needs_delays: bool
 
 
@@ -34,6 +35,8 @@ class Worked:
     Attributes:
         image: float32 (3, num_mels, num_frames), dB of full scale; None: not needed, or refused.
         refusal: why there is no spectrogram; None: there is one, or none was needed.
+        track: float16 (signal_track.NUM_ROWS, NUM_STEPS); None: not needed, or refused.
+        no_track: why there is no track; None: there is one, or none was needed.
         arrival_s, arrival_sigma_s, coherence: as in ``SessionDelays``; NaN: no arrival.
         no_arrival: why there is no arrival; None: there is one, or none was needed.
         is_unread: its bytes could not be had now.
@@ -41,6 +44,8 @@ class Worked:
 
     image: NDArray[np.float32] | None = None
     refusal: str | None = None
+    track: NDArray[np.float16] | None = None
+    no_track: str | None = None
     arrival_s: float = np.nan
     arrival_sigma_s: float = np.nan
     coherence: float = np.nan
@@ -89,9 +94,11 @@ def work_sessions(
 def _work_session(task: SessionTask, objects: ObjectStore, features: FeatureSpec, delays: DelaySpec) -> WorkedSession:
     worked = [Worked() for _ in task.rows]
     recordings = [_read(row, objects, done) for row, done in zip(task.rows, worked, strict=True)]
-    for row, needed, recording, done in zip(task.rows, task.needs_feature, recordings, worked, strict=True):
-        if needed and recording is not None:
+    for number, (row, recording, done) in enumerate(zip(task.rows, recordings, worked, strict=True)):
+        if recording is not None and task.needs_feature[number]:
             _make_image(row, recording, features, done)
+        if recording is not None and task.needs_track[number]:
+            _make_track(row, recording, done)
     pairs = _find_arrivals(task.rows, recordings, delays, worked) if task.needs_delays else None
     return WorkedSession(worked, pairs)
 
@@ -101,7 +108,7 @@ def _read(row: dict[str, Any], objects: ObjectStore, done: Worked) -> Recording 
         data = objects.read_bytes(row["digest"])
         return decode_row(data, row, max_samples=len(data))  # checked before: its own size bounds it
     except (*UNREAD, *UNUSABLE) as error:
-        done.refusal = done.no_arrival = describe_fault(error)
+        done.refusal = done.no_track = done.no_arrival = describe_fault(error)
         done.is_unread = isinstance(error, UNREAD)
         return None
 
@@ -118,10 +125,20 @@ def _make_image(row: dict[str, Any], recording: Recording, features: FeatureSpec
         done.refusal = describe_fault(error)
 
 
+def _make_track(row: dict[str, Any], recording: Recording, done: Worked) -> None:
+    from heimdall_assets.signals.signal_track import compute_track
+
+    try:
+        done.track = compute_track(recording.samples, recording.sample_rate_hz, name=str(row["iq_data_location"]))
+    except UNUSABLE as error:
+        done.no_track = describe_fault(error)
+
+
 def _find_arrivals(
     rows: Sequence[dict[str, Any]], recordings: Sequence[Recording | None], delays: DelaySpec, worked: list[Worked]
 ) -> WorkedPairs | None:
     """Note in ``worked`` when the transmission arrived at each; return the pairs it was found from."""
+    from heimdall_assets.signals.copies import find_copies, say_lag
     from heimdall_assets.signals.delays import compute_delays
 
     timed = []
@@ -130,6 +147,14 @@ def _find_arrivals(
             done.no_arrival = "the receiver's clock runs free (clock class none)"
         elif recording is not None:
             timed.append(index)
+    for copy in find_copies([recording.samples for index in timed if (recording := recordings[index]) is not None]):
+        # Whose it is nobody knows: neither has an arrival.
+        for one, other, lag in ((copy.first, copy.second, -copy.lag), (copy.second, copy.first, copy.lag)):
+            worked[timed[one]].no_arrival = (
+                f"the same recording as that of measurement {rows[timed[other]]['measurement_id']}, {say_lag(lag)}: "
+                "they differ by no more than rounding, expected each receiver's own"
+            )
+    timed = [index for index in timed if worked[index].no_arrival is None]
     try:
         solved = compute_delays(
             [recording for index in timed if (recording := recordings[index]) is not None],

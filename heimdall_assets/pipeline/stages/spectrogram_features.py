@@ -1,4 +1,4 @@
-"""spectrogram_features: spectrograms, arrivals and pairs of the pinned recordings; only what is new is computed."""
+"""spectrogram_features: spectrograms, signal tracks, arrivals and pairs of pinned recordings; only what is new."""
 
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, SPECTROGRAM_FEATURES
 from heimdall_assets.manifests import Manifest
@@ -15,7 +15,7 @@ from heimdall_assets.stores.objects.tables import artifact_of_table, load_table
 def extract_features(
     objects: ObjectStore, iq_files: Manifest, features: FeatureSpec, delays: DelaySpec, progress: Progress
 ) -> Prepared:
-    """Return spectrograms, arrivals and pairs of the pinned recordings; only what is new is computed.
+    """Return spectrograms, signal tracks, arrivals and pairs of the pinned recordings; only what is new is computed.
 
     Raises:
         Refused: more recordings lack a spectrogram than ``features`` tolerates.
@@ -32,6 +32,7 @@ def extract_features(
         refuse_if_most(SPECTROGRAM_FEATURES, without, len(without) + len(made.index), features, progress)
         artifacts = {
             "index": artifact_of_table(objects, made.index),
+            "tracks": artifact_of_table(objects, made.tracks),
             "arrivals": artifact_of_table(objects, made.arrivals),
             "pairs": artifact_of_table(objects, made.pairs),
             "refused": artifact_of_table(objects, made.refused),

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table, select
 
 from heimdall_assets.domain import FIELDS, ApprovalStatus, ImportBatch, Session, Word
 from heimdall_assets.errors import InvalidInput, Refused
+from heimdall_assets.stores.database.held_recordings import Held, check_added
 from heimdall_assets.stores.database.schema import (
     known_sources,
     measurements,
@@ -42,7 +43,8 @@ def add_batch(connection: Connection, batch: ImportBatch) -> ImportReport:
 
     Raises:
         InvalidInput: a row points at nothing, a session hears one station twice, or a session is not pending.
-        Refused: a row with the same id says something else, or a session that is already approved would grow.
+        Refused: a row with the same id says something else, a session that is already approved would grow, or a
+            recording is in another session.
     """
     _check_sessions(batch.sessions)
     num_unchanged, added = 0, []
@@ -125,6 +127,19 @@ def _check_measurements(connection: Connection, rows: Sequence[dict[str, Any]]) 
                 f"session {session['session_name']}: is approved and would get new measurements; reject it first, so "
                 "that somebody approves what it then holds"
             )
+    held = [
+        Held(
+            row["iq_data_location"],
+            row["iq_channel"],
+            row["iq_first_sample"],
+            row["iq_samples_count"],
+            row["recording_session_id"],
+            sessions[row["recording_session_id"]]["session_name"],
+        )
+        for row in rows
+        if row["iq_data_location"] is not None
+    ]
+    check_added(connection, held)
     pairs = Counter((row["recording_session_id"], row["websdr_station_id"]) for row in rows)
     names = sorted(sessions)
     for start in range(0, len(names), _CHUNK):

@@ -26,10 +26,12 @@ from heimdall_assets.stores.database.sqlite_locks import (
     lies_where_nothing_may_be_written,
     wait_for_sqlite,
 )
+from heimdall_assets.stores.database.stated_receivers import Statement
 from heimdall_assets.stores.database.upgrading import run_migrations
 from heimdall_assets.stores.database.waiting import TURN_S, Busy, find_postgresql_holder, wait_until_free
 from heimdall_assets.stores.objects.addresses import DATABASE_EXPECTED, POSTGRESQL_SCHEMES, SQLITE_SCHEMES
 from heimdall_assets.stores.objects.files import describe
+from heimdall_assets.stores.objects.regular_files import check_regular_file
 
 _LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -50,13 +52,14 @@ _EXPECTED = {
 
 
 class Database:
-    """One database, ours or the field's own. Connections open when needed, none at construction."""
+    """One database, ours or somebody else's. Connections open when needed, none at construction."""
 
-    def __init__(self, url: str, read_only: bool = False):
+    def __init__(self, url: str, read_only: bool = False, statement: Statement | None = None):
         self._url = _parse_url(url)
+        self._statement = statement or Statement()
         self._read_only = read_only
         self._shape: Shape | None = None
-        self._engine = self._create_engine()
+        self._engine = self._create_engine(read_only)
 
     @property
     def engine(self) -> Engine:
@@ -65,8 +68,8 @@ class Database:
 
     @property
     def shown(self) -> str:
-        """The address without its password, for messages."""
-        return f"database {self._url.render_as_string(hide_password=True)}"
+        """The address without what may be a password, for messages."""
+        return f"database {show_address(self._url)}"
 
     @property
     def shape(self) -> Shape:
@@ -102,18 +105,24 @@ class Database:
         """Whether rows can be added: neither opened read-only nor the field's own."""
         return not self._read_only and self.shape.kind is Kind.OURS
 
-    def upgrade(self) -> None:
+    def upgrade(self, begin: bool = True) -> None:
         """Make the tables, or bring them to today's schema; a database of the field is left exactly as it is.
 
         Raises:
+            NotFound: it is not there or holds no tables, and without ``begin`` none are made.
             StorageError: the database cannot be reached, or a newer version of this project made it.
         """
         if self._url.get_backend_name() == "sqlite" and lies_where_nothing_may_be_written(_sqlite_path(self._url)):
             self._turn_read_only()  # a writer, and a reader of a write-ahead log, makes files beside it
         shape = self._inspect()
-        if shape.kind is Kind.FIELD or shape.revision == REVISION or self._read_only:
+        if shape.kind.is_foreign or shape.revision == REVISION or self._read_only:
             self._adopt(shape)
             return
+        if shape.kind is Kind.EMPTY and not begin:
+            raise NotFound(
+                f"{self.shown} (HEIMDALL_DATABASE_URL): found none, expected one that is there; heimdall demo or "
+                "heimdall import begins one"
+            )
         if self._url.get_backend_name() == "sqlite":
             self._use_write_ahead_log()
         with self._transaction(writes=True) as connection:
@@ -147,7 +156,7 @@ class Database:
         self._engine.dispose()
 
     def _adopt(self, shape: Shape) -> None:
-        if shape.kind is Kind.FIELD:
+        if shape.kind.is_foreign:
             self._turn_read_only()
         if shape.kind is not Kind.EMPTY:
             self._shape = shape
@@ -156,15 +165,20 @@ class Database:
         if not self._read_only:
             self._read_only = True
             self._engine.dispose()
-            self._engine = self._create_engine()
+            self._engine = self._create_engine(read_only=True)
 
     def _inspect(self) -> Shape:
         if self._url.get_backend_name() == "sqlite" and not _sqlite_path(self._url).exists():
             if self._read_only:
                 raise NotFound(f"{self.shown}: found no file, expected a database")
             return Shape(Kind.EMPTY, None, {}, reads_as_text=False)
-        with self._transaction(writes=False) as connection:
-            shape = read_shape(connection, self.shown)
+        # Whose it is is not known yet: closing somebody else's would write its log into it.
+        look = self._create_engine(read_only=True)
+        try:
+            with self._transaction(writes=False, engine=look) as connection:
+                shape = read_shape(connection, self.shown, self._statement)
+        finally:
+            look.dispose()
         if shape.revision is not None and shape.revision > REVISION:
             raise StorageError(
                 f"{self.shown}: found schema revision {shape.revision:.40}, but this version of heimdall-assets knows "
@@ -173,12 +187,12 @@ class Database:
         return shape
 
     @contextmanager
-    def _transaction(self, writes: bool) -> Iterator[Connection]:
+    def _transaction(self, writes: bool, engine: Engine | None = None) -> Iterator[Connection]:
         options: dict[str, Any] = {_WRITES: writes}
         if self._url.get_backend_name() == "postgresql" and not writes:
             options["isolation_level"] = "REPEATABLE READ"
         try:
-            with self._engine.connect().execution_options(**options) as connection, connection.begin():
+            with (engine or self._engine).connect().execution_options(**options) as connection, connection.begin():
                 if writes and self._url.get_backend_name() == "postgresql":
                     self._take_write_lock(connection)
                 yield connection
@@ -196,16 +210,16 @@ class Database:
         except SQLAlchemyError as error:
             raise StorageError(f"{self.shown}: {str(error).splitlines()[0]}") from error
 
-    def _create_engine(self) -> Engine:
+    def _create_engine(self, read_only: bool) -> Engine:
         if self._url.get_backend_name() == "sqlite":
             # No pool: a connection is a file handle, and a forked process must not inherit one.
-            engine = create_engine("sqlite://", creator=self._open_sqlite, poolclass=NullPool)
+            engine = create_engine("sqlite://", creator=partial(self._open_sqlite, read_only), poolclass=NullPool)
             event.listen(engine, "begin", self._begin_sqlite)
             event.listen(engine, "commit", self._commit_sqlite)
             schema = None
         else:
             settings = ["-c timezone=utc", "-c datestyle=ISO"]
-            if self._read_only:
+            if read_only:
                 settings.append("-c default_transaction_read_only=on")
             told = {
                 "options": " ".join(settings),
@@ -216,21 +230,22 @@ class Database:
             schema = SCHEMA
         return engine.execution_options(schema_translate_map={SCHEMA: schema})
 
-    def _open_sqlite(self) -> sqlite3.Connection:
+    def _open_sqlite(self, read_only: bool) -> sqlite3.Connection:
         path = _sqlite_path(self._url)
-        if not self._read_only:
+        check_regular_file(path, self.shown, StorageError)
+        if not read_only:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise StorageError(
                     f"{self.shown}: could not make its folder ({describe(error)}), expected a place to write"
                 ) from error
-        return self._wait(partial(_open_read_only if self._read_only else _open_to_write, path))
+        return self._wait(partial(_open_read_only if read_only else _open_to_write, path))
 
     def _use_write_ahead_log(self) -> None:
         """Let readers and one writer work at once; kept in the file."""
         try:
-            with closing(self._open_sqlite()) as connection:
+            with closing(self._open_sqlite(self._read_only)) as connection:
                 self._wait(lambda: connection.execute("PRAGMA journal_mode=WAL"))
         except sqlite3.DatabaseError as error:
             raise self._explain(str(error)) from error
@@ -277,9 +292,16 @@ def _parse_url(url: str) -> URL:
         return parsed.set(drivername="postgresql+psycopg2")
     if parsed.drivername in SQLITE_SCHEMES and parsed.database not in {None, "", ":memory:"}:
         return parsed.set(drivername="sqlite")
-    raise InvalidSetting(
-        f"database address {parsed.render_as_string(hide_password=True)}: expected {DATABASE_EXPECTED}"
-    )
+    raise InvalidSetting(f"database address {show_address(parsed)}: expected {DATABASE_EXPECTED}")
+
+
+def show_address(url: URL) -> str:
+    """Return an address as messages may repeat it: its password hidden, and all that follows a question mark.
+
+    Options of a driver hold passwords too: ``password``, ``sslpassword``, whatever comes next.
+    """
+    shown = url.set(query={}).render_as_string(hide_password=True)
+    return f"{shown}?..." if url.query else shown
 
 
 def _sqlite_path(url: URL) -> Path:

@@ -16,10 +16,14 @@ from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.additions import ImportReport, add_batch
 from heimdall_assets.stores.database.connection import Database
-from heimdall_assets.stores.database.ledger import append_events, check_chain, check_promotions, check_words, read_clock
+from heimdall_assets.stores.database.held_recordings import check_approved
+from heimdall_assets.stores.database.ledger import append_events, check_chain, check_words, read_clock
+from heimdall_assets.stores.database.one_table import ROW_APPROVED
 from heimdall_assets.stores.database.rows import (
     count_measurements,
+    count_nameless,
     count_sessions,
+    has_name,
     read_approved_sessions,
     read_by,
     read_events,
@@ -36,6 +40,8 @@ from heimdall_assets.stores.database.snapshots import (
     read_one_session,
     read_snapshot,
 )
+from heimdall_assets.stores.database.stated_receivers import Statement
+from heimdall_assets.stores.database.waivers import add_waiver, read_waiver
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,17 +55,21 @@ _CHUNK = 10_000  # values in one IN (...); both databases allow 32 766
 class MeasurementStore:
     """The database: ours, or, read as it is, the field's own."""
 
-    def __init__(self, url: str, read_only: bool = False):
-        self.database = Database(url, read_only)
+    def __init__(self, url: str, read_only: bool = False, statement: Statement | None = None):
+        self.database = Database(url, read_only, statement)
 
     @property
     def engine(self) -> Engine:
         """SQLAlchemy's engine, for whoever needs plain SQL."""
         return self.database.engine
 
-    def upgrade(self) -> None:
-        """Make the tables, or bring them to today's schema; a database of the field is left exactly as it is."""
-        self.database.upgrade()
+    def upgrade(self, begin: bool = True) -> None:
+        """Make the tables, or bring them to today's schema; a database of the field is left exactly as it is.
+
+        Raises:
+            NotFound: it is not there or holds no tables, and without ``begin`` none are made.
+        """
+        self.database.upgrade(begin)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -70,7 +80,8 @@ class MeasurementStore:
 
         Raises:
             InvalidInput: a row points at nothing, a session hears one station twice, or a session is not pending.
-            Refused: a row with the same id says something else, or a session that is already approved would grow.
+            Refused: a row with the same id says something else, a session that is already approved would grow, or a
+                recording is in another session.
         """
         with self.database.writing() as connection:
             return add_batch(connection, batch)
@@ -78,10 +89,13 @@ class MeasurementStore:
     def list_sessions(
         self, approval_status: ApprovalStatus | None = None, campaign: str | None = None
     ) -> list[dict[str, Any]]:
-        """Return every session, oldest first, with the number of its measurements and of its receivers with IQ."""
+        """Return every session, oldest first, with the number of its measurements and of its receivers with IQ.
+
+        Measurements of a database of one table that say no session make none (``count_nameless``).
+        """
         with self._reading() as (connection, shape):
             sessions = shape.table("recording_sessions", "s")
-            conditions = []
+            conditions = has_name(shape, sessions)
             if approval_status is not None:
                 status = shape.pick(sessions, "recording_sessions", "approval_status")
                 conditions.append(status == str(ApprovalStatus(approval_status)))
@@ -92,6 +106,11 @@ class MeasurementStore:
         for row in rows:
             row["num_measurements"] = counts.get(row["id"], 0)
         return sorted(rows, key=lambda row: (str(row["session_start"]), str(row["session_name"]), str(row["id"])))
+
+    def count_nameless(self) -> int:
+        """Return how many measurements say no session, and so are left out of everything."""
+        with self._reading() as (connection, shape):
+            return count_nameless(connection, shape)
 
     def count_sessions(self, dataset: DatasetSpec = _EVERYTHING) -> dict[str, dict[str, int]]:
         """Return campaign -> approval status -> number of sessions, of those in ``dataset`` whatever their approval."""
@@ -138,27 +157,42 @@ class MeasurementStore:
         """Return every source, by name."""
         return self._list_table("known_sources")
 
-    def decide(self, session_ids: Sequence[str], decision: ApprovalStatus, by: str, reason: str) -> int:
+    def decide(
+        self, session_ids: Sequence[str], decision: ApprovalStatus, by: str, reason: str, waiver: str | None = None
+    ) -> int:
         """Return how many sessions changed; each change is one new event, all of them in one transaction.
 
-        Rejecting an approved session withdraws it: the next snapshot no longer holds it.
+        Rejecting an approved session withdraws it: the next snapshot no longer holds it. An approval takes into the
+        ledger why a session's truth is waived: ``waiver``, or what it was imported with.
 
         Raises:
-            Refused: ``by`` or ``reason`` is blank.
+            Refused: ``by``, ``reason`` or ``waiver`` is blank, or another approved session holds a recording of one
+                that is to be approved; nothing is decided.
             NotFound: one of the sessions does not exist; nothing is decided.
         """
         decision = ApprovalStatus(decision)
         by, reason = check_words(by, reason)
+        waiver = None if waiver is None else check_words(by, waiver)[1]
         with self.database.writing() as connection:
             known = read_standing(connection, self.database.shape)
             wanted = list(dict.fromkeys(session_ids))
             missing = [name for name in wanted if name not in known]
             if missing:
                 raise NotFound(f"session {missing[0]}: found no session with this id ({len(missing)} of {len(wanted)})")
-            changed = [name for name in wanted if not stands(known[name], decision)]
-            now = read_clock()
-            event = {"decision": str(decision), "decided_by": by, "decided_at": now, "reason": reason}
-            append_events(connection, approval_events, [{"recording_session_id": name, **event} for name in changed])
+            changed = [name for name in wanted if waiver is not None or not stands(known[name], decision)]
+            reasons = dict.fromkeys(changed, reason)
+            if decision is ApprovalStatus.APPROVED:
+                check_approved(connection, changed)
+                waivers = (
+                    dict.fromkeys(changed, waiver) if waiver is not None else self._read_waivers(connection, changed)
+                )
+                reasons = {name: add_waiver(reason, waivers.get(name)) for name in changed}
+            event = {"decision": str(decision), "decided_by": by, "decided_at": read_clock()}
+            append_events(
+                connection,
+                approval_events,
+                [{"recording_session_id": name, **event, "reason": reasons[name]} for name in changed],
+            )
             for start in range(0, len(changed), _CHUNK):
                 chosen = recording_sessions.c.id.in_(changed[start : start + _CHUNK])
                 connection.execute(update(recording_sessions).where(chosen).values(approval_status=str(decision)))
@@ -170,15 +204,15 @@ class MeasurementStore:
             return read_events(connection, shape, session_id)
 
     def check_ledger(self) -> list[str]:
-        """Return what is wrong with the ledgers, one line a problem; empty: all is as it was written.
+        """Return what is wrong with the ledger of approvals, one line a problem; empty: all is as it was written.
 
-        Found are: an event changed, taken out, put in or moved; a session's status or an alias that no event accounts
-        for.
+        Found are: an event changed, taken out, put in or moved; a session's status that no event accounts for.
+        Promotions are checked where they are kept (``releases``), which need not be this database.
         """
         with self._reading() as (connection, shape):
             if shape.kind is not Kind.OURS:
                 return []
-            problems = check_chain(connection, approval_events) + check_promotions(connection)
+            problems = check_chain(connection, approval_events)
             for session_id, (status, last) in sorted(read_standing(connection, shape).items()):
                 if status != (last or str(ApprovalStatus.PENDING)):
                     problems.append(
@@ -199,9 +233,14 @@ class MeasurementStore:
             approved = read_approved_sessions(connection, shape, sessions, scope)
             heard = shape.table("measurements", "m")
             joined = heard.join(sessions, sessions.c.id == heard.c.recording_session_id)
-            query = select(shape.pick(heard, "measurements", "id")).select_from(joined).where(*scope)
-            measurements = sorted(str(row[0]) for row in connection.execute(query))
-        return compute_json_digest({"sessions": sorted(approved), "measurements": measurements})
+            own = [] if shape.one_table is None else [heard.c[ROW_APPROVED] == 1]
+            # Nobody's event tells of a row of somebody else's table that was corrected: what is read of it counts.
+            names = ["id", *([] if shape.one_table is None else ("timestamp", "frequency_hz", "snr_db"))]
+            columns = [shape.pick(heard, "measurements", name) for name in names]
+            query = select(*columns).select_from(joined).where(*scope, *own)
+            measurements = sorted("|".join(map(str, row)) for row in connection.execute(query))
+        stated = {} if shape.one_table is None else {"stated": shape.one_table.digest}
+        return compute_json_digest({"sessions": sorted(approved), "measurements": measurements, **stated})
 
     def read_approved(self, dataset: DatasetSpec) -> ApprovedSnapshot:
         """Return the trainable rows of approved sessions, and each row left out with its reason."""
@@ -216,6 +255,15 @@ class MeasurementStore:
     def read_session_rows(self, session_id: str) -> "pd.DataFrame":
         """Return the usable rows of one session, whatever its approval."""
         return self.read_session(session_id).rows
+
+    def _read_waivers(self, connection: Connection, session_ids: Sequence[str]) -> dict[str, str | None]:
+        """Return session id -> why its import waived its truth; None: it did not."""
+        found = {}
+        for start in range(0, len(session_ids), _CHUNK):
+            chosen = recording_sessions.c.id.in_(session_ids[start : start + _CHUNK])
+            for row in connection.execute(select(recording_sessions).where(chosen)):
+                found[row.id] = read_waiver(row.attributes)
+        return found
 
     def _list_table(self, name: str) -> list[dict[str, Any]]:
         with self._reading() as (connection, shape):

@@ -17,21 +17,30 @@ from numpy.typing import NDArray
 from heimdall_assets.domain import SNAPSHOT, ApprovalStatus, SessionStatus
 from heimdall_assets.errors import InvalidIdentifier
 from heimdall_assets.fields import Bounds, Field
+from heimdall_assets.stores.database.one_table import NUM_PLACES, ROW_APPROVED
 from heimdall_assets.stores.database.raw_rows import Mask, RawRows
+from heimdall_assets.stores.database.stated_receivers import RECEIVERS_VARIABLE
 from heimdall_assets.stores.objects.locations import parse_location
 
 _BY_NAME = {field.read_as: field for field in SNAPSHOT}
 _KEYS = ("measurement_id", "session_id", "station_id")
 
 
-def find_reasons(raw: RawRows, needs_truth: bool, needs_decision: bool) -> NDArray[np.object_]:
+def find_reasons(
+    raw: RawRows, needs_truth: bool, needs_decision: bool, is_one_table: bool = False
+) -> NDArray[np.object_]:
     """Return why each row is left out, objects (N,): a text, or None where the row may be used.
 
     Args:
         needs_truth: for training: session completed, source validated and its position known.
         needs_decision: the ledger must hold the approval that the session's row claims.
+        is_one_table: each row has an approval of its own, and rows of a session must agree where its source is.
     """
-    check = _RowCheck(raw)
+    check = _RowCheck(raw, RECEIVERS_VARIABLE if is_one_table else "websdr_stations")
+    if is_one_table and needs_truth:
+        check.expect_own_approval()
+    if is_one_table:
+        check.expect_one_place()
     if needs_truth:
         check.expect_one_of("session_status", [str(SessionStatus.COMPLETED)])
     if needs_decision:
@@ -40,6 +49,7 @@ def find_reasons(raw: RawRows, needs_truth: bool, needs_decision: bool) -> NDArr
     check.expect_source(needs_truth)
     check.expect_station()
     check.expect_measurement()
+    check.expect_observed()
     check.expect_one_row_a_station()
     return check.reasons
 
@@ -61,8 +71,9 @@ def _bounds_of(name: str) -> Bounds:
 class _RowCheck:
     """Collects the first reason of each row."""
 
-    def __init__(self, raw: RawRows):
+    def __init__(self, raw: RawRows, stations: str):
         self.raw = raw
+        self.stations = stations  # what names them
         self.reasons: NDArray[np.object_] = np.full(raw.num_rows, None, dtype=object)
 
     def refuse(self, bad: Mask, describe: Callable[[int], str]) -> None:
@@ -123,6 +134,22 @@ class _RowCheck:
             lambda row: f"approval_status: found approved, expected the last of approval_events, {decisions[row]}",
         )
 
+    def expect_own_approval(self) -> None:
+        self.refuse(
+            self.raw.numbers(ROW_APPROVED) != 1,
+            lambda row: "approved: found a row that is not, in a session with one that is, expected true",
+        )
+
+    def expect_one_place(self) -> None:
+        places = self.raw.values(NUM_PLACES)
+        self.refuse(
+            self.raw.numbers(NUM_PLACES) > 1,
+            lambda row: (
+                f"latitude, longitude: found {places[row]} places in the rows of one session, expected one, the "
+                "transmitter's"
+            ),
+        )
+
     def expect_session(self) -> None:
         for name in ("measurement_id", "session_id"):
             self.expect_value(_BY_NAME[name])
@@ -146,7 +173,7 @@ class _RowCheck:
         stations = self.raw.values("station_id")
         self.refuse(
             self.raw.nulls("known_station_id"),
-            lambda row: f"station_id: found {_show(stations[row])}, expected a station of websdr_stations",
+            lambda row: f"station_id: found {_show(stations[row])}, expected a station of {self.stations}",
         )
         for field in _list_fields("websdr_stations"):
             if field.read_as != "known_station_id" and not field.is_place:
@@ -176,14 +203,46 @@ class _RowCheck:
                 self.expect_value(field)
 
     def expect_content(self, location: str) -> None:
-        """Refuse rows that hold neither a level nor the name of a recording."""
+        """Refuse rows that hold neither a level nor a recording, nor what was made of one: an arrival, a bearing."""
+        nothing = self.raw.nulls(location)
+        for name in ("signal_strength_db", "arrival_unix_ns", "bearing_deg"):
+            nothing = nothing & self.raw.nulls(name)
         self.refuse(
-            self.raw.nulls(location) & self.raw.nulls("signal_strength_db"),
-            lambda row: "measurement: found neither a level nor an IQ recording, expected at least one",
+            nothing,
+            lambda row: (
+                "measurement: found neither a level nor an IQ recording, nor an arrival nor a bearing, "
+                "expected at least one"
+            ),
         )
         texts = self.raw.texts(location)
         good = np.fromiter((_is_location(text) for text in texts), dtype=bool, count=self.raw.num_rows)
-        self.expect(location, good, "sha256:<hex> or a relative object name")
+        self.expect(location, good, "sha256:<hex>, a relative object name or s3://BUCKET/NAME")
+
+    def expect_observed(self) -> None:
+        """Refuse arrivals and bearings without their sigma, and arrivals of sessions that have recordings too.
+
+        Arrivals from recordings count from a zero of their own, which no ready-made one shares.
+        """
+        self.expect_both("arrival_unix_ns", "arrival_sigma_s")
+        self.expect_both("bearing_deg", "bearing_sigma_deg")
+        sessions = self.raw.texts("session_id")
+        recorded = {sessions[row] for row in np.flatnonzero(~self.raw.nulls("iq_data_location"))}
+        among = np.fromiter((session in recorded for session in sessions), dtype=bool, count=self.raw.num_rows)
+        self.refuse(
+            among & ~self.raw.nulls("arrival_unix_ns"),
+            lambda row: (
+                "arrival_unix_ns: found one in a session that has IQ recordings, whose arrivals count from "
+                "another zero, expected the one or the other"
+            ),
+        )
+
+    def expect_both(self, name: str, sigma: str) -> None:
+        """Refuse rows that hold a value without its sigma, or a sigma alone."""
+        values, sigmas = self.raw.values(name), self.raw.values(sigma)
+        self.refuse(
+            self.raw.nulls(name) != self.raw.nulls(sigma),
+            lambda row: f"{sigma}: found {_show(sigmas[row])} with {name} {_show(values[row])}, expected both or none",
+        )
 
     def expect_one_row_a_station(self) -> None:
         pairs = list(zip(self.raw.texts("session_id"), self.raw.texts("station_id"), strict=True))

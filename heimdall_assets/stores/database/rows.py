@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, or_, select
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidInput, NotFound
 from heimdall_assets.specs import DatasetSpec
+from heimdall_assets.stores.database.one_table import NUM_PLACES
 from heimdall_assets.stores.database.schema import SCHEMA, metadata
 from heimdall_assets.stores.database.shape import Kind, Shape
 from heimdall_assets.stores.database.snapshots import in_scope, latest_events
@@ -64,6 +65,20 @@ def read_by(
     return read_table(connection, shape, name, source, [shape.pick(source, name, column).in_(list(values))])
 
 
+def has_name(shape: Shape, sessions: Any) -> list[Any]:
+    """Return the condition that a session has an id; only a database of one table holds rows of none."""
+    return [sessions.c.id != ""] if shape.kind is Kind.ONE_TABLE else []
+
+
+def count_nameless(connection: Connection, shape: Shape) -> int:
+    """Return how many measurements say no session: none of them can be used."""
+    if shape.kind is not Kind.ONE_TABLE:
+        return 0
+    heard = shape.table("measurements", "m")
+    query = select(func.count()).select_from(heard).where(heard.c.recording_session_id == "")
+    return int(connection.execute(query).scalar_one())
+
+
 def read_events(connection: Connection, shape: Shape, session_id: str | None) -> list[dict[str, Any]]:
     """Return every decision, oldest first, of one session or of all."""
     if shape.kind is not Kind.OURS:
@@ -101,10 +116,11 @@ def count_measurements(connection: Connection, shape: Shape) -> dict[str, int]:
 
 
 def count_sessions(connection: Connection, shape: Shape, dataset: DatasetSpec) -> dict[str, dict[str, int]]:
-    """Return campaign -> approval status -> number of the sessions of ``dataset``."""
+    """Return campaign -> approval status -> number of the sessions of ``dataset`` that have an id."""
     sessions = shape.table("recording_sessions", "s")
     picked = [shape.pick(sessions, "recording_sessions", name).label(name) for name in ("campaign", "approval_status")]
-    rows = select(*picked).select_from(sessions).where(*in_scope(shape, sessions, dataset)).subquery()
+    counted = [*in_scope(shape, sessions, dataset), *has_name(shape, sessions)]
+    rows = select(*picked).select_from(sessions).where(*counted).subquery()
     query = select(rows.c.campaign, rows.c.approval_status, func.count())
     found: dict[str, dict[str, int]] = {}
     for campaign, status, count in connection.execute(query.group_by(rows.c.campaign, rows.c.approval_status)):
@@ -131,7 +147,7 @@ def stands(standing: tuple[str, str | None], decision: ApprovalStatus) -> bool:
 def read_approved_sessions(
     connection: Connection, shape: Shape, sessions: Any, scope: Sequence[Any]
 ) -> list[list[str]]:
-    """Return id, status, and number and signature of the approving event of each session in ``scope``."""
+    """Return id, status, and the approving event's number and signature, of each session in ``scope``."""
     columns = [shape.pick(sessions, "recording_sessions", name) for name in ("id", "status")]
     joined = sessions
     if shape.kind is Kind.OURS:
@@ -139,5 +155,7 @@ def read_approved_sessions(
         joined = joined.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
         joined = joined.outerjoin(events, events.c.id == latest.c.last_id)
         columns += [events.c.id, events.c.digest]
+    if shape.kind is Kind.ONE_TABLE:  # no event tells of a place that was corrected
+        columns += [shape.pick(sessions, "recording_sessions", "known_source_id"), sessions.c[NUM_PLACES]]
     rows = connection.execute(select(*columns).select_from(joined).where(*scope))
     return [["" if value is None else str(value) for value in row] for row in rows]

@@ -14,7 +14,9 @@ from sqlalchemy.sql.selectable import TableClause
 
 from heimdall_assets.domain import FIELDS
 from heimdall_assets.errors import StorageError
+from heimdall_assets.stores.database.one_table import COLUMNS, OneTable, is_one_table, read_one_table
 from heimdall_assets.stores.database.schema import FIELD_TABLES, LEDGERS, SCHEMA, UtcDateTime, metadata
+from heimdall_assets.stores.database.stated_receivers import Statement
 
 VERSION_TABLE = "heimdall_schema_version"
 _STEPS = files("heimdall_assets.stores.database.migrations").joinpath("versions")
@@ -40,6 +42,12 @@ class Kind(Enum):
     EMPTY = "empty"  # none of our tables: an upgrade makes them
     OURS = "ours"  # made by our migrations
     FIELD = "field"  # the field's own tables without our ledger: read as it is, never written
+    ONE_TABLE = "one table"  # of somebody else, seen as the field's: read as it is, never written
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it belongs to somebody else, and is never written."""
+        return self in (Kind.FIELD, Kind.ONE_TABLE)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Shape:
         columns: table -> names of its columns.
         revision: the last migration that ran; None: not ours.
         reads_as_text: PostgreSQL: ids, times and JSON are cast to text, whatever type the field gave them.
+        one_table: the one table of a database that has no other; None: it has.
     """
 
     kind: Kind
@@ -59,9 +68,12 @@ class Shape:
     columns: dict[str, frozenset[str]]
     reads_as_text: bool
     revision: str | None = None
+    one_table: OneTable | None = None
 
     def table(self, name: str, alias: str) -> Any:
-        """Return the table ``name`` of this database under an alias."""
+        """Return the table ``name`` of this database, or what stands for it, under an alias."""
+        if self.one_table is not None:
+            return self.one_table.select(name).subquery(alias)
         columns: list[ColumnClause[Any]] = [column(known) for known in sorted(self.columns.get(name, ()))]
         clause: TableClause = table(name, *columns, schema=self.schema)
         return clause.alias(alias)
@@ -81,11 +93,12 @@ class Shape:
         return found
 
 
-def read_shape(connection: Connection, shown: str) -> Shape:
+def read_shape(connection: Connection, shown: str, statement: Statement) -> Shape:
     """Return the shape of the database behind ``connection``; ``shown`` names it in errors.
 
     Raises:
         StorageError: it has some of the field's tables or columns but not all that a snapshot needs.
+        InvalidSetting: it is one table, and ``statement`` does not say what that leaves open.
     """
     is_postgresql = connection.dialect.name == "postgresql"
     inspector = inspect(connection)
@@ -95,6 +108,12 @@ def read_shape(connection: Connection, shown: str) -> Shape:
             break
     else:
         return Shape(Kind.EMPTY, SCHEMA if is_postgresql else None, {}, is_postgresql)
+    if "recording_sessions" not in names:
+        found = {each["name"]: each["type"] for each in inspector.get_columns("measurements", schema=schema)}
+        if is_one_table(names, set(found)):
+            one_table = read_one_table(connection, found, schema, statement, shown)
+            seen = {name: frozenset(given) for name, given in COLUMNS.items()}
+            return Shape(Kind.ONE_TABLE, schema, seen, is_postgresql, one_table=one_table)
     ours = {"approval_events", VERSION_TABLE} <= names
     wanted = [*FIELD_TABLES, *LEDGERS] if ours else list(FIELD_TABLES)
     columns = {

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Select, and_, func, select
 from heimdall_assets.domain import SNAPSHOT, ApprovalStatus
 from heimdall_assets.fields import Field
 from heimdall_assets.specs import DatasetSpec
+from heimdall_assets.stores.database.one_table import NUM_PLACES, ROW_APPROVED
 from heimdall_assets.stores.database.raw_rows import Mask, RawRows
 from heimdall_assets.stores.database.row_rules import find_reasons, find_truth
 from heimdall_assets.stores.database.shape import Kind, Shape
@@ -66,7 +67,8 @@ def read_snapshot(connection: Connection, shape: Shape, dataset: DatasetSpec) ->
     scope = in_scope(shape, sessions, dataset)
     approved = _build_query(shape, sessions).where(and_(status == str(ApprovalStatus.APPROVED), *scope))
     raw = _read_raw(connection, approved)
-    reasons = find_reasons(raw, needs_truth=True, needs_decision=shape.kind is Kind.OURS)
+    is_one_table = shape.kind is Kind.ONE_TABLE
+    reasons = find_reasons(raw, needs_truth=True, needs_decision=shape.kind is Kind.OURS, is_one_table=is_one_table)
     measurements = shape.table("measurements", "m")
     counts = (
         select(status, func.count())
@@ -83,7 +85,8 @@ def read_one_session(connection: Connection, shape: Shape, session_id: str) -> A
     sessions = shape.table("recording_sessions", "s")
     identity = shape.pick(sessions, "recording_sessions", "id")
     raw = _read_raw(connection, _build_query(shape, sessions).where(identity == session_id))
-    return ApprovedSnapshot(*_part_rows(raw, find_reasons(raw, needs_truth=False, needs_decision=False)), {})
+    reasons = find_reasons(raw, needs_truth=False, needs_decision=False, is_one_table=shape.kind is Kind.ONE_TABLE)
+    return ApprovedSnapshot(*_part_rows(raw, reasons), {})
 
 
 def _build_query(shape: Shape, sessions: Any) -> Select[Any]:
@@ -99,6 +102,8 @@ def _build_query(shape: Shape, sessions: Any) -> Select[Any]:
         joined = joined.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
         joined = joined.outerjoin(tables[_EVENTS], tables[_EVENTS].c.id == latest.c.last_id)
     columns = [shape.pick(tables.get(field.table), field.table, field.name).label(field.read_as) for field in SNAPSHOT]
+    if shape.kind is Kind.ONE_TABLE:
+        columns += [heard.c[ROW_APPROVED], sessions.c[NUM_PLACES]]
     return select(*columns).select_from(joined)
 
 

@@ -6,7 +6,7 @@ values of a row can be believed (``row_rules``): the view shows what may be trai
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, select, text
+from sqlalchemy import Connection, Select, and_, case, func, or_, select, text
 
 from heimdall_assets.domain import FIELDS, SNAPSHOT, ApprovalStatus, SessionStatus
 from heimdall_assets.fields import Field
@@ -19,6 +19,9 @@ from heimdall_assets.stores.database.schema import (
     recording_sessions,
     websdr_stations,
 )
+
+_CONTENT = ("iq_data_location", "signal_strength_db", "arrival_unix_ns", "bearing_deg")
+"""What a measurement may hold: a row with none of them says nothing."""
 
 
 def drop_view(connection: Connection) -> None:
@@ -84,6 +87,6 @@ def _select_approved() -> Select[Any]:
             k.c.latitude.is_not(None),
             k.c.longitude.is_not(None),
             moves | (w.c.latitude.is_not(None) & w.c.longitude.is_not(None)),
-            m.c.iq_data_location.is_not(None) | m.c.signal_strength_db.is_not(None),
+            or_(*(m.c[name].is_not(None) for name in _CONTENT)),
         )
     )

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import secrets
-import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -272,15 +271,3 @@ class FileWriter:
 def describe(error: OSError) -> str:
     """Return the operating system's words for ``error``, without its path."""
     return f"{errno.errorcode.get(error.errno or 0, 'error')}: {error.strerror or error}"
-
-
-def read_regular_file(path: Path) -> bytes:
-    """Return the bytes of a file that is no link; raises ``OSError``.
-
-    Non-blocking, so that a pipe at that name never holds the reader.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "found no regular file")
-        return file.read()

@@ -1,42 +1,42 @@
 """Folder: bytes at rest under their SHA-256, never overwritten, and references, small names that point at them.
 
-Belongs here: the backends of ``objects.interface``, and how an address finds its own. Does not belong here: what the
-bytes mean (``formats``, ``tables``), rows (``database``).
+Belongs here: ``objects.interface`` on a disk. Does not belong here: on a bucket (``s3``), what the bytes mean
+(``formats``, ``tables``), rows (``database``), recordings of others (``other_recordings``).
 
 Layout of a folder: ``objects/sha256/ab/abcd...`` and ``references/results/<key>@``.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from heimdall_assets.errors import CorruptObject, InvalidInput, NotFound, StorageError
+from heimdall_assets.errors import InvalidInput, NotFound, StorageError
 from heimdall_assets.manifests import Artifact, compute_digest
-from heimdall_assets.stores.objects.addresses import parse_folder
 from heimdall_assets.stores.objects.files import FileSystem, FileWriter, describe
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.locations import (
-    CHUNK_BYTES,
     check_digest,
-    open_below,
     parse_location,
-    read_descriptor,
-    split_reference_name,
 )
+from heimdall_assets.stores.objects.other_recordings import FolderRecordings, OtherRecordings
+from heimdall_assets.stores.objects.references import (
+    SUFFIX,
+    decode_reference,
+    describe_missing_object,
+    encode_reference,
+    name_file,
+)
+from heimdall_assets.stores.objects.verified import describe_corrupt, hash_file, read_unchanged, reading_source
 
-__all__ = ["FolderObjectStore", "ObjectStore", "open_object_store"]
-
-REFERENCE_SUFFIX = "@"
-"""No part of a reference name ends so: a reference never stands where another needs a folder."""
+__all__ = ["FolderObjectStore", "ObjectStore"]
 
 
 class FolderObjectStore(ObjectStore):
-    """Objects in a folder; recordings that others wrote are read below ``recordings``."""
+    """Objects in a folder; recordings that others wrote are read in ``recordings``, else in a folder beside them."""
 
-    def __init__(self, root: Path, recordings: Path | None = None, files: FileSystem | None = None):
+    def __init__(self, root: Path, recordings: OtherRecordings | None = None, files: FileSystem | None = None):
         self.root = Path(root).absolute()
-        self.recordings = Path(recordings).absolute() if recordings is not None else self.root / "recordings"
+        self.recordings = recordings or FolderRecordings(self.root / "recordings")
         self._writer = FileWriter(self.root, files)
         self._objects = self.root / "objects" / "sha256"
         self._references = self.root / "references"
@@ -49,15 +49,11 @@ class FolderObjectStore(ObjectStore):
         return artifact
 
     def put_file(self, path: Path, media_type: str) -> Artifact:
-        try:
-            digest, size = _hash_file(path)
+        with reading_source(path):
+            digest, size = hash_file(path)
             artifact = Artifact(digest=digest, media_type=media_type, size=size)
             if not self._make_durable_if_whole(digest):
-                self._write(digest, _read_unchanged(path, digest))
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise NotFound(f"{path}: found no file to store") from error
-        except OSError as error:
-            raise StorageError(f"{path}: could not be read ({describe(error)})") from error
+                self._write(digest, read_unchanged(path, digest))
         return artifact
 
     def read_bytes(self, digest: str) -> bytes:
@@ -66,21 +62,24 @@ class FolderObjectStore(ObjectStore):
     def local_path(self, digest: str) -> Path:
         path = self._path(digest)
         try:
-            found, _ = _hash_file(path)
+            found, _ = hash_file(path)
         except OSError as error:
             raise self._cannot_read(digest, error) from error
         if found != digest:
-            raise _corrupt(digest, found)
+            raise describe_corrupt(digest, found)
         return path
 
     def exists(self, digest: str) -> bool:
         path = self._path(digest)
         return path.is_file() and not path.is_symlink()
 
+    def find_present(self, digests: Iterable[str]) -> set[str]:
+        return {digest for digest in digests if self.exists(digest)}
+
     def set_aside(self, digest: str) -> bool:
         path = self._path(digest)
         try:
-            if not path.is_symlink() and (not path.exists() or _hash_file(path)[0] == digest):
+            if not path.is_symlink() and (not path.exists() or hash_file(path)[0] == digest):
                 return False
             self._writer.move_aside(path, self.root / "damaged" / digest)
         except OSError as error:
@@ -95,9 +94,9 @@ class FolderObjectStore(ObjectStore):
     def write_reference(self, name: str, digest: str) -> None:
         path = self._reference_path(name)
         if not self.exists(digest):
-            raise NotFound(f"reference {name}: found no object {digest}, expected it stored before its reference")
+            raise describe_missing_object(name, digest)
         self._make_durable(digest)
-        self._writer.write_file(path, [_encode_reference(name, digest)])
+        self._writer.write_file(path, [encode_reference(name, digest)])
 
     def read_reference(self, name: str) -> str | None:
         try:
@@ -106,40 +105,30 @@ class FolderObjectStore(ObjectStore):
             return None
         except OSError as error:
             raise StorageError(f"reference {name}: could not be read ({describe(error)})") from error
-        digest = data[7:71].decode("ascii", "replace")
-        if data != _encode_reference(name, digest):
-            raise CorruptObject(
-                f"reference {name}: found {data[:80]!r}, expected a digest and its check; computing the result "
-                "again writes it anew"
-            )
-        return check_digest(digest)
+        return decode_reference(name, data)
 
     def list_references(self, prefix: str = "") -> list[str]:
         names = [
-            path.relative_to(self._references).as_posix().removesuffix(REFERENCE_SUFFIX)
-            for path in self._references.glob(f"**/*{REFERENCE_SUFFIX}")
+            path.relative_to(self._references).as_posix().removesuffix(SUFFIX)
+            for path in self._references.glob(f"**/*{SUFFIX}")
         ]
         return sorted(name for name in names if name.startswith(prefix))
 
     def read_location(self, location: str, max_bytes: int) -> bytes:
-        digest, parts = parse_location(location)
-        if digest is not None:
-            return self._read(digest, max_bytes)
-        with open_below(self.recordings, parts) as descriptor:
-            return read_descriptor(descriptor, location, max_bytes)
+        found = parse_location(location)
+        return self.recordings.read(found, max_bytes) if found.digest is None else self._read(found.digest, max_bytes)
 
     def _path(self, digest: str) -> Path:
         return self._objects / check_digest(digest)[:2] / digest
 
     def _reference_path(self, name: str) -> Path:
-        *folders, leaf = split_reference_name(name)
-        return self._references.joinpath(*folders, leaf + REFERENCE_SUFFIX)
+        return self._references / name_file(name)
 
     def _make_durable_if_whole(self, digest: str) -> bool:
         """Return whether the object is there, undamaged and durable; one at its final name is checked, not trusted."""
         path = self._path(digest)
         try:
-            if path.is_symlink() or _hash_file(path)[0] != digest:
+            if path.is_symlink() or hash_file(path)[0] != digest:
                 return False
         except OSError:
             return False
@@ -168,47 +157,10 @@ class FolderObjectStore(ObjectStore):
             raise self._cannot_read(digest, error) from error
         found = compute_digest(data)
         if found != digest:
-            raise _corrupt(digest, found)
+            raise describe_corrupt(digest, found)
         return data
 
     def _cannot_read(self, digest: str, error: OSError) -> NotFound | StorageError:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return NotFound(f"object {digest}: found nothing in {self.root}, expected an object put there before")
         return StorageError(f"object {digest}: could not be read ({describe(error)})")
-
-
-def open_object_store(address: str | Path, recordings: str | Path | None = None) -> ObjectStore:
-    """Return the object store in a folder; recordings of others are read below the folder ``recordings``.
-
-    Raises:
-        InvalidSetting: an address is not that of a folder of this machine.
-    """
-    others = parse_folder(recordings, "recordings") if recordings else None
-    return FolderObjectStore(parse_folder(address, "object store"), others)
-
-
-def _hash_file(path: Path) -> tuple[str, int]:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
-
-
-def _read_unchanged(path: Path, digest: str) -> Iterator[bytes]:
-    """Return the file's bytes in pieces; fails after the last one where they no longer have ``digest``."""
-    seen = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            seen.update(chunk)
-            yield chunk
-    if seen.hexdigest() != digest:
-        raise StorageError(f"{path}: changed while it was being stored; put it again")
-
-
-def _encode_reference(name: str, digest: str) -> bytes:
-    # The check makes a flipped bit, and a file moved to another name, visible.
-    return f"sha256:{digest} {compute_digest(f'{name} {digest}'.encode())[:16]}\n".encode()
-
-
-def _corrupt(digest: str, found: str) -> CorruptObject:
-    return CorruptObject(
-        f"object {digest}: found bytes with SHA-256 {found}, expected {digest}; putting the same bytes again heals it"
-    )

@@ -1,11 +1,11 @@
 """What every object store promises, whatever it rests on.
 
 Belongs here: the one small interface that the rest of the project works on. Does not belong here: a backend
-(``folder``, ``overlay``).
+(``folder``, ``s3``, ``overlay``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from heimdall_assets.manifests import Artifact
@@ -21,6 +21,10 @@ class ObjectStore(ABC):
         Raises:
             StorageError: it could not be stored; what was stored before is untouched.
         """
+
+    def put_all(self, parts: Sequence[bytes], media_type: str) -> list[Artifact]:
+        """Return the artifacts that the parts rest as, in their order, put together; raises as ``put_bytes``."""
+        return [self.put_bytes(data, media_type) for data in parts]
 
     @abstractmethod
     def put_file(self, path: Path, media_type: str) -> Artifact:
@@ -52,6 +56,14 @@ class ObjectStore(ABC):
     @abstractmethod
     def exists(self, digest: str) -> bool:
         """Return whether an object rests under ``digest``; its bytes are not checked."""
+
+    @abstractmethod
+    def find_present(self, digests: Iterable[str]) -> set[str]:
+        """Return those of ``digests`` that ``exists``, asked together; their bytes are not checked."""
+
+    def at_rest(self) -> "ObjectStore":
+        """Return this store as one that reads what rests and never a copy of it, for whoever looks for damage."""
+        return self
 
     @abstractmethod
     def set_aside(self, digest: str) -> bool:
@@ -90,10 +102,14 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def read_location(self, location: str, max_bytes: int) -> bytes:
-        """Return the bytes at ``sha256:<hex>`` or at a relative name below the recordings' root.
+        """Return the bytes at ``sha256:<hex>``, or of a file of others at a name below their place.
+
+        Args:
+            location: that name, relative or in full, ``s3://BUCKET/NAME``.
+            max_bytes: the most to read.
 
         Raises:
-            InvalidIdentifier: the location climbs, is absolute, an address, or leads through a link.
+            InvalidIdentifier: the location climbs, is absolute, an address elsewhere, or leads through a link.
             NotFound: there is nothing.
             InvalidInput: it is larger than ``max_bytes``; found before anything is read.
             CorruptObject: the bytes at rest have another digest.

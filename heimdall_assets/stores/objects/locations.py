@@ -9,10 +9,12 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from heimdall_assets.errors import InvalidIdentifier, InvalidInput, NotFound, StorageError
 from heimdall_assets.manifests import SHA256_PATTERN
+from heimdall_assets.stores.objects.addresses import is_bucket_name
 from heimdall_assets.stores.objects.files import describe
 
 CHUNK_BYTES = 1 << 20
@@ -61,15 +63,42 @@ def _split(name: str, grammar: re.Pattern[str], what: str, letters: str) -> list
     return parts
 
 
-def parse_location(location: str) -> tuple[str | None, list[str]]:
-    """Return (digest, []) for ``sha256:<hex>``, (None, parts) for a relative object name.
+@dataclass(frozen=True)
+class Location:
+    """Where a row's recording rests.
+
+    Attributes:
+        digest: of an object of ours; None: a file of others.
+        bucket: of a file of others that is named in full; None: it is named from their place on, whatever that is.
+        parts: of the file's name.
+    """
+
+    digest: str | None = None
+    bucket: str | None = None
+    parts: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return the text that ``parse_location`` reads."""
+        if self.digest is not None:
+            return f"sha256:{self.digest}"
+        return "/".join([*([f"s3://{self.bucket}"] if self.bucket else []), *self.parts])
+
+
+def parse_location(location: str) -> Location:
+    """Return the location ``sha256:<hex>``, ``s3://BUCKET/NAME``, or a relative object name.
 
     Raises:
-        InvalidIdentifier: it is neither.
+        InvalidIdentifier: it is none of them. What stands before an ``@``, which may be a key, is not repeated.
     """
     if isinstance(location, str) and location.startswith("sha256:"):
-        return check_digest(location.removeprefix("sha256:")), []
-    return None, split_object_name(location)
+        return Location(digest=check_digest(location.removeprefix("sha256:")))
+    if isinstance(location, str) and location.startswith("s3://"):
+        bucket, _, name = location.removeprefix("s3://").partition("/")
+        if not is_bucket_name(bucket):
+            found = "keys in it" if "@" in bucket else f"{bucket!r:.80}"
+            raise InvalidIdentifier(f"location of s3://: found {found}, expected s3://BUCKET/NAME")
+        return Location(bucket=bucket, parts=split_object_name(name))
+    return Location(parts=split_object_name(location))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Belongs here: where bytes are read from and kept. Does not belong here: what is computed (``releases.reproduction``).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from heimdall_assets.errors import InvalidInput
@@ -31,6 +31,9 @@ class RecomputingStore(ObjectStore):
     def put_bytes(self, data: bytes, media_type: str) -> Artifact:
         return self.apart.put_bytes(data, media_type)
 
+    def put_all(self, parts: Sequence[bytes], media_type: str) -> list[Artifact]:
+        return self.apart.put_all(parts, media_type)
+
     def put_file(self, path: Path, media_type: str) -> Artifact:
         return self.apart.put_file(path, media_type)
 
@@ -42,6 +45,11 @@ class RecomputingStore(ObjectStore):
 
     def exists(self, digest: str) -> bool:
         return self.apart.exists(digest) or self.base.exists(digest)
+
+    def find_present(self, digests: Iterable[str]) -> set[str]:
+        wanted = set(digests)
+        made = self.apart.find_present(wanted)
+        return made | self.base.find_present(wanted - made)
 
     def set_aside(self, digest: str) -> bool:
         return self.apart.set_aside(digest)

@@ -75,8 +75,8 @@ def read_shard_rows(objects: ObjectStore, name: str) -> ShardRows:
 
 def find_present(objects: ObjectStore, shards: pd.Series) -> NDArray[np.bool_]:
     """Return which of ``shards``, one a row, are still there."""
-    present = {shard: objects.exists(shard) for shard in shards.unique()}
-    return np.array([present[shard] for shard in shards], dtype=np.bool_)
+    present = objects.find_present({str(shard) for shard in shards})
+    return np.array([str(shard) in present for shard in shards], dtype=np.bool_)
 
 
 def write_shard_rows(objects: ObjectStore, name: str, shard_rows: ShardRows) -> None:

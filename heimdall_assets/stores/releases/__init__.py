@@ -1,1 +1,1 @@
-"""Releases at rest: one immutable folder a version, numbered by the database."""
+"""Releases at rest: immutable files of each version, in a folder or a bucket, numbered by the database."""

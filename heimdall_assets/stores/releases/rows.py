@@ -1,7 +1,7 @@
 """Rows of releases: what the database says of each version, from its reservation on.
 
-Belongs here: reading and writing those rows in a transaction that somebody else began. Does not belong here: folders,
-and the order in which both change (``folders``).
+Belongs here: reading and writing those rows in a transaction that somebody else began. Does not belong here: files,
+and the order in which both change (``store``).
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from heimdall_assets.manifests import encode_canonical_json
-from heimdall_assets.stores.database.ledger import read_clock
-from heimdall_assets.stores.database.schema import model_releases, plain_row, promotion_events
+from heimdall_assets.stores.database.ledger import append_events, read_clock
+from heimdall_assets.stores.database.schema import model_aliases, model_releases, plain_row, promotion_events
 from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import format_version
 
@@ -31,6 +31,12 @@ def select_row(connection: Connection, version: str) -> dict[str, Any] | None:
 def list_numbers(connection: Connection) -> list[tuple[int, int, int]]:
     """Return major, minor and patch of every version that was ever reserved, in order."""
     return [(row[0], row[1], row[2]) for row in connection.execute(select(*NUMBERS).order_by(*NUMBERS))]
+
+
+def list_published(connection: Connection) -> list[dict[str, Any]]:
+    """Return the row of every published version, in order."""
+    query = select(model_releases).where(model_releases.c.published_at.is_not(None)).order_by(*NUMBERS)
+    return [plain_row(row) for row in connection.execute(query)]
 
 
 def list_unpublished(connection: Connection) -> list[str]:
@@ -62,7 +68,7 @@ def reserve(connection: Connection, numbers: tuple[int, int, int], result: str) 
 
 
 def announce_files(connection: Connection, version: str, listed: Mapping[str, Any]) -> None:
-    """Say which files the folder of a version is going to hold."""
+    """Say which files are going to lie under a version."""
     values = {"files": encode_canonical_json(dict(listed)).decode()}
     connection.execute(update(model_releases).where(model_releases.c.version == version).values(values))
 
@@ -75,24 +81,43 @@ def mark_published(connection: Connection, row: Mapping[str, Any], said: str) ->
     connection.execute(update(model_releases).where(model_releases.c.version == row["version"]).values(values))
 
 
-def find_last_promotion(connection: Connection, alias: str) -> dict[str, Any] | None:
-    """Return what was decided last of an alias: alias, version, decided_by and reason; None: nothing yet."""
-    events = promotion_events.c
-    query = select(events.alias, events.version, events.decided_by, events.reason).where(events.alias == alias)
-    row = connection.execute(query.order_by(events.id.desc()).limit(1)).first()
-    return None if row is None else dict(row._mapping)
+def promote(connection: Connection, alias: str, version: str, why: tuple[str, str]) -> None:
+    """Let an alias mean a version; who and why is kept for ever, and said again in the same words it is no event."""
+    said = {"alias": alias, "version": version, "decided_by": why[0], "reason": why[1]}
+    if _find_last_promotion(connection, alias) != said:
+        append_events(connection, promotion_events, [{**said, "decided_at": read_clock()}])
+    known = connection.execute(select(model_aliases).where(model_aliases.c.alias == alias)).first()
+    if known is None:
+        connection.execute(insert(model_aliases), [{"alias": alias, "version": version}])
+    else:
+        connection.execute(update(model_aliases).where(model_aliases.c.alias == alias).values(version=version))
+
+
+def read_aliases(connection: Connection) -> dict[str, list[str]]:
+    """Return version -> the aliases that mean it, in order."""
+    aliases: dict[str, list[str]] = {}
+    for row in connection.execute(select(model_aliases).order_by(model_aliases.c.alias)):
+        aliases.setdefault(row.version, []).append(row.alias)
+    return aliases
 
 
 def describe_latest(connection: Connection) -> bytes | None:
     """Return what ``latest.json`` must hold; None: nothing is published but what was rejected."""
-    query = select(model_releases).where(model_releases.c.published_at.is_not(None)).order_by(*NUMBERS)
-    rows = [row for row in connection.execute(query) if not is_rejected(json.loads(row.record or "{}"))]
+    rows = [row for row in list_published(connection) if not is_rejected(json.loads(row["record"] or "{}"))]
     if not rows:
         return None
-    row = plain_row(rows[-1])
+    row = rows[-1]
     latest = {"version": row["version"], "folder": row["version"], "files": json.loads(row["files"])}
     return json.dumps(latest, indent=2, sort_keys=True).encode() + b"\n"
 
 
 def _read_numbers(row: Mapping[str, Any]) -> tuple[int, int, int]:
     return row["major"], row["minor"], row["patch"]
+
+
+def _find_last_promotion(connection: Connection, alias: str) -> dict[str, Any] | None:
+    """Return what was decided last of an alias: alias, version, decided_by and reason; None: nothing yet."""
+    events = promotion_events.c
+    query = select(events.alias, events.version, events.decided_by, events.reason).where(events.alias == alias)
+    row = connection.execute(query.order_by(events.id.desc()).limit(1)).first()
+    return None if row is None else dict(row._mapping)

@@ -1,6 +1,6 @@
 """Version numbers of released models: ``v1.2.3``.
 
-Belongs here: their grammar and order. Does not belong here: who gets one (``releases.folders``), which part changes
+Belongs here: their grammar and order. Does not belong here: who gets one (``releases.store``), which part changes
 (``lineage.versions``).
 """
 
@@ -30,6 +30,12 @@ def check_version(text: Any) -> str:
     if numbers is None:
         raise InvalidIdentifier(f"version {text!r:.140}: expected one such as v1.2.3")
     return format_version(numbers)
+
+
+def is_version(text: str) -> bool:
+    """Return whether ``text`` is a version as it is written: ``v1.2.3``, and not ``1.2.3``."""
+    numbers = parse_version(text)
+    return numbers is not None and format_version(numbers) == text
 
 
 def format_version(numbers: tuple[int, int, int]) -> str:

@@ -1,0 +1,156 @@
+"""Reading releases: which there are, what they are called, and their files, each checked against the database.
+
+Belongs here: everything that changes nothing. Does not belong here: numbers, publishing and promotion (``store``).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+
+from heimdall_assets.domain import check_name
+from heimdall_assets.errors import CorruptObject, NotFound, StorageError
+from heimdall_assets.manifests import compute_digest
+from heimdall_assets.stores.database.ledger import check_promotions
+from heimdall_assets.stores.database.schema import plain_row, promotion_events
+from heimdall_assets.stores.releases.interface import ReleaseFiles
+from heimdall_assets.stores.releases.ledger import ReleaseLedger
+from heimdall_assets.stores.releases.rows import RESULT, list_published, read_aliases, select_row
+from heimdall_assets.stores.releases.status import is_rejected
+from heimdall_assets.stores.releases.version_numbers import check_version, parse_version
+
+LATEST = "latest"
+
+
+class ReleaseReader:
+    """Released models: files in a folder or a bucket; versions and aliases in the database."""
+
+    def __init__(self, files: ReleaseFiles, ledger: ReleaseLedger):
+        self.files = files
+        self._ledger = ledger
+
+    def locate(self, version: str) -> str:
+        """Return where the files of ``version`` are, for people: a folder, or an address of S3."""
+        return self.files.locate(check_version(version))
+
+    def is_published(self, version: str) -> bool:
+        """Return whether a reserved version was published."""
+        version = check_version(version)
+        if not self._ledger.exists:
+            return False
+        with self._ledger.reading() as connection:
+            row = select_row(connection, version)
+        return row is not None and row["published_at"] is not None
+
+    def list_releases(self) -> list[dict[str, Any]]:
+        """Return the record of every published release, by rising version.
+
+        Each has also ``version``, ``aliases``, ``created_at`` and ``files`` (name -> sha256 and size).
+        """
+        if not self._ledger.exists:
+            return []
+        with self._ledger.reading() as connection:
+            rows, aliases = list_published(connection), read_aliases(connection)
+        return [_describe(row, aliases) for row in rows]
+
+    def find_record(self, version: str) -> dict[str, Any]:
+        """Return the record of one published release.
+
+        Raises:
+            NotFound: it is not published.
+        """
+        version = check_version(version)
+        for release in self.list_releases():
+            if release["version"] == version:
+                return release
+        raise NotFound(f"release {version}: found no published release of this version")
+
+    def resolve(self, model: str) -> str:
+        """Return the version that ``model`` (a version, ``latest`` or an alias) means.
+
+        Raises:
+            NotFound: nothing published is called so.
+            InvalidIdentifier: ``model`` is no name.
+        """
+        check_name(model, "model")
+        releases = self.list_releases()
+        called = check_version(model) if parse_version(model) else None
+        passed = [release for release in releases if not is_rejected(release)]
+        if model == LATEST and passed:
+            return str(passed[-1]["version"])
+        for release in releases:
+            if model in release["aliases"] or release["version"] == called:
+                return str(release["version"])
+        known = ", ".join(str(release["version"]) for release in releases[-5:]) or "none yet"
+        raise NotFound(f"model {model}: found no such release, expected latest, an alias or a version ({known})")
+
+    def read_file(self, version: str, name: str) -> bytes:
+        """Return one file of a release, verified.
+
+        Raises:
+            NotFound: the release is not published, or has no such file.
+            CorruptObject: the file is not what was published.
+            StorageError: it could not be read.
+        """
+        record = self.find_record(version)
+        if name not in record["files"]:
+            raise NotFound(f"release {version}: found no file {name!r:.140}, expected one of {sorted(record['files'])}")
+        return self._read_listed(record["version"], name, record["files"][name]["sha256"])
+
+    def find_problems(self, version: str) -> list[str]:
+        """Return what is wrong with the files of a published release, one line each; empty: all is as published.
+
+        Raises:
+            NotFound: the release is not published.
+            StorageError: nobody can say which files there are.
+        """
+        record = self.find_record(version)
+        version, listed = record["version"], record["files"]
+        problems = []
+        for name in sorted(listed):
+            try:
+                self._read_listed(version, name, listed[name]["sha256"])
+            except StorageError as error:
+                problems.append(str(error))
+        for name in sorted(set(self.files.list_files(version)) - set(listed)):
+            problems.append(f"release {version}: found file {name} that was not published")
+        return problems
+
+    def list_promotion_events(self) -> list[dict[str, Any]]:
+        """Return every change of an alias, oldest first."""
+        if not self._ledger.exists:
+            return []
+        with self._ledger.reading() as connection:
+            rows = connection.execute(select(promotion_events).order_by(promotion_events.c.id)).all()
+        return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
+
+    def check_ledger(self) -> list[str]:
+        """Return what is wrong with the promotions, one line a problem; empty: all is as it was written."""
+        if not self._ledger.exists:
+            return []
+        with self._ledger.reading() as connection:
+            return check_promotions(connection)
+
+    def _read_listed(self, version: str, name: str, expected: str) -> bytes:
+        try:
+            data = self.files.read(version, name)
+        except NotFound as error:
+            raise CorruptObject(f"release {version}: file {name} is gone from {self.files.locate(version)}") from error
+        except StorageError as error:
+            raise type(error)(f"release {version}: file {name}: {error}") from error
+        found = compute_digest(data)
+        if found != expected:
+            raise CorruptObject(f"release {version}: file {name} has SHA-256 {found}, expected {expected}")
+        return data
+
+
+def _describe(row: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
+    record = json.loads(row["record"] or "{}")
+    return {
+        **{name: value for name, value in record.items() if name != RESULT},
+        "version": row["version"],
+        "aliases": aliases.get(row["version"], []),
+        "created_at": row["published_at"].isoformat(),
+        "files": json.loads(row["files"]),
+    }
