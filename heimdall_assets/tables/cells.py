@@ -87,7 +87,7 @@ class Cells:
             expected: what the error asks for.
         """
         text = [cell.strip() for cell in self.columns[column]]
-        with_comma = np.array([_DECIMAL_COMMA.fullmatch(cell) is not None for cell in text])
+        with_comma = np.array(["," in cell and _DECIMAL_COMMA.fullmatch(cell) is not None for cell in text])
         if with_comma.any():
             pointed = np.array(["." in cell and math.isfinite(parse_number(cell)) for cell in text])
             self.refuse(with_comma & pointed.any(), column, "a decimal point, as in other rows of this column")

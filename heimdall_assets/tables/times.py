@@ -57,9 +57,12 @@ def read_times(
         microseconds = np.rint(counted * (unit_s / 1e-6)).astype(np.int64)
         return microseconds.view("datetime64[us]"), np.zeros(cells.num_rows, dtype=bool), False
     # one by one: pandas.to_datetime gives a time without a zone the zone of the row before it
-    found = [_parse_time(cell.strip(), form) for cell in cells.columns[column]]
-    bare = any(time is not None and time.tzinfo is None for time in found)
-    placed = [None if time is None else _place(time, zone or ZoneInfo("UTC")) for time in found]
+    text = [cell.strip() for cell in cells.columns[column]]
+    parsed = {cell: _parse_time(cell, form) for cell in dict.fromkeys(text)}  # a transmission has a row a receiver
+    bare = any(time is not None and time.tzinfo is None for time in parsed.values())
+    home = zone or ZoneInfo("UTC")
+    once = {cell: None if time is None else _place(time, home) for cell, time in parsed.items()}
+    placed = [once[cell] for cell in text]
     skipped = np.array([time is not None and time[0] is None for time in placed])
     cells.refuse(skipped, column, f"a time that {zone} has: clocks went over it")
     utc = np.array([None if time is None else time[0] for time in placed], dtype="datetime64[us]")

@@ -18,7 +18,7 @@ from heimdall_assets.tables.level_table import LevelTable
 from heimdall_assets.tables.questions import Question
 from heimdall_assets.tables.text import TextTable
 
-HEAD_BYTES = 2_000_000
+HEAD_BYTES = 1_000_000
 """Of a longer table only the rows within are looked at, which is said."""
 
 Understand = Callable[[TextTable, Mapping[str, Position | None], TableClaim], LevelTable]
