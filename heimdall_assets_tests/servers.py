@@ -12,9 +12,10 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,31 @@ class PostgresServer:
     port: int
     password: str
     folder: Path
+    _start: Callable[[], "subprocess.Popen[bytes]"]
+    _processes: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start it, or start it again after ``kill``: ready to be asked when this returns."""
+        self._processes.append(self._start())
+        _wait(self.folder, self._processes[-1])
+
+    def kill(self) -> None:
+        """End the server and all that works for it at once, as the kernel does where memory ends: nothing is told."""
+        process = self._processes[-1]
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for number in (process.pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        process.wait(_STOP_S)
+        deadline = time.monotonic() + _STOP_S  # the memory they share is theirs until the last of them is gone
+        while any(Path(f"/proc/{number}").exists() for number in children) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (self.folder / "data" / "postmaster.pid").unlink()
+
+    def stop(self) -> None:
+        """End it for good."""
+        for process in self._processes:
+            _stop(process)
 
     def url(self, database: str) -> str:
         """Return SQLAlchemy's address of ``database``."""
@@ -68,8 +94,11 @@ class PostgresServer:
 
 
 @contextmanager
-def run_postgres() -> Iterator[PostgresServer]:
+def run_postgres(keeps_commits: bool = False) -> Iterator[PostgresServer]:
     """Give a throw-away PostgreSQL, ready to be asked.
+
+    Args:
+        keeps_commits: what was committed is there again after ``kill``, as with any server that is not thrown away.
 
     Raises:
         NoServer: there are no server binaries here.
@@ -79,14 +108,15 @@ def run_postgres() -> Iterator[PostgresServer]:
     with tempfile.TemporaryDirectory(prefix="heimdall-pg-", dir="/tmp", ignore_cleanup_errors=True) as name:
         root = Path(name)
         identity, binaries = _choose_identity(root, binaries)
-        server = PostgresServer(find_free_port(), secrets.token_hex(16), root)
-        _make_cluster(root, binaries, identity, server.password)
-        process = _start(root, binaries, identity, server.port)
+        port, password = find_free_port(), secrets.token_hex(16)
+        start = partial(_start, root, binaries, identity, port, keeps_commits)
+        server = PostgresServer(port, password, root, start)
+        _make_cluster(root, binaries, identity, password)
         try:
-            _wait(root, process)
+            server.start()
             yield server
         finally:
-            _stop(process)
+            server.stop()
 
 
 def _find_binaries() -> Path:
@@ -141,7 +171,9 @@ def _make_cluster(root: Path, binaries: Path, identity: dict[str, Any], password
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
-def _start(root: Path, binaries: Path, identity: dict[str, Any], port: int) -> "subprocess.Popen[bytes]":
+def _start(
+    root: Path, binaries: Path, identity: dict[str, Any], port: int, keeps_commits: bool
+) -> "subprocess.Popen[bytes]":
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": port,
@@ -149,11 +181,11 @@ def _start(root: Path, binaries: Path, identity: dict[str, Any], port: int) -> "
         "max_connections": 100,
         # Thrown away at the end: nothing of it need survive a power loss.
         "fsync": "off",
-        "synchronous_commit": "off",
+        "synchronous_commit": "on" if keeps_commits else "off",
         "full_page_writes": "off",
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    with open(root / "log", "wb") as log:
+    with open(root / "log", "ab") as log:
         return subprocess.Popen(
             [binaries / "postgres", "-D", root / "data", *options],
             cwd="/tmp",

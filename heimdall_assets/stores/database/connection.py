@@ -41,6 +41,10 @@ _WRITE_LOCK = 0x4845494D
 
 _WRITES = "heimdall_writes"
 
+_ASK_AFTER_S, _ASK_EVERY_S, _ASK_TIMES, _GIVE_UP_MS = 30, 10, 3, 60_000
+"""Of a PostgreSQL connection on which nothing comes: both ends ask whether the other is still there. Without, a client
+whose server vanished waits for a quarter of an hour, and the lock of a client that vanished is held for two hours."""
+
 _EXPECTED = {
     "file is not a database": "expected a SQLite file; put a whole copy in its place",
     "malformed": "expected a SQLite file without damage; put a whole copy in its place",
@@ -218,12 +222,23 @@ class Database:
             event.listen(engine, "commit", self._commit_sqlite)
             schema = None
         else:
-            settings = ["-c timezone=utc", "-c datestyle=ISO"]
+            settings = [
+                "-c timezone=utc",
+                "-c datestyle=ISO",
+                f"-c tcp_keepalives_idle={_ASK_AFTER_S}",
+                f"-c tcp_keepalives_interval={_ASK_EVERY_S}",
+                f"-c tcp_keepalives_count={_ASK_TIMES}",
+                f"-c tcp_user_timeout={_GIVE_UP_MS}",
+            ]
             if read_only:
                 settings.append("-c default_transaction_read_only=on")
             told = {
                 "options": " ".join(settings),
                 "connect_timeout": 10,
+                "keepalives_idle": _ASK_AFTER_S,
+                "keepalives_interval": _ASK_EVERY_S,
+                "keepalives_count": _ASK_TIMES,
+                "tcp_user_timeout": _GIVE_UP_MS,
                 "fallback_application_name": f"heimdall, process {os.getpid()} of {socket.gethostname()}"[:63],
             }
             engine = create_engine(self._url, pool_pre_ping=True, connect_args=told)

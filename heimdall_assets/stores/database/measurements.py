@@ -30,6 +30,7 @@ from heimdall_assets.stores.database.rows import (
     read_standing,
     read_table,
     resolve_session,
+    resolve_sessions,
     stands,
 )
 from heimdall_assets.stores.database.schema import approval_events, recording_sessions
@@ -125,7 +126,7 @@ class MeasurementStore:
             InvalidInput: a name belongs to several sessions.
         """
         with self._reading() as (connection, shape):
-            return [resolve_session(connection, shape, name) for name in names]
+            return resolve_sessions(connection, shape, names)
 
     def find_session(self, id_or_name: str) -> dict[str, Any]:
         """Return a session with ``source``, ``measurements``, ``stations`` and ``approval_events``.
