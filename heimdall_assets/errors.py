@@ -12,7 +12,8 @@
     |-- CannotLocate                   data from which no honest position follows
     |-- Refused                        a request that would break a promise (overwrite, judge on training data, ...)
     |-- StorageError                   a store could not keep or give back what it was asked to
-    |   `-- CorruptObject              bytes at rest that no longer match their digest
+    |   |-- CorruptObject              bytes at rest that no longer match their digest
+    |   `-- OutOfReach                 a service that holds them cannot be asked: nothing is known of any of them
     `-- MissingDependency              an optional package, server or weight file that is not installed
 
 The command line turns any of them into one line and exit status 2.
@@ -73,6 +74,13 @@ class StorageError(HeimdallError):
 
 class CorruptObject(StorageError):
     """Bytes at rest no longer match their digest."""
+
+
+class OutOfReach(StorageError):
+    """A service that holds bytes cannot be asked now: none of what it holds is known to be lost, damaged or there.
+
+    Whoever goes on without what is lost or damaged stops at this one: going on would call everything lost.
+    """
 
 
 class MissingDependency(HeimdallError):

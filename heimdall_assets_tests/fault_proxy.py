@@ -25,13 +25,15 @@ class Fault:
         act: ``refuse`` (``status`` and ``code``), ``slow`` (``delay_s``), ``cut`` (in the middle of the answer's
             body), ``cut_upload`` (in the middle of the request's), ``lose`` (done, and never answered), ``flip`` (a
             bit of the answer's body).
-        method, part: of the requests; ``part`` stands in their path.
-        times: how many of them.
+        method, part: of the requests, ``*`` any; ``part`` stands in their path.
+        after: how many of them pass before.
+        times: how many of them then.
     """
 
     act: str
     method: str = "GET"
     part: str = "/"
+    after: int = 0
     times: int = 10**6
     status: int = 503
     code: str = "SlowDown"
@@ -65,7 +67,11 @@ class FaultProxy:
         with self.lock:
             self.asked.append((method, path))
             for fault in self.faults:
-                if fault.method == method and fault.part in path and fault.times > 0:
+                if fault.method not in (method, "*") or fault.part not in path:
+                    continue
+                if fault.after > 0:
+                    fault.after -= 1
+                elif fault.times > 0:
                     fault.times -= 1
                     return fault
         return None

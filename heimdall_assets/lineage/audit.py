@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound
+from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach
 from heimdall_assets.lineage.crosschecks import (
     verify_approvals,
     verify_chain,
@@ -110,6 +110,8 @@ def _verify_files(evidence: Evidence, objects: ObjectReader) -> Iterator[Finding
 def _has_twin(objects: ObjectReader, digest: str) -> bool:
     try:
         return objects.exists(digest) and compute_digest(objects.read_bytes(digest)) == digest
+    except OutOfReach:
+        raise
     except HeimdallError:
         return False
 
@@ -146,6 +148,8 @@ def _verify_objects(provenance: Mapping[str, Any], objects: ObjectReader, progre
                 decode_manifest(digest, objects.read_bytes(digest))
         except NotFound:
             yield Finding(kind, name, "no such object", f"SHA-256 {digest}", (), again)
+        except OutOfReach:
+            raise
         except HeimdallError as error:
             yield Finding(kind, name, str(error), f"SHA-256 {digest}", (), again)
         progress("objects hashed", count, len(wanted))
@@ -208,6 +212,8 @@ def _verify_provenance(
     ]
     try:
         tables = freeze_tables(nodes, objects.read_bytes, decode_table)
+    except OutOfReach:
+        raise
     except HeimdallError as error:
         if not damaged:  # else the damaged table is named already
             yield Finding("provenance", label, str(error), "tables that can be read", own, again)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from heimdall_assets.errors import NotFound, Refused, StorageError
+from heimdall_assets.errors import NotFound, OutOfReach, Refused, StorageError
 from heimdall_assets.lineage.walk import OUTSIDE
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest, compute_result_key
 from heimdall_assets.pipeline.recipe import STAGES
@@ -81,12 +81,17 @@ def read_result(objects: ObjectStore, name: str) -> Manifest | None:
     """Return the manifest behind reference ``name`` if it and all that it points at are still there, else None.
 
     One that lacks something whose bytes could not be had then (``num_unread``) is none either: they may be back.
+
+    Raises:
+        OutOfReach: nobody can say whether there is one; it is not made a second time for that.
     """
     try:
         digest = objects.read_reference(name)
         if digest is None:
             return None
         manifest = Manifest.decode(objects.read_bytes(digest))
+    except OutOfReach:
+        raise
     except (StorageError, NotFound, ValueError):
         return None  # damaged or gone at rest: computing it again heals it
     if manifest.summary.get("num_unread"):

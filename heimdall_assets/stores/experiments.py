@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heimdall_assets.errors import NotFound, StorageError
+from heimdall_assets.errors import NotFound, OutOfReach, StorageError
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, encode_canonical_json
 from heimdall_assets.stores.objects.folder import ObjectStore
 
@@ -66,6 +66,8 @@ def _read_note(objects: ObjectStore, name: str) -> dict[str, Any] | None:
         return None
     try:
         return dict(json.loads(objects.read_bytes(digest)))
+    except OutOfReach:
+        raise
     except (StorageError, ValueError):
         return None  # a convenience: damaged is as good as absent
 

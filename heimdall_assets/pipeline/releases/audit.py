@@ -6,7 +6,7 @@ Belongs here: reading files, rows and ledgers as they lie. Does not belong here:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, StorageError
+from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, StorageError
 from heimdall_assets.lineage.audit import verify_model
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
 from heimdall_assets.lineage.provenance import decode_provenance
@@ -32,6 +32,8 @@ def read_provenance(stores: Stores, version: str) -> dict[str, Any]:
     if data is None or compute_digest(data) != digest:
         try:
             data = stores.objects.read_bytes(digest)
+        except OutOfReach:
+            raise
         except HeimdallError as error:
             raise CorruptObject(
                 f"release {version}: {PROVENANCE_FILE} is damaged and has no whole copy; run heimdall verify {version}"

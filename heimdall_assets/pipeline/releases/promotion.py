@@ -14,7 +14,7 @@ import numpy as np
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus
-from heimdall_assets.errors import HeimdallError, NotFound, Refused
+from heimdall_assets.errors import HeimdallError, NotFound, OutOfReach, Refused
 from heimdall_assets.evaluation.comparison import compare_paired, count_changes
 from heimdall_assets.evaluation.residuals import compute_residuals
 from heimdall_assets.kinds import (
@@ -88,6 +88,8 @@ def find_obstacles(stores: Stores, version: str) -> list[str]:
         ]
         if sessions[2] & (sessions[0] | sessions[1]):
             obstacles.append(f"release {version}: test sessions were trained on")
+    except OutOfReach:
+        raise
     except HeimdallError as error:
         obstacles.append(str(error))
     return obstacles
@@ -112,6 +114,8 @@ def decide_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decis
     try:
         new, old = read_released(stores, version), read_released(stores, champion)
         comparison = _compare(stores, new, old, spec)
+    except OutOfReach:
+        raise
     except HeimdallError as error:
         return Decision(version, False, f"cannot be compared with champion {champion}: {error}")
     if comparison["num_sessions"] < spec.min_sessions:

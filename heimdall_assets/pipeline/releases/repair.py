@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, StorageError
+from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, StorageError
 from heimdall_assets.lineage.uses import list_digests
 from heimdall_assets.manifests import BINARY_MEDIA_TYPE
 from heimdall_assets.pipeline.releases.audit import read_provenance
@@ -49,6 +49,8 @@ def list_damaged_objects(stores: Stores, version: str) -> list[str]:
     for digest in sorted(wanted):
         try:
             objects.read_bytes(digest)
+        except OutOfReach:
+            raise
         except HeimdallError:
             damaged.append(digest)
     return damaged
@@ -63,6 +65,8 @@ def _heal_files(stores: Stores, version: str, listed: Mapping[str, Mapping[str, 
             continue
         try:
             data = stores.objects.read_bytes(entry["sha256"])
+        except OutOfReach:
+            raise
         except (NotFound, StorageError):
             done.append(f"file {version}/{name}: no whole copy; restore it from a backup of the release")
             continue
@@ -74,6 +78,8 @@ def _heal_files(stores: Stores, version: str, listed: Mapping[str, Mapping[str, 
 def _heal_object(stores: Stores, version: str, name: str) -> bool:
     try:
         stores.objects.put_bytes(stores.releases.read_file(version, name), BINARY_MEDIA_TYPE)
+    except OutOfReach:
+        raise
     except HeimdallError:
         return False
     return True

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heimdall_assets.errors import HeimdallError, InvalidSetting
+from heimdall_assets.errors import HeimdallError, InvalidSetting, OutOfReach
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     EVALUATION_METRICS,
@@ -134,6 +134,8 @@ class _Remaking:
         rows = load_table(plain, self.recorded[APPROVED_MEASUREMENTS].artifacts["table"])
         try:
             pinned = load_table(plain, self.recorded[IQ_FILES].artifacts["table"])
+        except OutOfReach:
+            raise
         except HeimdallError:
             return {}  # damaged: recordings are read where the rows say, and the stage tells whether they are the same
         joined = rows.merge(pinned[pinned["status"] == "ok"], on="measurement_id")
@@ -232,6 +234,8 @@ class _Remaking:
         for packed in PACKED:
             try:
                 found += self._compare_packed(packed, made)
+            except OutOfReach:
+                raise
             except HeimdallError as error:
                 found.append(f"{packed.arrays} cannot be compared: {error}")
         return Remade(kind, found)
@@ -248,6 +252,8 @@ class _Remaking:
 def _is_whole(objects: ObjectStore, digest: str) -> bool:
     try:
         objects.at_rest().local_path(digest)
+    except OutOfReach:
+        raise
     except HeimdallError:
         return False
     return True

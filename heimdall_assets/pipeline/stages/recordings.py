@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from heimdall_assets.domain import NANOSECOND_SIGMA_S, Recording
-from heimdall_assets.errors import HeimdallError, InvalidRecording, NotFound, StorageError
+from heimdall_assets.errors import HeimdallError, InvalidRecording, NotFound, OutOfReach, StorageError
 from heimdall_assets.formats import FORMATS, Stated, decode_recording
 from heimdall_assets.kinds import IQ_FILES
 from heimdall_assets.manifests import compute_json_digest
@@ -134,6 +134,7 @@ def ingest_recordings(
         progress: told how many recordings are checked.
 
     Raises:
+        OutOfReach: the service that holds recordings cannot be asked.
         StorageError: what was read from a named object could not be stored under its digest.
     """
     fields = _ROW_FIELDS + [name for name in (*_LATER_FIELDS, *_PART_FIELDS) if name in approved.columns]
@@ -184,6 +185,8 @@ def _ingest_row(objects: ObjectStore, row: dict[str, Any], spec: RecordingSpec) 
             expected_rate_hz=nullable(row["iq_sample_rate_hz"]),
             expected_num_samples=nullable(row["iq_samples_count"]),
         )
+    except OutOfReach:
+        raise  # of each of them: a run on what happened to be read before would be another one
     except UNREAD as error:
         return {**known, "status": "unread", "reason": describe_fault(error)}
     except UNUSABLE as error:

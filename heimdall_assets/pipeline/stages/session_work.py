@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.domain import Position, Recording
+from heimdall_assets.errors import OutOfReach
 from heimdall_assets.pipeline.stages.recordings import UNREAD, UNUSABLE, decode_row, describe_fault
 from heimdall_assets.specs import DelaySpec, FeatureSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
@@ -107,6 +108,8 @@ def _read(row: dict[str, Any], objects: ObjectStore, done: Worked) -> Recording 
     try:
         data = objects.read_bytes(row["digest"])
         return decode_row(data, row, max_samples=len(data))  # checked before: its own size bounds it
+    except OutOfReach:
+        raise
     except (*UNREAD, *UNUSABLE) as error:
         done.refusal = done.no_track = done.no_arrival = describe_fault(error)
         done.is_unread = isinstance(error, UNREAD)

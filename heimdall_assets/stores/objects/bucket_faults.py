@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from heimdall_assets.errors import NotFound, StorageError
+from heimdall_assets.errors import NotFound, OutOfReach, StorageError
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
@@ -25,6 +25,9 @@ _MEANINGS = (
 )
 """Words of the library, and ours."""
 
+_OF_ONE_OBJECT = ("AccessDenied", "InvalidObjectState", "KMS")
+"""Codes that may be said of one object among many that can be had: a policy, an archive, a key that encrypts it."""
+
 _asked_in: list[int] = []
 """The process whose threads make requests: the first one of this process's line that made any."""
 
@@ -39,8 +42,9 @@ def tell_faults(what: str, done: str) -> Iterator[None]:
 
     Raises:
         NotFound: nothing is there.
-        StorageError: the service refused, or could not be reached; or this process was forked from one that asked,
-            whose threads it lacks: the library would wait for them for ever.
+        OutOfReach: the service could not be reached, or refused whatever it is asked for.
+        StorageError: it refused this object; or this process was forked from one that asked, whose threads it lacks:
+            the library would wait for them for ever.
     """
     from obstore.exceptions import BaseError
 
@@ -52,7 +56,9 @@ def tell_faults(what: str, done: str) -> Iterator[None]:
     except FileNotFoundError:
         raise NotFound(f"{what}: found nothing") from None
     except (BaseError, PermissionError, TimeoutError, OSError) as error:
-        raise StorageError(f"{what}: could not be {done} ({describe_fault(error)})") from None
+        fault = describe_fault(error)
+        kind = StorageError if any(code in fault for code in _OF_ONE_OBJECT) else OutOfReach
+        raise kind(f"{what}: could not be {done} ({fault})") from None
 
 
 def describe_fault(error: BaseException) -> str:

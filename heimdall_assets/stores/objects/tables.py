@@ -7,7 +7,7 @@ loaded when a table is made or read, not when this module is: whoever only names
 import json
 from typing import TYPE_CHECKING, Any
 
-from heimdall_assets.errors import CorruptObject, HeimdallError, InvalidTable
+from heimdall_assets.errors import CorruptObject, HeimdallError, InvalidTable, OutOfReach
 from heimdall_assets.manifests import PARQUET_MEDIA_TYPE, Artifact
 from heimdall_assets.stores.objects.interface import ObjectStore
 
@@ -86,10 +86,16 @@ def load_table(objects: ObjectStore, artifact: Artifact) -> "pd.DataFrame":
 
 
 def read_index(objects: ObjectStore, name: str) -> "pd.DataFrame | None":
-    """Return the cumulative index behind reference ``name``, or None where there is none or it is damaged."""
+    """Return the cumulative index behind reference ``name``, or None where there is none or it is damaged.
+
+    Raises:
+        OutOfReach: nobody can say which.
+    """
     try:
         digest = objects.read_reference(name)
         return None if digest is None else decode_table(objects.read_bytes(digest))
+    except OutOfReach:
+        raise
     except HeimdallError:
         return None
 

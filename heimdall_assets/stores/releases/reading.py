@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 
 from heimdall_assets.domain import check_name
-from heimdall_assets.errors import CorruptObject, NotFound, StorageError
+from heimdall_assets.errors import CorruptObject, NotFound, OutOfReach, StorageError
 from heimdall_assets.manifests import compute_digest
 from heimdall_assets.stores.database.ledger import check_promotions
 from heimdall_assets.stores.database.schema import plain_row, promotion_events
@@ -103,7 +103,7 @@ class ReleaseReader:
 
         Raises:
             NotFound: the release is not published.
-            StorageError: nobody can say which files there are.
+            StorageError: nobody can say which files there are, or (``OutOfReach``) how they are.
         """
         record = self.find_record(version)
         version, listed = record["version"], record["files"]
@@ -111,6 +111,8 @@ class ReleaseReader:
         for name in sorted(listed):
             try:
                 self._read_listed(version, name, listed[name]["sha256"])
+            except OutOfReach:
+                raise
             except StorageError as error:
                 problems.append(str(error))
         for name in sorted(set(self.files.list_files(version)) - set(listed)):
