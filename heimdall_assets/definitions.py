@@ -12,6 +12,7 @@ from heimdall_assets.defs.checks import CHECKS
 from heimdall_assets.defs.executor.router import Machines, build_executor
 from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
+from heimdall_assets.defs.orphans import tag_start
 from heimdall_assets.defs.recovery import Recover, build_recovery
 from heimdall_assets.defs.resources import LineagePages, build_stores, manifest_io_manager
 from heimdall_assets.defs.retention import build_tidying
@@ -29,6 +30,7 @@ def build_definitions(places: Places) -> dg.Definitions:
     recover, tidy = recover_at(places), build_tidying(places.open_stores, places.retention)
 
     def begin(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+        instance.add_run_tags(run_id, tag_start())
         return [*recover(instance, run_id), *tidy(instance, run_id)]
 
     notify = post_webhook(places.webhook_url) if places.webhook_url else None

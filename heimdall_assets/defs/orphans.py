@@ -22,6 +22,9 @@ HOST_TAG = "heimdall/host"
 PROCESS_TAG = "heimdall/process"
 """Of a run that works in the process that asked for it: its number, and when it said so in seconds since 1970."""
 
+START_TAG = "heimdall/process_start"
+"""Of a run that has begun: its process, and what tells that one from a later one of its number (``describe_start``)."""
+
 UNDER_WAY = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -40,7 +43,13 @@ _CLOCK_SLACK_S = 2.0
 def tag_process() -> dict[str, str]:
     """Return the tags of a run that works in this very process; Dagster's daemon does not try it again by itself."""
     told = f"{os.getpid()} {time.time():.3f}"
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: told, "dagster/max_retries": "0"}
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: told, "dagster/max_retries": "0", **tag_start()}
+
+
+def tag_start() -> dict[str, str]:
+    """Return the tag that tells this process from every other one, whatever the clock says meanwhile."""
+    start = describe_start(os.getpid())
+    return {} if start is None else {START_TAG: start}
 
 
 def works_where_asked(run: dg.DagsterRun) -> bool:
@@ -59,7 +68,7 @@ def list_orphans(instance: dg.DagsterInstance, mine: str | None = None) -> list[
     found = []
     for run in instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)):
         process = None if run.run_id == mine else find_process(instance, run)
-        if process is not None and not is_alive(*process):
+        if process is not None and not _still_runs(run, *process):
             # A process tells how its run ended before it ends: read again, now that it has.
             now = instance.get_run_by_id(run.run_id)
             if now is not None and now.status in UNDER_WAY:
@@ -136,6 +145,25 @@ def _wait_or_kill(pid: int, spoke_s: float) -> None:
                 os.kill(pid, signal.SIGKILL)
             return
         time.sleep(0.1)
+
+
+def _still_runs(run: dg.DagsterRun, pid: int, spoke_s: float) -> bool:
+    told = run.tags.get(START_TAG, "")
+    if told.split()[:1] == [str(pid)]:
+        return describe_start(pid) == told
+    return is_alive(pid, spoke_s)
+
+
+def describe_start(pid: int) -> str | None:
+    """Return a process with the ticks and the boot at which it began; None: there is none, or the system does not say.
+
+    A time of the day would not do: whoever sets the clock forward would make every living process a later one.
+    """
+    with suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return None if fields[0] == "Z" else f"{pid} {fields[19]} {boot}"
+    return None
 
 
 def is_alive(pid: int, spoke_s: float) -> bool:

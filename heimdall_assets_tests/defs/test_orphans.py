@@ -13,6 +13,8 @@ import pytest
 from heimdall_assets.defs.orphans import (
     HOST_TAG,
     PROCESS_TAG,
+    START_TAG,
+    describe_start,
     end_orphan,
     free_left_slots,
     is_alive,
@@ -67,6 +69,27 @@ def test_a_killed_run_is_told_as_failed_and_a_living_one_is_left_alone(tmp_path)
         assert run.status == dg.DagsterRunStatus.FAILURE
         assert list_holders(instance) == set()
         assert list_orphans(instance) == []
+
+
+def test_a_living_run_is_left_alone_though_the_clock_was_set(tmp_path):
+    """Set forward an hour while it ran, the clock says that its process began long after the run did."""
+    with dg.instance_for_test() as instance:
+        living = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        began = {PROCESS_TAG: f"{living.pid} {time.time() - 3600:.3f}", START_TAG: describe_start(living.pid)}
+        job = dg.job(name="release")(lambda: None)
+        run = instance.create_run_for_job(job, tags={**tag_process(), **began})
+        try:
+            assert list_orphans(instance) == []
+            # The same number, once it belongs to another process.
+            pid, ticks, boot = began[START_TAG].split()
+            instance.add_run_tags(run.run_id, {START_TAG: f"{pid} {int(ticks) - 1} {boot}"})
+            assert [orphan.run_id for orphan in list_orphans(instance)] == [run.run_id]
+            instance.add_run_tags(run.run_id, {START_TAG: began[START_TAG]})
+            assert list_orphans(instance) == []
+        finally:
+            living.kill()
+            living.wait()
+        assert [orphan.run_id for orphan in list_orphans(instance)] == [run.run_id]
 
 
 def list_holders(instance):

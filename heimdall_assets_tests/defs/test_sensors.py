@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import traceback
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -113,6 +114,30 @@ def test_the_sensor_keeps_its_cursor_small_and_readable(released):
             "changed_last_s",
             "reasons",
         }
+
+
+def test_a_clock_that_is_set_back_holds_no_retraining_up(released, monkeypatch):
+    stores = released.open_stores().measurements
+    name = stores.list_sessions()[-2]["id"]
+    patient = RetrainPolicy(min_changed_sessions=1, quiet_period_s=60)
+    true_s = time.time()
+    with dg.instance_for_test() as instance:
+        monkeypatch.setattr(time, "time", lambda: true_s + 1e8)  # three years ahead
+        stores.decide([name], ApprovalStatus.REJECTED, "auditor", "wrong site")
+        try:
+            ahead = tick(released, instance, policy=patient)
+            assert "quiet for 0 s of 60 s" in ahead.skip_message
+            monkeypatch.setattr(time, "time", lambda: true_s)
+            back = tick(released, instance, ahead.cursor, patient)
+            assert "quiet for 0 s of 60 s" in back.skip_message
+            monkeypatch.setattr(time, "time", lambda: true_s + 61)
+            (request,) = tick(released, instance, back.cursor, patient).run_requests
+            finish(instance, request, dg.DagsterRunStatus.SUCCESS)
+            monkeypatch.setattr(time, "time", lambda: true_s - 1e8)
+            assert not tick(released, instance, back.cursor, patient).run_requests  # once, not for ever
+        finally:
+            monkeypatch.undo()
+            stores.decide([name], ApprovalStatus.APPROVED, "auditor", "right after all")
 
 
 def test_the_page_shows_what_the_sensor_said_last_and_hears_of_it_only_when_it_changes(released):

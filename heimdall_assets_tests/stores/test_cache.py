@@ -74,6 +74,16 @@ def test_what_was_used_just_now_stays_for_who_is_about_to_open_it(quick_path: Pa
     assert len(list_kept(cache, digests)) == 1
 
 
+def test_copies_from_before_the_clock_was_set_back_go_too(quick_path: Path):
+    cache = ObjectCache(quick_path / "cache", 20 * SIZE)
+    digests = fill(cache, range(16))
+    ahead = time.time() + 1e6
+    for digest in digests:
+        os.utime(cache.root / digest[:2] / digest, (ahead, ahead))
+    digests += fill(cache, range(16, 40))
+    assert len(list_kept(cache, digests)) <= 21
+
+
 def test_a_copy_that_goes_is_read_on_by_who_mapped_it(quick_path: Path):
     cache = ObjectCache(quick_path / "cache", 2 * SIZE)
     (digest,) = fill(cache, range(1, 2))

@@ -2,13 +2,14 @@
 
 from datetime import UTC
 
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from heimdall_assets.cli.probing.finding import Finding, State, compare_clocks, judge_clock
+from heimdall_assets.cli.probing.finding import MAX_SKEW_S, Finding, State, compare_clocks, judge_clock
 from heimdall_assets.errors import HeimdallError, NotFound
 from heimdall_assets.stores.database.connection import Database, show_address
-from heimdall_assets.stores.database.shape import REVISION
+from heimdall_assets.stores.database.schema import approval_events
+from heimdall_assets.stores.database.shape import REVISION, Kind
 from heimdall_assets.stores.database.stated_receivers import Statement
 
 CONNECT_S = 5
@@ -24,10 +25,13 @@ def probe_measurements(place: str, url: str, statement: Statement) -> Finding:
         statement: what a database of one table does not say itself.
     """
     database = Database(url, read_only=True, statement=statement)
+    ahead_s = 0.0
     try:
         if database.is_empty:
             return Finding(place, State.OK, f"{database.shown}: nothing made there yet")
         shape = database.shape
+        if shape.kind is Kind.OURS:
+            ahead_s = _find_ahead(database)
     except NotFound:
         return Finding(place, State.OK, f"{database.shown}: nothing made there yet")
     except HeimdallError as error:
@@ -37,7 +41,18 @@ def probe_measurements(place: str, url: str, statement: Statement) -> Finding:
     told = [f"{database.shown}: {shape.kind.value.replace('_', ' ')}"]
     if not shape.kind.is_foreign:
         told.append(f"schema revision {shape.revision}" + ("" if shape.revision == REVISION else f" of {REVISION}"))
-    return _ask_server(place, url, told)
+    found = _ask_server(place, url, told)
+    if found.state is State.OK and ahead_s > MAX_SKEW_S:
+        said = f"{found.told}, newest decision {ahead_s:.0f} s from now"
+        return Finding(place, State.WARNING, said, "set this machine's clock by NTP; the order of decisions is right")
+    return found
+
+
+def _find_ahead(database: Database) -> float:
+    """Return how far the newest decision is ahead of this machine's clock, in s: it was set back since, or is wrong."""
+    with database.reading() as connection:
+        last = connection.execute(select(func.max(approval_events.c.decided_at))).scalar()
+    return 0.0 if last is None else compare_clocks(last)[0]
 
 
 def probe_sql(place: str, url: str) -> Finding:

@@ -61,14 +61,18 @@ class Watch:
         return json.dumps(asdict(self))
 
     def see(self, fingerprint: str, released: bool, now_s: float) -> "Watch":
-        """Return the watch after the approved set was seen as ``fingerprint``; ``released``: a model stands for it."""
+        """Return the watch after the approved set was seen as ``fingerprint``; ``released``: a model stands for it.
+
+        A time that is still to come was noted before the clock was set back: it counts as now, so that the waits begin
+        anew and none lasts until the clock is there again.
+        """
         changed = fingerprint != self.fingerprint
-        first_s = now_s if self.changed_first_s is None else self.changed_first_s
+        first_s = now_s if self.changed_first_s is None else min(self.changed_first_s, now_s)
         return replace(
             self,
             fingerprint=fingerprint,
             changed_first_s=None if released else first_s,  # the next change starts its own wait
-            changed_last_s=now_s if changed else self.changed_last_s,
+            changed_last_s=now_s if changed else min(self.changed_last_s, now_s),
         )
 
     def note(self, reason: str, now_s: float) -> "Watch":
