@@ -6,12 +6,15 @@ import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
+from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.releases.audit import read_provenance
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.specs import PromotionSpec, SimulationSpec, TimingSpec, TrainingSpec
 from heimdall_assets.stores.objects.tables import load_table
-from heimdall_assets_tests.homes import fill_home, release
+from heimdall_assets_tests.homes import TINY, fill_home, release
 
 HOPELESS = {"learning_rate": 0.5, "warmup_epochs": 0, "num_threads": 1}
 """Steps so large that no epoch does better than the start: in clear sight that is the classical solution."""
@@ -91,3 +94,33 @@ def test_a_champion_that_learned_from_what_is_withdrawn_and_stays_is_told_of(his
     assert last["champion"] == made[2]["version"]
     said = f"learned from 2 sessions withdrawn since, heimdall models promote {last['version']} replaces it"
     assert said in last["promotion"]["reason"]
+
+
+def test_a_session_withdrawn_while_the_checkpoint_trains_is_told_of_and_the_next_run_is_without(history):
+    places, made = history
+    onnx = Manifest.decode(places.open_stores().objects.read_bytes(made[2]["manifests"]["onnx_model"]))
+    approved = {row["id"] for row in places.open_stores().measurements.list_sessions(ApprovalStatus.APPROVED)}
+    split = read_parent(places.open_stores().objects, onnx, TRAIN_SPLIT)
+    names = load_table(places.open_stores().objects, split.artifacts["table"])["session_id"]
+    learned = next(str(name) for name in names if str(name) in approved)
+    told = []
+
+    def withdraw(asset: str, what: str, *_: int) -> None:
+        if asset == TRAINED_CHECKPOINT and not told:
+            told.append(what)
+            other = places.open_stores().measurements  # a connection of its own
+            assert other.decide([learned], ApprovalStatus.REJECTED, "Bob", "moved while it was recorded") == 1
+
+    settings = {type(spec): spec for spec in [*TINY, TrainingSpec(max_epochs=3, **HOPELESS), FEW]}
+    during = run_graph(places, "release", list(settings.values()), withdraw)
+    assert told == ["epochs trained"]
+    assert during["champion"] == made[2]["version"]
+    assert during["promotion"]["reason"].startswith("it learned from 1 session withdrawn since")
+    stores = places.open_stores()
+    card = stores.releases.read_file(during["version"], "README.md").decode()
+    assert f"1 session of its data withdrawn before its release ({learned})" in card.partition("## Warnings")[2]
+
+    after = release(places, TrainingSpec(max_epochs=3, **HOPELESS), FEW)
+    assert after["champion"] == after["version"] != during["version"]
+    assert learned not in json.dumps(read_provenance(stores, after["version"])["sessions"])
+    assert "withdrawn before" not in stores.releases.read_file(after["version"], "README.md").decode()

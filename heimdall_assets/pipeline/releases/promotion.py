@@ -106,6 +106,10 @@ def decide_promotion(stores: Stores, version: str, spec: PromotionSpec) -> Decis
     if obstacles:
         return Decision(version, False, obstacles[0])
     champion = find_alias(stores, CHAMPION)
+    gone = find_withdrawn(stores, version) if champion != version else ()
+    if gone:
+        learned = say_count(len(gone), "session")
+        return Decision(version, False, f"it learned from {learned} withdrawn since, without which the next run trains")
     if champion is None:
         untrained = _tell_untrained(stores, read_released(stores, version))
         return Decision(version, True, f"the first release whose checks hold{untrained}")
@@ -163,6 +167,12 @@ def _decide_equal(stores: Stores, new: Released, champion: Released, comparison:
 def _tell_untrained(stores: Stores, released: Released) -> str:
     outcome = read_outcome(read_parent(stores.objects, released.manifest, TRAINED_CHECKPOINT))
     return "" if outcome.trained else f"; {outcome}"
+
+
+def find_withdrawn(stores: Stores, version: str) -> list[str]:
+    """Return the sessions that a release learned from and that are approved no more, whoever withdrew them when."""
+    approved = {str(row["id"]) for row in stores.measurements.list_sessions(approval_status=ApprovalStatus.APPROVED)}
+    return sorted(_list_learned(stores, read_released(stores, version)) - approved)
 
 
 def _list_withdrawn(stores: Stores, new: Released, champion: Released) -> set[str]:

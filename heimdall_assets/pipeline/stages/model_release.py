@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from heimdall_assets.counts import say_count
+from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import Refused
 from heimdall_assets.evaluation.model_card import render_model_card
 from heimdall_assets.kinds import (
@@ -28,11 +30,13 @@ from heimdall_assets.specs import GateSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.installation import describe_installation
 from heimdall_assets.stores.objects.folder import ObjectStore
-from heimdall_assets.stores.objects.tables import decode_table
+from heimdall_assets.stores.objects.tables import decode_table, load_table
 from heimdall_assets.stores.releases.status import REJECTED, RELEASED
 
 WARNING = "WARN"
 """Severity of a check that is told and stops nothing, in Dagster's word."""
+
+MAX_NAMED = 10
 
 RECORDED = ("num_sessions", "median_m", "p90_m", "coverage_90")
 
@@ -90,6 +94,7 @@ def release_model(
         outcome = read_outcome(read_parent(objects, onnx, TRAINED_CHECKPOINT))
         rejected = find_rejections(stores, onnx, metrics, gates)
         told = [*(f"rejected: {reason}" for reason in rejected), *list_warnings(checks)]
+        told += tell_withdrawn(stores, onnx)
         card = render_card(objects, onnx, version, metrics, specs, digest, told)
         files["README.md"] = card.encode()
         # Whoever is told of a release finds all of it: objects first, then the folder, then the row that says so.
@@ -138,6 +143,18 @@ def collect_specs(objects: ObjectStore, *manifests: Manifest) -> dict[str, Any]:
     for node in walk_manifests([manifest.digest for manifest in manifests], objects.read_bytes):
         specs.update(node.manifest.specs)
     return specs
+
+
+def tell_withdrawn(stores: Stores, onnx: Manifest) -> list[str]:
+    """Return a line where sessions of the model's data were withdrawn while it was made; empty: none was."""
+    snapshot = read_parent(stores.objects, onnx, APPROVED_MEASUREMENTS)
+    used = {str(name) for name in load_table(stores.objects, snapshot.artifacts["table"])["session_id"]}
+    rows = stores.measurements.list_sessions(approval_status=ApprovalStatus.APPROVED)
+    gone = sorted(used - {str(row["id"]) for row in rows})
+    if not gone:
+        return []
+    named = ", ".join(gone[:MAX_NAMED]) + (", ..." if len(gone) > MAX_NAMED else "")
+    return [f"{say_count(len(gone), 'session')} of its data withdrawn before its release ({named}); train again"]
 
 
 def list_warnings(checks: Sequence[Mapping[str, Any]]) -> list[str]:
