@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from heimdall_assets.cli.history import open_history
 from heimdall_assets.cli.terminal.signals import hear_stop
 from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions, recover_at
@@ -60,6 +61,7 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
 
     Raises:
         GraphFailed: a step or a blocking check failed; its message is the first cause.
+        StorageError: a database or a bucket could not be asked outside of a step.
         Stopped: a signal ended it.
     """
     folder = prepare_dagster_home(places)
@@ -67,7 +69,7 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
     with (
         listen(listener),
         hear_stop(notice, GOES_ON),
-        dg.DagsterInstance.from_config(str(folder)) as instance,
+        open_history(places, folder) as instance,
     ):
         for line in recover_at(places)(instance, None):
             notice(line)

@@ -135,7 +135,7 @@ def verify(model: str, repair: bool, as_json: bool) -> None:
 
 
 @contextmanager
-def _open_history(places: "Places") -> Iterator[Path]:
+def _find_history(places: "Places") -> Iterator[Path]:
     """Yield the folder of the Dagster instance, or of a copy of what it says of assets where it may only be read."""
     if may_write(places.dagster_home):
         yield places.dagster_home
@@ -150,7 +150,7 @@ def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, di
     The release's own file is the evidence and Dagster's history a cross-check. Of a home that may only be read a copy
     of that history is asked, for Dagster writes wherever it opens one.
     """
-    from heimdall_assets.errors import CorruptObject
+    from heimdall_assets.errors import CorruptObject, StorageError
     from heimdall_assets.pipeline.releases.audit import list_recorded_events, read_provenance
 
     if not (places.dagster_home / "dagster.yaml").is_file():
@@ -159,17 +159,15 @@ def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, di
         recorded = list_recorded_events(read_provenance(stores, version))
     except CorruptObject:
         return None
-    import dagster as dg
-    from sqlalchemy.exc import OperationalError
-
+    from heimdall_assets.cli.history import open_history
     from heimdall_assets.defs.events import read_events
 
     try:
-        with _open_history(places) as folder, dg.DagsterInstance.from_config(str(folder)) as instance:
+        with _find_history(places) as folder, open_history(places, folder) as instance:
             return read_events(instance, recorded)
-    except OperationalError as error:
+    except StorageError as error:
         said = "Dagster's history in %s: not compared, for it does not open (%s)"
-        _LOG.warning(said, places.dagster_home, error.orig)
+        _LOG.warning(said, places.dagster_home, error)
         return None
 
 

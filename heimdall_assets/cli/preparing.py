@@ -20,12 +20,11 @@ def prepare(as_json: bool) -> None:
     Servers that start together on an empty database would each make its tables: run this before them, alone.
     """
     places, _ = begin_home()
-    import dagster as dg
-
+    from heimdall_assets.cli.history import open_history
     from heimdall_assets.dagster_home import prepare_dagster_home
 
     folder = prepare_dagster_home(places)
-    with dg.DagsterInstance.from_config(str(folder)) as instance:
+    with open_history(places, folder) as instance:
         # Opening a storage makes its tables where there are none; older ones are upgraded, which SQLite's prints.
         with redirect_stdout(sys.stderr):
             instance.upgrade()

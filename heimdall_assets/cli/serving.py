@@ -116,11 +116,10 @@ def _hold_page(home: Path, address: str) -> Iterator[int]:
 
 def _recover(places: "Places", folder: Path) -> None:
     """Put right what killed processes left before anything of the page starts; say so."""
-    import dagster as dg
-
+    from heimdall_assets.cli.history import open_history
     from heimdall_assets.definitions import recover_at
 
-    with dg.DagsterInstance.from_config(str(folder)) as instance:
+    with open_history(places, folder) as instance:
         for line in recover_at(places)(instance, None):
             write_text(line, err=True)
 

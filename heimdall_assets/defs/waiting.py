@@ -1,4 +1,7 @@
-"""Waiting: who holds the place that a step of a run in this process waits for, said to whoever listens."""
+"""Waiting: who holds the place that a step of a run in this process waits for, said to whoever listens.
+
+Belongs here: looking at the history beside a run, and what it means where that is away.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -33,10 +36,28 @@ def tell_waits(instance: dg.DagsterInstance) -> Iterator[None]:
 def _watch(instance: dg.DagsterInstance, ended: threading.Event) -> None:
     said: set[str] = set()
     while not ended.wait(LOOK_S):
-        for line in find_waits(instance):
+        try:
+            lines = find_waits(instance)
+        except Exception as error:
+            if find_history_fault(error) is None:
+                raise
+            continue  # the run itself says that its history is away
+        for line in lines:
             if line not in said:
                 said.add(line)
                 notice(line)
+
+
+def find_history_fault(error: BaseException | None) -> str | None:
+    """Return what the database of Dagster's history said, in one line; None: it is not behind this error."""
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # listing the graph loads no database
+
+    while error is not None:
+        if isinstance(error, SQLAlchemyError):
+            said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
+            return said[0] if said else type(error).__name__
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def find_waits(instance: dg.DagsterInstance) -> list[str]:
