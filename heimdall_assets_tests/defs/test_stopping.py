@@ -46,10 +46,15 @@ def run_untouched(folder: Path, training: TrainingSpec) -> Untouched:
     """Take a new home below ``folder`` to its release while nobody touches it."""
     places = fill_home(folder / "home")
     shutil.copytree(folder / "home", folder / "before")
+    return Untouched(folder / "before", release(places, training), write_settings(folder, training))
+
+
+def write_settings(folder: Path, training: TrainingSpec) -> Path:
+    """Return a file with the settings of such a run."""
     chosen = {type(spec): spec for spec in [*TINY, training]}
     settings = folder / "settings.yaml"
     settings.write_text(yaml.safe_dump({kind.__name__: spec.dump() for kind, spec in chosen.items()}))
-    return Untouched(folder / "before", release(places, training), settings)
+    return settings
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,13 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -29,11 +32,24 @@ from heimdall_assets.kinds import (
     VAL_SPLIT,
 )
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.intake.simulated import import_simulated
+from heimdall_assets.places import read_places
 from heimdall_assets.specs import Spec, TrainingSpec
 from heimdall_assets.stores.database.waiting import BUSY_TIMEOUT_S
+from heimdall_assets.stores.objects.addresses import BucketAddress, parse_place
+from heimdall_assets.stores.objects.buckets import Bucket
 from heimdall_assets.variables import Places
-from heimdall_assets_tests.defs.test_stopping import PROGRAM, Untouched, list_processes, open_instance, run_untouched
-from heimdall_assets_tests.homes import TINY, make_places
+from heimdall_assets_tests.defs.test_stopping import (
+    PROGRAM,
+    Untouched,
+    list_processes,
+    open_instance,
+    run_untouched,
+    write_settings,
+)
+from heimdall_assets_tests.homes import SIMULATION, TINY, ignore, make_places, release
+from heimdall_assets_tests.s3_server import S3Server
+from heimdall_assets_tests.servers import PostgresServer
 from heimdall_assets_tests.serving import Page, run_page, wait_for
 from heimdall_assets_tests.stores.promises import find_leftovers
 
@@ -58,16 +74,86 @@ COMPARED = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Untouched:
-    return run_untouched(tmp_path_factory.mktemp("untouched"), TRAINING)
+@dataclass(frozen=True)
+class Servers:
+    """A database and a bucket as they were before the untouched run, to copy."""
+
+    postgres: PostgresServer
+    s3: S3Server
+    rows: str
+    bucket: str
+
+    def copy(self, name: str) -> dict[str, str]:
+        """Return the variables of places like these that nobody else has."""
+        bucket = self.open_bucket("")
+        for key in list(bucket.list_keys("before")):
+            bucket.put(f"{name}/{key.removeprefix('before/')}", bucket.get(key))
+        return self.name_places(name, self.postgres.create_database(self.rows))
+
+    def name_places(self, name: str, rows: str) -> dict[str, str]:
+        return {
+            **self.s3.environment,
+            "HEIMDALL_DATABASE_URL": self.postgres.url(rows),
+            "HEIMDALL_DAGSTER_URL": self.postgres.url(self.postgres.create_database()),
+            "HEIMDALL_OBJECTS": f"s3://{self.bucket}/{name}/objects",
+            "HEIMDALL_MODELS": f"s3://{self.bucket}/{name}/models",
+        }
+
+    def open_bucket(self, prefix: str) -> Bucket:
+        address = parse_place(f"s3://{self.bucket}/{prefix}".rstrip("/"), "bucket")
+        assert isinstance(address, BucketAddress)
+        return Bucket(address, self.s3.endpoint)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What each kill starts from; ``servers``: None where everything lies in the home."""
+
+    untouched: Untouched
+    servers: Servers | None = None
+
+
+def begin_on_servers(postgres: PostgresServer, s3: S3Server, folder: Path) -> Beginning:
+    """Take a database and a bucket to their release while nobody touches them."""
+    servers = Servers(postgres, s3, postgres.create_database(), s3.create_bucket())
+    with pytest.MonkeyPatch.context() as patch:
+        set_variables(patch, servers.name_places("before", servers.rows))
+        stores = read_places({**os.environ, "HEIMDALL_HOME": str(folder / "before")}).open_stores()
+        import_simulated(stores, SIMULATION, "demo", ignore)
+        stores.measurements.close()  # nobody may be connected to what is copied
+        shutil.rmtree(folder / "before" / "cache")
+        set_variables(patch, servers.copy("untouched"))
+        shutil.copytree(folder / "before", folder / "home")
+        made = release(read_places({**os.environ, "HEIMDALL_HOME": str(folder / "home")}), TRAINING)
+    return Beginning(Untouched(folder / "before", made, write_settings(folder, TRAINING)), servers)
+
+
+def set_variables(patch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        patch.setenv(name, value)
+
+
+@pytest.fixture(scope="module", params=["home", "servers"])
+def beginning(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Beginning:
+    folder = tmp_path_factory.mktemp("untouched")
+    if request.param == "home":
+        return Beginning(run_untouched(folder, TRAINING))
+    return begin_on_servers(request.getfixturevalue("postgres"), request.getfixturevalue("s3"), folder)
 
 
 @pytest.fixture
-def places(untouched: Untouched, tmp_path: Path) -> Places:
-    """A home like the one before the untouched run."""
-    shutil.copytree(untouched.before, tmp_path / "home")
+def untouched(beginning: Beginning) -> Untouched:
+    return beginning.untouched
+
+
+@pytest.fixture
+def places(beginning: Beginning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """Places like those before the untouched run."""
+    shutil.copytree(beginning.untouched.before, tmp_path / "home")
     places = make_places(tmp_path / "home")
+    if beginning.servers is not None:
+        set_variables(monkeypatch, beginning.servers.copy(secrets.token_hex(6)))
+        places = read_places({**os.environ, "HEIMDALL_HOME": str(tmp_path / "home")})
     prepare_dagster_home(places)  # there to be looked at before the command makes it
     return places
 
@@ -101,7 +187,7 @@ def check_nothing_left(places: Places, *numbers_of_runs: int) -> None:
     stores = places.open_stores()
     assert stores.releases.put_right() == []
     assert [record["version"] for record in stores.releases.list_releases()] == ["v1.0.0"]
-    assert [path.name for path in stores.releases.files.root.glob("v*")] == ["v1.0.0"]
+    assert stores.releases.files.list_versions() == {"v1.0.0"}
     assert stores.releases.find_problems("v1.0.0") == []
     assert {stores.releases.resolve(alias) for alias in ("latest", "challenger", "champion")} == {"v1.0.0"}
     assert stores.measurements.check_ledger() == stores.releases.check_ledger() == []
