@@ -75,7 +75,7 @@ def stop_for_good(kept: str, context: Any = None) -> Iterator[None]:
 def _is_given_up(context: Any, step: str) -> bool:
     kinds = {dg.DagsterEventType.STEP_UP_FOR_RETRY}
     records = context.instance.get_records_for_run(context.run_id, of_type=kinds).records
-    return sum(record.event_log_entry.step_key == step for record in records) > context.retry_number
+    return bool(sum(record.event_log_entry.step_key == step for record in records) > context.retry_number)
 
 
 def _is_announced(context: Any, step: str) -> bool:
