@@ -447,6 +447,11 @@ class KubernetesSpec(Spec):
         description="LABEL=VALUE of nodes that may be taken away, which is their taint too",
     )
     patience_s: float = Field(300.0, gt=0, description="a step has failed when the API server was away for this long")
+    machine_patience_s: float = Field(
+        300.0,
+        gt=0,
+        description="a step is lost when its machine was silent for this long, or its pod outlived its end by as much",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

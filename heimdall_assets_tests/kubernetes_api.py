@@ -3,6 +3,11 @@
 It speaks what an executor asks: jobs made, read, listed, deleted; pods listed. Each manifest is held against
 Kubernetes' own schemas. One thread is its kubelet: it schedules by node labels, starts, ends with SIGTERM, grace period
 and SIGKILL, and keeps deadlines. What befalls pods on a bad day is a method each; what befalls the server is ``fail``.
+
+What jobs and pods say of it follows Kubernetes 1.34: a pod that is told to end counts as failed at once, and its job
+has failed once it has ended (``isPodFailed``, ``FailureTarget`` in pkg/controller/job); the pod of a machine without
+heartbeat is not ready while its containers stay as they were (``MarkPodsNotReady``), is told to end later
+(``DeletionByTaintManager``), and stays, for nobody can say that it has ended.
 """
 
 import json
@@ -53,7 +58,20 @@ class Pod:
     message: str | None = None
     code: int | None = None
     told_s: float | None = None
-    """When it got SIGTERM."""
+    """When the cluster was asked to end it."""
+    signalled_s: float | None = None
+    """When its machine heard of that and sent SIGTERM."""
+    is_heard: bool = True
+    """Whether its machine tells of it: else it looks as it did for ever."""
+    disruption: tuple[str, str] | None = None
+    """Why the cluster ends it."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.phase in ("Failed", "Succeeded")
+
+    def tell_to_end(self) -> None:
+        self.told_s = self.told_s or time.monotonic()
 
     def tell(self) -> dict[str, Any]:
         state: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
@@ -70,6 +88,17 @@ class Pod:
             status["conditions"] = [
                 {"type": "PodScheduled", "status": "False", "reason": self.reason, "message": self.message}
             ]
+        else:
+            ready, is_running = self.phase == "Running" and self.is_heard, self.phase == "Running"
+            status["conditions"] = [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "ContainersReady", "status": str(is_running)},
+                {"type": "Ready", "status": str(ready)},
+            ]
+        if self.disruption is not None:
+            reason, message = self.disruption
+            found = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
+            status["conditions"].append(found)
         container = {"name": "dagster", "image": "i", "imageID": "", "ready": True, "restartCount": 0, "state": state}
         status["containerStatuses"] = [] if self.phase == "Pending" else [container]
         return {"metadata": metadata, "spec": {"containers": [{"name": "dagster"}]}, "status": status}
@@ -85,11 +114,14 @@ class Job:
     is_leaving: bool = False
 
     def tell(self) -> dict[str, Any]:
+        is_leaving = self.pod.told_s is not None and not self.pod.has_ended
         kind, reason = self.condition or ("", "")
-        status: dict[str, Any] = {"active": int(not kind)}
+        if is_leaving:
+            kind, reason = "FailureTarget", reason or "BackoffLimitExceeded"
+        status: dict[str, Any] = {"active": int(not kind), "terminating": int(is_leaving)}
         if kind:
             status["conditions"] = [{"type": kind, "status": "True", "reason": reason}]
-            status["failed" if kind == "Failed" else "succeeded"] = 1
+            status["succeeded" if kind == "Complete" else "failed"] = 1
         return {**self.manifest, "status": status}
 
 
@@ -97,9 +129,9 @@ class KubernetesApi:
     """The server; its methods are a cluster's bad days."""
 
     def __init__(self, folder: Path) -> None:
-        self.forget()
         self._folder, self._jobs = folder, dict[str, Job]()
         self._lock, self._stop = threading.RLock(), threading.Event()
+        self.forget()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._build_handler())
         self._server.daemon_threads = True
         self._threads = [
@@ -124,12 +156,14 @@ class KubernetesApi:
 
     def forget(self) -> None:
         """Be as new: one node, no secret, nobody's bad day."""
+        self.return_node()
         self.nodes = [Node()]
         self.secrets: dict[str, dict[str, str]] = {}
         self.manifests: list[dict[str, Any]] = []
         """Every job that was made since, as it was handed in."""
         self.status: int | None = None
-        self.num_refused = 0
+        self.num_refused = self.num_silent = 0
+        """How many questions met a server that was away, and how many were about a silent machine's pod."""
 
     def close(self) -> None:
         self._server.shutdown()
@@ -149,6 +183,25 @@ class KubernetesApi:
         finally:
             self.status = None
 
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """Hear nothing of any machine, on which everything goes on."""
+        self._set_heard(False)
+        try:
+            yield
+        finally:
+            self._set_heard(True)
+
+    def _set_heard(self, is_heard: bool) -> None:
+        with self._lock:
+            for job in self._jobs.values():
+                job.pod.is_heard = is_heard
+
+    def count_leaving(self) -> int:
+        """Return how many jobs somebody deleted whose pods have not ended, as far as anybody knows."""
+        with self._lock:
+            return sum(job.is_leaving for job in self._jobs.values())
+
     def count_running(self) -> int:
         with self._lock:
             return sum(job.pod.process is not None and job.pod.process.poll() is None for job in self._jobs.values())
@@ -167,6 +220,30 @@ class KubernetesApi:
                 pod.reason, pod.message = reason, message
                 self._kill(pod, signal.SIGKILL)
 
+    def delete_pods(self) -> None:
+        """Delete every pod, as somebody who drains a node would, and not its job."""
+        with self._lock:
+            for job in self._jobs.values():
+                job.pod.tell_to_end()
+
+    def lose_node(self, is_noticed: bool) -> None:
+        """Cut the current under every running pod.
+
+        Args:
+            is_noticed: the cluster has waited long enough to tell the pods to end; else it just hears nothing.
+        """
+        with self._lock:
+            for pod in [job.pod for job in self._jobs.values() if job.pod.phase == "Running"]:
+                pod.is_heard = False
+                self._kill(pod, signal.SIGKILL)
+                if is_noticed:
+                    pod.disruption = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+                    pod.tell_to_end()
+
+    def return_node(self) -> None:
+        """Have lost machines tell again, with what they had."""
+        self._set_heard(True)
+
     def delete_jobs(self) -> None:
         """Delete every job as somebody with kubectl would."""
         with self._lock:
@@ -181,10 +258,12 @@ class KubernetesApi:
 
     def _tend(self, name: str, job: Job) -> None:
         pod, now_s = job.pod, time.monotonic()
+        if not pod.is_heard:
+            return
         deadline_s = job.manifest["spec"].get("activeDeadlineSeconds")
         if deadline_s is not None and now_s - pod.began_s > deadline_s and job.condition is None:
             job.condition = ("Failed", "DeadlineExceeded")
-            self._terminate(pod)
+            pod.tell_to_end()
         if pod.process is None and pod.phase == "Pending" and not job.is_leaving and self._schedule(pod):
             self._run(pod)
         if pod.process is not None and pod.phase == "Running" and (code := pod.process.poll()) is not None:
@@ -193,7 +272,10 @@ class KubernetesApi:
             kind = ("Complete", "") if pod.phase == "Succeeded" else ("Failed", "BackoffLimitExceeded")
             job.condition = job.condition or kind
         grace_s = pod.manifest["spec"].get("terminationGracePeriodSeconds", 30)
-        if pod.told_s is not None and now_s - pod.told_s > grace_s:
+        if pod.told_s is not None and pod.signalled_s is None:
+            pod.signalled_s = now_s
+            self._kill(pod, signal.SIGTERM)
+        if pod.signalled_s is not None and now_s - pod.signalled_s > grace_s:
             self._kill(pod, signal.SIGKILL)
         if job.is_leaving and (pod.process is None or pod.process.poll() is not None):
             del self._jobs[name]
@@ -233,11 +315,6 @@ class KubernetesApi:
             )
         pod.phase = "Running"
 
-    def _terminate(self, pod: Pod) -> None:
-        if pod.told_s is None:
-            pod.told_s = time.monotonic()
-            self._kill(pod, signal.SIGTERM)
-
     @staticmethod
     def _kill(pod: Pod, number: int) -> None:
         if pod.process is not None and pod.process.poll() is None:
@@ -248,7 +325,7 @@ class KubernetesApi:
 
     def _delete(self, name: str) -> None:
         self._jobs[name].is_leaving = True
-        self._terminate(self._jobs[name].pod)
+        self._jobs[name].pod.tell_to_end()
 
     def _answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
         """Return status and object for one question."""
@@ -262,6 +339,7 @@ class KubernetesApi:
                 return 200, {"kind": "JobList", "apiVersion": "batch/v1", "items": [job.tell() for job in found]}
             if method == "GET" and path == PODS:
                 pods = [job.pod for job in self._jobs.values()]
+                self.num_silent += any(not pod.is_heard for pod in pods)
                 items = [pod.tell() for pod in pods if _match(pod.manifest["metadata"]["labels"], selector)]
                 return 200, {"kind": "PodList", "apiVersion": "v1", "items": items}
             if folder == JOBS and name in self._jobs and method in ("GET", "DELETE"):

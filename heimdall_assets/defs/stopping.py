@@ -4,10 +4,12 @@ Belongs here: the step's side of it. Where signals are heard: ``cli.terminal.sig
 ``executor``.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 
@@ -34,13 +36,53 @@ def heed_stop() -> None:
         raise dg.DagsterExecutionInterruptedError("stopped by a signal to its process")
 
 
+STOPPED_TAG = "heimdall/stopped"
+"""Of a run: the step that it has stopped, said before the step hears of it."""
+
+_POD_VARIABLE = "DAGSTER_RUN_STEP_KEY"
+"""dagster-k8s tells a pod by it which step it runs."""
+
+
+def announce_stop(instance: dg.DagsterInstance, run_id: str, step: str) -> None:
+    """Say that a run stops a step of its own, which a pod cannot tell from a machine that is taken away under it."""
+    instance.add_run_tags(run_id, {STOPPED_TAG: step})
+
+
 @contextmanager
-def stop_for_good(kept: str) -> Iterator[None]:
-    """Turn a stop into ``StepStopped``, which no retry policy takes for a failure; ``kept`` says what it leaves."""
+def stop_for_good(kept: str, context: Any = None) -> Iterator[None]:
+    """Turn a stop into ``StepStopped``, which no retry policy takes for a failure.
+
+    A pod is also told to end by its cluster, which drains or takes back a machine: that is a failure to be tried again,
+    elsewhere. An attempt that was given up while nobody heard of its machine ends without a word, for another one has
+    taken its place.
+
+    Args:
+        kept: says what the step leaves.
+        context: of the step; None: whoever stops it means it.
+    """
     try:
         yield
     except STOPS as stop:
+        step = os.environ.get(_POD_VARIABLE)
+        if context is not None and step is not None:
+            if _is_given_up(context, step):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if not _is_announced(context, step):
+                raise dg.Failure(f"its machine was taken away; {kept}", allow_retries=True) from stop
         raise StepStopped(f"stopped; {kept}") from stop
+
+
+def _is_given_up(context: Any, step: str) -> bool:
+    kinds = {dg.DagsterEventType.STEP_UP_FOR_RETRY}
+    records = context.instance.get_records_for_run(context.run_id, of_type=kinds).records
+    return bool(sum(record.event_log_entry.step_key == step for record in records) > context.retry_number)
+
+
+def _is_announced(context: Any, step: str) -> bool:
+    run = context.instance.get_run_by_id(context.run_id)
+    if run is None or run.is_finished or run.status is dg.DagsterRunStatus.CANCELING:
+        return True
+    return bool(run.tags.get(STOPPED_TAG) == step)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import dagster as dg
 
 from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
 from heimdall_assets.defs.executor.router import Machines, build_executor
+from heimdall_assets.defs.stopping import stop_for_good
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import AcceleratorSpec
 
@@ -43,15 +44,19 @@ def use_gpu(name: str) -> dg.MaterializeResult:
         gone.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     began_s = time.time()
+    (folder() / f"{name}.began").write_text(str(os.getpid()))
     time.sleep(1.0)
+    while (folder() / f"{name}.wait").exists():
+        time.sleep(0.02)
     facts = {"pid": os.getpid(), "began_s": began_s, "ended_s": time.time()}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return dg.MaterializeResult(metadata={**facts, **_tell_place(), "gpus": gpus})
 
 
 @dg.asset(deps=[on_cpu], pool=GPU_POOL, op_tags=ON_GPU, retry_policy=dg.RetryPolicy(max_retries=1))
-def first_on_gpu() -> dg.MaterializeResult:
-    return use_gpu("first")
+def first_on_gpu(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    with stop_for_good("the toy keeps nothing", context):
+        return use_gpu("first")
 
 
 @dg.asset(deps=[on_cpu], pool=GPU_POOL, op_tags=ON_GPU)

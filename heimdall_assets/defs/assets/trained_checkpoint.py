@@ -54,7 +54,7 @@ def trained_checkpoint(
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
     params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
     resumed, seen = False, list[dict[str, float]]()
-    with stop_for_good(KEPT), tracking.follow(context, params) as tracked:
+    with stop_for_good(KEPT, context), tracking.follow(context, params) as tracked:
 
         def on_start(resumed_from: Path | None) -> None:
             nonlocal resumed

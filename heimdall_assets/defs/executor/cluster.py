@@ -32,10 +32,12 @@ class Seen:
     Attributes:
         state: waiting (no container yet), running, leaving (its pod was told to end), ended, or gone (nobody knows it).
         reason: why, as the cluster says; may be empty.
+        is_heard: whether the pod's machine still tells of it; what a silent one is doing nobody knows.
     """
 
     state: str
     reason: str = ""
+    is_heard: bool = True
 
 
 class Cluster:
@@ -80,15 +82,17 @@ class Cluster:
         except NotFound:
             return Seen("gone", "the cluster knows it no more: somebody deleted it")
         pods = _ask(self._core.list_namespaced_pod, namespace=self.namespace, label_selector=f"job-name={name}").items
-        ends = [pod for pod in pods if pod.status.phase in ("Failed", "Succeeded")]
-        if job.status.failed or job.status.succeeded or ends or _list_true(job, "Failed"):
-            said = [_describe_end(pod) for pod in ends or pods] or [_describe_conditions(job)]
+        alive = [pod for pod in pods if pod.status.phase not in ("Failed", "Succeeded")]
+        # Pods first: a job counts a pod as failed from the moment that it is told to end, while it still saves.
+        if any(pod.metadata.deletion_timestamp for pod in alive):
+            said = ["its pod was told to end", *map(_describe_disruption, alive)]
+            return Seen("leaving", ": ".join(filter(None, said)), all(map(_is_heard, alive)))
+        if len(alive) < len(pods) or job.status.failed or job.status.succeeded or _list_true(job, "Failed"):
+            said = [_describe_end(pod) for pod in pods] or [_describe_conditions(job)]
             return Seen("ended", "; ".join(filter(None, said)))
-        if any(pod.metadata.deletion_timestamp for pod in pods):
-            return Seen("leaving", "its pod was told to end")
-        if any(pod.status.phase == "Running" for pod in pods):
-            return Seen("running")
-        return Seen("waiting", "; ".join(filter(None, map(_describe_waiting, pods))))
+        if any(pod.status.phase in ("Running", "Unknown") for pod in alive):
+            return Seen("running", is_heard=all(map(_is_heard, alive)))
+        return Seen("waiting", "; ".join(filter(None, map(_describe_waiting, alive))))
 
     def delete(self, name: str) -> None:
         """Have a job and its pods end: each gets SIGTERM, and after its grace period SIGKILL; none there is fine.
@@ -109,7 +113,7 @@ class Cluster:
             return
 
     def list_steps(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (name of the job, run id, step) of every step's job that has not ended.
+        """Yield (name of the job, run id, step) of every step's job whose pod has not ended.
 
         Raises:
             NoAnswer: nobody knows.
@@ -117,7 +121,8 @@ class Cluster:
         """
         selector = f"{RUN_LABEL},{STEP_LABEL}"
         for job in _ask(self._batch.list_namespaced_job, namespace=self.namespace, label_selector=selector).items:
-            if not (job.status.succeeded or job.status.failed):
+            has_pods = job.status.active or job.status.terminating
+            if has_pods or not (job.status.succeeded or job.status.failed):
                 labels = job.metadata.labels
                 yield job.metadata.name, labels[RUN_LABEL], labels[STEP_LABEL]
 
@@ -154,6 +159,25 @@ def _list_true(item: Any, kind: str) -> list[Any]:
     return [found for found in item.status.conditions or [] if found.type == kind and found.status == "True"]
 
 
+def _is_heard(pod: Any) -> bool:
+    """Say whether a machine tells of its pod.
+
+    Source: Kubernetes' node lifecycle controller (``MarkPodsNotReady``), which says of the pods of a machine without
+    heartbeat for 40 to 50 s that they are not ready and leaves their containers as they were; after 300 s more the pod
+    is told to end (``DeletionByTaintManager``), and stays so until the machine answers or somebody removes it. Older
+    versions said ``Unknown`` or ``NodeLost``.
+    """
+    if pod.status.phase == "Unknown" or pod.status.reason == "NodeLost":
+        return False
+    said = {found.type: found.status for found in pod.status.conditions or []}
+    return not (said.get("Ready") == "False" and said.get("ContainersReady") == "True")
+
+
+def _describe_disruption(pod: Any) -> str:
+    """Return why the cluster ends a pod: its machine is lost, drained, or wanted by somebody with more rights."""
+    return "; ".join(_join(found.reason, found.message) for found in _list_true(pod, "DisruptionTarget"))
+
+
 def _describe_conditions(job: Any) -> str:
     return "; ".join(_join(found.reason, found.message) for found in job.status.conditions or [])
 
@@ -162,7 +186,7 @@ def _describe_end(pod: Any) -> str:
     """Return why a pod ended: it was evicted, ran out of memory, got a signal."""
     ends = [found.state.terminated for found in pod.status.container_statuses or [] if found.state.terminated]
     codes = [_join(f"{end.reason or 'ended'} with exit code {end.exit_code}", end.message) for end in ends]
-    own = _join(pod.status.reason, pod.status.message)
+    own = _join(pod.status.reason, pod.status.message) or _describe_disruption(pod)
     return f"pod {pod.metadata.name}: {', '.join(filter(None, [own, *codes])) or pod.status.phase}"
 
 

@@ -6,6 +6,7 @@ says (``cluster``), what a step asks of its machine (``accelerator``).
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,9 @@ from heimdall_assets.defs.executor.delegation import (
     StepHandlerContext,
     name_step,
 )
+from heimdall_assets.defs.stopping import announce_stop
 from heimdall_assets.errors import InvalidSetting, MissingDependency, Refused
 from heimdall_assets.specs import AcceleratorSpec, KubernetesSpec
-
-UNBELIEVED_S = 2.0 * SAVING_S
-"""A pod that was told to end and has not ended after this long is on a machine that nobody hears."""
 
 
 @dataclass
@@ -36,7 +35,11 @@ class _Job:
     body: Any = None
     """What is still to be made of it; None: the cluster has it."""
     silent_since_s: float | None = None
+    """Since when the API server is away."""
+    unheard_since_s: float | None = None
+    """Since when nobody hears the pod's machine."""
     leaving_since_s: float | None = None
+    is_lost: bool = False
     has_ended: bool = False
     told: str = ""
 
@@ -47,12 +50,13 @@ class KubernetesJobHandler(StepHandler):
     Args:
         handler: makes the manifest of a step; what it would create it hands to ``keep`` of this one.
         cluster: where the jobs run.
-        patience_s: how long the API server may be away.
+        settings: how long the API server may be away, and a pod's machine.
     """
 
-    def __init__(self, handler: Any, cluster: Cluster, patience_s: float) -> None:
+    def __init__(self, handler: Any, cluster: Cluster, settings: KubernetesSpec) -> None:
         super().__init__()
-        self._handler, self._cluster, self._patience_s = handler, cluster, patience_s
+        self._handler, self._cluster = handler, cluster
+        self._patience_s, self._machine_patience_s = settings.patience_s, settings.machine_patience_s
         self._jobs: dict[str, _Job] = {}
         handler._api_client.keep = self._keep
 
@@ -94,11 +98,16 @@ class KubernetesJobHandler(StepHandler):
             run = context.instance.get_run_by_id(other_id)
             is_left = run is not None and run.is_finished
             is_earlier = (other_id, other_step) == (run_id, step) and name != job.name
-            if is_left or is_earlier:
+            if (is_left or is_earlier) and not self._is_lost(name):
                 _tell(context, f"Kubernetes job {name}: stopped, for its run or its attempt has ended")
-                self._stop(name)
+                if why := self._stop(name):
+                    _tell(context, self._advise(name, why))
         self._cluster.create(job.body)
         job.body = None
+
+    def _is_lost(self, name: str) -> bool:
+        """Say whether a job was given up already: a silent machine has heard nothing, and nobody waits for it twice."""
+        return name in self._jobs and self._jobs[name].is_lost
 
     def _bear(self, context: StepHandlerContext, job: _Job, error: str) -> CheckStepHealthResult:
         now_s = time.monotonic()
@@ -112,6 +121,15 @@ class KubernetesJobHandler(StepHandler):
     def _judge(self, context: StepHandlerContext, job: _Job, seen: Seen) -> CheckStepHealthResult:
         now_s = time.monotonic()
         job.leaving_since_s = (job.leaving_since_s or now_s) if seen.state == "leaving" else None
+        if seen.is_heard != (job.unheard_since_s is None):
+            job.unheard_since_s = None if seen.is_heard else now_s
+            said = "is heard again" if seen.is_heard else f"is silent; waited for {self._machine_patience_s:g} s"
+            _tell(context, f"Kubernetes job {job.name}: the machine of its pod {said}")
+        if job.unheard_since_s is not None and now_s - job.unheard_since_s > self._machine_patience_s:
+            said = f", and {seen.reason}" if seen.reason else ""
+            return self._give_up(job, f"the machine of its pod was silent for {self._machine_patience_s:g} s{said}")
+        if job.leaving_since_s is not None and now_s - job.leaving_since_s > SAVING_S + self._machine_patience_s:
+            return self._give_up(job, f"{seen.reason}; it never did")
         if seen.state == "waiting":
             asked = read_asked(context.step_tags[name_step(context)], AcceleratorSpec()) or AcceleratorSpec()
             if now_s - job.began_s > asked.wait_limit_s:
@@ -122,13 +140,18 @@ class KubernetesJobHandler(StepHandler):
             if seen.reason != job.told:
                 job.told = seen.reason
                 _tell(context, f"Kubernetes job {job.name} waits: {seen.reason}")
-        elif job.leaving_since_s is not None and now_s - job.leaving_since_s > UNBELIEVED_S:
-            return self._lose(job, "its pod was told to end and never did: its machine is lost")
         elif seen.state in ("ended", "gone"):
             if job.has_ended:
                 return self._lose(job, f"{seen.reason}, without telling how the step ended")
             job.has_ended = True  # its last event may be written and not yet read: judged at the next look
         return CheckStepHealthResult.healthy()
+
+    def _give_up(self, job: _Job, reason: str) -> CheckStepHealthResult:
+        """Lose a job whose machine may still work on it; it is told to end, should it ever be heard again."""
+        job.is_lost = True
+        with suppress(NoAnswer, Refused):
+            self._cluster.delete(job.name)
+        return self._lose(job, f"{reason}: lost")
 
     @staticmethod
     def _lose(job: _Job, reason: str) -> CheckStepHealthResult:
@@ -157,11 +180,15 @@ class KubernetesJobHandler(StepHandler):
         job = self._find(step_handler_context)
         yield _tell(step_handler_context, f"Kubernetes job {job.name}: stopped; its pod has {SAVING_S} s to save")
         job.body = None
+        run_id = step_handler_context.dagster_run.run_id
+        announce_stop(step_handler_context.instance, run_id, name_step(step_handler_context))
         why = self._stop(job.name)
         if why is not None:
-            namespace = self._cluster.namespace
-            by_hand = f"kubectl delete job {job.name} --namespace {namespace}"
-            yield _tell(step_handler_context, f"Kubernetes job {job.name}: {why}; by hand: {by_hand}")
+            yield _tell(step_handler_context, self._advise(job.name, why))
+
+    def _advise(self, name: str, why: str) -> str:
+        by_hand = f"kubectl delete job {name} --namespace {self._cluster.namespace}"
+        return f"Kubernetes job {name}: {why}; by hand: {by_hand}"
 
 
 def _tell(context: StepHandlerContext, line: str) -> DagsterEvent:
@@ -244,7 +271,7 @@ def build_k8s_handler(
     client = kubernetes.client.ApiClient(made)
     batch, core = kubernetes.client.BatchV1Api(client), kubernetes.client.CoreV1Api(client)
     handler._api_client = Jobs(batch, core)
-    return KubernetesJobHandler(handler, Cluster(batch, core, settings.namespace), settings.patience_s)
+    return KubernetesJobHandler(handler, Cluster(batch, core, settings.namespace), settings)
 
 
 def _describe_pods(settings: KubernetesSpec, variables: Mapping[str, str]) -> dict[str, Any]:
