@@ -13,6 +13,7 @@
     |-- Refused                        a request that would break a promise (overwrite, judge on training data, ...)
     |-- StorageError                   a store could not keep or give back what it was asked to
     |   `-- CorruptObject              bytes at rest that no longer match their digest
+    |-- WorkersLost                    machines that were handed work ended before it was done
     `-- MissingDependency              an optional package, server or weight file that is not installed
 
 The command line turns any of them into one line and exit status 2.
@@ -73,6 +74,10 @@ class StorageError(HeimdallError):
 
 class CorruptObject(StorageError):
     """Bytes at rest no longer match their digest."""
+
+
+class WorkersLost(HeimdallError):
+    """Machines that were handed work ended, or were cut off, before it was done."""
 
 
 class MissingDependency(HeimdallError):
