@@ -42,7 +42,7 @@ def build_definitions(places: Places) -> dg.Definitions:
         sensors=[build_approval_sensor(places.retrain, places.open_stores, recover), build_failure_sensor(notify)],
         executor=build_executor(_find_machines(places), begin),
         resources={
-            "stores": build_stores(places.open_stores, _describe(places)),
+            "stores": build_stores(places.open_stores, _describe(places), places.spread_work),
             "tracking": tracking,
             "lineage_pages": LineagePages(url=places.lineage_url),
             "io_manager": manifest_io_manager,

@@ -14,6 +14,7 @@
     |-- StorageError                   a store could not keep or give back what it was asked to
     |   |-- CorruptObject              bytes at rest that no longer match their digest
     |   `-- OutOfReach                 a service that holds them cannot be asked: nothing is known of any of them
+    |-- WorkersLost                    machines that were handed work ended before it was done
     `-- MissingDependency              an optional package, server or weight file that is not installed
 
 The command line turns any of them into one line and exit status 2.
@@ -81,6 +82,10 @@ class OutOfReach(StorageError):
 
     Whoever goes on without what is lost or damaged stops at this one: going on would call everything lost.
     """
+
+
+class WorkersLost(HeimdallError):
+    """Machines that were handed work ended, or were cut off, before it was done."""
 
 
 class MissingDependency(HeimdallError):

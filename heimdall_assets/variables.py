@@ -6,7 +6,9 @@ Belongs here: the names of the environment variables and how their values are re
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +51,9 @@ from heimdall_assets.variable_kinds import (
 
 EXECUTORS = ("in_process", "local", "ray", "k8s")
 """Where steps run: in the run's own process, each in one of this machine, the GPU-tagged one on Ray or in a pod."""
+
+WORK_POOLS = ("processes", "ray")
+"""What reads recordings, computes features and simulates: processes of this machine, or workers of a Ray cluster."""
 
 OF_TESTS = {
     "HEIMDALL_PG_BIN": "folder with PostgreSQL's own programs, for tests that start those",
@@ -142,7 +147,10 @@ class Places(BaseSettings):
         "HEIMDALL_EXECUTOR", EXECUTORS[0], "where steps run when a run's configuration does not say"
     )
     ray_address: Annotated[str, CLUSTER] = _variable(
-        "HEIMDALL_RAY_ADDRESS", RAY_URL, "the dashboard of the Ray cluster that trains"
+        "HEIMDALL_RAY_ADDRESS", RAY_URL, "the Ray cluster: its dashboard, or ray://HEAD:10001"
+    )
+    work_pool: Annotated[str, choose(*WORK_POOLS)] = _variable(
+        "HEIMDALL_WORK_POOL", WORK_POOLS[0], "who reads recordings, computes features and simulates"
     )
     kubernetes: Annotated[KubernetesSpec, KUBERNETES] = _variable(
         "HEIMDALL_KUBERNETES", "{}", "the cluster whose pods train: image, namespace, names of secrets, volumes"
@@ -227,10 +235,20 @@ class Places(BaseSettings):
             "HEIMDALL_TRACKING": "on" if self.tracking else "off",
             "HEIMDALL_EXECUTOR": self.executor,
             "HEIMDALL_RAY_ADDRESS": self.ray_address,
+            "HEIMDALL_WORK_POOL": self.work_pool,
             "HEIMDALL_KUBERNETES": self.kubernetes.model_dump_json(exclude_unset=True),
             "HEIMDALL_ACCELERATOR": self.accelerator.model_dump_json(exclude_unset=True),
             "HEIMDALL_LINEAGE_URL": self.lineage_url,
         }
+
+    def spread_work(self) -> AbstractContextManager[None]:
+        """Have large amounts of work done where ``HEIMDALL_WORK_POOL`` says; a cluster is joined by the first."""
+        if self.work_pool == "processes":
+            return nullcontext()
+        from heimdall_assets.defs.executor.ray_workers import build_backend
+        from heimdall_assets.pipeline.work_pool import spread_with
+
+        return spread_with(partial(build_backend, self.ray_address))
 
     def open_stores(self, begin: bool = True) -> Stores:
         """Return the opened stores; the embedded database is created and upgraded on first use.

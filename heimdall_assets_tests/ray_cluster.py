@@ -4,11 +4,13 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -53,9 +55,40 @@ def busy():
 services.get_node, node.Node.start_ray_processes = find_node, start_processes
 ray.init(num_cpus=2, num_gpus=1, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=int(sys.argv[1]),
          _temp_dir=sys.argv[2], object_store_memory=100_000_000, log_to_driver=False)
-print("ready", flush=True)
+print("ready", ray.get_runtime_context().gcs_address, flush=True)
 signal.pause()
 """
+
+
+AS_A_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Named for other systems, heeded on all: the node's address is 127.0.0.1, else Ray takes a reachable one. Whatever
+joins such a cluster as a node must hold it too: Ray would look for the cluster at the reachable address."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A local Ray: the addresses at which it is reached, and the process that all of it ends with."""
+
+    dashboard: str
+    head: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @contextmanager
+    def serve_clients(self) -> Iterator[str]:
+        """Give the address for machines that are no node; its server ends with the test."""
+        port = find_free_port()
+        arguments = ["--address", self.head, "--host", "127.0.0.1", "--port", str(port)]
+        process = _start_apart(["-m", "ray.util.client.server", *arguments], self.log.with_suffix(".clients"))
+        try:
+            _wait_for_port(port)
+            yield f"ray://127.0.0.1:{port}"
+        finally:
+            _stop(process)
+
+    def kill(self) -> None:
+        """End all of it at once, as a machine that loses power."""
+        os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -64,6 +97,13 @@ def run_ray(folder: Path) -> Iterator[str]:
 
     This process's environment holds the token meanwhile.
     """
+    with run_cluster(folder) as cluster:
+        yield cluster.dashboard
+
+
+@contextmanager
+def run_cluster(folder: Path) -> Iterator[Cluster]:
+    """Give the cluster; its log is written into ``folder``. This process's environment holds the token meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -71,10 +111,10 @@ def run_ray(folder: Path) -> Iterator[str]:
             port, log = find_free_port(), folder / f"ray_{attempt}"
             # A short path of its own: Ray's sockets lie in it, and their names may not be long.
             sockets = Path(f"/tmp/ray-{secrets.token_hex(4)}")
-            process = _start(port, sockets, log)
+            process = _start_apart(["-c", HOST, str(port), str(sockets)], log)
             try:
-                if _wait_until_ready(process, log):
-                    yield f"http://127.0.0.1:{port}"
+                if head := _wait_until_ready(process, log):
+                    yield Cluster(f"http://127.0.0.1:{port}", head, process, log)
                     return
             finally:
                 _stop(process)
@@ -83,18 +123,17 @@ def run_ray(folder: Path) -> Iterator[str]:
         pytest.fail(f"Ray did not start in {NUM_STARTS} attempts: {log.read_text(errors='replace')[-4000:]}")
 
 
-def _start(port: int, sockets: Path, log: Path) -> "subprocess.Popen[bytes]":
+def _start_apart(arguments: list[str], log: Path) -> "subprocess.Popen[bytes]":
     settings = {
         # A cancelled step is given time to save; Ray's own 3 s would kill it.
         "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "120",
         "RAY_agent_register_timeout_ms": "150000",
-        # Named for other systems, heeded on all: the node's address is 127.0.0.1, else Ray takes a reachable one.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        **AS_A_NODE,
     }
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", HOST, str(port), str(sockets)],
+            [sys.executable, "-W", "ignore", *arguments],
             env={**os.environ, **settings},
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -103,13 +142,26 @@ def _start(port: int, sockets: Path, log: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> bool:
+def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Return the address of its head, nothing where it did not come up."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
-        if "ready" in log.read_text(errors="replace").splitlines():
-            return True
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("ready ")]
+        if said:
+            return said[0].split()[1]
         time.sleep(0.2)
-    return False
+    return ""
+
+
+def _wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 5.0).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

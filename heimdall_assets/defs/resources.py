@@ -4,7 +4,8 @@ None has configuration: Dagster keeps a resource's configuration with the code l
 in GraphQL to whoever asks, and an address may hold a password. What is shown is text that says where to look.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import dagster as dg
@@ -13,9 +14,22 @@ from heimdall_assets.defs.io_manager import ManifestIOManager
 from heimdall_assets.stores.home import Stores
 
 
-def build_stores(open_stores: Callable[[], Stores], description: str) -> dg.ResourceDefinition:
-    """Return the resource whose value is the opened stores; ``description`` is all that the page shows of it."""
-    return dg.ResourceDefinition(lambda _: open_stores(), description=description)
+def build_stores(
+    open_stores: Callable[[], Stores], description: str, spread_work: Callable[[], AbstractContextManager[None]]
+) -> dg.ResourceDefinition:
+    """Return the resource whose value is the opened stores.
+
+    Args:
+        open_stores: opens them.
+        description: all that the page shows of it.
+        spread_work: entered while a step has them: where its large amounts of work are done.
+    """
+
+    def open_for_step(_: dg.InitResourceContext) -> Iterator[Stores]:
+        with spread_work():
+            yield open_stores()
+
+    return dg.ResourceDefinition(open_for_step, description=description)
 
 
 class LineagePages(dg.ConfigurableResource[Any]):

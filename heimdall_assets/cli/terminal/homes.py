@@ -7,6 +7,8 @@ here: what homes are (``stores.home``), where they are (``places``).
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import click
+
 from heimdall_assets.cli.terminal.output import write_notice
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus, check_name
@@ -27,7 +29,9 @@ def open_home() -> "Stores":
     Raises:
         NoHome: nobody has; nothing is made.
     """
-    return read_places().open_stores(begin=False)
+    places = read_places()
+    _spread_work(places)
+    return places.open_stores(begin=False)
 
 
 def look_home() -> "Stores | None":
@@ -43,10 +47,18 @@ def begin_home() -> "tuple[Places, Stores]":
     """Return the places of a home and its stores, begun where there was none: that is told on stderr."""
     places = read_places()
     is_new = read_format(places.home) is None
+    _spread_work(places)
     stores = places.open_stores()
     if is_new and read_format(places.home) is not None:
         write_notice(f"{show_home()}: begun")
     return places, stores
+
+
+def _spread_work(places: "Places") -> None:
+    """Have the rest of this command do large amounts of work where the places say."""
+    command = click.get_current_context(silent=True)
+    if command is not None:
+        command.with_resource(places.spread_work())
 
 
 def show_home() -> str:
