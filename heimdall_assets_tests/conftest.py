@@ -26,12 +26,17 @@ SLOW = (
     "defs/test_executor",
     "defs/test_executor_k8s",
     "defs/test_graph",
+    "defs/test_graph_on_pods",
+    "defs/test_moved_home",
     "defs/test_one_table",
     "defs/test_orphans",
     "defs/test_page",
+    "defs/test_retention",
     "defs/test_sensors",
     "defs/test_served_graph",
     "defs/test_signal_graph",
+    "defs/test_signals",
+    "defs/test_stopping",
     "defs/test_tracking",
     "deploy/test_services",
     "evaluation/test_diagnostics",
@@ -48,12 +53,14 @@ SLOW = (
     "lineage/test_audit",
     "lineage/test_commands",
     "locating/test_tdoa",
+    "pipeline/test_formats_to_positions",
     "pipeline/test_gates",
     "pipeline/test_golden",
     "pipeline/test_imports",
     "pipeline/test_kills",
     "pipeline/test_level_tables",
     "pipeline/test_not_heard",
+    "pipeline/test_observations",
     "pipeline/test_pairs",
     "pipeline/test_promotion",
     "pipeline/test_reference",
@@ -81,6 +88,7 @@ SLOW = (
     "test_added_column",
     "test_examples",
     "test_site",
+    "web/test_real_page",
 )
 """Modules that take ten seconds or more: they train, draw, serve, kill, average over many sessions, or ask two
 databases everything. ``test_house`` takes as long and stays: what it guards is asked of every change."""
@@ -102,6 +110,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave slow modules out before they are imported."""
     is_slow = collection_path in {HERE / f"{name}.py" for name in SLOW}
     return True if is_slow and config.getoption("--quick") else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let slow modules begin first: those that share a run then end at about the same time."""
+    slow = {HERE / f"{name}.py" for name in SLOW}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

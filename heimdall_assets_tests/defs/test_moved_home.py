@@ -82,6 +82,7 @@ def test_no_file_of_a_home_holds_its_address(made: Path):
             assert str(made).encode() not in path.read_bytes(), path
 
 
+@pytest.mark.long
 def test_a_copy_trains_on_its_own(made: Path, tmp_path: Path):
     copies = [tmp_path / name for name in ("first", "second")]
     for copy in copies:

@@ -37,6 +37,7 @@ def measure(home: Path) -> int:
     return sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
 
 
+@pytest.mark.long  # runs, again and again
 def test_runs_without_changes_leave_the_history_and_the_disk(places: Places):
     runs = list_runs(places)
     assert len(runs) == 1 + KEPT + 1  # the one that released, those kept, and the one that has just ended

@@ -265,6 +265,7 @@ def test_a_run_that_somebody_asked_for_in_the_page_is_waited_for(released):
         assert tick(released, instance).run_requests
 
 
+@pytest.mark.long  # four releases
 def test_the_way_back_to_an_earlier_set_is_a_retraining_too(tmp_path):
     """Approve, release, approve more, release, withdraw those: the set is the first one again, and is asked for."""
     places = fill_home(tmp_path)

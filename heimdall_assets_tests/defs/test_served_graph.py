@@ -118,6 +118,7 @@ class Full(_Unsynced):
         return super().write(descriptor, data)
 
 
+@pytest.mark.long
 def test_a_disk_full_under_the_cache_costs_copies_and_nothing_else(
     world: ServedWorld, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -130,7 +130,12 @@ def finish(places: Places, untouched: Untouched) -> str:
 
 
 @pytest.mark.parametrize(
-    ("number", "backend"), [(signal.SIGINT, "in_process"), (signal.SIGTERM, "in_process"), (signal.SIGINT, "local")]
+    ("number", "backend"),
+    [
+        (signal.SIGINT, "in_process"),
+        pytest.param(signal.SIGTERM, "in_process", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, "local", marks=pytest.mark.long),
+    ],
 )
 def test_a_stopped_training_keeps_what_it_has_and_goes_on(
     untouched: Untouched, places: Places, number: signal.Signals, backend: str
@@ -154,7 +159,7 @@ def test_a_stopped_training_keeps_what_it_has_and_goes_on(
     assert "is gone" not in finish(places, untouched)
 
 
-@pytest.mark.parametrize("backend", ["in_process", "local"])
+@pytest.mark.parametrize("backend", ["in_process", pytest.param("local", marks=pytest.mark.long)])
 def test_a_killed_training_costs_the_next_command_one_line(untouched: Untouched, places: Places, backend: str):
     with train(places, untouched, HEIMDALL_EXECUTOR=backend) as process:
         wait_for_epochs(places)
@@ -195,6 +200,7 @@ def test_a_run_that_waits_says_for_whom_and_obeys(untouched: Untouched, places: 
         assert {step.run_id for step in storage.get_concurrency_info(GPU_POOL).pending_steps} <= {holder.run_id}
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_at_once(untouched: Untouched, places: Places):
     with train(places, untouched) as process:
         wait_for_epochs(places)

@@ -153,6 +153,7 @@ def test_other_numbers_of_lags_are_refused_and_pairs_can_be_left_out():
     assert measure_pairs(replace(sessions, pairs=None)) is None
 
 
+@pytest.mark.long
 def test_what_correlations_tell_is_learned_and_survives_export(tmp_path: Path):
     """Half of the receivers are blocked by kilometres, so that who is decides the position; only pairs tell who is."""
     world = {"min_receivers": 6, "blocked_fraction": 0.5, "blocked_excess_s": 1e-5}

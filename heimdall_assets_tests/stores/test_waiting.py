@@ -21,7 +21,7 @@ from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets_tests.stores.batches import make_batch
 
 APPROVE = ["sessions", "approve", "--all-pending", "--by", "me", "--reason", "seen"]
-AT_ONCE_S = 10.0
+AT_ONCE_S = 30.0
 """What a promise of two seconds may take on a machine that runs other tests beside; a silent wait takes 60."""
 
 

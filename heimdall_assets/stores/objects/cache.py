@@ -55,6 +55,8 @@ class ObjectCache:
             if path.is_symlink() or not path.is_file():
                 return None
             found, _ = hash_file(path)
+        except FileNotFoundError:  # another process made room just now
+            return None
         except OSError as error:
             self._tell(f"{path}: could not be read ({describe(error)})")
             return None
