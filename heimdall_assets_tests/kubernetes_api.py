@@ -162,8 +162,8 @@ class KubernetesApi:
         self.manifests: list[dict[str, Any]] = []
         """Every job that was made since, as it was handed in."""
         self.status: int | None = None
-        self.num_refused = self.num_silent = 0
-        """How many questions met a server that was away, and how many were about a silent machine's pod."""
+        self.num_refused = self.num_silent = self.num_heard = 0
+        """How many questions met a server that was away, were about a silent machine's pod, and were about others."""
 
     def close(self) -> None:
         self._server.shutdown()
@@ -339,7 +339,9 @@ class KubernetesApi:
                 return 200, {"kind": "JobList", "apiVersion": "batch/v1", "items": [job.tell() for job in found]}
             if method == "GET" and path == PODS:
                 pods = [job.pod for job in self._jobs.values()]
-                self.num_silent += any(not pod.is_heard for pod in pods)
+                is_silent = any(not pod.is_heard for pod in pods)
+                self.num_silent += is_silent
+                self.num_heard += not is_silent
                 items = [pod.tell() for pod in pods if _match(pod.manifest["metadata"]["labels"], selector)]
                 return 200, {"kind": "PodList", "apiVersion": "v1", "items": items}
             if folder == JOBS and name in self._jobs and method in ("GET", "DELETE"):

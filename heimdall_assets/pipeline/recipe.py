@@ -129,7 +129,7 @@ STAGES: dict[str, Stage] = {
     ),
     EVALUATION_METRICS: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
     ONNX_MODEL: Stage("6", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
-    MODEL_RELEASE: Stage("2", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
+    MODEL_RELEASE: Stage("3", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }
 """In the order in which they are computed."""

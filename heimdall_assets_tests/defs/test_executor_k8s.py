@@ -209,6 +209,8 @@ def test_a_machine_that_is_silent_for_a_while_costs_nothing(
     def fall_silent() -> None:
         with api.silence():
             wait_for(lambda: api.num_silent > 1, 30.0, "two looks at a silent pod", every_s=0.02)
+        before = api.num_heard
+        wait_for(lambda: api.num_heard > before + 1, 30.0, "two looks at it afterwards", every_s=0.02)
         (toy.folder / "endless.stop").touch()
 
     when(toy, "endless.began", fall_silent)
