@@ -159,11 +159,18 @@ def describe_start(pid: int) -> str | None:
 
     A time of the day would not do: whoever sets the clock forward would make every living process a later one.
     """
-    with suppress(OSError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    with suppress(OSError, ValueError, IndexError):
+        began_ticks = _read_start(pid)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return None if fields[0] == "Z" else f"{pid} {fields[19]} {boot}"
+        return None if began_ticks is None else f"{pid} {began_ticks} {boot}"
     return None
+
+
+def _read_start(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since the boot; None: it has ended and waits for its parent."""
+    # proc(5): state and start time, fields 3 and 22; a name before them may hold spaces and brackets
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])
 
 
 def is_alive(pid: int, spoke_s: float) -> bool:
@@ -176,10 +183,10 @@ def is_alive(pid: int, spoke_s: float) -> bool:
         pass  # somebody else's now: judged by its age below
     with suppress(OSError, StopIteration, ValueError):
         # A number is given again, after a restart soon: whoever began after the event is another process.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        if fields[0] == "Z":
+        began_ticks = _read_start(pid)
+        if began_ticks is None:
             return False
         lines = Path("/proc/stat").read_text().splitlines()
         booted_s = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
-        return booted_s + int(fields[19]) / os.sysconf("SC_CLK_TCK") <= spoke_s + _CLOCK_SLACK_S
+        return booted_s + began_ticks / os.sysconf("SC_CLK_TCK") <= spoke_s + _CLOCK_SLACK_S
     return True

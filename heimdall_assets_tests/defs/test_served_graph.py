@@ -23,7 +23,7 @@ from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, SPECTROGRAM_F
 from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.specs import RetrainPolicy
 from heimdall_assets.stores.objects import cache
-from heimdall_assets.stores.objects.cache import _Unsynced
+from heimdall_assets.stores.objects.cache import UnsyncedFileSystem
 from heimdall_assets_tests.fault_proxy import Fault
 from heimdall_assets_tests.homes import ignore
 from heimdall_assets_tests.pipeline.golden_world import carry, open_world
@@ -105,7 +105,7 @@ def test_a_database_that_goes_away_in_a_run_ends_it_and_the_next_one_finishes(
     assert read_made(world) == expected
 
 
-class Full(_Unsynced):
+class Full(UnsyncedFileSystem):
     """A disk that takes some copies and then no more, as one does that fills up under a run."""
 
     left = 12
@@ -124,14 +124,14 @@ def test_a_disk_full_under_the_cache_costs_copies_and_nothing_else(
 ):
     shutil.rmtree(world.places.cache)  # as on a machine that has seen none of the objects
     monkeypatch.setattr(Full, "left", 5)
-    monkeypatch.setattr(cache, "_Unsynced", Full)
+    monkeypatch.setattr(cache, "UnsyncedFileSystem", Full)
     try:
         ingest(world)
     except HeimdallError as error:  # a memory map wants a file
         world.check_line(error, str(world.places.cache), "No space left on device")
     assert Full.left == 0
     world.check_nothing_half()
-    monkeypatch.setattr(cache, "_Unsynced", _Unsynced)
+    monkeypatch.setattr(cache, "UnsyncedFileSystem", UnsyncedFileSystem)
     kept = [path for path in world.places.cache.rglob("*") if path.is_file()]
     assert kept
     assert all(compute_digest(path.read_bytes()) == path.name for path in kept)

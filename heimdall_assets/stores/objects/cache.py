@@ -28,7 +28,7 @@ SCAN_PART = 16
 _LOG = logging.getLogger(__name__)
 
 
-class _Unsynced(FileSystem):
+class UnsyncedFileSystem(FileSystem):
     """A disk that may forget what it was told: every copy is verified."""
 
     def sync_file(self, descriptor: int) -> None:
@@ -44,7 +44,7 @@ class ObjectCache:
     def __init__(self, root: Path, max_bytes: int, files: FileSystem | None = None):
         self.root = Path(root).absolute()
         self.max_bytes = max_bytes
-        self._writer = FileWriter(self.root, files or _Unsynced())
+        self._writer = FileWriter(self.root, files or UnsyncedFileSystem())
         self._added: int | None = None  # since the folder was looked through; None: it never was
         self._is_told = False
 
