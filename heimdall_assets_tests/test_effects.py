@@ -67,7 +67,7 @@ def test_a_planted_write_is_found(planted: str):
         "import io, tarfile\ntarfile.open(fileobj=io.BytesIO(), mode='w')",
         "import tarfile\ntarfile.open(path, 'r:xz')",
         "from safetensors.numpy import save\nsave(weights)",
-        "import torch\ntorch.onnx.export(module, inputs, dynamo=True)",
+        "import torch\ntorch.onnx.export(module, inputs)",
         "text = table.to_csv()",
         "import numpy as np\nnp.load('a.npy', mmap_mode='r')",
         "import os\nos.environ.get('A'), os.getpid(), os.kill(pid, 9)",

@@ -45,25 +45,22 @@ class ExportGraph:
             ``outputs`` in theirs. Statistics, calibration, and the way back to degrees and metres are inside.
         inputs: input name -> example tensor. Each dynamic axis needs a length of at least 2, no two axes the same
             length, else the exporter bakes it in.
-        dynamic_axes: input name -> {axis: (name, longest)}; axes of one name have one length.
+        dynamic_axes: input name -> {axis: name}; axes of one name have one length.
         outputs: names of the outputs; ``positions`` (batch, 2) latitude and longitude in degrees, float64, and
             ``uncertainties`` (batch, 2) north and east sigma in metres come first.
         feed: session set, batch size -> (examples (B,), input name -> array) until every usable example was given.
         collect: session set, examples (E,), output name -> array (E, ...) -> one prediction per session.
         facts: facts of the graph for ``metadata_props`` (units, normalisation), values are strings.
-        is_unrolled: it holds thousands of small operators, as an unrolled solver does; then it is traced in seconds by
-            the exporter of TorchScript instead of in minutes by ``torch.export``.
         collect_signals: as ``collect``, but gives signal output -> one row per session; None: no such outputs.
     """
 
     module: "nn.Module"
     inputs: "dict[str, Tensor]"
-    dynamic_axes: dict[str, dict[int, tuple[str, int]]]
+    dynamic_axes: dict[str, dict[int, str]]
     outputs: list[str]
     feed: Callable[[SessionSet, int], Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]]
     collect: Callable[[SessionSet, NDArray[np.int64], dict[str, NDArray[Any]]], Predictions]
     facts: dict[str, str]
-    is_unrolled: bool = False
     collect_signals: (
         Callable[[SessionSet, NDArray[np.int64], dict[str, NDArray[Any]]], dict[str, NDArray[Any]]] | None
     ) = None

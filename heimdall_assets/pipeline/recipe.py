@@ -128,7 +128,7 @@ STAGES: dict[str, Stage] = {
         "7", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
     ),
     EVALUATION_METRICS: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
-    ONNX_MODEL: Stage("6", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
+    ONNX_MODEL: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
     MODEL_RELEASE: Stage("3", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }

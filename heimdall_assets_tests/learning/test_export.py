@@ -149,7 +149,7 @@ def test_truncated_model_is_refused(data: bytes) -> None:
 
 
 class Turning(torch.nn.Module):
-    """Stands for an unrolled solver: angles, a loop, two dynamic axes."""
+    """Stands for a solver: angles, a loop, two dynamic axes."""
 
     def forward(self, angle: torch.Tensor) -> torch.Tensor:
         value = torch.deg2rad(angle)
@@ -167,16 +167,15 @@ def make_graph(module: torch.nn.Module) -> ExportGraph:
     return ExportGraph(
         module=module.eval(),
         inputs={"angle": torch.ones(3, 5)},
-        dynamic_axes={"angle": {0: ("batch", 1024), 1: ("receivers", 64)}},
+        dynamic_axes={"angle": {0: "batch", 1: "receivers"}},
         outputs=["turned"],
         feed=lambda sessions, size: iter(()),
         collect=lambda sessions, examples, outputs: None,  # type: ignore[arg-type,return-value]
         facts={},
-        is_unrolled=True,
     )
 
 
-def test_unrolled_graph_takes_any_length_of_its_axes() -> None:
+def test_graph_takes_any_length_of_its_axes() -> None:
     proto = _trace(make_graph(Turning()), 20)
     session = open_onnx_session(proto.SerializeToString())
     for shape in ((1, 1), (3, 5), (7, 2)):
@@ -185,6 +184,6 @@ def test_unrolled_graph_takes_any_length_of_its_axes() -> None:
         assert session.run(None, {"angle": angle})[0] == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
-def test_decision_on_data_is_not_baked_into_an_unrolled_graph() -> None:
+def test_decision_on_data_is_not_baked_into_a_graph() -> None:
     with pytest.raises(InvalidInput, match="decides on its data"):
         _trace(make_graph(Deciding()), 20)

@@ -154,7 +154,7 @@ class LevelPrior(nn.Module):
             ``mu`` and ``factor`` = u11, u12, u22 with U^T U the inverse covariance, both finite for any input.
         """
         num_sessions = receiver_en_km.shape[0]
-        exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+        exporting = torch.onnx.is_in_onnx_export()
         if not exporting and num_sessions > CACHE_SESSIONS:
             links = (value.split(CACHE_SESSIONS) for value in (receiver_en_km, level_db, level_mask))
             means, factors = zip(*(self._locate(*part) for part in zip(*links, strict=True)), strict=True)

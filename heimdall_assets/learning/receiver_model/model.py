@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]  # public, but not in its __all__
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting
 from heimdall_assets.learning.backbone import build_backbone, list_backbone_layers
@@ -73,7 +74,9 @@ class LocalizationNet(nn.Module):
         Raises:
             InvalidInput: ``features`` is not (B, 3, H, W) with H and W of at least 32.
         """
-        if features.ndim != 4 or features.shape[1] != 3 or min(features.shape[2:]) < 32:
+        # A traced shape is no number that could be compared; a graph's input has a shape of its own, which is checked.
+        wrong = not is_tracing() and (features.ndim != 4 or features.shape[1] != 3 or min(features.shape[2:]) < 32)
+        if wrong:
             raise InvalidInput(f"features: shape {tuple(features.shape)}: expected (batch, 3, 128, 32)")
         encoded = self.backbone(features)
         with torch.autocast(encoded.device.type, enabled=False):  # positions need more than 8 bits of mantissa

@@ -210,7 +210,7 @@ class SingleReceiverTask:
         return ExportGraph(
             module=SingleReceiverGraph(network, statistics, calibration).eval(),
             inputs={"features": torch.linspace(-100, 0, 2).reshape(2, 1, 1, 1).repeat(1, *statistics["feature_shape"])},
-            dynamic_axes={"features": {0: ("batch", 4096)}},
+            dynamic_axes={"features": {0: "batch"}},
             outputs=["positions", "uncertainties"],
             feed=feed,
             collect=collect,

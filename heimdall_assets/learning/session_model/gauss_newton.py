@@ -6,12 +6,11 @@ Legend of shapes: B sessions, S states (starts) of each, R receiver slots.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops.while_loop import while_loop
 
+from heimdall_assets.learning.repetition import Context, Values, repeat
 from heimdall_assets.learning.session_model.physics import (
     Delays,
     LevelLaw,
@@ -44,6 +43,15 @@ GRID_SIGMA_RAD = math.pi / 24
 
 DAMPING_DOWN, DAMPING_UP = 0.2, 8.0
 """Levenberg-Marquardt factors after a step that lowered the cost, and after one that did not."""
+
+DELAY_AXES = "BR3 BR BR BR B2 B3 BR BR BR2 BR"
+"""Axes of the fields of ``Delays``, for ``repeat``."""
+
+DESCENT_AXES = f"Bs2 Bs Bs BsR BsR2 {DELAY_AXES}"
+"""State, damping, cost, residual and unit vectors; the delays."""
+
+LATE_AXES = f"Bs2 Bs Bs Bs BsR2 BsR BsR {DELAY_AXES} BR BR BR"
+"""State, emission range, damping, cost, unit vectors, target and weight; the delays, and sigma, odds, timed."""
 
 
 class GaussNewton(nn.Module):
@@ -90,27 +98,10 @@ class GaussNewton(nn.Module):
 
     def descend(self, state: Tensor, delays: Delays, num_iterations: int) -> Tensor:
         """Return states (B, S, 2) after Levenberg-Marquardt iterations, each taken only where it lowers the cost."""
-
-        def improve(state: Tensor, damping: Tensor, cost: Tensor, residual: Tensor, unit: Tensor) -> tuple[Tensor, ...]:
-            weight = delays.weight.unsqueeze(1).expand_as(residual)
-            east, north, _ = solve_rows(*make_rows(state, unit, residual, weight, delays, damping))
-            tried = state + torch.stack([east, north], -1)
-            new_residual, new_unit = compute_delay_residuals(tried, delays)
-            new_cost = sum_squares(tried, new_residual, delays)
-            better = new_cost <= cost * SLACK
-            wide = better.unsqueeze(-1)
-            return (
-                torch.where(wide, tried, state),
-                (damping * torch.where(better, DAMPING_DOWN, DAMPING_UP)).clamp(1e-7, 1e4),
-                torch.where(better, new_cost, cost),
-                torch.where(wide, new_residual, residual),
-                torch.where(wide.unsqueeze(-1), new_unit, unit),
-            )
-
         residual, unit = compute_delay_residuals(state, delays)
         cost = sum_squares(state, residual, delays)
         start = (state.clone(), torch.full_like(cost, 1e-2), cost, residual, unit)
-        return repeat(improve, num_iterations, start)[0]
+        return repeat(_descend_once, num_iterations, start, delays, DESCENT_AXES)[0]
 
     def search_late(
         self, delays: Delays, sigma: Tensor, modes: Tensor, odds: Tensor | None = None
@@ -139,33 +130,14 @@ class GaussNewton(nn.Module):
         weight = torch.cat([delays.weight.unsqueeze(1).expand(-1, modes.shape[1], -1), left_out], 1)
         emission = compute_mean(compute_delay_residuals(state, delays)[0], weight)
 
-        def improve(
-            state: Tensor, emission: Tensor, damping: Tensor, cost: Tensor, unit: Tensor, target: Tensor, weight: Tensor
-        ) -> tuple[Tensor, ...]:
-            east, north, _ = solve_rows(*make_rows(state, unit, target, weight, delays, damping))
-            lean = compute_mean(unit, weight.unsqueeze(-1), dim=2)
-            shift = compute_mean(target, weight) - lean[..., 0] * east - lean[..., 1] * north
-            tried = state + torch.stack([east, north], -1)
-            new_cost, new_unit, new_target, new_weight = _view_late(tried, emission + shift, delays, late)
-            better = new_cost <= cost + 1e-5 * cost.abs()
-            wide = better.unsqueeze(-1)
-            return (
-                torch.where(wide, tried, state),
-                emission + torch.where(better, shift, 0.0),
-                (damping * torch.where(better, DAMPING_DOWN, DAMPING_UP)).clamp(1e-7, 1e4),
-                torch.where(better, new_cost, cost),
-                torch.where(wide.unsqueeze(-1), new_unit, unit),
-                torch.where(wide, new_target, target),
-                torch.where(wide, new_weight, weight),
-            )
-
         start = (state, emission, torch.full_like(emission, 1e-2), *_view_late(state, emission, delays, late))
         few, many = self.num_late_iterations
-        found = repeat(improve, few, start)
+        found = repeat(_descend_late_once, few, start, (*delays, *late), LATE_AXES)
         counts = torch.cat([torch.ones_like(modes[..., 0]), is_start], 1) > 0
         cost = found[3] + compute_level_cost(found[0], delays, self.level_law)
         best = torch.where(counts, cost, NOT_FOUND).topk(NUM_KEPT, dim=1, largest=False).indices
-        state, emission, _, cost, *_ = repeat(improve, many, tuple(gather_states(item, best) for item in found))
+        found = tuple(gather_states(item, best) for item in found)
+        state, emission, _, cost, *_ = repeat(_descend_late_once, many, found, (*delays, *late), LATE_AXES)
         cost = cost + compute_level_cost(state, delays, self.level_law)
         return state, emission, torch.where(counts.gather(1, best), cost, NOT_FOUND)
 
@@ -198,6 +170,48 @@ class GaussNewton(nn.Module):
         return state[:, 0], factor[:, 0]
 
 
+def _descend_once(values: Values, context: Context) -> Values:
+    """Return values of ``DESCENT_AXES`` after one Levenberg-Marquardt step, taken only where it lowers the cost."""
+    state, damping, cost, residual, unit = values
+    delays = Delays(*context)  # type: ignore[arg-type]  # what is None in it may be
+    weight = delays.weight.unsqueeze(1).expand_as(residual)
+    east, north, _ = solve_rows(*make_rows(state, unit, residual, weight, delays, damping))
+    tried = state + torch.stack([east, north], -1)
+    new_residual, new_unit = compute_delay_residuals(tried, delays)
+    new_cost = sum_squares(tried, new_residual, delays)
+    better = new_cost <= cost * SLACK
+    wide = better.unsqueeze(-1)
+    return (
+        torch.where(wide, tried, state),
+        (damping * torch.where(better, DAMPING_DOWN, DAMPING_UP)).clamp(1e-7, 1e4),
+        torch.where(better, new_cost, cost),
+        torch.where(wide, new_residual, residual),
+        torch.where(wide.unsqueeze(-1), new_unit, unit),
+    )
+
+
+def _descend_late_once(values: Values, context: Context) -> Values:
+    """Return values of ``LATE_AXES`` after one step on the late-arrival likelihood, as ``_descend_once`` takes it."""
+    state, emission, damping, cost, unit, target, weight = values
+    delays, late = Delays(*context[:-3]), context[-3:]  # type: ignore[arg-type]  # what is None in it may be
+    east, north, _ = solve_rows(*make_rows(state, unit, target, weight, delays, damping))
+    lean = compute_mean(unit, weight.unsqueeze(-1), dim=2)
+    shift = compute_mean(target, weight) - lean[..., 0] * east - lean[..., 1] * north
+    tried = state + torch.stack([east, north], -1)
+    new_cost, new_unit, new_target, new_weight = _view_late(tried, emission + shift, delays, late)  # type: ignore[arg-type]
+    better = new_cost <= cost + 1e-5 * cost.abs()
+    wide = better.unsqueeze(-1)
+    return (
+        torch.where(wide, tried, state),
+        emission + torch.where(better, shift, 0.0),
+        (damping * torch.where(better, DAMPING_DOWN, DAMPING_UP)).clamp(1e-7, 1e4),
+        torch.where(better, new_cost, cost),
+        torch.where(wide.unsqueeze(-1), new_unit, unit),
+        torch.where(wide, new_target, target),
+        torch.where(wide, new_weight, weight),
+    )
+
+
 def _blunt_bearings(delays: Delays) -> Delays:
     """Return delays whose bearings are no sharper than the grid's rays stand apart."""
     if delays.bearing_weight is None:
@@ -221,20 +235,6 @@ def _view_late(
     curvature = torch.maximum(curvature, slope.abs() / (residual.abs() + sigma))
     cost = (cost * timed).sum(-1) + compute_prior_cost(state, delays)
     return cost, unit, slope / curvature, curvature * timed
-
-
-def repeat(improve: Callable[..., tuple[Tensor, ...]], num_times: int, start: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return ``start`` after ``improve`` was applied ``num_times``; a traced graph holds it once, as a loop."""
-    if not torch.compiler.is_exporting():
-        for _ in range(num_times):
-            start = improve(*start)
-        return start
-    _, *found = while_loop(
-        lambda count, *_: count < num_times,
-        lambda count, *values: (count + 1, *improve(*values)),
-        (torch.zeros((), dtype=torch.int64), *start),
-    )
-    return tuple(found)
 
 
 def make_polar_grid(num_radii: int = 10, num_angles: int = 24) -> Tensor:

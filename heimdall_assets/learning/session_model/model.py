@@ -332,7 +332,7 @@ def join(pairs: Tensor, more: Tensor | None) -> Tensor:
 
 def is_traced() -> bool:
     """Return whether a graph is being drawn: it must hold every way that data may take, and branch on none."""
-    return torch.compiler.is_exporting() or is_tracing()
+    return bool(is_tracing())
 
 
 def bound_exp(value: Tensor) -> Tensor:

@@ -44,7 +44,6 @@ from heimdall_assets.learning.session_model.statistics import (
 )
 from heimdall_assets.learning.session_model.table import (
     BEARING_COLUMNS,
-    MAX_RECEIVERS,
     RECEIVER_COLUMNS,
     assemble_table,
     disturb_table,
@@ -267,11 +266,11 @@ class NetworkTask:
     def make_export_graph(
         self, network: nn.Module, model: ModelSpec, statistics: dict[str, Any], calibration: dict[str, Any]
     ) -> ExportGraph:
-        batch, receivers = ("batch", 1024), ("receivers", MAX_RECEIVERS)
+        batch, receivers = "batch", "receivers"
         example = torch.full((3, 5, len(RECEIVER_COLUMNS)), 1.0)
         example[..., :2] = 30.0 * torch.tensor([[0, 0], [1, 0], [0, 1], [-1, 0.3], [0.2, -1]])
         inputs = {"origin": torch.tensor([[45.0, 8.0]] * 3, dtype=torch.float64), "receivers": example}
-        axes: dict[str, dict[int, tuple[str, int]]] = {"origin": {0: batch}, "receivers": {0: batch, 1: receivers}}
+        axes: dict[str, dict[int, str]] = {"origin": {0: batch}, "receivers": {0: batch, 1: receivers}}
         if statistics["feature_shape"] is not None:
             inputs["spectrograms"] = torch.full((3, 5, *statistics["feature_shape"]), -50.0)
             inputs["seen"] = torch.ones(3, 5, dtype=torch.bool)
@@ -302,7 +301,6 @@ class NetworkTask:
             outputs=name_outputs(statistics),
             feed=feed,
             collect=collect_positions,
-            is_unrolled=True,
             collect_signals=collect_signals if statistics.get("signal_tasks") else None,
             facts={
                 "input.origin": "(batch, 2) float64, latitude and longitude of the tangent plane, degrees of WGS-84",
