@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from heimdall_assets.learning.repetition import Context, Values, repeat
 from heimdall_assets.learning.session_model.physics import (
+    DELAY_AXES,
     Delays,
     LevelLaw,
     compute_cost,
@@ -44,8 +45,8 @@ GRID_SIGMA_RAD = math.pi / 24
 DAMPING_DOWN, DAMPING_UP = 0.2, 8.0
 """Levenberg-Marquardt factors after a step that lowered the cost, and after one that did not."""
 
-DELAY_AXES = "BR3 BR BR BR B2 B3 BR BR BR2 BR"
-"""Axes of the fields of ``Delays``, for ``repeat``."""
+STEP_AXES = f"Bs2 BsR {DELAY_AXES}"
+"""State; weights and the delays; for ``repeat``, as the next two."""
 
 DESCENT_AXES = f"Bs2 Bs Bs BsR BsR2 {DELAY_AXES}"
 """State, damping, cost, residual and unit vectors; the delays."""
@@ -124,8 +125,7 @@ class GaussNewton(nn.Module):
         late = (sigma, torch.zeros_like(sigma) if odds is None else odds.detach(), timed)
         left_out, is_start = self._leave_out(modes[:, 0], delays)
         first = modes[:, :1].expand(-1, left_out.shape[1], -1)
-        for _ in range(2):
-            first = first + compute_step(first, delays, torch.full_like(first[..., 0], 1e-3), left_out)[0]
+        (first,) = repeat(_step_once, 2, (first,), (left_out, *delays), STEP_AXES)
         state = torch.cat([modes, first], 1)
         weight = torch.cat([delays.weight.unsqueeze(1).expand(-1, modes.shape[1], -1), left_out], 1)
         emission = compute_mean(compute_delay_residuals(state, delays)[0], weight)
@@ -168,6 +168,12 @@ class GaussNewton(nn.Module):
         state = state + step - torch.where(better.unsqueeze(-1), torch.zeros_like(step), step.detach())
         _, factor = compute_step(state, delays, None)
         return state[:, 0], factor[:, 0]
+
+
+def _step_once(values: Values, context: Context) -> Values:
+    """Return values of ``STEP_AXES`` after one hardly damped least-squares step."""
+    (state,), weight, delays = values, context[0], Delays(*context[1:])  # type: ignore[arg-type]
+    return (state + compute_step(state, delays, torch.full_like(state[..., 0], 1e-3), weight)[0],)
 
 
 def _descend_once(values: Values, context: Context) -> Values:

@@ -53,6 +53,10 @@ class LevelLaw(NamedTuple):
     late_loss_db: float = 0.0
 
 
+DELAY_AXES = "BR3 BR BR BR B2 B3 BR BR BR2 BR"
+"""Axes of the fields of ``Delays``, for ``learning.repetition``."""
+
+
 class Delays(NamedTuple):
     """What the solver knows. Receivers without a delay have weight 0 and sigma 1; entries are always finite.
 

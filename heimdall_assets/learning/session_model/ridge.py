@@ -13,9 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from heimdall_assets.learning.repetition import Context, Values, repeat
 from heimdall_assets.learning.session_model.physics import (
     AREA_TAIL,
     BEARING_SCALE,
+    DELAY_AXES,
     Delays,
     apply_factor,
     compute_bearing_cost,
@@ -42,6 +44,9 @@ REACH_ALONG, REACH_ACROSS = 4.5, 1.499
 """Sigmas along the ridge, and roots of the cost that is kept across it."""
 
 NUM_RETURNS = 3
+
+FOLLOW_AXES = f"Ba Ba B2 B B Ba2 B2 {DELAY_AXES}"
+"""Way aside and sigma across; the chart, the line, the direction across it, and the delays; for ``repeat``."""
 
 LIKELY, OTHER_REACH = 0.1, 1.2
 """A second place of this probability is reached by the ellipse, a little beyond its middle."""
@@ -250,24 +255,32 @@ def _compute_residuals(place: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
 
 def _follow(chart: Chart, line: Tensor, across: Tensor, delays: Delays) -> tuple[Tensor, Tensor]:
     """Return points of the chart (B, A, 2) beside a line's that fit arrivals best, and sigmas (B, A) across there."""
-    aside, sigma = torch.zeros_like(line[..., 0]), torch.ones_like(line[..., 0])
+    start = torch.zeros_like(line[..., 0]), torch.ones_like(line[..., 0])
+    aside, sigma = repeat(_step_aside, NUM_RETURNS, start, (*chart, line, across, *delays), FOLLOW_AXES)
+    return line + aside.unsqueeze(-1) * across.unsqueeze(1).expand_as(line), sigma
+
+
+def _step_aside(values: Values, context: Context) -> Values:
+    """Return values of ``FOLLOW_AXES`` one step of least squares nearer to the ridge."""
+    aside, _ = values
+    chart, (line, across), delays = Chart(*context[:3]), context[3:5], Delays(*context[5:])  # type: ignore[arg-type]
+    assert line is not None
+    assert across is not None
     direction = across.unsqueeze(1).expand_as(line)
-    for _ in range(NUM_RETURNS):
-        points = line + aside.unsqueeze(-1) * direction
-        residual, unit = _compute_residuals(chart.project(points)[0], delays)
-        slope = (unit * chart.push(points, direction).unsqueeze(2)).sum(-1)
-        information = (delays.weight.unsqueeze(1) * slope.square()).sum(-1) + 1.0
-        gradient = (delays.weight.unsqueeze(1) * slope * residual).sum(-1)
-        if delays.bearing_weight is not None:
-            turned, rise = compute_bearing_residuals(chart.project(points)[0], delays)
-            rise = (rise * chart.push(points, direction).unsqueeze(2)).sum(-1)
-            weight = delays.bearing_weight.unsqueeze(1)
-            weight = weight / (1.0 + weight * turned.square() / BEARING_SCALE**2)
-            information = information + (weight * rise.square()).sum(-1)
-            gradient = gradient + (weight * rise * turned).sum(-1)
-        step = gradient / information
-        aside, sigma = (aside + step).clamp(-1.5, 1.5), information.rsqrt()
-    return line + aside.unsqueeze(-1) * direction, sigma
+    points = line + aside.unsqueeze(-1) * direction
+    residual, unit = _compute_residuals(chart.project(points)[0], delays)
+    slope = (unit * chart.push(points, direction).unsqueeze(2)).sum(-1)
+    information = (delays.weight.unsqueeze(1) * slope.square()).sum(-1) + 1.0
+    gradient = (delays.weight.unsqueeze(1) * slope * residual).sum(-1)
+    if delays.bearing_weight is not None:
+        turned, rise = compute_bearing_residuals(chart.project(points)[0], delays)
+        rise = (rise * chart.push(points, direction).unsqueeze(2)).sum(-1)
+        weight = delays.bearing_weight.unsqueeze(1)
+        weight = weight / (1.0 + weight * turned.square() / BEARING_SCALE**2)
+        information = information + (weight * rise.square()).sum(-1)
+        gradient = gradient + (weight * rise * turned).sum(-1)
+    step = gradient / information
+    return (aside + step).clamp(-1.5, 1.5), information.rsqrt()
 
 
 def _enclose(points: Tensor, kept: Tensor) -> Tensor:
