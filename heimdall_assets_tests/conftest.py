@@ -1,14 +1,19 @@
 """Fixtures that every room of tests may use."""
 
+import copy
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.variables import Places
+from heimdall_assets_tests.memory import find_memory
 from heimdall_assets_tests.s3_server import S3Server, run_s3
 from heimdall_assets_tests.servers import NoServer, PostgresServer, run_postgres
 from heimdall_assets_tests.variation import start_run
@@ -101,6 +106,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.basetemp is None and (memory := find_memory()) is not None:
+        config.option.basetemp = tempfile.mkdtemp(prefix="heimdall-tests-", dir=memory)
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
     start_run(config.getoption("--seed-offset"), config.getoption("--margins"))
     if missing := [name for name in SLOW if not (HERE / f"{name}.py").is_file()]:
         raise pytest.UsageError(f"SLOW of conftest.py: found no {', '.join(missing)}, expected modules that are there")
@@ -155,6 +163,25 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def released_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[Places, dict[str, Any]]]:
+    """Makes a home at a path that is not there yet: its graph ran once, as ``homes.release`` lets it; and what it made.
+
+    It ran once in this process: a home is a folder, and its copies are homes.
+    """
+    from heimdall_assets_tests.homes import fill_home, make_places, release  # Dagster costs each process seconds
+
+    places = fill_home(tmp_path_factory.mktemp("released") / "home")
+    summary = release(places)
+
+    def make(folder: Path) -> tuple[Places, dict[str, Any]]:
+        shutil.copytree(places.home, folder, symlinks=True)
+        moved = folder / Path(summary["folder"]).relative_to(places.home)
+        return make_places(folder), copy.deepcopy(summary) | {"folder": str(moved)}
+
+    return make
+
+
 @pytest.fixture
 def quick_path() -> Iterator[Path]:
     """A fresh folder in memory, where an fsync costs nothing; an ordinary one where there is no such place."""
@@ -165,8 +192,7 @@ def quick_path() -> Iterator[Path]:
 @contextmanager
 def make_quick_folder() -> Iterator[Path]:
     """Give what ``quick_path`` is, for a fixture of a whole module."""
-    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="heimdall-", dir=memory) as folder:
+    with tempfile.TemporaryDirectory(prefix="heimdall-", dir=find_memory()) as folder:
         yield Path(folder)
 
 

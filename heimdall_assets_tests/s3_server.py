@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from heimdall_assets_tests.memory import find_memory
 from heimdall_assets_tests.servers import NoServer, die_with_parent, find_free_port
 
 _START_S = 60.0
@@ -153,7 +154,8 @@ def run_s3() -> Iterator[S3Server]:
     """
     if importlib.util.find_spec("swift") is None:
         raise NoServer("no S3 service: expected the package swift")
-    with tempfile.TemporaryDirectory(prefix="heimdall-s3-", dir="/tmp", ignore_cleanup_errors=True) as name:
+    place = find_memory() or "/tmp"
+    with tempfile.TemporaryDirectory(prefix="heimdall-s3-", dir=place, ignore_cleanup_errors=True) as name:
         root = Path(name)
         ports = dict(zip(_PARTS, (find_free_port() for _ in _PARTS), strict=True))
         secret = secrets.token_hex(16)

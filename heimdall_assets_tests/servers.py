@@ -22,6 +22,8 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
+from heimdall_assets_tests.memory import find_memory
+
 _START_S = 30.0
 _STOP_S = 10.0
 _SUPERUSER = "heimdall"
@@ -105,7 +107,8 @@ def run_postgres(keeps_commits: bool = False) -> Iterator[PostgresServer]:
         RuntimeError: it did not start; the message holds its log.
     """
     binaries = _find_binaries()
-    with tempfile.TemporaryDirectory(prefix="heimdall-pg-", dir="/tmp", ignore_cleanup_errors=True) as name:
+    place = find_memory() or "/tmp"
+    with tempfile.TemporaryDirectory(prefix="heimdall-pg-", dir=place, ignore_cleanup_errors=True) as name:
         root = Path(name)
         identity, binaries = _choose_identity(root, binaries)
         port, password = find_free_port(), secrets.token_hex(16)

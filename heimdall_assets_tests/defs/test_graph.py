@@ -24,10 +24,9 @@ from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, make_plac
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(released_home, tmp_path_factory):
     """A home whose graph ran once: places, and what the run made."""
-    places = fill_home(tmp_path_factory.mktemp("home"))
-    return places, release(places)
+    return released_home(tmp_path_factory.mktemp("home") / "home")
 
 
 def read_manifest(places, summary, name) -> Manifest:
@@ -168,9 +167,8 @@ def test_another_home_gives_the_same_split_checkpoint_and_onnx_bytes(home, tmp_p
             assert other["digests"][asset] == summary["digests"][asset], asset
 
 
-def test_new_sessions_compute_their_own_features_alone(tmp_path):
-    places = fill_home(tmp_path)
-    first = release(places)
+def test_new_sessions_compute_their_own_features_alone(released_home, tmp_path):
+    places, first = released_home(tmp_path / "home")
     more = SIMULATION.model_copy(update={"num_sessions": SIMULATION.num_sessions + 2})
     import_simulated(places.open_stores(), more, "demo", ignore)
     second = release(places)
@@ -201,9 +199,8 @@ def test_a_split_that_cannot_be_made_is_told_in_one_line(home):
         release(places, SplitSpec(column="no_such_column"))
 
 
-def test_a_lost_artifact_is_computed_again(tmp_path):
-    places = fill_home(tmp_path)
-    summary = release(places)
+def test_a_lost_artifact_is_computed_again(released_home, tmp_path):
+    places, summary = released_home(tmp_path / "home")
     digest = summary["digests"]["trained_checkpoint"]["weights.safetensors"]
     places.open_stores().objects.local_path(digest).unlink()
     again = release(places)

@@ -18,6 +18,7 @@ from heimdall_assets.places import read_places
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.homes import TINY, fill_home, ignore, make_places, release, split_home
+from heimdall_assets_tests.memory import find_memory
 from heimdall_assets_tests.stores.test_home_format import list_files, without_rights
 
 pytestmark = [
@@ -49,7 +50,7 @@ def interrupt_training(places: Places) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home with a release, told to MLflow too, and a training that was interrupted; others may look into it."""
-    folder = Path("/dev/shm") if Path("/dev/shm").is_dir() else tmp_path_factory.getbasetemp()
+    folder = find_memory() or tmp_path_factory.getbasetemp()
     root = Path(os.path.realpath(folder)) / f"heimdall-moved-{os.getpid()}"
     root.mkdir(mode=0o755)
     try:

@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -12,17 +14,19 @@ from heimdall_assets.pipeline.releases.audit import list_cited_runs
 from heimdall_assets.specs import DatasetSpec, RetentionPolicy
 from heimdall_assets.stores.scratch import remove_old_work
 from heimdall_assets.variables import Places
-from heimdall_assets_tests.homes import fill_home, release
+from heimdall_assets_tests.homes import release
 
 KEPT = RetentionPolicy().unchanged_runs
 NUM_RUNS = KEPT + 3
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+def places(
+    released_home: Callable[[Path], tuple[Places, dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
+) -> Places:
     """A home with one run that made a release, and then more that changed nothing than are kept."""
-    places = fill_home(tmp_path_factory.mktemp("retention") / "home")
-    for _ in range(1 + NUM_RUNS):
+    places, _ = released_home(tmp_path_factory.mktemp("retention") / "home")
+    for _ in range(NUM_RUNS):
         release(places)
     return places
 

@@ -24,17 +24,15 @@ from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import StorageError
 from heimdall_assets.pipeline.releases.promotion import promote_release
 from heimdall_assets.specs import DatasetSpec, RetrainPolicy, TrainingSpec
-from heimdall_assets_tests.homes import SIMULATION, TINY, fill_home, make_places, release
+from heimdall_assets_tests.homes import TINY, fill_home, make_places, release
 
 EAGER = RetrainPolicy(min_changed_sessions=2, quiet_period_s=0, max_attempts=2)
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory):
+def released(released_home, tmp_path_factory):
     """A home whose first twelve sessions are approved and released; the other eight are pending again."""
-    places = fill_home(tmp_path_factory.mktemp("sensors"), SIMULATION)
-    release(places)
-    return places
+    return released_home(tmp_path_factory.mktemp("sensors") / "home")[0]
 
 
 def tick(places, instance, cursor=None, policy=EAGER):

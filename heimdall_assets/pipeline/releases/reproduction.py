@@ -84,7 +84,7 @@ def reproduce_release(
     Args:
         stores: the opened stores; nothing in them is changed, unless ``repair``.
         version: of a published release.
-        chosen: specs that take the place of the recorded ones, to see what they change.
+        chosen: specs whose set fields take the place of the recorded ones, to see what they change; others stay.
         progress: called with what is done, how many are done, how many there are.
         repair: store again what is damaged or missing and came out with the recorded digest.
 
@@ -120,7 +120,9 @@ class _Remaking:
         self.recorded = {node["kind"]: Manifest.model_validate(node) for node in nodes}
         self.environment: dict[str, Any] = {}
         self._base = base
-        self._chosen = {spec.pure_class(): spec for spec in chosen}
+        self._chosen = {
+            spec.pure_class(): {name: getattr(spec, name) for name in spec.model_fields_set} for spec in chosen
+        }
         self._progress = progress
         self._folder = folder
         apart = FolderObjectStore(folder / "objects")
@@ -170,7 +172,7 @@ class _Remaking:
 
     def _specs(self, kind: str) -> list[Any]:
         recorded = self.recorded[kind].specs
-        return [self._chosen.get(cls) or cls(**recorded[cls.__name__]) for cls in STAGES[kind].specs]
+        return [cls(**recorded[cls.__name__] | self._chosen.get(cls, {})) for cls in STAGES[kind].specs]
 
     def _make_recordings(self) -> Manifest:
         (spec,) = self._specs(IQ_FILES)
