@@ -20,6 +20,7 @@ SLOW = (
     "cli/intake/test_inspecting_tables",
     "cli/test_bad_files",
     "cli/test_commands",
+    "cli/test_history",
     "cli/test_newcomer",
     "cli/test_real_recordings",
     "cli/test_releases_elsewhere",
