@@ -53,6 +53,7 @@ SLOW = (
     "learning/test_training",
     "lineage/test_audit",
     "lineage/test_commands",
+    "lineage/test_out_of_reach",
     "locating/test_tdoa",
     "pipeline/test_formats_to_positions",
     "pipeline/test_gates",
