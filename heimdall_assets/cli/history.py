@@ -5,6 +5,7 @@ Belongs here: what Dagster's storage raises and logs, as our error. Does not bel
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,12 @@ import dagster as dg
 from heimdall_assets.dagster_home import URL_VARIABLE
 from heimdall_assets.defs.waiting import find_history_fault
 from heimdall_assets.errors import HeimdallError, StorageError
+from heimdall_assets.stores.locks import hold_lock
 from heimdall_assets.variables import Places
 
 _RETRYING = "Retrying failed database"
+_OPENING_S = 120.0
+"""So long another command may take to open the same history: a second, or more on a slow disk."""
 
 
 @contextmanager
@@ -25,10 +29,11 @@ def open_history(places: Places, folder: Path) -> Iterator[dg.DagsterInstance]:
 
     Raises:
         StorageError: the history could not be read or written, at first or later; what was stored before stands.
+        Refused: another command has been opening it for minutes.
     """
     logging.getLogger().addFilter(_is_news)
     try:
-        with dg.DagsterInstance.from_config(str(folder)) as instance:
+        with _open(places, folder) as instance:
             yield instance
     except HeimdallError:
         raise
@@ -39,6 +44,14 @@ def open_history(places: Places, folder: Path) -> Iterator[dg.DagsterInstance]:
         raise StorageError(f"{_show(places, folder)}: {said}; what was done is kept") from error
     finally:
         logging.getLogger().removeFilter(_is_news)
+
+
+def _open(places: Places, folder: Path) -> dg.DagsterInstance:
+    """Return the instance; its tables are made where there are none, which in files only one process may do."""
+    if places.dagster_url is not None:
+        return dg.DagsterInstance.from_config(str(folder))
+    with hold_lock(folder / "opening.lock", f"process {os.getpid()}", _OPENING_S):
+        return dg.DagsterInstance.from_config(str(folder))
 
 
 def _is_news(record: logging.LogRecord) -> bool:

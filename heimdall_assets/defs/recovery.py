@@ -1,7 +1,8 @@
 """Recovery: what every door does before a run starts, so that a process that was killed costs nobody a thought.
 
 Belongs here: the order in which things left behind are put right. Each is idempotent: a kill in between leaves the rest
-to the next door. Does not belong here: how one of them is put right (``orphans``, ``stores``).
+to the next door. Does not belong here: how one of them is put right (``orphans``, ``stores``), what a pool is
+(``waiting``).
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from heimdall_assets.defs.orphans import end_orphan, free_left_slots, list_orphans
+from heimdall_assets.defs.waiting import make_pool
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.stores.experiments import ExperimentStore
 from heimdall_assets.stores.home import Stores
@@ -29,6 +31,7 @@ def build_recovery(open_stores: Callable[[], Stores], experiments: ExperimentSto
     """
 
     def recover(instance: dg.DagsterInstance, mine: str | None) -> list[str]:
+        make_pool(instance)
         lines = []
         for run in list_orphans(instance, mine):
             lines += _end_experiment(instance, experiments, run.run_id)

@@ -1,6 +1,6 @@
-"""Waiting: who holds the place that a step of a run in this process waits for, said to whoever listens.
+"""Waiting: the pool in which steps wait for a place, and who holds the one that a step of a run here waits for.
 
-Belongs here: looking at the history beside a run, and what it means where that is away.
+Belongs here: making that pool, looking at the history beside a run, and what it means where that is away.
 """
 
 import threading
@@ -15,6 +15,25 @@ from heimdall_assets.defs.orphans import describe_holder, is_mine
 from heimdall_assets.defs.progress import notice
 
 LOOK_S = 1.0
+
+
+def make_pool(instance: dg.DagsterInstance) -> None:
+    """Have the history know the pool before a step asks for a place in it.
+
+    Dagster makes it at the first question. Of two runs that ask at once on PostgreSQL it fails one: it goes on in a
+    transaction in which it found the other's row.
+    """
+    if _has_pool(instance):
+        return
+    try:
+        instance.event_log_storage.initialize_concurrency_limit_to_default(GPU_POOL)
+    except Exception as error:
+        if find_history_fault(error) is None or not _has_pool(instance):
+            raise
+
+
+def _has_pool(instance: dg.DagsterInstance) -> bool:
+    return any(pool.name == GPU_POOL for pool in instance.event_log_storage.get_pool_limits())
 
 
 @contextmanager

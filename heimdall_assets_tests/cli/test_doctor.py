@@ -114,6 +114,12 @@ def test_a_bucket_that_cannot_be_used_says_why(tmp_path, bucket, variables, said
     assert "canary" not in result.output
 
 
+def test_a_bucket_that_is_only_read_is_not_readable_where_there_is_none(tmp_path, bucket):
+    result = ask(tmp_path, HEIMDALL_RECORDINGS="s3://nobody-made-it/raw")
+    assert result.exit_code == 1, result.output
+    assert "found no bucket nobody-made-it" in find_line(result, "HEIMDALL_RECORDINGS")
+
+
 def test_a_service_out_of_reach_is_named_without_its_password(tmp_path):
     port = find_free_port()
     address = f"http://ada:canary@127.0.0.1:{port}"

@@ -172,6 +172,8 @@ def test_every_place_can_be_used_and_says_so_on_both(network, released):
         }
 
 
+# Dagster's own description of a schedule reads its own deprecated property.
+@pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars` is deprecated:DeprecationWarning")
 def test_no_secret_is_found_anywhere(network, released, postgres, s3, monkeypatch):
     """Last in the module: what the others said is searched too."""
     # Errors repeat addresses soonest: each server away, or refusing.

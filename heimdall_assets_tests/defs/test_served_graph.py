@@ -178,8 +178,6 @@ print(json.dumps(run_graph(read_places(), "release", [MODEL, TRAINING], ignore))
 
 @pytest.mark.long  # two whole runs
 def test_two_runs_at_once_on_one_approved_set_make_one_release(world: ServedWorld, tmp_path: Path):
-    with world.open_instance():
-        pass
     program = [sys.executable, "-W", "ignore", "-c", RUN]
     started = [
         # Two machines: each its own home, scratch and cache.

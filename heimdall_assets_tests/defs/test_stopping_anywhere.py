@@ -152,6 +152,7 @@ def places(beginning: Beginning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shutil.copytree(beginning.untouched.before, tmp_path / "home")
     places = make_places(tmp_path / "home")
     if beginning.servers is not None:
+        set_variables(monkeypatch, beginning.servers.s3.environment)  # the keys with which it is copied
         set_variables(monkeypatch, beginning.servers.copy(secrets.token_hex(6)))
         places = read_places({**os.environ, "HEIMDALL_HOME": str(tmp_path / "home")})
     prepare_dagster_home(places)  # there to be looked at before the command makes it

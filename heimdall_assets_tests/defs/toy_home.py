@@ -34,9 +34,11 @@ class Toy:
 
     def run(self, job: str, config: dict[str, Any] | None = None) -> "Run":
         """Run a job whose executor is this process and whose steps are others."""
-        made = dg.execute_job(
-            dg.reconstructable(JOBS[job]), self.instance, run_config={**QUIET, **(config or {})}, raise_on_error=False
-        )
+        asked = dg.reconstructable(JOBS[job])
+        # Dagster keeps the job that it made last, with the settings of the test that ran it.
+        type(asked).get_definition.cache_clear()
+        type(asked).get_repository_definition.cache_clear()
+        made = dg.execute_job(asked, self.instance, run_config={**QUIET, **(config or {})}, raise_on_error=False)
         return Run(self.instance, made.run_id)
 
     def run_until(self, job: str, name: str, config: dict[str, Any] | None = None) -> "Run":

@@ -35,6 +35,7 @@ from heimdall_assets.manifests import (
 from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.objects.folder import FolderObjectStore
+from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.tables import decode_table, encode_table
 from heimdall_assets.stores.releases.store import ReleaseStore
 from heimdall_assets_tests.stores.releasing import open_at
@@ -47,7 +48,7 @@ REASON = "heard <script>alert('x')</script> & checked"
 @dataclass
 class World:
     measurements: MeasurementStore
-    objects: FolderObjectStore
+    objects: ObjectStore
     releases: ReleaseStore
     events: dict
     database: Path
@@ -251,13 +252,20 @@ class World:
         )
 
 
-def make_world(folder, num_sessions=10, models=None):
-    """Return a world with ``num_sessions`` approved sessions; releases lie below the folder, or at ``models``."""
+def make_world(folder, num_sessions=10, models=None, objects=None):
+    """Return a world with ``num_sessions`` approved sessions; below the folder lies what is not said to lie elsewhere.
+
+    Args:
+        folder: for the database.
+        num_sessions: of the approved set.
+        models: address of releases.
+        objects: the store.
+    """
     measurements = MeasurementStore(f"sqlite:///{folder / 'heimdall.db'}")
     measurements.upgrade()
     world = World(
         measurements,
-        FolderObjectStore(folder / "objects"),
+        objects or FolderObjectStore(folder / "objects"),
         open_at(str(models or folder / "heimdall-models"), measurements),
         {},
         folder / "heimdall.db",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -30,6 +31,18 @@ def test_a_child_that_was_handed_it_keeps_it(tmp_path):
     with hold_lock(path, "me"):
         pass
     other.communicate()
+
+
+def test_whoever_may_wait_has_it_once_its_holder_ends(tmp_path):
+    path = tmp_path / "opening.lock"
+    with hold_lock(path, "the parent") as lock:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"], pass_fds=(lock,))
+    with hold_lock(path, "me", wait_s=60.0):
+        assert child.wait(10) == 0
+        began_s = time.monotonic()
+        with pytest.raises(Refused, match=r"held by me$"):
+            hold_lock(path, "another", wait_s=0.3).__enter__()
+        assert time.monotonic() - began_s >= 0.3
 
 
 def test_a_link_is_no_lock(tmp_path):

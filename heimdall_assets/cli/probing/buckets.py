@@ -1,10 +1,11 @@
 """Buckets: whether keys are found and accepted, objects can be read and written, and what time it is there."""
 
 import secrets
+from contextlib import suppress
 from datetime import datetime
 
 from heimdall_assets.cli.probing.finding import Finding, State, compare_clocks, judge_clock
-from heimdall_assets.errors import StorageError
+from heimdall_assets.errors import NotFound, StorageError
 from heimdall_assets.stores.objects.addresses import BucketAddress
 from heimdall_assets.stores.objects.buckets import Bucket, describe_keys
 
@@ -26,7 +27,8 @@ def probe_bucket(place: str, address: BucketAddress, endpoint: str | None, is_wr
     told = [where, f"keys from {describe_keys()}"]
     try:
         if not is_written:
-            bucket.head(f"{PROBE}-{secrets.token_hex(8)}")  # what is not there tells that we may ask
+            with suppress(NotFound):  # what is not there tells that we may ask
+                bucket.get(f"{PROBE}-{secrets.token_hex(8)}")
             return Finding(place, State.OK, ", ".join([*told, "readable"]))
         skew_s, clock = compare_clocks(_write_and_remove(bucket))
     except StorageError as error:

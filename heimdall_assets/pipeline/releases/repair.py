@@ -43,8 +43,12 @@ def heal_release(stores: Stores, version: str, digests: Iterable[str]) -> list[s
 def list_damaged_objects(stores: Stores, version: str) -> list[str]:
     """Return the objects behind a release, its own files' twins included, whose bytes are missing or damaged."""
     wanted = {entry["sha256"] for entry in stores.releases.find_record(version)["files"].values()}
-    with suppress(StorageError):  # without its provenance nothing says which other objects there are
+    try:
         wanted |= list_digests(read_provenance(stores, version))
+    except OutOfReach:
+        raise
+    except StorageError:
+        pass  # without its provenance nothing says which other objects there are
     damaged, objects = [], stores.objects.at_rest()
     for digest in sorted(wanted):
         try:

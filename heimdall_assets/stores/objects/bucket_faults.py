@@ -28,6 +28,8 @@ _MEANINGS = (
 _OF_ONE_OBJECT = ("AccessDenied", "InvalidObjectState", "KMS")
 """Codes that may be said of one object among many that can be had: a policy, an archive, a key that encrypts it."""
 
+_NO_BUCKET = "NoSuchBucket"
+
 _asked_in: list[int] = []
 """The process whose threads make requests: the first one of this process's line that made any."""
 
@@ -42,21 +44,25 @@ def tell_faults(what: str, done: str) -> Iterator[None]:
 
     Raises:
         NotFound: nothing is there.
-        OutOfReach: the service could not be reached, or refused whatever it is asked for.
-        StorageError: it refused this object; or this process was forked from one that asked, whose threads it lacks:
-            the library would wait for them for ever.
+        OutOfReach: the service could not be reached, has no such bucket, or refused whatever it is asked for; or this
+            process was forked from one that asked, whose threads it lacks: the library would wait for them for ever.
+        StorageError: it refused this object.
     """
     from obstore.exceptions import BaseError
 
     if _asked_in and _asked_in[0] != os.getpid():
-        raise StorageError(f"{what}: found a process forked from one that spoke to S3, expected a fresh one (spawn)")
+        raise OutOfReach(f"{what}: found a process forked from one that spoke to S3, expected a fresh one (spawn)")
     _asked_in[:] = [os.getpid()]
     try:
         yield
-    except FileNotFoundError:
-        raise NotFound(f"{what}: found nothing") from None
     except (BaseError, PermissionError, TimeoutError, OSError) as error:
         fault = describe_fault(error)
+        if _NO_BUCKET in fault:  # nothing is known of what lies in one whose name may be mistyped
+            raise OutOfReach(
+                f"{what}: could not be {done} (found no bucket {what.split('/')[2]}, expected one)"
+            ) from None
+        if isinstance(error, FileNotFoundError):
+            raise NotFound(f"{what}: found nothing") from None
         kind = StorageError if any(code in fault for code in _OF_ONE_OBJECT) else OutOfReach
         raise kind(f"{what}: could not be {done} ({fault})") from None
 

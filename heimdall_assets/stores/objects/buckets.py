@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from heimdall_assets.errors import InvalidInput, NotFound, StorageError
+from heimdall_assets.errors import InvalidInput, NotFound, OutOfReach, StorageError
 from heimdall_assets.stores.objects.addresses import BucketAddress
 from heimdall_assets.stores.objects.bucket_faults import tell_faults
 
@@ -106,7 +106,7 @@ class Bucket:
         return _strip(done["e_tag"])
 
     def head(self, key: str) -> Head | None:
-        """Return what the service says of ``key``; None: nothing is there.
+        """Return what the service says of ``key``; None: nothing is there, or no such bucket, which it does not tell.
 
         Raises:
             StorageError: the service refused, or could not be reached.
@@ -292,7 +292,7 @@ def _open_store(address: BucketAddress, endpoint: str | None, max_retries: int) 
     """Return the library's store; nothing is asked of the service yet.
 
     Raises:
-        StorageError: no keys are found where tools of S3 look for them.
+        OutOfReach: no keys are found where tools of S3 look for them.
     """
     import boto3
     from obstore.auth.boto3 import Boto3CredentialProvider
@@ -301,7 +301,7 @@ def _open_store(address: BucketAddress, endpoint: str | None, max_retries: int) 
     try:
         keys = Boto3CredentialProvider(boto3.Session(), ttl=timedelta(seconds=KEYS_LAST_S))
     except ValueError:
-        raise StorageError(
+        raise OutOfReach(
             f"{address}: found no keys; expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
         ) from None
     settings: dict[str, Any] = {"region": "us-east-1", **keys.config}
