@@ -30,12 +30,12 @@ def test_results_are_those_of_a_folder_and_found_again_in_few_requests(bucket: s
         assert {kind: set(parts) for kind, parts in made["bucket"].items()} == {
             kind: set(parts) for kind, parts in made["folder"].items()
         }
-        assert asked == {"HEAD": NUM_RECORDINGS, "PUT": NUM_RECORDINGS}
+        assert asked == {"PUT": NUM_RECORDINGS}
         assert first["PUT"] <= 40  # tables, shards, manifests and references
         assert first["GET"] <= 20  # none of the recordings, which are at hand
         split_home(places)
         again = proxy.count()
-        assert again["PUT"] == 0
+        assert again["PUT"] <= 1  # the snapshot, taken anew each time, which is small
         assert again["HEAD"] + again["GET"] <= 16  # a reference a result, a head an artifact, no recording
         elsewhere = read_places({**places.share(), "HEIMDALL_CACHE": str(quick_path / "elsewhere")})
         split_home(elsewhere)

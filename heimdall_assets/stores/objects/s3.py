@@ -30,6 +30,9 @@ from heimdall_assets.stores.objects.references import (
 from heimdall_assets.stores.objects.verified import hash_file, read_unchanged, reading_source, verify_pieces
 
 _OBJECTS = "objects/sha256"
+SENT_UNASKED_BYTES = 256 << 10
+"""Up to it an object is sent without asking whether it is there: that costs a request as well, and few are."""
+
 _OBJECT_KEY = re.compile(rf"{_OBJECTS}/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})")
 
 
@@ -53,7 +56,7 @@ class BucketObjectStore(ObjectStore):
     def put_bytes(self, data: bytes, media_type: str) -> Artifact:
         artifact = Artifact(digest=compute_digest(data), media_type=media_type, size=len(data))
         e_tags = ETag().update(data).list_possible()
-        if not self._is_whole(artifact, e_tags):
+        if len(data) <= SENT_UNASKED_BYTES or not self._is_whole(artifact, e_tags):
             self._confirm(artifact, e_tags, self.bucket.put(_key(artifact.digest), data))
         self.cache.keep(artifact.digest, data)
         return artifact
