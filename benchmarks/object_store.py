@@ -132,8 +132,7 @@ def render(
         "",
         f"Import and first run together: {statistics.median(totals):.2f} times.",
         "",
-        f"`heimdall demo` itself, 400 sessions without IQ and the default model, medians of "
-        f"{say_count(options.demo_rounds, 'round')}:",
+        f"`heimdall demo` itself, 400 sessions, medians of {say_count(options.demo_rounds, 'round')}:",
         "",
         "| part | folder s | bucket s | ratio | requests |",
         "|---|---|---|---|---|",
