@@ -30,10 +30,10 @@ from heimdall_assets.stores.objects.references import (
 from heimdall_assets.stores.objects.verified import hash_file, read_unchanged, reading_source, verify_pieces
 
 _OBJECTS = "objects/sha256"
-SENT_UNASKED_BYTES = 256 << 10
-"""Up to it an object is sent without asking whether it is there: that costs a request as well, and few are."""
-
 _OBJECT_KEY = re.compile(rf"{_OBJECTS}/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})")
+
+SENT_UNASKED_BYTES = 256 << 10
+"""Of many objects that are put at once, new recordings, those up to it are sent without asking for each first."""
 
 
 class BucketObjectStore(ObjectStore):
@@ -54,16 +54,19 @@ class BucketObjectStore(ObjectStore):
         self._damaged: set[str] = set()  # objects whose bytes it saw wrong, whatever their ETag says
 
     def put_bytes(self, data: bytes, media_type: str) -> Artifact:
+        return self._put(data, media_type, asks=True)
+
+    def _put(self, data: bytes, media_type: str, asks: bool) -> Artifact:
         artifact = Artifact(digest=compute_digest(data), media_type=media_type, size=len(data))
         e_tags = ETag().update(data).list_possible()
-        if len(data) <= SENT_UNASKED_BYTES or not self._is_whole(artifact, e_tags):
+        if not asks or not self._is_whole(artifact, e_tags):
             self._confirm(artifact, e_tags, self.bucket.put(_key(artifact.digest), data))
         self.cache.keep(artifact.digest, data)
         return artifact
 
     def put_all(self, parts: Sequence[bytes], media_type: str) -> list[Artifact]:
         with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
-            return list(pool.map(lambda data: self.put_bytes(data, media_type), parts))
+            return list(pool.map(lambda data: self._put(data, media_type, len(data) > SENT_UNASKED_BYTES), parts))
 
     def put_file(self, path: Path, media_type: str) -> Artifact:
         with reading_source(path):
