@@ -5,8 +5,10 @@ Belongs here: canonical JSON, digests, ``Artifact``, ``Manifest``. Does not belo
 
 import hashlib
 import json
+import math
 from typing import Any
 
+import rfc8785
 from pydantic import BaseModel, ConfigDict, Field
 
 JSON_MEDIA_TYPE = "application/json"
@@ -19,18 +21,62 @@ BINARY_MEDIA_TYPE = "application/octet-stream"
 
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 
+MAX_INTEGER = 2**53 - 1
+"""The greatest integer that every reader of JSON holds (RFC 8785, 3.2.2.3)."""
+
 
 def encode_canonical_json(value: Any) -> bytes:
-    """Return the one UTF-8 encoding of ``value``: sorted keys, no blanks, no NaN; so equal values have equal digests.
+    """Return the one UTF-8 encoding of ``value`` by RFC 8785, so that equal values have equal digests in any language.
+
+    Args:
+        value: JSON values. Whole numbers beyond ``MAX_INTEGER`` are written as texts by whoever has such.
 
     Raises:
-        ValueError: ``value`` holds NaN or an infinity.
+        ValueError: ``value`` holds NaN, an infinity, a greater integer, a key that is no text, or half a character.
 
     Examples:
-        >>> encode_canonical_json({"b": 1, "a": [0.5, None]})
-        b'{"a":[0.5,null],"b":1}'
+        >>> encode_canonical_json({"b": 24000.0, "a": [0.5, None]})
+        b'{"a":[0.5,null],"b":24000}'
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return rfc8785.dumps(value)
+
+
+def decode_canonical_json(data: bytes | str) -> Any:
+    """Return the value that ``encode_canonical_json`` gives ``data`` for.
+
+    RFC 8785 writes a number of 2^53 to 10^21 without point or exponent; it is the float it was, not an integer.
+
+    Raises:
+        ValueError: the bytes are no JSON, or hold NaN, an infinity, or a key twice.
+        RecursionError: they are nested too deep.
+    """
+    return json.loads(
+        data,
+        parse_int=_parse_integer,
+        parse_float=_parse_finite,
+        parse_constant=_parse_finite,
+        object_pairs_hook=_take_each_once,
+    )
+
+
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is no number that JSON can say")
+    return number
+
+
+def _take_each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of ``pairs``: readers differ in which of two equal keys they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands in it twice")
+    return found
+
+
+def _parse_integer(digits: str) -> int | float:
+    number = float(digits)
+    return number if abs(number) > MAX_INTEGER else int(digits)
 
 
 def compute_digest(data: bytes) -> str:
@@ -97,14 +143,17 @@ class Manifest(BaseModel):
         """Return the manifest that ``encode`` gave ``data`` for.
 
         Raises:
-            pydantic.ValidationError: the bytes are no manifest.
+            ValueError: the bytes are no manifest; also as ``pydantic.ValidationError``.
 
         Examples:
             >>> manifest = Manifest(kind="splits", code_version="1", summary={"num_sessions": 3})
             >>> Manifest.decode(manifest.encode()) == manifest
             True
         """
-        return cls.model_validate_json(data)
+        try:
+            return cls.model_validate(decode_canonical_json(data))
+        except RecursionError as error:
+            raise ValueError("found JSON that is nested too deep, expected a manifest") from error
 
 
 def compute_result_key(

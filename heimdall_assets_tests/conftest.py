@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,6 +109,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if (
+        signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ):  # a shell's background: what is started here would be deaf to it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.basetemp is None and (memory := find_memory()) is not None:
         config.option.basetemp = tempfile.mkdtemp(prefix="heimdall-tests-", dir=memory)
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))

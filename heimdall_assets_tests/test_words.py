@@ -1,5 +1,7 @@
 """The words: digests that mean equality, bounds that fire, ellipses that hold what they say."""
 
+import json
+
 import dagster as dg
 import numpy as np
 import pytest
@@ -10,10 +12,14 @@ from pydantic import ValidationError
 from heimdall_assets import specs
 from heimdall_assets.domain import Estimate, Position, check_name
 from heimdall_assets.errors import HeimdallError, InvalidIdentifier
-from heimdall_assets.manifests import Artifact, Manifest, encode_canonical_json
+from heimdall_assets.manifests import MAX_INTEGER, Artifact, Manifest, decode_canonical_json, encode_canonical_json
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-MAX_INTEGER, MAX_INTEGER)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -26,9 +32,53 @@ def test_canonical_json_does_not_depend_on_order(value):
     assert encode_canonical_json(value) == encode_canonical_json(backwards)
 
 
-def test_canonical_json_refuses_what_json_cannot_say():
-    with pytest.raises(ValueError, match="JSON compliant"):
-        encode_canonical_json({"x": float("nan")})
+@given(JSON_VALUES)
+@settings(max_examples=200, deadline=None)
+def test_canonical_json_gives_back_every_value_and_writes_it_again_in_the_same_bytes(value):
+    encoded = encode_canonical_json(value)
+    assert decode_canonical_json(encoded) == value
+    assert encode_canonical_json(decode_canonical_json(encoded)) == encoded
+
+
+# RFC 8785, sections 3.2.2 and 3.2.3, and numbers of its appendix B.
+def test_canonical_json_is_that_of_the_standard():
+    value = {
+        "numbers": [333333333.33333329, 1e30, 4.50, 2e-3, 0.000000000000000000000000001],
+        "string": "\u20ac$\u000f\u000aA'\u0042\u0022\u005c\\\"/",
+        "literals": [None, True, False],
+    }
+    expected = (
+        b'{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],'
+        b'"string":"\xe2\x82\xac$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}'
+    )
+    assert encode_canonical_json(value) == expected
+    keys = {"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\U0001f600": 5, "\u0080": 6, "\u00f6": 7}
+    assert list(json.loads(encode_canonical_json(keys)).values()) == [2, 4, 6, 7, 1, 5, 3]
+    numbers = {
+        -0.0: "0",
+        5e-324: "5e-324",
+        1e23: "1e+23",
+        999999999999999900000.0: "999999999999999900000",
+        1e21: "1e+21",
+        9.999999999999997e22: "9.999999999999997e+22",
+        0.000001: "0.000001",
+        9.999999999999997e-7: "9.999999999999997e-7",
+        333333333.33333325: "333333333.33333325",
+        24000.0: "24000",
+    }
+    assert [encode_canonical_json(number).decode() for number in numbers] == list(numbers.values())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), MAX_INTEGER + 1, "\ud800", {1: 2}], ids=repr)
+def test_canonical_json_refuses_what_json_cannot_say(value):
+    with pytest.raises(ValueError, match=r"safe integer|JCS|UTF-8|must be strings"):
+        encode_canonical_json({"x": value})
+
+
+@pytest.mark.parametrize("text", ['{"a":1,"a":1}', "[NaN]", "[-Infinity]", "[1e999]", "[1", ""])
+def test_canonical_json_is_read_without_what_readers_differ_in(text):
+    with pytest.raises(ValueError, match=r"twice|no number|line 1"):
+        decode_canonical_json(text)
 
 
 def test_manifest_round_trips_and_its_digest_changes_with_any_part():

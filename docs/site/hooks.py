@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "heimdall_assets"
 TOP_FILES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+RELEASE_FORMAT = "reference/release-format.md"
 LEFT_OUT = ("migrations",)
 
 
@@ -59,6 +60,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     assert config.nav is not None
     pages = {floor: [{room: f"reference/api/{room}.md"} for room in rooms] for floor, rooms in list_pages().items()}
     reference = [{title: name} for name, title in list_written(ROOT / "docs" / "reference", "reference").items()]
+    reference.append({"Format of a release": RELEASE_FORMAT})
     guides = [{title: name} for name, title in list_written(ROOT / "docs" / "how-to", "how-to").items()]
     config.nav.insert(2, {"Reference": [*reference, {"Python": [{floor: rooms} for floor, rooms in pages.items()]}]})
     config.nav[-1]["For contributors"][1:1] = guides
@@ -78,6 +80,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for rooms in list_pages().values():
         for room, modules in rooms.items():
             files.append(File.generated(config, f"reference/api/{room}.md", content=write_page(room, modules)))
+    specification = (PACKAGE / "lineage" / "FORMAT.md").read_text()  # lies in every release too
+    files.append(File.generated(config, RELEASE_FORMAT, content=specification))
     for page, name in TOP_FILES.items():
         text = (ROOT / name).read_text().replace("](docs/", "](")
         for other, there in TOP_FILES.items():

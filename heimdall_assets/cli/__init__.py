@@ -5,6 +5,7 @@ import click
 from heimdall_assets.cli.doctor import doctor
 from heimdall_assets.cli.intake.importing import importing
 from heimdall_assets.cli.intake.inspecting import inspect
+from heimdall_assets.cli.ledger import ledger
 from heimdall_assets.cli.lineage import diff, lineage, verify
 from heimdall_assets.cli.listing import list_all
 from heimdall_assets.cli.locating import evaluate, locate, predict
@@ -31,8 +32,8 @@ def main(debug: bool) -> None:
 
 
 COMMANDS = (
-    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, verify, diff,
-    reproduce, doctor, prepare, ui, users, list_all,
+    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, verify, ledger,
+    diff, reproduce, doctor, prepare, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

@@ -10,6 +10,7 @@ from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions, recover_at
 from heimdall_assets.defs.events import find_checks
 from heimdall_assets.defs.executor.delegation import InMemoryJob, execute_run
+from heimdall_assets.defs.origins import tag_origin
 from heimdall_assets.defs.orphans import tag_process
 from heimdall_assets.defs.progress import Listener, listen, notice
 from heimdall_assets.defs.settings import build_run_config
@@ -56,8 +57,17 @@ def report_database(instance: dg.DagsterInstance, fingerprint: str) -> bool:
     return True
 
 
-def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) -> dict[str, Any]:
+def run_graph(
+    places: Places, job: str, chosen: list[Spec], listener: Listener, reason: str | None = None
+) -> dict[str, Any]:
     """Run ``job`` with the chosen specs and return what it made, as the command line shows it.
+
+    Args:
+        places: where everything rests.
+        job: by name.
+        chosen: specs; the others are as they are by default.
+        listener: hears of progress.
+        reason: why, in the words of whoever asks.
 
     Raises:
         GraphFailed: a step or a blocking check failed; its message is the first cause.
@@ -74,7 +84,8 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
         for line in recover_at(places)(instance, None):
             notice(line)
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
-        result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET})
+        tags = {**tag_process(), **tag_origin(reason)}
+        result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET}, tags)
         if not result.success:
             raise GraphFailed(_first_cause(result))
         warnings = list_warnings(find_checks(instance, result.run_id))
@@ -120,11 +131,13 @@ def run_graph(places: Places, job: str, chosen: list[Spec], listener: Listener) 
     }
 
 
-def _execute(places: Places, job: str, instance: dg.DagsterInstance, config: dict[str, Any]) -> dg.JobExecutionResult:
+def _execute(
+    places: Places, job: str, instance: dg.DagsterInstance, config: dict[str, Any], tags: dict[str, str]
+) -> dg.JobExecutionResult:
     definition = build_definitions(places).resolve_job_def(job)
     with tell_waits(instance):
         if places.executor == "in_process":
-            run = instance.create_run_for_job(definition, run_config=config, tags=tag_process())
+            run = instance.create_run_for_job(definition, run_config=config, tags=tags)
             result = execute_run(InMemoryJob(definition), run, instance)
         else:
             # Steps in other processes make the job anew, by name.
@@ -132,7 +145,7 @@ def _execute(places: Places, job: str, instance: dg.DagsterInstance, config: dic
             made = dg.build_reconstructable_job(
                 *name, reconstructable_args=(job,), reconstructable_kwargs=places.share()
             )
-            result = dg.execute_job(made, instance, run_config=config, tags=tag_process())
+            result = dg.execute_job(made, instance, run_config=config, tags=tags)
     if result.dagster_run.status is dg.DagsterRunStatus.CANCELED:
         raise KeyboardInterrupt
     return result

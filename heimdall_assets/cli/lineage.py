@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from heimdall_assets.cli.ledger import read_checkpoint_file
 from heimdall_assets.cli.terminal.homes import find_model, open_home
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_lines, write_table, write_text
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import check_name
-from heimdall_assets.errors import InvalidInput
+from heimdall_assets.errors import InvalidInput, NotFound
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.home_format import may_write
@@ -71,6 +72,8 @@ def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -
     from heimdall_assets.pipeline.releases.audit import read_provenances
 
     uses = find_uses(read_provenances(stores), **asked)
+    if not uses:
+        _check_known(stores, asked)
     if as_json:
         write_json(uses)
         return
@@ -96,18 +99,31 @@ def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -
     )
 
 
+def _check_known(stores: Stores, asked: Mapping[str, str | None]) -> None:
+    """Raise ``NotFound`` where nobody knows what is asked about: that nothing used it would be no answer."""
+    what, name = next((what, name) for what, name in asked.items() if name is not None)
+    if not (stores.objects.exists(name) if what == "digest" else stores.measurements.is_known(what, name)):
+        place = "the object store" if what == "digest" else "the database"
+        raise NotFound(f"{what} {name}: found neither in {place} nor behind any released model")
+
+
 @click.command(short_help="Hash everything behind a model again.")
 @click.argument("model")
 @click.option(
     "--repair", is_flag=True, help="First write damaged files again from their copies; set damaged objects aside."
 )
+@click.option(
+    "--checkpoint", "kept", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What heimdall ledger checkpoint printed then: was the log cut or written anew since?",
+)  # fmt: skip
 @json_option
-def verify(model: str, repair: bool, as_json: bool) -> None:
+def verify(model: str, repair: bool, kept: Path | None, as_json: bool) -> None:
     """Hash everything behind MODEL again and compare it with ledger and events; exit 1 where anything disagrees."""
+    known = None if kept is None else read_checkpoint_file(kept)
     stores = open_home()
     version = find_model(stores, model)
     with show_progress(f"Verifying model {version}") as listener:
-        from heimdall_assets.pipeline.releases.audit import audit_release
+        from heimdall_assets.pipeline.releases.audit import audit_log, audit_release
         from heimdall_assets.pipeline.releases.repair import heal_release, list_damaged_objects
 
         done = heal_release(stores, version, list_damaged_objects(stores, version)) if repair else []
@@ -117,6 +133,7 @@ def verify(model: str, repair: bool, as_json: bool) -> None:
             _read_events(read_places(), stores, version),
             without_asset(listener),
         )
+        findings += [] if known is None else audit_log(stores, known)
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:
         listed = [finding.to_json() for finding in findings]

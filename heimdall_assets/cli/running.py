@@ -62,13 +62,20 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
 
 @click.command(short_help="Run the graph on the approved sessions; release a model.")
 @settings_options
+@click.option("--reason", metavar="TEXT", help="Why you train; it stands in the lineage of what is made.")
 @json_option
-def train(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
+def train(
+    campaigns: tuple[str, ...],
+    settings_file: Path | None,
+    assignments: tuple[str, ...],
+    reason: str | None,
+    as_json: bool,
+) -> None:
     """Materialize the graph on the approved sessions and release the model."""
     chosen = read_chosen(campaigns, settings_file, assignments)
     check_trainable(open_home(), find_dataset(chosen))
     with show_progress("Materializing the graph") as listener:
         from heimdall_assets.cli.graph_run import run_graph
 
-        summary = run_graph(read_places(), "release", chosen, listener)
+        summary = run_graph(read_places(), "release", chosen, listener, reason)
     _summarize(summary, as_json)

@@ -11,6 +11,8 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.defs.io_manager import ManifestIOManager
+from heimdall_assets.defs.origins import describe_origin
+from heimdall_assets.stores.computing import originate
 from heimdall_assets.stores.home import Stores
 
 
@@ -25,8 +27,8 @@ def build_stores(
         spread_work: entered while a step has them: where its large amounts of work are done.
     """
 
-    def open_for_step(_: dg.InitResourceContext) -> Iterator[Stores]:
-        with spread_work():
+    def open_for_step(context: dg.InitResourceContext) -> Iterator[Stores]:
+        with spread_work(), originate(describe_origin(context.run)):
             yield open_stores()
 
     return dg.ResourceDefinition(open_for_step, description=description)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from heimdall_assets.defs.jobs import JOBS
+from heimdall_assets.defs.origins import tag_reason
 from heimdall_assets.defs.recovery import Recover
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.defs.tables import render_table, shorten
@@ -108,7 +109,7 @@ def _request_run(current: DatabaseState, plan: RetrainPlan) -> dg.RunRequest:
         tags={
             FINGERPRINT_TAG: current.fingerprint,
             RETRAINING_TAG: current.step,
-            "heimdall/reason": plan.reason[:200],
+            **tag_reason(plan.reason),
             # The sensor counts attempts and asks again itself: Dagster's own retry would run beside it.
             "dagster/max_retries": "0",
         },

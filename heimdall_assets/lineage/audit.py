@@ -14,6 +14,7 @@ from heimdall_assets.lineage.crosschecks import (
     verify_chain,
     verify_database,
     verify_events,
+    verify_log,
     verify_record,
 )
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding, ObjectReader
@@ -62,6 +63,7 @@ def verify_model(
     findings += damaged
     findings += _verify_provenance(evidence, provenance, objects, decode_table, damaged)
     findings += verify_chain(evidence)
+    findings += verify_log(evidence, provenance)
     findings += verify_approvals(evidence, provenance)
     findings += verify_record(evidence, provenance)
     findings += verify_events(evidence, provenance)

@@ -24,12 +24,42 @@ DATABASE_COLUMNS = tuple(
 
 
 def verify_chain(evidence: Evidence) -> Iterator[Finding]:
-    """Yield what the ledger's own signatures show."""
+    """Yield what log and ledgers show by themselves."""
     for problem in evidence.ledger_problems:
         yield Finding(
             "ledger_row", problem.split(":")[0], problem.partition(": ")[2] or problem, "the row as it was written",
             (evidence.version,), f"restore the database from its backup, then heimdall verify {evidence.version}",
         )  # fmt: skip
+
+
+def verify_log(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield that the log is no longer the one, or no longer begins as the one, that the release was made under."""
+    if provenance["log"] is not None:
+        yield from compare_logs(provenance["log"], evidence.log, evidence.version, (evidence.version,))
+
+
+def compare_logs(
+    then: Mapping[str, Any], now: Mapping[str, Any] | None, kept_by: str, releases: tuple[str, ...]
+) -> Iterator[Finding]:
+    """Yield that the log of today does not begin as it did.
+
+    Args:
+        then: checkpoint that was kept: ``log``, ``size``, ``root``.
+        now: that of today's log over as many entries; None: it has fewer, or no name.
+        kept_by: what kept it.
+        releases: that hang on it.
+    """
+    if now == then:
+        return
+    found = _describe_log(now) if now is not None else f"fewer than {then['size']} entries, or none"
+    yield Finding(
+        "ledger_row", f"log up to {kept_by}, its first {then['size']} entries", found, _describe_log(then), releases,
+        "restore the database from its backup, then run heimdall verify again",
+    )  # fmt: skip
+
+
+def _describe_log(checkpoint: Mapping[str, Any]) -> str:
+    return f"log {checkpoint['log']} with root {checkpoint['root']}"
 
 
 def verify_approvals(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:
@@ -49,9 +79,7 @@ def verify_approvals(evidence: Evidence, provenance: Mapping[str, Any]) -> Itera
             found = ", ".join(f"{name} {current[name]!r:.80}" for name in wrong)
             expected = ", ".join(f"{name} {frozen[name]!r:.80}" for name in wrong)
             yield Finding("ledger_row", label, found, expected, own, restore)
-    last: dict[str, Mapping[str, Any]] = {}
-    for row in sorted(evidence.approval_events, key=lambda row: row["id"]):
-        last[row["recording_session_id"]] = row
+    last = _find_last_decisions(evidence)
     for row in iterate_rows(provenance["sessions"]):
         decision = last.get(row["session_id"], {}).get("decision", "approved")
         if decision != "approved":
@@ -62,6 +90,12 @@ def verify_approvals(evidence: Evidence, provenance: Mapping[str, Any]) -> Itera
                 "approved, as when the model was released", own, "heimdall train (releases a model without it)",
                 severity="notice",
             )  # fmt: skip
+
+
+def _find_last_decisions(evidence: Evidence) -> dict[str, Mapping[str, Any]]:
+    """Return session -> the last row of the ledger about it."""
+    ordered = sorted(evidence.approval_events, key=lambda row: int(row["id"]))
+    return {str(row["recording_session_id"]): row for row in ordered}
 
 
 def verify_record(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:
@@ -122,8 +156,9 @@ def verify_events(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator
 
 def verify_database(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield measurements whose rows in the database say something else than when they were frozen."""
-    if evidence.database_rows is None or evidence.database_rows.empty:
+    if evidence.database_rows is None:
         return
+    decided = _find_last_decisions(evidence)
     today = freeze_table(evidence.database_rows, ("measurement_id", *DATABASE_COLUMNS))
     sessions = index_rows(provenance["sessions"], "session_id")
     sources = index_rows(provenance["sources"], "source_id")
@@ -131,8 +166,15 @@ def verify_database(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterat
     current = index_rows(today, "measurement_id")
     for row in iterate_rows(provenance["measurements"]):
         now = current.get(row["measurement_id"])
+        label = f"measurement {row['measurement_id']} of session {row['session_id']}"
         if now is None:
-            continue  # withdrawn since: the approvals say so
+            # Of one withdrawn since, the approvals tell; a database that keeps none may have withdrawn it too.
+            if decided.get(row["session_id"], {}).get("decision") == "approved":
+                yield Finding(
+                    "database_row", label, "no row that could be used", "the frozen row of an approved session",
+                    (evidence.version,), "heimdall sessions show SESSION, or restore the database from its backup",
+                )  # fmt: skip
+            continue
         session = sessions.get(row["session_id"], {})
         source, station = sources.get(session.get("source_id"), {}), stations.get(row["station_id"], {})
         then = {**source, **station, **session, **row}
@@ -140,7 +182,7 @@ def verify_database(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterat
         wrong = [name for name in DATABASE_COLUMNS if name in then and now[name] != then[name]]
         if wrong:
             yield Finding(
-                "database_row", f"measurement {row['measurement_id']} of session {row['session_id']}",
+                "database_row", label,
                 _list_pairs({name: now[name] for name in wrong}), _list_pairs({name: then[name] for name in wrong}),
                 (evidence.version,), "heimdall train (releases a model of today's rows)",
             )  # fmt: skip

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from heimdall_assets.counts import say_count
+from heimdall_assets.kinds import TRAINED_CHECKPOINT
+from heimdall_assets.lineage.environments import compare_environments
 from heimdall_assets.lineage.frozen import FrozenTable, index_rows
+from heimdall_assets.lineage.provenance import find_facts
 
 FIGURES = ("num_sessions", "num_refused", "median_m", "p90_m", "mean_m", "coverage_90", "nll", "ence", "mean_squared_z")
 
@@ -17,8 +20,8 @@ def diff_models(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
         ``from``, ``to``: versions; ``data``: for sessions, measurements, sources and stations the ids ``added``,
         ``removed`` and ``changed`` (same id, other content; a session's split and approval are told apart below),
         ``moved`` sessions (id -> [split, split]), ``approved_anew`` (id -> [event, event]); ``settings``:
-        ``Spec.field`` -> [value, value]; ``code``: asset -> [versions, versions]; ``environment``; ``metrics``:
-        figure -> first, second, difference.
+        ``Spec.field`` -> [value, value]; ``code``: asset -> [versions, versions]; ``environment``: in which they were
+        trained; ``metrics``: figure -> first, second, difference.
     """
     sessions = [index_rows(provenance["sessions"], "session_id") for provenance in (first, second)]
     both = [name for name in sessions[0] if name in sessions[1]]
@@ -36,7 +39,7 @@ def diff_models(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
         },
         "settings": _diff_values(_flatten_specs(first), _flatten_specs(second)),
         "code": _diff_values(_list_code(first), _list_code(second)),
-        "environment": _diff_values(first["environment"], second["environment"]),
+        "environment": compare_environments(*(_find_environment(provenance) for provenance in (first, second))),
         "metrics": _diff_metrics(first["metrics"], second["metrics"]),
     }
 
@@ -101,6 +104,11 @@ def _flatten(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _flatten_specs(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name}.{field}": value for name, fields in provenance["specs"].items() for field, value in fields.items()}
+
+
+def _find_environment(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
+    facts = find_facts(provenance, TRAINED_CHECKPOINT)
+    return None if facts is None else facts["environment"]
 
 
 def _list_code(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -63,7 +63,9 @@ class Evidence:
         release: the ledger's record of the release: ``files`` (name -> {sha256, size}), ``provenance``, ``manifest``,
             ``evaluation``, ``specs`` and figures.
         approval_events: the ledger's rows of the release's sessions, or all.
-        ledger_problems: what is wrong with the chains of the ledgers.
+        ledger_problems: what is wrong with the log, and with the ledgers beside it.
+        log: checkpoint of today's log over as many entries as when the release was made (``log``, ``size``, ``root``);
+            None: there are fewer now.
         dagster_events: storage id -> asset, run_id, data_version, inputs (asset -> data version), or some of them;
             an id that is not there: the event is gone; None: no
             Dagster instance at hand, which is not compared.
@@ -75,5 +77,6 @@ class Evidence:
     release: Mapping[str, Any]
     approval_events: Sequence[Mapping[str, Any]] = ()
     ledger_problems: Sequence[str] = ()
+    log: Mapping[str, Any] | None = None
     dagster_events: Mapping[int, Mapping[str, Any]] | None = None
     database_rows: pd.DataFrame | None = field(default=None, compare=False)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from heimdall_assets.manifests import MAX_INTEGER
+
 FrozenTable = dict[str, list[Any]]
 """``{"columns": [name, ...], "rows": [[value, ...], ...]}``, JSON values, None for missing."""
 
@@ -41,6 +43,8 @@ def _to_json(value: Any) -> Any:
         return None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return str(value)  # nanoseconds since 1970: readers of JSON outside Python would round them
     if isinstance(value, bool | int | str):
         return value
     if hasattr(value, "isoformat"):

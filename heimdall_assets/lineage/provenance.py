@@ -17,15 +17,18 @@ from heimdall_assets.errors import CorruptObject, Refused
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, EVALUATION_METRICS, IQ_FILES, SPLIT_KINDS
 from heimdall_assets.lineage.frozen import FrozenTable, freeze_rows, freeze_table, index_rows, iterate_rows
 from heimdall_assets.lineage.walk import OUTSIDE, Node, ReadBytes, list_parents, walk_manifests
-from heimdall_assets.manifests import Manifest, compute_json_digest
+from heimdall_assets.manifests import Manifest, compute_json_digest, decode_canonical_json
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-FORMAT = "heimdall-provenance/1"
+FORMAT = "heimdall-provenance/2"
 
 DecodeTable = Callable[[bytes], pd.DataFrame]
 """Parquet bytes -> table."""
+
+Facts = Mapping[str, Any]
+"""Who or what computed something, why, when, how long, by which run, in which ``environment``."""
 
 TABLES = ("sessions", "sources", "stations", "measurements", "left_out")
 
@@ -45,7 +48,9 @@ def build_provenance(
     read_bytes: ReadBytes,
     decode_table: DecodeTable,
     approval_events: Iterable[Mapping[str, Any]],
-    environment: Mapping[str, Any],
+    read_facts: Callable[[str], Facts | None],
+    released: Facts,
+    log: Mapping[str, Any] | None = None,
     checks: Sequence[Mapping[str, Any]] = (),
     dagster_events: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -57,7 +62,9 @@ def build_provenance(
         read_bytes: digest -> verified bytes.
         decode_table: reads the tables that manifests point at.
         approval_events: rows of the ledger; those of the sessions in the snapshot are kept.
-        environment: lock digest, Python, git SHA, dirty, threads, CPU capability, as far as known.
+        read_facts: manifest digest -> facts of the computation that gave it; None: nobody kept them.
+        released: facts of the release itself.
+        log: checkpoint of the log of decisions and releases: ``log``, ``size``, ``root``; None: there is none.
         checks: asset, name, passed, severity, description of each asset check that was evaluated.
         dagster_events: manifest digest -> asset, storage_id, run_id of the materialization; None: made without Dagster.
 
@@ -74,16 +81,23 @@ def build_provenance(
     for node in nodes:
         specs.update(node.manifest.specs)
     events = dagster_events or {}
+    environments: dict[str, Any] = {}
+    facts = {node.digest: _share_environment(read_facts(node.digest), environments) for node in nodes}
     provenance: dict[str, Any] = {
         "format": FORMAT,
         "model": {"version": version, "manifests": dict(roots), "artifacts": _list_root_artifacts(nodes, roots)},
         "database": _describe_database(nodes),
-        "nodes": [{**node.describe(), "event": _pick_event(events.get(node.digest))} for node in nodes],
+        "nodes": [
+            {**node.describe(), "facts": facts[node.digest], "event": _pick_event(events.get(node.digest))}
+            for node in nodes
+        ],
         **tables,
         "approvals": freeze_rows(kept, list_columns("approvals")),
         "specs": specs,
         "seeds": _collect_seeds(specs),
-        "environment": {**_collect_environment(nodes), **environment},
+        "log": None if log is None else dict(log),
+        "released": _share_environment(released, environments),
+        "environments": environments,
         "checks": [dict(check) for check in checks],
         "metrics": _read_metrics(nodes, read_bytes),
     }
@@ -144,7 +158,7 @@ def decode_provenance(data: bytes) -> dict[str, Any]:
         CorruptObject: the bytes are no JSON, or not of the format.
     """
     try:
-        provenance: dict[str, Any] = json.loads(data)
+        provenance: dict[str, Any] = decode_canonical_json(data)
     except (ValueError, RecursionError) as error:
         raise CorruptObject(f"provenance: found bytes that are no JSON ({error!s:.80}), expected {FORMAT}") from error
     check_format(provenance)
@@ -184,19 +198,29 @@ def find_contradictions(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
             found.append((where, f"its fields have digest {manifest.digest}"))
         found += [(where, f"its parent {name} {parent} is no node") for name, parent in list_parents(manifest).items()
                   if parent not in digests]  # fmt: skip
+        found += [(where, what) for what in _find_loose_facts(node["facts"], provenance["environments"])]
         if node["event"] is not None and node["event"]["asset"] != manifest.kind:
             found.append((where, f"its Dagster event is of {node['event']['asset']}"))
     for name, digest in provenance["model"]["manifests"].items():
         if digest not in digests:
             found.append((f"model {name} {digest}", "is no node"))
+    for digest, environment in provenance["environments"].items():
+        if compute_json_digest(environment) != digest:
+            found.append((f"environment {digest}", f"its fields have digest {compute_json_digest(environment)}"))
+    found += [("release", what) for what in _find_loose_facts(provenance["released"], provenance["environments"])]
     return found + _find_loose_rows(provenance)
 
 
-def compute_facts_digest(provenance: Mapping[str, Any]) -> str:
-    """Return a digest of all that does not depend on when and where the release was made: no events, no version."""
-    facts = {name: value for name, value in provenance.items() if name not in {"model", "checks", "environment"}}
-    facts["nodes"] = [{**node, "event": None} for node in provenance["nodes"]]
-    return compute_json_digest(facts)
+def _find_loose_facts(facts: Facts | None, environments: Mapping[str, Any]) -> list[str]:
+    if facts is None or facts["environment"] in environments:
+        return []
+    return [f"its environment {facts['environment']} is not there"]
+
+
+def find_facts(provenance: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+    """Return the facts of the node of a kind, ``environment`` in full; None: nobody kept them."""
+    told = next((node["facts"] for node in provenance["nodes"] if node["kind"] == kind), None)
+    return None if told is None else {**told, "environment": provenance["environments"][told["environment"]]}
 
 
 def _find_loose_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -258,17 +282,19 @@ def _collect_seeds(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _collect_environment(nodes: Sequence[Node]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for node in nodes:
-        found.update(node.manifest.summary.get("environment", {}))
-    return found
+def _share_environment(facts: Facts | None, environments: dict[str, Any]) -> dict[str, Any] | None:
+    """Return facts that name their environment by its digest, under which it is added to the others."""
+    if facts is None:
+        return None
+    digest = compute_json_digest(facts["environment"])
+    environments[digest] = dict(facts["environment"])
+    return {**facts, "environment": digest}
 
 
 def _read_metrics(nodes: Sequence[Node], read_bytes: ReadBytes) -> dict[str, Any]:
     for node in nodes:
         if node.manifest.kind == EVALUATION_METRICS and "metrics.json" in node.manifest.artifacts:
-            metrics: dict[str, Any] = json.loads(read_bytes(node.manifest.artifacts["metrics.json"].digest))
+            metrics: dict[str, Any] = decode_canonical_json(read_bytes(node.manifest.artifacts["metrics.json"].digest))
             return metrics
     return {}
 

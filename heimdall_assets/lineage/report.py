@@ -22,6 +22,22 @@ MAX_TABLE_ROWS = 5000
 MAX_MAP_POINTS = 2000
 MAP_WIDTH, MAP_HEIGHT = 760.0, 460.0
 SPLIT_COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#D55E00", None: "#666666"}
+SHOWN = (
+    "git_sha",
+    "git_dirty",
+    "code_sha256",
+    "lock_sha256",
+    "python",
+    "system",
+    "processor",
+    "cpu_capability",
+    "threads",
+    "instruction_limits",
+    "accelerator",
+    "container",
+)
+"""Of an environment, in this order; packages and the processor's flags stand in the file."""
+
 FIGURES = ("num_sessions", "median_m", "p90_m", "coverage_90", "median_error_over_bound")
 
 
@@ -77,6 +93,7 @@ def render_html(provenance: Mapping[str, Any], provenance_digest: str | None = N
         num_recordings=sum(recorded.values()),
         figures={name: provenance["metrics"].get(name) for name in FIGURES},
         baselines=provenance["metrics"].get("baselines", {}),
+        released=", ".join(describe_facts(provenance["released"], "released")),
     )
 
 
@@ -90,6 +107,7 @@ def _draw_branch(
         return
     told.add(digest)
     facts = [f"code {node['code_version']}", *_pick_counts(node["summary"])]
+    facts += describe_facts(node["facts"])
     if node["event"] is not None:
         facts.append(f"Dagster event {node['event']['storage_id']}, run {node['event']['run_id'][:8]}")
     lines.append(f"{text}  ({', '.join(facts)})")
@@ -115,15 +133,35 @@ def _list_approvals(provenance: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def describe_facts(facts: Mapping[str, Any] | None, done: str = "computed") -> list[str]:
+    """Return when, by whom or what, why and under which environment something was computed; empty: not known."""
+    if facts is None:
+        return []
+    told = [f"{done} {facts['started_at'][:19]}Z in {facts['duration_s']:.1f} s", f"by {facts['started_by']}"]
+    told += [f"because {facts['reason']}"] if facts["reason"] else []
+    return [*told, f"environment {facts['environment'][:12]}"]
+
+
+def describe_environment(environment: Mapping[str, Any]) -> str:
+    """Return in one line what somebody asks first of an environment; the packages are counted."""
+    known = {name: value for name, value in environment.items() if name in SHOWN and value not in (None, {}, [])}
+    parts = [f"{name} {_show(known[name])}" for name in SHOWN if name in known]
+    return ", ".join([*parts, say_count(len(environment["packages"]), "package")])
+
+
 def _list_environment(provenance: Mapping[str, Any]) -> list[str]:
-    """Return checks, seeds and environment, one line each."""
+    """Return checks, seeds, the release's facts and every environment, one line each."""
     failed = [f"{check['asset']} {check['name']}" for check in provenance["checks"] if not check["passed"]]
     parts = {
         "checks": f"{len(provenance['checks'])} evaluated, {', '.join(failed) or 'none'} failed",
         "seeds": ", ".join(f"{name} {value}" for name, value in provenance["seeds"].items()),
-        "environment": ", ".join(f"{name} {_show(value)}" for name, value in sorted(provenance["environment"].items())),
     }
-    return [f"{name}: {text}" for name, text in parts.items() if text]
+    environments = [
+        f"environment {digest[:12]}: {describe_environment(environment)}"
+        for digest, environment in sorted(provenance["environments"].items())
+    ]
+    released = ", ".join(describe_facts(provenance["released"], "released"))
+    return [*(f"{name}: {text}" for name, text in parts.items() if text), released, *environments]
 
 
 def _pick_counts(summary: Mapping[str, Any]) -> list[str]:
@@ -207,6 +245,7 @@ def _load_template() -> "Template":
         lstrip_blocks=True,
     )
     environment.filters["show"] = _show
+    environment.filters["facts"] = lambda facts: ", ".join(describe_facts(facts)) or "-"
     return environment.get_template("report.html.jinja")
 
 
@@ -214,4 +253,6 @@ def _show(value: Any) -> str:
     """Return a value fit for a cell."""
     if value is None:
         return "-"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={inner}" for name, inner in value.items()) or "-"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

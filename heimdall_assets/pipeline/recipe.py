@@ -69,7 +69,7 @@ STAGES: dict[str, Stage] = {
         },
     ),
     IQ_FILES: Stage(
-        "5",
+        "6",
         (APPROVED_MEASUREMENTS,),
         (specs.RecordingSpec,),
         {
@@ -125,11 +125,11 @@ STAGES: dict[str, Stage] = {
     VAL_SPLIT: _SPLIT,
     TEST_SPLIT: _SPLIT,
     TRAINED_CHECKPOINT: Stage(
-        "7", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
+        "8", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
     ),
     EVALUATION_METRICS: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
     ONNX_MODEL: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
-    MODEL_RELEASE: Stage("3", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
+    MODEL_RELEASE: Stage("4", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }
 """In the order in which they are computed."""

@@ -12,6 +12,7 @@ from heimdall_assets.lineage.walk import OUTSIDE
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest, compute_result_key
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.specs import Spec
+from heimdall_assets.stores.computing import Computation, keep_facts
 from heimdall_assets.stores.objects.folder import ObjectStore
 
 Computed = tuple[dict[str, Artifact], dict[str, Any]]
@@ -64,6 +65,7 @@ def find_or_compute(
     found = read_result(objects, name)
     if found is not None:
         return Result(found, reused=True)
+    computation = Computation()
     artifacts, summary = compute()
     manifest = Manifest(
         kind=kind,
@@ -73,7 +75,9 @@ def find_or_compute(
         artifacts=artifacts,
         summary=summary,
     )
-    objects.write_reference(name, objects.put_bytes(manifest.encode(), JSON_MEDIA_TYPE).digest)
+    digest = objects.put_bytes(manifest.encode(), JSON_MEDIA_TYPE).digest
+    keep_facts(objects, digest, computation.describe())
+    objects.write_reference(name, digest)  # last: what is found has its facts
     return Result(manifest, reused=False)
 
 

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
-from heimdall_assets.manifests import compute_digest, compute_json_digest
+from heimdall_assets.manifests import compute_digest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LOCK = PACKAGE.parent / "requirements.lock"
@@ -21,20 +21,35 @@ def read_version() -> str:
 
 
 def describe_installation() -> dict[str, Any]:
-    """Return lock digest, digest of the packages really installed, Python, git commit and whether it was edited.
+    """Return lock digest, the packages really installed, Python, git commit, whether it was edited, digest of the code.
 
-    What cannot be known (an installation without git or lock beside it) is None.
+    What cannot be known (an installation without git or lock beside it) is None. The digest of the code is known
+    always; files that git does not know count as edited, for Python imports them as well.
     """
-    packages = sorted({f"{item.metadata['Name'].lower()}=={item.version}" for item in distributions()})
     commit = _ask_git("rev-parse", "HEAD")
-    edits = _ask_git("status", "--porcelain", "--untracked-files=no", "--", "heimdall_assets", "requirements.lock")
+    edits = _ask_git("status", "--porcelain", "--untracked-files=all", "--", "heimdall_assets", "requirements.lock")
     return {
         "python": platform.python_version(),
+        "packages": sorted({f"{item.metadata['Name'].lower()}=={item.version}" for item in distributions()}),
         "lock_sha256": compute_digest(LOCK.read_bytes()) if LOCK.is_file() else None,
-        "packages_sha256": compute_json_digest(packages),
         "git_sha": commit,
         "git_dirty": None if commit is None or edits is None else bool(edits),
+        "code_sha256": compute_code_digest(PACKAGE),
     }
+
+
+def compute_code_digest(package: Path) -> str:
+    """Return the SHA-256 over name and SHA-256 of each file of a package that decides what it does.
+
+    It is that of ``sha256sum`` over these files, in the order of their names.
+    """
+    files = sorted(
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+    lines = [f"{compute_digest((package / name).read_bytes())}  {name}\n" for name in files]
+    return compute_digest("".join(lines).encode())
 
 
 def _ask_git(*arguments: str) -> str | None:

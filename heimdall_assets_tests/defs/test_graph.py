@@ -153,6 +153,10 @@ def test_the_release_holds_what_the_contract_names(home):
         "metrics.json",
         "README.md",
         "provenance.json",
+        "provenance.schema.json",
+        "FORMAT.md",
+        "verify_release.py",
+        "SHA256SUMS",
     }
     assert str(places.home) not in releases.read_file(summary["version"], "model.onnx").decode("latin-1")
     assert summary["parity"]["passed"]

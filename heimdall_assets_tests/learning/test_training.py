@@ -447,5 +447,4 @@ def test_fit_model_takes_the_contracts_arguments(tmp_path: Path) -> None:
         make_sessions(4, seed=2, first=100),
         CheckpointFolder(tmp_path),
     )
-    assert fitted.settings["environment"]["num_threads"] == 1
     assert fitted.settings["model"]["kind"] == "single_receiver"

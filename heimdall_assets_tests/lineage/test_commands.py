@@ -1,12 +1,14 @@
 """``heimdall lineage``, ``verify`` and ``diff`` on a real home: answers for people and programs, exit status."""
 
 import json
+import sqlite3
 
 import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
 from heimdall_assets.errors import CorruptObject
+from heimdall_assets.merkle import Checkpoint, compute_root, decode_checkpoint, hash_leaf
 from heimdall_assets.pipeline.releases.audit import read_provenance, read_provenances
 from heimdall_assets.places import read_places
 from heimdall_assets_tests.lineage.world import make_world
@@ -58,7 +60,52 @@ def test_a_withdrawn_session_names_the_release_that_used_it(home):
     assert "v1.0.0" in run("lineage", "--session", "night 1")
     assert len(json.loads(run("lineage", "--measurement", "session-0000-station-a", "--json"))) == 2
     assert len(json.loads(run("lineage", "--source", "Source 5", "--json"))) == 1
-    assert "no released model" in run("lineage", "--session", "nobody")
+    home.add_sessions(6, 1)
+    for asked in (("--session", "night 6"), ("--measurement", "session-0006-station-a"), ("--source", "source-6")):
+        assert "no released model used it" in run("lineage", *asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--session", "nobody"), "session nobody: found neither in the database nor behind any released model"),
+        (("--measurement", "night 0"), "measurement night 0: found neither"),
+        (("--source", "nobody"), "source nobody: found neither"),
+        (("--station", "nobody"), "station nobody: found neither"),
+        (("--object", "0" * 64), f"digest {'0' * 64}: found neither in the object store"),
+    ],
+)
+def test_what_nobody_knows_is_no_answer_that_nothing_used_it(home, asked, said):
+    result = CliRunner().invoke(main, ["lineage", *asked])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
+def test_a_checkpoint_kept_elsewhere_tells_a_log_that_was_cut(home, tmp_path):
+    kept, log = tmp_path / "checkpoint.txt", tmp_path / "log.jsonl"
+    assert "entries" in run("ledger", "checkpoint", "--output", str(kept))
+    assert run("ledger", "checkpoint") == kept.read_text()
+    told = json.loads(run("ledger", "checkpoint", "--json"))
+    assert decode_checkpoint(kept.read_text()) == Checkpoint(**told)
+    assert f"{told['size']} entries" in run("ledger", "export", str(log))
+    assert compute_root([hash_leaf(line) for line in log.read_bytes().splitlines()]).hex() == told["root"]
+    assert "all is as it was released" in run("verify", "latest", "--checkpoint", str(kept))
+    home.withdraw(["session-0002"])  # later entries change nothing
+    assert json.loads(run("verify", "latest", "--checkpoint", str(kept), "--json"))["ok"]
+    connection = sqlite3.connect(home.database)
+    for (name,) in connection.execute("select name from sqlite_master where type = 'trigger'").fetchall():
+        connection.execute(f'drop trigger "{name}"')
+    size = told["size"]
+    connection.execute("delete from log_entries where id >= ?", (size - 1,))
+    connection.commit()
+    connection.close()
+    found = json.loads(run("verify", "latest", "--checkpoint", str(kept), "--json", status=1))["findings"]
+    names = [finding["name"] for finding in found if finding["severity"] == "error"]
+    assert f"log up to the checkpoint, its first {size} entries" in names
+    kept.write_text("nothing of the kind")
+    result = CliRunner().invoke(main, ["verify", "latest", "--checkpoint", str(kept)])
+    assert result.exit_code == 2
+    assert "expected heimdall-assets/log/NAME, a size and a root in base64" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("lineage",), ("lineage", "latest", "--session", "a")])

@@ -8,20 +8,22 @@ import pytest
 from heimdall_assets.domain import SNAPSHOT
 from heimdall_assets.errors import CorruptObject, InvalidInput, NotFound, Refused
 from heimdall_assets.lineage.difference import diff_models, render_difference
+from heimdall_assets.lineage.environments import compare_environments
 from heimdall_assets.lineage.frozen import index_rows, iterate_rows
 from heimdall_assets.lineage.provenance import (
     build_provenance,
-    compute_facts_digest,
     decode_provenance,
     find_contradictions,
+    find_facts,
     list_columns,
 )
+from heimdall_assets.lineage.report import render_tree
 from heimdall_assets.lineage.uses import find_uses, index_digests, list_digests
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, encode_canonical_json
 from heimdall_assets.specs import DatasetSpec, TrainingSpec
 from heimdall_assets.stores.objects.tables import decode_table
-from heimdall_assets_tests.lineage.world import REASON, list_nodes, make_world
+from heimdall_assets_tests.lineage.world import ENVIRONMENT, FACTS, REASON, list_nodes, make_world
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +91,9 @@ def test_everything_is_there_as_it_was(world, provenance):
     approvals = index_rows(provenance["approvals"], "id")
     assert approvals[row["approval_event_id"]]["recording_session_id"] == "session-0003"
     assert provenance["seeds"] == {"SplitSpec.salt": "42", "TrainingSpec.seed": 42}
-    assert provenance["environment"]["cpu_capability"] == "AVX2"
-    assert provenance["environment"]["git_dirty"] is False
+    (environment,) = provenance["environments"].values()
+    assert environment["cpu_capability"] == "AVX2"
+    assert environment["git_dirty"] is False
     assert provenance["metrics"]["median_m"] == 120.0
     assert all(node["event"]["storage_id"] > 0 for node in provenance["nodes"])
     assert provenance["database"]["fingerprint"] == world.measurements.compute_fingerprint(DatasetSpec())
@@ -103,10 +106,59 @@ def test_it_survives_its_own_encoding_and_agrees_with_itself(provenance):
     assert encode_canonical_json(decode_provenance(data)) == data
 
 
-def test_the_same_model_has_the_same_facts_whatever_dagster_did(world, roots, provenance):
-    bare = world.freeze(roots, "v9.9.9", dagster_events=None, environment={})
-    assert all(node["event"] is None for node in bare["nodes"])
-    assert compute_facts_digest(bare) == compute_facts_digest(provenance)
+def test_the_same_model_differs_only_in_facts_events_and_version(world, roots, provenance):
+    bare = world.freeze(roots, "v9.9.9", dagster_events=None, read_facts=lambda _: None)
+    assert all(node["event"] is node["facts"] is None for node in bare["nodes"])
+    told = copy.deepcopy(provenance)
+    for one in (bare, told):
+        for node in one["nodes"]:
+            del node["event"], node["facts"]
+        del one["model"]["version"]
+    assert bare == told
+
+
+def test_each_node_keeps_the_facts_of_who_computed_it_when_a_later_release_finds_it_again(tmp_path):
+    world = make_world(tmp_path, 5)
+    before = world.freeze(world.make_chain())
+    world.facts = {**FACTS, "started_by": "bob", "environment": {**ENVIRONMENT, "git_sha": "b" * 40, "git_dirty": True}}
+    provenance = world.freeze(world.make_chain(TrainingSpec(seed=7)))  # training and what follows is computed anew
+    by = {node["kind"]: node["facts"]["started_by"] for node in provenance["nodes"]}
+    new = {"trained_checkpoint", "evaluation_metrics", "onnx_model"}
+    assert {kind for kind, name in by.items() if name == "bob"} == new
+    assert len(provenance["environments"]) == 2
+    assert find_facts(provenance, "iq_files")["environment"]["git_sha"] == "a" * 40
+    assert find_facts(provenance, "trained_checkpoint")["environment"]["git_dirty"] is True
+    lines = [line for line in render_tree(provenance).splitlines() if "-- " in line and "(code " in line]
+    assert len(lines) == len(by)
+    for line in lines:
+        assert f", by {by[line.split('-- ')[1].split()[0]]}, because " in line
+    assert diff_models(before, provenance)["environment"] == {
+        "git_dirty": [False, True],
+        "git_sha": ["a" * 40, "b" * 40],
+    }
+
+
+def test_an_environment_that_was_changed_or_taken_out_is_found(provenance):
+    (digest,) = provenance["environments"]
+    forged = copy.deepcopy(provenance)
+    forged["environments"][digest]["git_dirty"] = True
+    assert [where for where, _ in find_contradictions(forged)] == [f"environment {digest}"]
+    gone = copy.deepcopy(provenance)
+    gone["environments"] = {}
+    found = find_contradictions(gone)
+    assert len(found) == len(provenance["nodes"]) + 1
+    assert all(what == f"its environment {digest} is not there" for _, what in found)
+
+
+def test_packages_and_threads_are_compared_one_by_one():
+    first = {"packages": ["a==1", "b==2"], "threads": {"torch": 1}, "system": "Linux"}
+    second = {"packages": ["a==1", "c==3"], "threads": {"torch": 2}, "system": "Linux"}
+    assert compare_environments(first, second) == {
+        "package b": ["2", None],
+        "package c": [None, "3"],
+        "threads torch": [1, 2],
+    }
+    assert compare_environments(None, None) == {}
 
 
 def test_two_snapshots_behind_one_model_are_refused(tmp_path):
@@ -128,11 +180,11 @@ def test_no_snapshot_is_refused(world):
     ("spoil", "place"),
     [
         (lambda p: p.pop("seeds"), "seeds"),
-        (lambda p: p.update(format="heimdall-provenance/2"), "format"),
+        (lambda p: p.update(format="heimdall-provenance/1"), "format"),
         (lambda p: p.update(note="more"), "note"),
         (lambda p: p["sessions"]["rows"][0].pop(), "sessions"),
         (lambda p: p["measurements"]["rows"][4].append(1), r"22 values at \$.measurements.rows\[4\], expected 21"),
-        (lambda p: p["approvals"]["rows"][0].append(1), r"8 values at \$.approvals.rows\[0\], expected 7"),
+        (lambda p: p["approvals"]["rows"][0].append(1), r"7 values at \$.approvals.rows\[0\], expected 6"),
         (lambda p: p["approvals"]["columns"].append("note"), "approvals"),
         (lambda p: p["measurements"]["columns"].insert(0, "loss_db"), "measurements"),
         (lambda p: p["measurements"]["columns"].append("snr_db"), "measurements"),
@@ -166,7 +218,7 @@ def test_the_format_holds_what_the_snapshot_has_and_who_asked_for_it():
     assert set.union(*frozen) - joined == {field.snapshot for field in SNAPSHOT if field.snapshot and not field.since}
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"[]", b'"heimdall-provenance/1"'])
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"[]", b'"heimdall-provenance/2"'])
 def test_bytes_that_are_no_provenance_are_refused(data):
     with pytest.raises(CorruptObject, match="provenance: found"):
         decode_provenance(data)
@@ -265,7 +317,8 @@ def test_a_model_made_without_checks_events_or_iq_table_is_still_told(world, roo
         read_bytes=world.objects.read_bytes,
         decode_table=decode_table,
         approval_events=[],
-        environment={},
+        read_facts=lambda _: None,
+        released=FACTS,
     )
     assert provenance["metrics"] == {}
     assert provenance["measurements"]["rows"][0][-1] is None

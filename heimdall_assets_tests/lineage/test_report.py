@@ -27,7 +27,7 @@ def test_the_tree_tells_every_manifest_once_in_full(provenance):
     assert "checks: 1 evaluated, none failed" in text
     assert "TrainingSpec.seed 42" in text
     assert "cpu_capability AVX2" in text
-    assert f"git_sha {'0' * 40}" in text
+    assert f"git_sha {'a' * 40}" in text
     assert "(above)" in text
     assert text.splitlines()[0].startswith("v1.0.0")
 

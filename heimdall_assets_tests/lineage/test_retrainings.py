@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from heimdall_assets.cli import main
 from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.specs import SimulationSpec
@@ -95,9 +96,10 @@ def test_lineage_and_verify_hold_for_all_five_in_new_processes(history):
         assert {row["session_id"] for row in sessions} == approved
         assert all(row["approved_by"] and row["approved_at"] and row["approval_reason"] for row in sessions)
         assert all(node["event"]["run_id"] in history.runs for node in told["nodes"])
-        assert {"lock_sha256", "python", "git_sha", "git_dirty", "num_threads", "cpu_capability"} <= set(
-            told["environment"]
-        )
+        environment = find_facts(told, "trained_checkpoint")["environment"]
+        assert {"lock_sha256", "python", "git_sha", "git_dirty", "packages", "processor", "threads"} <= set(environment)
+        assert environment["cpu_capability"] is not None
+        assert environment["threads"]["torch"] > 0
         verified = ask_anew("verify", version, home=history.places.home)
         assert verified["ok"]
         assert {finding["severity"] for finding in verified["findings"]} == {"notice"}
@@ -179,7 +181,9 @@ def test_one_flipped_byte_in_a_recording_names_every_release_that_used_it(histor
     assert verify(history, "v1.0.1", 0) == []
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "config.yaml", "metrics.json", "README.md", "provenance.json"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "config.yaml", "README.md", "provenance.json", "SHA256SUMS", "verify_release.py"]
+)
 def test_one_flipped_byte_in_a_release_file_is_found_and_repaired(history, name):
     flip(history.places.open_stores().releases.files.folder("v1.0.2") / name)
     found = verify(history, "v1.0.2", 1)

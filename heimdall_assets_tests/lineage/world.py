@@ -2,8 +2,9 @@
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from heimdall_assets.domain import (
 )
 from heimdall_assets.lineage.findings import Evidence
 from heimdall_assets.lineage.provenance import build_provenance
+from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_format_files
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import (
     BINARY_MEDIA_TYPE,
@@ -33,6 +35,7 @@ from heimdall_assets.manifests import (
     encode_canonical_json,
 )
 from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec, TrainingSpec
+from heimdall_assets.stores.computing import keep_facts, read_facts
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.interface import ObjectStore
@@ -42,6 +45,25 @@ from heimdall_assets_tests.stores.releasing import open_at
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STATIONS = [("station-a", 45.02, 7.29), ("station-b", 45.234, 7.857), ("station-c", 45.478, 9.123)]
+ENVIRONMENT = {
+    "python": "3.11.9",
+    "packages": ["numpy==2.4.6", "torch==2.15.0"],
+    "code_sha256": "c" * 64,
+    "git_sha": "a" * 40,
+    "git_dirty": False,
+    "cpu_capability": "AVX2",
+    "threads": {"torch": 2},
+}
+FACTS = {
+    "format": "heimdall-facts/1",
+    "started_by": "anna",
+    "reason": "<i>monthly</i> training",
+    "run_id": "run-0",
+    "started_at": "2026-01-01T12:00:00.000+00:00",
+    "duration_s": 12.5,
+    "environment": ENVIRONMENT,
+}
+
 REASON = "heard <script>alert('x')</script> & checked"
 
 
@@ -52,6 +74,9 @@ class World:
     releases: ReleaseStore
     events: dict
     database: Path
+    facts: dict = field(default_factory=lambda: FACTS)
+    sizes: dict = field(default_factory=dict)
+    """Version -> entries of the log before its release."""
 
     def add_sessions(self, first, count):
         """Import and return the ids of ``count`` new sessions; station-c hears levels only."""
@@ -94,6 +119,7 @@ class World:
             np.save(buffer, samples.view(np.complex64)[:, 0], allow_pickle=False)
             digest = self.objects.put_bytes(buffer.getvalue(), NPY_MEDIA_TYPE).digest
             iq = {"iq_data_location": f"sha256:{digest}", "iq_data_format": "npy", "iq_sample_rate_hz": 24000.0}
+            iq["iq_start_unix_ns"] = int(start.timestamp()) * 10**9 + index
         return Measurement(
             id=f"{session}-{place[0]}",
             session_id=session,
@@ -124,6 +150,7 @@ class World:
         )
         number = len(self.events) + 1
         self.objects.put_bytes(manifest.encode(), JSON_MEDIA_TYPE)
+        keep_facts(self.objects, manifest.digest, self.facts)
         self.events.setdefault(
             manifest.digest, {"asset": kind, "storage_id": number, "run_id": f"run-{number // 9}", "inputs": parents}
         )
@@ -173,7 +200,6 @@ class World:
             {"train_split": splits["train"], "val_split": splits["val"]},
             {"weights.safetensors": weights},
             [ModelSpec(), training or TrainingSpec()],
-            environment={"num_threads": 2, "cpu_capability": "AVX2"},
         )
         metrics = {
             "num_sessions": len(names) // 5,
@@ -200,6 +226,7 @@ class World:
         """Publish a release of these roots and return its version."""
         version = self.releases.reserve_version(change, f"results/{roots['onnx_model']}")
         provenance = self.freeze(roots, version)
+        self.sizes[version] = provenance["log"]["size"]
         data = encode_canonical_json(provenance)
         digest = compute_digest(data)
         model = self.objects.read_bytes(provenance["model"]["artifacts"]["model.onnx"])
@@ -208,7 +235,9 @@ class World:
             "metrics.json": encode_canonical_json(provenance["metrics"]),
             "README.md": b"# a model\n",
             "provenance.json": data,
+            **read_format_files(),
         }
+        files[SUMS_FILE] = encode_sums(files)
         record = {
             "manifest": roots["onnx_model"],
             "evaluation": roots["evaluation_metrics"],
@@ -228,7 +257,9 @@ class World:
             "read_bytes": self.objects.read_bytes,
             "decode_table": decode_table,
             "approval_events": self.measurements.list_approval_events(),
-            "environment": {"git_sha": "0" * 40, "git_dirty": False},
+            "read_facts": partial(read_facts, self.objects),
+            "log": read_log(self.releases),
+            "released": {**self.facts, "started_by": "rita", "reason": None},
             "checks": [{"asset": "train_split", "name": "splits_do_not_leak", "passed": True}],
             "dagster_events": self.events,
         }
@@ -244,12 +275,19 @@ class World:
             files={name: self.releases.files.read(version, name) for name in self.releases.files.list_files(version)},
             release=self.releases.find_record(version),
             approval_events=self.measurements.list_approval_events(),
+            log=read_log(self.releases, self.sizes[version]),
             ledger_problems=[*self.measurements.check_ledger(), *self.releases.check_ledger()],
             dagster_events={
                 event["storage_id"]: {**event, "data_version": digest} for digest, event in self.events.items()
             },
             database_rows=self.measurements.read_approved(DatasetSpec()).rows,
         )
+
+
+def read_log(releases, size=None):
+    """Return the checkpoint of the log, as a provenance holds it."""
+    checkpoint = releases.read_checkpoint(size)
+    return None if checkpoint is None else asdict(checkpoint)
 
 
 def make_world(folder, num_sessions=10, models=None, objects=None):

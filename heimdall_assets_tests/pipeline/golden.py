@@ -33,6 +33,7 @@ from safetensors.numpy import load as decode_safetensors
 
 import heimdall_assets
 from heimdall_assets.kinds import EVALUATION_METRICS, MODEL_RELEASE, ONNX_MODEL, SPLIT_KINDS, TRAINED_CHECKPOINT
+from heimdall_assets.lineage.release_files import SAME_IN_ALL
 from heimdall_assets.manifests import Manifest, compute_json_digest
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.stores.home import Stores
@@ -63,6 +64,12 @@ SMALLEST = 0.1
 
 UNSAID = ("environment", "shard", "row", "shards", "size_bytes", "parity")
 """What differs between machines, names bytes that differ in their last bits, or is the rounding itself."""
+
+
+COUNTED = ("num_", "seed", "epoch")
+COUNTED_BELOW = ("_by_", "mix", "shape")
+"""In the names of whole numbers, and of what holds them, that are counted and no rounded figure: canonical JSON writes
+24000.0 as 24000."""
 
 
 @dataclass
@@ -101,7 +108,7 @@ class Golden:
         self.exact[name] = digest_of([list(map(str, table.dtypes.items())), texts])
 
     def take_json(self, name: str, value: Any) -> None:
-        """Note a JSON value: keys, texts and counts exactly, its floats one by one."""
+        """Note a JSON value: keys, texts and counts exactly, its other numbers one by one."""
         self.exact[name] = digest_of(_part(value, name, self.numbers))
 
 
@@ -120,17 +127,25 @@ def project(values: NDArray[np.float64]) -> Iterator[float]:
 
 
 def _part(value: Any, path: str, numbers: dict[str, float]) -> Any:
-    """Return ``value`` without its floats, which go into ``numbers`` by path, and without what is not said."""
+    """Return ``value`` without its figures, which go into ``numbers`` by path, and without what is not said."""
     if isinstance(value, Mapping):
         return {str(key): _part(value[key], f"{path}.{key}", numbers) for key in sorted(value) if key not in UNSAID}
     if isinstance(value, list | tuple):
         return [_part(item, f"{path}.{place}", numbers) for place, item in enumerate(value)]
-    if isinstance(value, float):
-        numbers[path] = value
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, float) or (is_whole and not _is_counted(path)):
+        numbers[path] = float(value)
         return "number"
     if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
         return "digest"
     return value
+
+
+def _is_counted(path: str) -> bool:
+    *above, last = [part for part in path.split(".") if not part.isdigit()]
+    return any(word in last for word in COUNTED) or any(
+        word in part for word in COUNTED_BELOW for part in (*above, last)
+    )
 
 
 def describe(stores: Stores, carried: Carried) -> dict[str, Golden]:
@@ -157,6 +172,8 @@ def _describe_manifest(objects: ObjectStore, golden: Golden, manifest: Manifest,
 
 
 def _describe_file(golden: Golden, name: str, data: bytes) -> None:
+    if name.endswith(SAME_IN_ALL):
+        return  # what the release says of its format, not of its model
     if name.endswith(".json"):
         golden.take_json(name, json.loads(data) if not name.endswith("provenance.json") else sorted(json.loads(data)))
     elif name.endswith(".yaml"):

@@ -29,10 +29,9 @@ import sqlalchemy.dialects.sqlite  # noqa: F401
 import heimdall_assets.learning.export.onnx_file
 import heimdall_assets.learning.fitting.training  # noqa: F401
 from heimdall_assets.lineage.provenance import _load_validator
-from heimdall_assets.pipeline.stages import model_release
+from heimdall_assets.stores.computing import Computation
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.installation import describe_installation
 from heimdall_assets.stores.objects import shards
 from heimdall_assets.stores.objects.files import FileSystem
 from heimdall_assets_tests.forks import KILLED, end_child, in_child, need, start_child
@@ -243,8 +242,8 @@ def try_each(trials: list[Trial], known: dict[str, Known], home: Path) -> dict[s
 
 def main(folder: Path, plan: Plan) -> dict[str, Any]:
     """Do every trial of a plan; return the calls of each step, how many trials there were, and what they broke."""
-    installed = describe_installation()
-    model_release.describe_installation = lambda: installed  # asks git, whose answer an editor changes meanwhile
+    told = Computation().describe()
+    Computation.describe = lambda _: told  # asks clock and git, whose answers change from trial to trial
     shards.SHARD_BYTES = SHARD_BYTES
     _load_validator()  # kept for the children, none of which needs another
     gc.freeze()  # what is loaded is not looked through in every child, which would copy its pages

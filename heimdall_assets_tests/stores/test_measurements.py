@@ -233,13 +233,12 @@ FORGERIES = {
     "whose": "UPDATE {p}approval_events SET recording_session_id = (SELECT MAX(recording_session_id) FROM "
     "{p}approval_events) WHERE recording_session_id = (SELECT MIN(recording_session_id) FROM {p}approval_events)",
     "when": "UPDATE {p}approval_events SET decided_at = '2020-01-01 00:00:00.000000' WHERE id = 3",
-    "the signature": "UPDATE {p}approval_events SET digest = '" + "0" * 64 + "' WHERE id = 4",
     "one taken out": "DELETE FROM {p}approval_events WHERE id = 2",
     "the first taken out": "DELETE FROM {p}approval_events WHERE id = 1",
     "the last taken out": "DELETE FROM {p}approval_events WHERE id = 4",
     "all taken out": "DELETE FROM {p}approval_events",
     "one put in": "INSERT INTO {p}approval_events SELECT 5, recording_session_id, 'approved', decided_by, decided_at, "
-    "reason, digest FROM {p}approval_events WHERE id = 4",
+    "reason FROM {p}approval_events WHERE id = 4",
     "garbage": "UPDATE {p}approval_events SET decided_at = '2020-01-01 99:00' WHERE id = 3",
     "moved": "UPDATE {p}approval_events SET id = 9 WHERE id = 4",
 }

@@ -1,38 +1,18 @@
 """What a fit needs around it: fixed seeds, threads and algorithms, a quiet Lightning, a working Ctrl+C.
 
-Belongs here: context managers that change global state and give it back, and the record of what bits depend on. Does
-not belong here: training itself.
+Belongs here: context managers that change global state and give it back. Does not belong here: training itself.
 """
 
 import logging
-import platform
 import signal
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import lightning
-import numpy as np
-import timm
 import torch
 
 from heimdall_assets.specs import TrainingSpec
-
-
-def read_environment(training: TrainingSpec, accelerator: str = "cpu") -> dict[str, Any]:
-    """Return what decides the bits beside specs and data: versions, threads, instruction set, accelerator."""
-    return {
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "timm": timm.__version__,
-        "numpy": np.__version__,
-        "num_threads": training.num_threads,
-        "machine": platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "accelerator": accelerator,
-    }
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Belongs here: ``FittedModel``, encoding, decoding. Does not belong here: fitting
 (``export``).
 """
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,7 +19,7 @@ from torch import nn
 
 from heimdall_assets.errors import CorruptObject, InvalidInput
 from heimdall_assets.learning.task import Task, find_task
-from heimdall_assets.manifests import encode_canonical_json
+from heimdall_assets.manifests import decode_canonical_json, encode_canonical_json
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.specs import ModelSpec
 
@@ -125,7 +124,7 @@ def decode_model(files: dict[str, bytes]) -> FittedModel:
 
 def _decode_settings(data: bytes) -> dict[str, Any]:
     try:
-        settings = json.loads(data.decode(), object_pairs_hook=_refuse_doubles, parse_constant=_refuse_constant)
+        settings = decode_canonical_json(data.decode())
         if not isinstance(settings, dict) or settings.get("format") != SETTINGS_FORMAT:
             raise ValueError(f"expected an object with format {SETTINGS_FORMAT}")
         ModelSpec.model_validate(settings["model"])
@@ -143,22 +142,11 @@ def _decode_weights(data: bytes) -> dict[str, NDArray[Any]]:
         length = int.from_bytes(data[:8], "little")
         if len(data) < 8 or length > len(data) - 8:
             raise ValueError(f"{len(data)} bytes: expected a header of {length} bytes within them")
-        json.loads(data[8 : 8 + length].decode(), object_pairs_hook=_refuse_doubles)
+        decode_canonical_json(data[8 : 8 + length].decode())
         return decode_safetensors(data)
     except (ValueError, KeyError, RecursionError, SafetensorError) as error:
         line = " ".join(str(error).split())
         raise CorruptObject(f"{WEIGHTS_FILE}: not safetensors: {line:.200}") from error
-
-
-def _refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key stands in it twice")
-    return result
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _compare_weights(own: dict[str, Any], given: dict[str, NDArray[Any]]) -> str:

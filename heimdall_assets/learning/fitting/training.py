@@ -27,7 +27,6 @@ from heimdall_assets.learning.fitting.environment import (
     keep_interrupt_handler,
     make_repeatable,
     quiet_lightning,
-    read_environment,
 )
 from heimdall_assets.learning.fitting.fitted import FittedModel, decode_model
 from heimdall_assets.learning.fitting.module import EpochBatches, TaskBatches, TaskModule, build_loader
@@ -35,7 +34,7 @@ from heimdall_assets.learning.task import PretrainedWeights, find_task
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 
-__all__ = ["FittedModel", "decode_model", "fit_model", "read_environment"]
+__all__ = ["FittedModel", "decode_model", "fit_model"]
 
 
 def fit_model(
@@ -124,7 +123,6 @@ def fit_model(
         "augmentation": augmentation.dump(),
         "statistics": statistics,
         "calibration": calibration,
-        "environment": read_environment(training, outcome.accelerator),
         "facts": facts,
     }
     if weights is not None:
@@ -151,7 +149,6 @@ class _Batches:
 class _Outcome:
     """How training went; ``best_epoch`` None: no epoch was better than the network it started from."""
 
-    accelerator: str
     initial_loss: float
     best_loss: float
     best_epoch: int | None
@@ -170,14 +167,14 @@ def _train(
     initial = {name: value.clone() for name, value in module.state_dict().items()}
     initial_loss = module.compute_mean_loss(batches.val)
     if not any(weight.requires_grad for weight in module.network.parameters()):
-        return _Outcome("cpu", initial_loss, initial_loss, None)
-    accelerator = _run(module, batches, training, checkpoints, resume_from)
+        return _Outcome(initial_loss, initial_loss, None)
+    _run(module, batches, training, checkpoints, resume_from)
     best_loss = min(record["val_loss"] for record in module.history)
     if not best_loss < initial_loss:
         module.load_state_dict(initial)
-        return _Outcome(accelerator, initial_loss, initial_loss, None)
+        return _Outcome(initial_loss, initial_loss, None)
     load_best(module, module.history, checkpoints)
-    return _Outcome(accelerator, initial_loss, best_loss, find_best_epoch(module.history))
+    return _Outcome(initial_loss, best_loss, find_best_epoch(module.history))
 
 
 def _run(
@@ -186,8 +183,8 @@ def _run(
     training: TrainingSpec,
     checkpoints: CheckpointFiles,
     resume_from: str | None,
-) -> str:
-    """Train ``module`` in place and return the kind of device it ran on."""
+) -> None:
+    """Train ``module`` in place."""
     interrupted = BreakOffKeeper(checkpoints)
     with quiet_lightning():
         trainer = lightning.Trainer(
@@ -215,4 +212,3 @@ def _run(
                     raise
         if interrupted.seen is not None:
             raise KeyboardInterrupt("training was cancelled; its checkpoints stay") from interrupted.seen
-    return trainer.strategy.root_device.type

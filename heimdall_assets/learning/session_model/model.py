@@ -117,7 +117,7 @@ class NetworkLocalizationNet(nn.Module):
         self.norm_first, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.prior_head, self.receiver_head = nn.Linear(width, 5), nn.Linear(width, 3)
         self.width_head = nn.Linear(width, 1)
-        self.trust = nn.Parameter(torch.full((2,), trust))
+        self.trust = nn.Parameter(torch.full((2,), float(trust)))
         # How much of the learned corrections of the position counts; chosen after training, on the validation split.
         self.register_buffer("share", torch.ones(()))
         self.embed_bearing = nn.Linear(NUM_BEARING_COLUMNS, width) if bearings else None

@@ -140,7 +140,7 @@ class NetworkTask:
             backbone=backbone,
             level_prior=level_prior,
             trust=statistics["trust"],
-            level_law=LevelLaw(**statistics["level_law"]),
+            level_law=LevelLaw(**{name: float(value) for name, value in statistics["level_law"].items()}),
             pair_encoder=None if statistics["pairs"] is None else PairEncoder(statistics["pairs"], model.width),
             bearings=bool(statistics.get("bearings")),
         )

@@ -4,14 +4,17 @@ Belongs here: reading files, rows and ledgers as they lie. Does not belong here:
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, StorageError
 from heimdall_assets.lineage.audit import verify_model
+from heimdall_assets.lineage.crosschecks import compare_logs
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
 from heimdall_assets.lineage.provenance import decode_provenance
 from heimdall_assets.lineage.uses import index_digests
 from heimdall_assets.manifests import compute_digest
+from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import decode_table
@@ -63,11 +66,14 @@ def gather_evidence(
     Raises:
         NotFound: no such release.
     """
+    rows, log = None, None
     try:
-        dataset = read_provenance(stores, version)["database"]["dataset"]
-        rows = stores.measurements.read_approved(DatasetSpec(**(dataset or {}))).rows
+        provenance = read_provenance(stores, version)
     except CorruptObject:
-        rows = None  # which rows to compare stands in the provenance; that it is damaged is found by the audit
+        pass  # which rows and entries to compare stands in it; that it is damaged is found by the audit
+    else:
+        rows = stores.measurements.read_approved(DatasetSpec(**(provenance["database"]["dataset"] or {}))).rows
+        log = _read_checkpoint(stores, provenance["log"])
     release = _find_record(stores, version)
     names = stores.releases.files.list_files(str(release["version"]))
     read = {name: _read_as_it_lies(stores, release, name) for name in names}
@@ -77,6 +83,7 @@ def gather_evidence(
         release=release,
         approval_events=stores.measurements.list_approval_events(),
         ledger_problems=[*stores.measurements.check_ledger(), *stores.releases.check_ledger()],
+        log=log,
         dagster_events=dagster_events,
         database_rows=rows,
     )
@@ -99,6 +106,12 @@ def audit_release(
     return verify_model(evidence, stores.objects.at_rest(), decode_table, index_digests(known), progress)
 
 
+def audit_log(stores: Stores, kept: Checkpoint) -> list[Finding]:
+    """Return that the log is no longer the one, or no longer begins as the one, that ``kept`` was taken of."""
+    found = _read_checkpoint(stores, asdict(kept))
+    return list(compare_logs(asdict(kept), found, "the checkpoint", ()))
+
+
 def list_recorded_events(provenance: Mapping[str, Any]) -> dict[int, str]:
     """Return storage id -> asset of the Dagster events that a provenance names."""
     events = [node["event"] for node in provenance["nodes"] if node["event"] is not None]
@@ -119,6 +132,15 @@ def list_cited_runs(stores: Stores) -> set[str]:
             nodes = read_provenance(stores, str(record["version"]))["nodes"]
             cited |= {str(node["event"]["run_id"]) for node in nodes if node["event"] is not None}
     return cited
+
+
+def _read_checkpoint(stores: Stores, then: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the checkpoint of today's log over as many entries as then; None: it has fewer, or no name."""
+    try:
+        found = None if then is None else stores.releases.read_checkpoint(then["size"])
+    except CorruptObject:
+        return None
+    return None if found is None else asdict(found)
 
 
 def _read_as_it_lies(stores: Stores, release: Mapping[str, Any], name: str) -> bytes | None:

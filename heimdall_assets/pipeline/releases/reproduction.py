@@ -23,6 +23,8 @@ from heimdall_assets.kinds import (
     TRAINED_CHECKPOINT,
     VAL_SPLIT,
 )
+from heimdall_assets.lineage.environments import compare_environments
+from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.pretrained import read_recorded
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
@@ -36,8 +38,8 @@ from heimdall_assets.pipeline.stages.splits import split_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.specs import Spec
+from heimdall_assets.stores.computing import read_facts
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.installation import describe_installation
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.overlay import RecomputingStore
@@ -62,7 +64,7 @@ class Reproduction:
 
     Attributes:
         stages: in the order in which they were computed.
-        environment: name -> [then, now] of what is not as it was when the model was made.
+        environment: name -> [then, now] of what is not as it was when the model was trained.
         restored: digests that were damaged or missing, came out the same, and are stored again.
     """
 
@@ -101,7 +103,8 @@ def reproduce_release(
         remaking = _Remaking(stores.objects, provenance, chosen, folder, progress)
         stages = list(remaking.run())
         restored = remaking.restore() if repair else []
-        environment = _compare_environment(provenance["environment"], remaking.environment)
+        then = find_facts(provenance, TRAINED_CHECKPOINT)
+        environment = compare_environments(then and then["environment"], remaking.environment)
     return Reproduction(version, stages, environment, restored)
 
 
@@ -150,7 +153,8 @@ class _Remaking:
         for kind, made in self._make_splits().items():
             yield self._compare(kind, made)
         checkpoint = self._make_checkpoint()
-        self.environment = {**checkpoint.summary["environment"], **describe_installation()}
+        facts = read_facts(self.objects, checkpoint.digest)
+        self.environment = facts["environment"] if facts else {}
         yield self._compare(TRAINED_CHECKPOINT, checkpoint)
         judged = (self.objects, self.recorded[TRAINED_CHECKPOINT], self.recorded[TEST_SPLIT])
         for kind, make in ((EVALUATION_METRICS, evaluate_checkpoint), (ONNX_MODEL, export_checkpoint)):
@@ -259,8 +263,3 @@ def _is_whole(objects: ObjectStore, digest: str) -> bool:
     except HeimdallError:
         return False
     return True
-
-
-def _compare_environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
-    names = sorted({*then, *now})
-    return {name: [then.get(name), now.get(name)] for name in names if then.get(name) != now.get(name)}

@@ -1,6 +1,5 @@
 """evaluation_metrics: a stored checkpoint judged on a stored split; figures, table and plots kept as objects."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,13 @@ import pandas as pd
 from heimdall_assets.evaluation.diagnostics import plot_diagnostics
 from heimdall_assets.evaluation.evaluate import Evaluation, evaluate_model
 from heimdall_assets.kinds import EVALUATION_METRICS, TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE, Manifest, encode_canonical_json
+from heimdall_assets.manifests import (
+    JSON_MEDIA_TYPE,
+    SVG_MEDIA_TYPE,
+    Manifest,
+    decode_canonical_json,
+    encode_canonical_json,
+)
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
@@ -57,7 +62,7 @@ def summarize_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def load_metrics(objects: ObjectStore, evaluation: Manifest) -> dict[str, Any]:
     """Return the figures behind an evaluation's manifest."""
-    metrics: dict[str, Any] = json.loads(objects.read_bytes(evaluation.artifacts["metrics.json"].digest))
+    metrics: dict[str, Any] = decode_canonical_json(objects.read_bytes(evaluation.artifacts["metrics.json"].digest))
     return metrics
 
 

@@ -1,6 +1,8 @@
 """model_release: an exported, judged model becomes a numbered folder that says where it comes from."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import yaml
@@ -19,6 +21,7 @@ from heimdall_assets.kinds import (
 )
 from heimdall_assets.learning.export.stamp import stamp_onnx
 from heimdall_assets.lineage.provenance import build_provenance
+from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_format_files
 from heimdall_assets.lineage.versions import plan_version
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Artifact, Manifest, compute_digest, encode_canonical_json
@@ -27,8 +30,8 @@ from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.pipeline.stages.gates import find_rejections
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.specs import GateSpec
+from heimdall_assets.stores.computing import Computation, read_facts
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.installation import describe_installation
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import decode_table, load_table
 from heimdall_assets.stores.releases.status import REJECTED, RELEASED
@@ -71,6 +74,7 @@ def release_model(
         version = stores.releases.reserve_version(plan_version(previous, specs), name)
         if stores.releases.is_published(version):
             return adopt_release(stores, version), {"version": version}
+        computation, checkpoint = Computation(), stores.releases.read_checkpoint()
         provenance = encode_canonical_json(
             build_provenance(
                 version=version,
@@ -78,7 +82,9 @@ def release_model(
                 read_bytes=objects.read_bytes,
                 decode_table=decode_table,
                 approval_events=stores.measurements.list_approval_events(),
-                environment=describe_installation(),
+                read_facts=partial(read_facts, objects),
+                released=computation.describe(),
+                log=None if checkpoint is None else asdict(checkpoint),
                 checks=checks,
                 dagster_events=dagster_events,
             )
@@ -90,6 +96,7 @@ def release_model(
             "config.yaml": yaml.safe_dump(specs, sort_keys=True).encode(),
             "metrics.json": encode_canonical_json(metrics),
             "provenance.json": provenance,
+            **read_format_files(),
         }
         outcome = read_outcome(read_parent(objects, onnx, TRAINED_CHECKPOINT))
         rejected = find_rejections(stores, onnx, metrics, gates)
@@ -97,6 +104,7 @@ def release_model(
         told += tell_withdrawn(stores, onnx)
         card = render_card(objects, onnx, version, metrics, specs, digest, told)
         files["README.md"] = card.encode()
+        files[SUMS_FILE] = encode_sums(files)
         # Whoever is told of a release finds all of it: objects first, then the folder, then the row that says so.
         artifacts = {part: objects.put_bytes(data, BINARY_MEDIA_TYPE) for part, data in files.items()}
         record = {
@@ -177,6 +185,7 @@ def render_card(
 ) -> str:
     """Return the model card of a release."""
     checkpoint = read_parent(objects, onnx, TRAINED_CHECKPOINT)
+    facts = read_facts(objects, checkpoint.digest)
     snapshot = read_parent(objects, onnx, APPROVED_MEASUREMENTS)
     splits = {name: read_parent(objects, onnx, kind).summary["num_sessions"] for name, kind in SPLIT_KINDS.items()}
     data = {
@@ -192,7 +201,7 @@ def render_card(
         data=data,
         specs=specs,
         parity={name: value for name, value in onnx.summary["parity"].items() if name != "tolerances"},
-        environment=checkpoint.summary["environment"],
+        environment=facts and facts["environment"],
         provenance_digest=provenance,
         outcome=read_outcome(checkpoint),
         warnings=warnings,

@@ -1,6 +1,5 @@
 """trained_checkpoint: a model fitted on stored splits, kept as objects, and read back for judging and export."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import numpy as np
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.evaluation.outcome import Outcome, describe_outcome
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest, decode_canonical_json
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
 from heimdall_assets.pipeline.stages.datasets import load_sessions
@@ -72,7 +71,6 @@ def train_checkpoint(
         return artifacts, {
             **fitted.settings["facts"],
             "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},
-            "environment": fitted.settings["environment"],
         }
 
     result = find_or_compute(objects, *asked, compute, content)
@@ -100,5 +98,5 @@ def load_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> "FittedModel"
 
 def read_training(objects: ObjectStore, checkpoint: Manifest) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Return the history of a checkpoint's training, one dict an epoch, and its facts; loads no torch."""
-    settings = json.loads(objects.read_bytes(checkpoint.artifacts["settings.json"].digest))
+    settings = decode_canonical_json(objects.read_bytes(checkpoint.artifacts["settings.json"].digest))
     return settings["history"], settings["facts"]

@@ -1,19 +1,20 @@
-"""Ledgers (append-only hash chains): each row's digest covers the one before, so a changed or missing row shows.
+"""Ledgers: tables of decisions that only grow, each row also an entry of the log.
 
-Belongs here: the chain of ``approval_events`` and ``promotion_events``. Does not belong here: who may decide what.
+Belongs here: ``approval_events``, ``promotion_events``, and whether they say what the log says. Does not belong here:
+who may decide what; the log itself (``log``).
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
-from heimdall_assets.errors import Refused
-from heimdall_assets.manifests import compute_json_digest
+from heimdall_assets.errors import CorruptObject, Refused
+from heimdall_assets.stores.database.log import append_entries, plain, read_entries
 from heimdall_assets.stores.database.schema import model_aliases, plain_row, promotion_events
 
-FIRST_LINK = "0" * 64
+KINDS = {"approval_events": "approval", "promotion_events": "promotion"}
+"""Ledger -> kind of its entries in the log."""
 
 
 def check_words(by: str, reason: str) -> tuple[str, str]:
@@ -28,46 +29,50 @@ def check_words(by: str, reason: str) -> tuple[str, str]:
     return by.strip(), reason.strip()
 
 
-def compute_link(row: Mapping[str, Any], previous: str) -> str:
-    """Return the digest over ``row`` and, through ``previous``, every row before it: a link of the hash chain."""
-    values = {name: _plain(value) for name, value in row.items() if name != "digest"}
-    return compute_json_digest({**values, "previous": previous})
-
-
 def append_events(connection: Connection, ledger: Table, events: Sequence[dict[str, Any]]) -> None:
-    """Write ``events`` after the last one, numbered and chained; the caller's transaction holds the write lock."""
-    last = connection.execute(select(ledger.c.id, ledger.c.digest).order_by(ledger.c.id.desc()).limit(1)).first()
-    number, previous = (last.id, last.digest) if last else (0, FIRST_LINK)
-    rows = []
-    for event in events:
-        number += 1
-        row = {"id": number, **event}
-        previous = compute_link(row, previous)
-        rows.append({**row, "digest": previous})
+    """Write ``events`` after the last one, and into the log; the caller's transaction holds the write lock."""
+    last = connection.execute(select(ledger.c.id).order_by(ledger.c.id.desc()).limit(1)).scalar() or 0
+    rows = [{"id": number, **event} for number, event in enumerate(events, start=last + 1)]
     if rows:
+        append_entries(connection, [_describe(ledger, row) for row in rows])
         connection.execute(ledger.insert(), rows)
 
 
-def check_chain(connection: Connection, ledger: Table) -> list[str]:
-    """Return what is wrong with the chain, one line a problem; empty: every row is as it was written."""
-    problems = []
-    previous, expected_id = FIRST_LINK, 1
+def check_events(connection: Connection, ledger: Table) -> list[str]:
+    """Return where a ledger and the log differ, one line a problem; empty: every row is as it was written."""
+    problems, expected = [], 1
     try:
         rows = [plain_row(row) for row in connection.execute(select(ledger).order_by(ledger.c.id))]
+        entries = read_entries(connection, KINDS[ledger.name])
+        numbers = {entry.get("id"): number for number, entry in entries.items()}
     except (ValueError, TypeError) as error:
         return [f"{ledger.name}: found a row that cannot be read ({error})"]
+    except CorruptObject as error:
+        return [str(error)]
     for row in rows:
-        if row["id"] != expected_id:
-            problems.append(f"{ledger.name}: found event {row['id']} after {expected_id - 1}, expected {expected_id}")
-        if row["digest"] != compute_link(row, previous):
-            problems.append(f"{ledger.name} event {row['id']}: found other content than was written, or another order")
-        previous, expected_id = row["digest"], row["id"] + 1
+        if row["id"] != expected:
+            problems.append(f"{ledger.name}: found event {row['id']} after {expected - 1}, expected {expected}")
+        expected = row["id"] + 1
+        number = numbers.get(row["id"], -1)
+        entry, said = entries.pop(number, None), _describe(ledger, row)
+        if entry is None:
+            problems.append(f"{ledger.name} event {row['id']}: found no entry of it in the log")
+        elif entry != said:
+            wrong = sorted(name for name in {*entry, *said} if entry.get(name) != said.get(name))
+            problems.append(
+                f"{ledger.name} event {row['id']}: found {_list_pairs(said, wrong)}, expected "
+                f"{_list_pairs(entry, wrong)} by entry {number} of the log"
+            )
+    for number, entry in entries.items():
+        problems.append(
+            f"{ledger.name} event {entry.get('id')}: found no row, expected the one of entry {number} of the log"
+        )
     return problems
 
 
 def check_promotions(connection: Connection) -> list[str]:
     """Return what is wrong with ``promotion_events`` and with the aliases that they account for, one line a problem."""
-    problems = check_chain(connection, promotion_events)
+    problems = check_events(connection, promotion_events)
     events = connection.execute(select(promotion_events).order_by(promotion_events.c.id))
     last = {row.alias: row.version for row in events}
     now = {row.alias: row.version for row in connection.execute(select(model_aliases))}
@@ -78,10 +83,10 @@ def check_promotions(connection: Connection) -> list[str]:
     return problems
 
 
-def read_clock() -> datetime:
-    """Return the time now, in UTC, to the microsecond."""
-    return datetime.now(UTC)
+def _describe(ledger: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the log says of a row."""
+    return {"kind": KINDS[ledger.name], **{name: plain(value) for name, value in row.items()}}
 
 
-def _plain(value: Any) -> Any:
-    return value.astimezone(UTC).isoformat(timespec="microseconds") if isinstance(value, datetime) else value
+def _list_pairs(values: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {values.get(name)!r:.80}" for name in names)

@@ -17,7 +17,8 @@ from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.additions import ImportReport, add_batch
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.held_recordings import check_approved
-from heimdall_assets.stores.database.ledger import append_events, check_chain, check_words, read_clock
+from heimdall_assets.stores.database.ledger import append_events, check_events, check_words
+from heimdall_assets.stores.database.log import read_clock
 from heimdall_assets.stores.database.one_table import ROW_APPROVED
 from heimdall_assets.stores.database.rows import (
     count_measurements,
@@ -48,6 +49,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["ApprovedSnapshot", "ImportReport", "MeasurementStore"]
+
+_NAMED = {
+    "session": ("recording_sessions", "session_name"),
+    "measurement": ("measurements", "id"),
+    "source": ("known_sources", "name"),
+    "station": ("websdr_stations", "name"),
+}
+"""What somebody asks about -> its table, and the column of its name."""
 
 _EVERYTHING = DatasetSpec()
 _CHUNK = 10_000  # values in one IN (...); both databases allow 32 766
@@ -150,6 +159,14 @@ class MeasurementStore:
                 "approval_events": read_events(connection, shape, session_id),
             }
 
+    def is_known(self, what: str, name: str) -> bool:
+        """Return whether there is a session, measurement, source or station of this id or, save measurements, name."""
+        table, column = _NAMED[what]
+        with self._reading() as (connection, shape):
+            if any(read_by(connection, shape, table, given, [name]) for given in {"id", column}):
+                return True
+        return False
+
     def list_stations(self) -> list[dict[str, Any]]:
         """Return every station, by name."""
         return self._list_table("websdr_stations")
@@ -213,7 +230,7 @@ class MeasurementStore:
         with self._reading() as (connection, shape):
             if shape.kind is not Kind.OURS:
                 return []
-            problems = check_chain(connection, approval_events)
+            problems = check_events(connection, approval_events)
             for session_id, (status, last) in sorted(read_standing(connection, shape).items()):
                 if status != (last or str(ApprovalStatus.PENDING)):
                     problems.append(

@@ -176,14 +176,14 @@ def stands(standing: tuple[str, str | None], decision: ApprovalStatus) -> bool:
 def read_approved_sessions(
     connection: Connection, shape: Shape, sessions: Any, scope: Sequence[Any]
 ) -> list[list[str]]:
-    """Return id, status, and the approving event's number and signature, of each session in ``scope``."""
+    """Return id, status, and number and time of the approving event, of each session in ``scope``."""
     columns = [shape.pick(sessions, "recording_sessions", name) for name in ("id", "status")]
     joined = sessions
     if shape.kind is Kind.OURS:
         latest, events = latest_events(shape)
         joined = joined.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
         joined = joined.outerjoin(events, events.c.id == latest.c.last_id)
-        columns += [events.c.id, events.c.digest]
+        columns += [events.c.id, events.c.decided_at]
     if shape.kind is Kind.ONE_TABLE:  # no event tells of a place that was corrected
         columns += [shape.pick(sessions, "recording_sessions", "known_source_id"), sessions.c[NUM_PLACES]]
     rows = connection.execute(select(*columns).select_from(joined).where(*scope))

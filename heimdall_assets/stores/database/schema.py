@@ -36,7 +36,7 @@ SCHEMA = "heimdall"
 FIELD_TABLES = ("websdr_stations", "known_sources", "recording_sessions", "measurements")
 """What the field's own database has; ours has more."""
 
-LEDGERS = ("approval_events", "promotion_events")
+LEDGERS = ("approval_events", "promotion_events", "log_entries")
 """Tables whose rows are written once: the database itself refuses to change or delete one."""
 
 
@@ -121,7 +121,6 @@ approval_events = Table(
     Column("decided_by", Text, nullable=False),
     Column("decided_at", UtcDateTime, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("digest", String(64), nullable=False),
     Index("ix_approval_events_recording_session_id", "recording_session_id"),
 )
 
@@ -155,7 +154,14 @@ promotion_events = Table(
     Column("decided_by", Text, nullable=False),
     Column("decided_at", UtcDateTime, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("digest", String(64), nullable=False),
+)
+
+log_entries = Table(
+    "log_entries",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 0, 1, 2 ... without a gap
+    Column("body", Text, nullable=False),  # canonical JSON with a kind
+    Column("leaf", String(64), nullable=False),  # RFC 6962's, of the body
 )
 
 

@@ -11,12 +11,14 @@ from sqlalchemy import select
 
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import CorruptObject, NotFound, OutOfReach, StorageError
-from heimdall_assets.manifests import compute_digest
+from heimdall_assets.manifests import compute_digest, decode_canonical_json
+from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.stores.database.ledger import check_promotions
+from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_log
 from heimdall_assets.stores.database.schema import plain_row, promotion_events
 from heimdall_assets.stores.releases.interface import ReleaseFiles
 from heimdall_assets.stores.releases.ledger import ReleaseLedger
-from heimdall_assets.stores.releases.rows import RESULT, list_published, read_aliases, select_row
+from heimdall_assets.stores.releases.rows import RESULT, check_releases, list_published, read_aliases, select_row
 from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import check_version, parse_version
 
@@ -128,11 +130,30 @@ class ReleaseReader:
         return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
 
     def check_ledger(self) -> list[str]:
-        """Return what is wrong with the promotions, one line a problem; empty: all is as it was written."""
+        """Return what is wrong with the log, releases and promotions, one line a problem; empty: all is as written."""
         if not self._ledger.exists:
             return []
         with self._ledger.reading() as connection:
-            return check_promotions(connection)
+            found = [*check_entries(connection), *check_promotions(connection), *check_releases(connection)]
+        return list(dict.fromkeys(found))
+
+    def read_checkpoint(self, size: int | None = None) -> Checkpoint | None:
+        """Return the checkpoint over the first ``size`` entries of the log, or over all; None: there are fewer.
+
+        Raises:
+            CorruptObject: the log has no name.
+        """
+        if not self._ledger.exists:
+            return None
+        with self._ledger.reading() as connection:
+            return read_checkpoint(connection, size)
+
+    def read_log(self) -> list[str]:
+        """Return the entries of the log as they lie, oldest first, each one line of canonical JSON."""
+        if not self._ledger.exists:
+            return []
+        with self._ledger.reading() as connection:
+            return read_log(connection)
 
     def _read_listed(self, version: str, name: str, expected: str) -> bytes:
         try:
@@ -148,7 +169,7 @@ class ReleaseReader:
 
 
 def _describe(row: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
-    record = json.loads(row["record"] or "{}")
+    record = decode_canonical_json(row["record"] or "{}")
     return {
         **{name: value for name, value in record.items() if name != RESULT},
         "version": row["version"],

@@ -10,11 +10,16 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from heimdall_assets.manifests import encode_canonical_json
-from heimdall_assets.stores.database.ledger import append_events, read_clock
+from heimdall_assets.errors import CorruptObject
+from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
+from heimdall_assets.stores.database.ledger import append_events
+from heimdall_assets.stores.database.log import append_entries, plain, read_clock, read_entries
 from heimdall_assets.stores.database.schema import model_aliases, model_releases, plain_row, promotion_events
 from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import format_version
+
+RELEASE = "release"
+"""Kind of a release's entry in the log."""
 
 RESULT = "result"
 """In the record, from the reservation on: the name of the result that the release is of."""
@@ -53,7 +58,7 @@ def find_reserved(connection: Connection, result: str) -> str | None:
     rows = [plain_row(row) for row in connection.execute(select(model_releases).order_by(*NUMBERS))]
     newest = max((_read_numbers(row) for row in rows if row["published_at"] is not None), default=(0, 0, 0))
     for row in rows:
-        mine = json.loads(row["record"] or "{}").get(RESULT) == result
+        mine = decode_canonical_json(row["record"] or "{}").get(RESULT) == result
         if mine and (row["published_at"] is not None or _read_numbers(row) > newest):
             return str(row["version"])
     return None
@@ -75,10 +80,51 @@ def announce_files(connection: Connection, version: str, listed: Mapping[str, An
 
 def mark_published(connection: Connection, row: Mapping[str, Any], said: str) -> None:
     """Say that a version is published; its record still says which result it is of, as the reservation did."""
-    reserved = {name: value for name, value in json.loads(row["record"] or "{}").items() if name == RESULT}
-    record = encode_canonical_json({**json.loads(said), **reserved}).decode()
+    reserved = {name: value for name, value in decode_canonical_json(row["record"] or "{}").items() if name == RESULT}
+    record = encode_canonical_json({**decode_canonical_json(said), **reserved}).decode()
     values = {"published_at": read_clock(), "record": record}
+    append_entries(connection, [_describe({**row, **values})])
     connection.execute(update(model_releases).where(model_releases.c.version == row["version"]).values(values))
+
+
+def check_releases(connection: Connection) -> list[str]:
+    """Return where the rows of published releases and the log differ, one line a problem."""
+    rows = {str(row["version"]): row for row in list_published(connection)}
+    problems: list[str] = []
+    try:
+        entries = read_entries(connection, RELEASE)
+    except CorruptObject as error:
+        return [str(error)]
+    for number, entry in entries.items():
+        row = rows.pop(str(entry.get("version")), None)
+        if row is None:
+            problems.append(
+                f"model_releases {entry.get('version')}: found no published row, or a second release of this version, "
+                f"expected the one of entry {number} of the log"
+            )
+            continue
+        try:
+            said = _describe(row)
+        except (ValueError, TypeError, AttributeError, KeyError):
+            problems.append(f"model_releases {row['version']}: found a row that cannot be read, expected JSON")
+            continue
+        if said != entry:
+            wrong = sorted(name for name in {*said, *entry} if said.get(name) != entry.get(name))
+            problems.append(
+                f"model_releases {row['version']}: found {', '.join(wrong)} other than entry {number} of the log says"
+            )
+    return problems + [f"model_releases {version}: found no entry of it in the log" for version in rows]
+
+
+def _describe(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the log says of a published release."""
+    return {
+        "kind": RELEASE,
+        "version": row["version"],
+        "published_at": plain(row["published_at"]),
+        "files": {name: entry["sha256"] for name, entry in json.loads(row["files"]).items()},
+        "record_sha256": compute_digest(row["record"].encode()),
+    }
 
 
 def promote(connection: Connection, alias: str, version: str, why: tuple[str, str]) -> None:
@@ -103,7 +149,7 @@ def read_aliases(connection: Connection) -> dict[str, list[str]]:
 
 def describe_latest(connection: Connection) -> bytes | None:
     """Return what ``latest.json`` must hold; None: nothing is published but what was rejected."""
-    rows = [row for row in list_published(connection) if not is_rejected(json.loads(row["record"] or "{}"))]
+    rows = [row for row in list_published(connection) if not is_rejected(decode_canonical_json(row["record"] or "{}"))]
     if not rows:
         return None
     row = rows[-1]

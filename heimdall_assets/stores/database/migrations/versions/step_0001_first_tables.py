@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from heimdall_assets.stores.database.migrations.append_only import protect
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -20,9 +22,9 @@ def upgrade() -> None:
     _create_approval_events(schema)
     _create_release_tables(schema)
     if schema:
-        _protect_ledgers_on_postgresql()
-    else:
-        _protect_ledgers_on_sqlite()
+        _make_refusal()
+    for table in _LEDGERS:
+        protect(table)
     op.execute(_VIEW.replace("{schema}", f"{schema}." if schema else ""))
 
 
@@ -150,36 +152,12 @@ def _create_release_tables(schema: str | None) -> None:
     )
 
 
-def _protect_ledgers_on_sqlite() -> None:
-    for table in _LEDGERS:
-        for change in ("UPDATE", "DELETE"):
-            op.execute(
-                f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-            )
-        # INSERT OR REPLACE deletes without firing the delete trigger.
-        op.execute(
-            f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "
-            f"WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id) "
-            f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-        )
-
-
-def _protect_ledgers_on_postgresql() -> None:
+def _make_refusal() -> None:
     op.execute(
         "CREATE FUNCTION heimdall.refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation'; "
         "END $$"
     )
-    for table in _LEDGERS:
-        op.execute(
-            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON heimdall.{table} "
-            "FOR EACH ROW EXECUTE FUNCTION heimdall.refuse_change()"
-        )
-        op.execute(
-            f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON heimdall.{table} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION heimdall.refuse_change()"
-        )
 
 
 # Only whether a row may be trained on in principle; whether its values are sane is for the snapshot to say.

@@ -1,0 +1,36 @@
+"""Origins: who or what asked for a run, and why, as its tags say; it stands in the facts of all that the run computes.
+
+Belongs here: the tags of person and reason, for those who ask and those who tell. Does not belong here: what is kept
+of them (``stores.computing``).
+"""
+
+import dagster as dg
+
+from heimdall_assets.stores.computing import Origin, name_user
+
+PERSON_TAG = "heimdall/person"
+REASON_TAG = "heimdall/reason"
+
+MAX_REASON = 200
+"""Characters of a reason that Dagster's page still shows as a tag."""
+
+PAGE = "Dagster's page"
+
+
+def tag_origin(reason: str | None = None) -> dict[str, str]:
+    """Return the tags of a run that whoever uses this computer asks for."""
+    return {PERSON_TAG: name_user(), **tag_reason(reason)}
+
+
+def tag_reason(reason: str | None) -> dict[str, str]:
+    """Return the tag of a reason; empty: none was given."""
+    return {REASON_TAG: reason[:MAX_REASON]} if reason else {}
+
+
+def describe_origin(run: dg.DagsterRun | None) -> Origin:
+    """Return who or what asked for a run: a person, a sensor or a schedule by name, else the page."""
+    if run is None:
+        return Origin(name_user())
+    named = {what: run.tags.get(f"dagster/{what}_name") for what in ("sensor", "schedule")}
+    automatic = next((f"{what} {name}" for what, name in named.items() if name), PAGE)
+    return Origin(run.tags.get(PERSON_TAG, automatic), run.tags.get(REASON_TAG), run.run_id)

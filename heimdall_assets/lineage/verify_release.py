@@ -1,0 +1,372 @@
+#!/usr/bin/env python3
+"""Verify a released model without the program that made it: Python's standard library, and nothing else.
+
+    python3 verify_release.py v1.2.3 [--objects FOLDER] [--log FILE] [--checkpoint FILE] [--json]
+
+Checks the files of a release against SHA256SUMS; provenance.json against itself, from the model back to the database;
+each stored object against its name (--objects, the folder that holds objects/sha256); decisions and release against
+the log (--log, what `heimdall ledger export` wrote), and the log against a checkpoint that somebody kept
+(--checkpoint). What FORMAT.md beside this file says is what is checked. Exit status 0: all that was given agrees;
+1: something does not, named in a line each; 2: there is nothing to check.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+FORMAT = "heimdall-provenance/2"
+ORIGIN = "heimdall-assets/log/"
+MAX_INTEGER = 2**53 - 1
+SUMS, PROVENANCE = "SHA256SUMS", "provenance.json"
+MANIFEST = ("kind", "code_version", "parents", "specs", "artifacts", "summary")
+OUTSIDE = "measurement_database"
+DECIDED = ("recording_session_id", "decision", "decided_by", "reason")
+CHUNK_BYTES = 1 << 20
+
+Fault = tuple[str, str]
+"""What is wrong: the thing, and what was found of it."""
+
+
+# --- canonical JSON, RFC 8785
+
+
+def encode(value: Any) -> bytes:
+    """Return the one encoding of ``value``; raises ``ValueError`` where it has none."""
+    return _encode(value).encode("utf-8")
+
+
+def _encode(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            raise ValueError(f"integer {value}: beyond 2^53")
+        return str(value)
+    if isinstance(value, float):
+        return _encode_float(value)
+    if isinstance(value, list):
+        return "[" + ",".join(_encode(item) for item in value) + "]"
+    # The standard sorts keys by their UTF-16 code units.
+    names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+    return "{" + ",".join(f"{_encode(name)}:{_encode(value[name])}" for name in names) + "}"
+
+
+def _encode_float(value: float) -> str:
+    """Return a number as ECMAScript writes it (ECMA-262, Number::toString), which RFC 8785 takes over."""
+    if not math.isfinite(value):
+        raise ValueError(f"number {value}: JSON has none such")
+    if value == 0:
+        return "0"
+    sign, parts, exponent = Decimal(repr(value)).as_tuple()
+    digits = "".join(map(str, parts))
+    short = digits.rstrip("0")
+    exponent = int(exponent) + len(digits) - len(short)
+    count, point = len(short), len(short) + exponent
+    if count <= point <= 21:
+        text = short + "0" * (point - count)
+    elif 0 < point <= 21:
+        text = f"{short[:point]}.{short[point:]}"
+    elif -6 < point <= 0:
+        text = f"0.{'0' * -point}{short}"
+    else:
+        text = short[0] + (f".{short[1:]}" if count > 1 else "") + f"e{point - 1:+d}"
+    return "-" * sign + text
+
+
+def decode(data: bytes) -> Any:
+    """Return the value of canonical JSON; raises ``ValueError`` where the bytes are none."""
+
+    def take_each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a key stands in it twice")
+        return found
+
+    def parse_integer(digits: str) -> int | float:
+        return float(digits) if abs(float(digits)) > MAX_INTEGER else int(digits)
+
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=take_each_once, parse_int=parse_integer)
+        if encode(value) != data:
+            raise ValueError("another encoding than the canonical one")
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return value
+
+
+# --- Merkle trees, RFC 6962
+
+
+def hash_leaf(data: bytes) -> bytes:
+    """Return the hash of an entry."""
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def compute_root(leaves: list[bytes]) -> bytes:
+    """Return the root over leaves."""
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    while len(leaves) > 1:
+        pairs = [leaves[place : place + 2] for place in range(0, len(leaves), 2)]
+        leaves = [hashlib.sha256(b"\x01" + pair[0] + pair[1]).digest() if len(pair) == 2 else pair[0] for pair in pairs]
+    return leaves[0]
+
+
+# --- the files of a release
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hex digits."""
+    seen = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            seen.update(chunk)
+    return seen.hexdigest()
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Return file -> SHA-256, as SHA256SUMS says; raises ``ValueError`` where it is not of its format."""
+    found = {}
+    for number, line in enumerate((folder / SUMS).read_text("utf-8").splitlines(), start=1):
+        match = re.fullmatch(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)", line)
+        if match is None or match[2] in found:
+            raise ValueError(f"line {number} is none of a digest, two blanks and a name, each name once")
+        found[match[2]] = match[1]
+    return found
+
+
+def check_files(folder: Path) -> Iterator[Fault]:
+    """Yield files that are missing, changed, or too many."""
+    try:
+        sums = read_sums(folder)
+    except (OSError, ValueError) as error:
+        yield SUMS, f"cannot be read ({error})"
+        return
+    for name, digest in sorted(sums.items()):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            yield name, "is missing, or no plain file"
+        elif (found := hash_file(path)) != digest:
+            yield name, f"has SHA-256 {found}, expected {digest}"
+    for path in sorted(folder.iterdir()):
+        if path.name not in sums and path.name != SUMS:
+            yield path.name, f"does not stand in {SUMS}"
+    if PROVENANCE not in sums or "model.onnx" not in sums:
+        yield SUMS, f"names no {PROVENANCE} or no model.onnx"
+
+
+# --- provenance.json against itself and the files beside it
+
+
+def read_rows(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table, column -> value."""
+    for row in table["rows"]:
+        if len(row) != len(table["columns"]):
+            raise ValueError(f"a row of {len(row)} values under {len(table['columns'])} columns")
+        yield dict(zip(table["columns"], row, strict=True))
+
+
+def check_chain(provenance: dict[str, Any]) -> Iterator[Fault]:
+    """Yield manifests that are not what their digests say, and what hangs on nothing."""
+    digests = {node["digest"] for node in provenance["nodes"]}
+    kinds = {node["kind"]: node for node in provenance["nodes"]}
+    for node in provenance["nodes"]:
+        label = f"node {node['kind']} {node['digest']}"
+        found = hashlib.sha256(encode({name: node[name] for name in MANIFEST})).hexdigest()
+        if found != node["digest"]:
+            yield label, f"its fields have digest {found}"
+        for name, parent in node["parents"].items():
+            if name != OUTSIDE and (parent not in digests or kinds.get(name, {}).get("digest") != parent):
+                yield label, f"its parent {name} {parent} is no node of that kind"
+        if node["facts"] is not None and node["facts"]["environment"] not in provenance["environments"]:
+            yield label, "its environment is not there"
+    for digest, environment in provenance["environments"].items():
+        if hashlib.sha256(encode(environment)).hexdigest() != digest:
+            yield f"environment {digest}", "its fields have another digest"
+    for name, digest in provenance["model"]["manifests"].items():
+        if kinds.get(name, {}).get("digest") != digest:
+            yield f"model {name} {digest}", "is no node of that kind"
+    if not {"onnx_model", "evaluation_metrics", "approved_measurements"} <= set(kinds):
+        yield "nodes", f"found {', '.join(sorted(kinds))}: no way from a model to its measurements"
+
+
+def check_rows(provenance: dict[str, Any]) -> Iterator[Fault]:
+    """Yield rows that point at nothing or say otherwise than the decision behind them."""
+    sources = {row["source_id"] for row in read_rows(provenance["sources"])}
+    stations = {row["station_id"] for row in read_rows(provenance["stations"])}
+    sessions = {row["session_id"]: row for row in read_rows(provenance["sessions"])}
+    approvals = {row["id"]: row for row in read_rows(provenance["approvals"])}
+    for name, row in sessions.items():
+        if row["source_id"] not in sources:
+            yield f"session {name}", f"its source {row['source_id']} has no row"
+        if row["approval_event_id"] is None:
+            continue
+        event = approvals.get(row["approval_event_id"], {})
+        said = [event.get(part) for part in ("recording_session_id", "decision", "decided_by", "reason")]
+        if said != [name, "approved", row["approved_by"], row["approval_reason"]]:
+            yield f"session {name}", f"its approval {row['approval_event_id']} says {said}"
+    for row in read_rows(provenance["measurements"]):
+        if row["session_id"] not in sessions or row["station_id"] not in stations:
+            yield f"measurement {row['measurement_id']}", "its session or station has no row"
+
+
+def check_model(folder: Path, provenance: dict[str, Any], data: bytes) -> Iterator[Fault]:
+    """Yield where model and figures are not those that provenance.json is of."""
+    digest = hashlib.sha256(data).hexdigest()
+    model = folder / "model.onnx"
+    if model.is_file() and digest.encode() not in model.read_bytes():
+        yield "model.onnx", f"does not name {PROVENANCE} {digest} in its metadata"
+    metrics = folder / "metrics.json"
+    expected = provenance["model"]["artifacts"].get("metrics.json")
+    if metrics.is_file():
+        if hash_file(metrics) != expected:
+            yield "metrics.json", f"is not the artifact {expected} of evaluation_metrics"
+        elif decode(metrics.read_bytes()) != provenance["metrics"]:
+            yield PROVENANCE, "its metrics are not those of metrics.json"
+
+
+def list_objects(provenance: dict[str, Any]) -> dict[str, str]:
+    """Return digest -> what it is, of every object that the model hangs on."""
+    found: dict[Any, str] = {
+        row["iq_digest"]: f"recording of {row['measurement_id']}" for row in read_rows(provenance["measurements"])
+    }
+    found.pop(None, None)  # where there is no recording
+    for node in provenance["nodes"]:
+        found |= {digest: f"{node['kind']} shard" for digest in node["summary"].get("shards", [])}
+        found |= {part["digest"]: f"{node['kind']}/{name}" for name, part in node["artifacts"].items()}
+        found[node["digest"]] = f"manifest {node['kind']}"
+    return found
+
+
+def check_objects(folder: Path, provenance: dict[str, Any]) -> Iterator[Fault]:
+    """Yield stored objects that are missing or changed."""
+    for digest, label in sorted(list_objects(provenance).items()):
+        path = folder / "objects" / "sha256" / digest[:2] / digest
+        if not path.is_file():
+            yield f"object {label} {digest}", "is missing"
+        elif (found := hash_file(path)) != digest:
+            yield f"object {label} {digest}", f"has SHA-256 {found}"
+
+
+# --- the log
+
+
+def check_log(lines: list[bytes], folder: Path, provenance: dict[str, Any]) -> Iterator[Fault]:
+    """Yield where the log is not the one that the release was made under, or says otherwise than the release."""
+    try:
+        entries = [decode(line) for line in lines]
+    except ValueError as error:
+        yield "log", f"holds an entry that is no canonical JSON ({error})"
+        return
+    kept = provenance["log"]
+    if kept is not None:
+        yield from compare_checkpoint(lines, kept["log"], kept["size"], kept["root"], f"that of {PROVENANCE}")
+    approvals = {entry["id"]: entry for entry in entries if entry["kind"] == "approval"}
+    for row in read_rows(provenance["approvals"]):
+        entry = approvals.get(row["id"], {})
+        wrong = [name for name in DECIDED if entry.get(name) != row[name]]
+        if wrong:
+            yield f"approval {row['id']}", f"the log says otherwise: {', '.join(wrong)}"
+    version = provenance["model"]["version"]
+    releases = [entry for entry in entries if entry["kind"] == "release" and entry["version"] == version]
+    if len(releases) != 1:
+        yield f"release {version}", f"has {len(releases)} entries in the log, expected one"
+    else:
+        lie, said = {path.name: hash_file(path) for path in folder.iterdir() if path.is_file()}, releases[0]["files"]
+        wrong = sorted(name for name in {*lie, *said} if lie.get(name) != said.get(name))
+        if wrong:
+            yield f"release {version}", f"the log says otherwise: {', '.join(wrong)}"
+
+
+def compare_checkpoint(lines: list[bytes], log: str, size: int, root: str, whose: str) -> Iterator[Fault]:
+    """Yield that a log does not begin as it did when a checkpoint was taken."""
+    name = decode(lines[0]).get("log") if lines else None
+    if name != log:
+        yield "log", f"is {name}, expected {log}, {whose}"
+    elif len(lines) < size:
+        yield "log", f"has {len(lines)} entries, expected at least {size}, {whose}: its end was cut"
+    elif (found := compute_root([hash_leaf(line) for line in lines[:size]]).hex()) != root:
+        yield "log", f"has root {found} over {size} entries, expected {root}, {whose}: it was written anew"
+
+
+def read_checkpoint(path: Path) -> tuple[str, int, str]:
+    """Return name, size and root of a checkpoint; raises ``ValueError`` where the file holds none."""
+    lines = path.read_text("utf-8").splitlines()
+    if len(lines) < 3 or not lines[0].startswith(ORIGIN) or not lines[1].isdecimal():
+        raise ValueError(f"expected {ORIGIN}NAME, a size and a root, a line each")
+    return lines[0].removeprefix(ORIGIN), int(lines[1]), base64.b64decode(lines[2], validate=True).hex()
+
+
+# --- all of it
+
+
+def verify(
+    folder: Path, objects: Path | None, log: Path | None, checkpoint: Path | None
+) -> tuple[list[Fault], list[str]]:
+    """Return what is wrong, and what was checked or left, in words."""
+    faults, told = list(check_files(folder)), [f"files of {folder}"]
+
+    def run(check: Callable[[], Iterator[Fault]], what: str) -> None:
+        try:
+            faults.extend(check())
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+            faults.append((what, f"cannot be checked ({type(error).__name__}: {error})"))
+        told.append(what)
+
+    try:
+        data = (folder / PROVENANCE).read_bytes()
+        provenance = decode(data)
+        if provenance["format"] != FORMAT:
+            raise ValueError(f"format {provenance['format']}, expected {FORMAT}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [*faults, (PROVENANCE, f"cannot be read ({error})")], told
+    run(lambda: check_chain(provenance), f"{len(provenance['nodes'])} manifests")
+    run(lambda: check_rows(provenance), f"{len(provenance['sessions']['rows'])} sessions")
+    run(lambda: check_model(folder, provenance, data), "model and figures")
+    if objects is None:
+        told.append("NOT the stored objects (--objects)")
+    else:
+        run(lambda: check_objects(objects, provenance), f"{len(list_objects(provenance))} objects")
+    if log is None:
+        told.append("NOT the log (--log)")
+    else:
+        lines = log.read_bytes().split(b"\n")[:-1]
+        run(lambda: check_log(lines, folder, provenance), f"{len(lines)} entries of the log")
+        if checkpoint is not None:
+            run(lambda: compare_checkpoint(lines, *read_checkpoint(checkpoint), str(checkpoint)), str(checkpoint))
+    return faults, told
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what is wrong, a line each, and what was checked; return the exit status."""
+    parser = argparse.ArgumentParser(description="Verify a released model without the program that made it.")
+    parser.add_argument("folder", type=Path, help="of one release, such as heimdall-models/v1.2.3")
+    parser.add_argument("--objects", type=Path, help="folder that holds objects/sha256")
+    parser.add_argument("--log", type=Path, help="what `heimdall ledger export` wrote")
+    parser.add_argument("--checkpoint", type=Path, help="what `heimdall ledger checkpoint` printed; needs --log")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    given = parser.parse_args(arguments)
+    if not given.folder.is_dir() or (given.checkpoint and not given.log):
+        parser.error(f"{given.folder} is no folder" if not given.folder.is_dir() else "--checkpoint needs --log")
+    faults, told = verify(given.folder, given.objects, given.log, given.checkpoint)
+    if given.json:
+        print(json.dumps({"ok": not faults, "faults": [list(fault) for fault in faults], "checked": told}, indent=2))
+    else:
+        for name, what in faults:
+            print(ascii(f"FAULT {name}: {what}")[1:-1])
+        print(f"{given.folder}: {f'{len(faults)} FAULTS' if faults else 'all agrees'}; checked: {', '.join(told)}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

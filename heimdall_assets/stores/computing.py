@@ -1,0 +1,129 @@
+"""Computing: the facts of a computation: who or what started it, why, when, how long, by which code, on which machine.
+
+Belongs here: taking them when a result is computed, keeping them beside it, reading them back. Does not belong here:
+the result (``pipeline.results``), whose digest depends on none of them: two who compute the same get the same.
+
+Facts rest as two objects: one that a computation has for itself, and the environment, which many share. The reference
+``facts/DIGEST`` names those of the manifest DIGEST: they are written before the result can be found, and kept when it
+is found again.
+"""
+
+import getpass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from heimdall_assets.errors import HeimdallError, OutOfReach
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, decode_canonical_json, encode_canonical_json
+from heimdall_assets.stores.installation import describe_installation
+from heimdall_assets.stores.machine import describe_machine
+from heimdall_assets.stores.objects.interface import ObjectStore
+
+FORMAT = "heimdall-facts/1"
+
+ENVIRONMENT = "environment"
+"""In the facts at rest: the digest of the environment."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who or what had something computed.
+
+    Attributes:
+        started_by: a person, a sensor, a schedule, a page.
+        reason: in their words; None: they gave none.
+        run_id: Dagster's run; None: made without Dagster.
+    """
+
+    started_by: str
+    reason: str | None = None
+    run_id: str | None = None
+
+
+_origin: ContextVar[Origin | None] = ContextVar("origin", default=None)
+
+
+@contextmanager
+def originate(origin: Origin) -> Iterator[None]:
+    """Say who has everything computed that is computed inside."""
+    before = _origin.get()
+    _origin.set(origin)
+    try:
+        yield
+    finally:
+        _origin.set(before)  # no token: Dagster may end a step's resources in another context
+
+
+class Computation:
+    """One computation, from its start on."""
+
+    def __init__(self) -> None:
+        _describe_installation()  # now: the code may be edited while it computes
+        self._started_at = datetime.now(UTC)
+        self._tick = time.monotonic()
+
+    def describe(self) -> dict[str, Any]:
+        """Return its facts so far, JSON values; ``environment`` in full."""
+        return {
+            "format": FORMAT,
+            **asdict(_origin.get() or Origin(name_user())),
+            "started_at": self._started_at.isoformat(timespec="milliseconds"),
+            "duration_s": round(time.monotonic() - self._tick, 3),
+            ENVIRONMENT: {**_describe_installation(), **describe_machine()},
+        }
+
+
+def keep_facts(objects: ObjectStore, manifest: str, facts: dict[str, Any]) -> None:
+    """Store the facts of the computation that gave a manifest; those of whoever computed it first stay.
+
+    Raises:
+        StorageError: they could not be stored.
+    """
+    if read_facts(objects, manifest) is not None:
+        return
+    environment = objects.put_bytes(encode_canonical_json(facts[ENVIRONMENT]), JSON_MEDIA_TYPE)
+    told = encode_canonical_json({**facts, ENVIRONMENT: environment.digest})
+    objects.write_reference(_name(manifest), objects.put_bytes(told, JSON_MEDIA_TYPE).digest)
+
+
+def read_facts(objects: ObjectStore, manifest: str) -> dict[str, Any] | None:
+    """Return the facts of the computation that gave a manifest, as ``Computation.describe`` told them.
+
+    None: nobody kept them, or they are damaged; a result stands without them.
+
+    Raises:
+        OutOfReach: nobody can say whether there are any.
+    """
+    try:
+        digest = objects.read_reference(_name(manifest))
+        if digest is None:
+            return None
+        facts: dict[str, Any] = decode_canonical_json(objects.read_bytes(digest))
+        return {**facts, ENVIRONMENT: decode_canonical_json(objects.read_bytes(facts[ENVIRONMENT]))}
+    except OutOfReach:
+        raise
+    except (HeimdallError, ValueError, KeyError, TypeError):
+        return None
+
+
+@cache
+def _describe_installation() -> dict[str, Any]:
+    """Return the installation as it was when this process first computed: what it imported then is what it runs."""
+    return describe_installation()
+
+
+def name_user() -> str:
+    """Return who uses this computer, as the system calls them."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's number without a name
+        return "unknown"
+
+
+def _name(manifest: str) -> str:
+    return f"facts/{manifest}"

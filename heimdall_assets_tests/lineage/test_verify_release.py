@@ -1,0 +1,265 @@
+"""The script in each release: alone with Python it agrees that a release is whole, and names whatever was changed."""
+
+import base64
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heimdall_assets.lineage import verify_release
+from heimdall_assets.lineage.verify_release import compute_root, decode, encode, main, verify
+from heimdall_assets.manifests import compute_digest, encode_canonical_json
+from heimdall_assets.merkle import compute_root as compute_root_ours
+from heimdall_assets.merkle import hash_leaf
+from heimdall_assets_tests.lineage.world import World, make_world
+from heimdall_assets_tests.test_words import JSON_VALUES
+
+
+class Kept:
+    """A release taken away: its folder, the store's objects, the log, and the checkpoint that somebody kept."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.release = folder, folder / "v1.0.0"
+        self.objects, self.log, self.checkpoint = folder / "objects", folder / "log.jsonl", folder / "checkpoint.txt"
+
+    def verify(self) -> list[tuple[str, str]]:
+        return verify(self.release, self.objects, self.log, self.checkpoint)[0]
+
+    def read_provenance(self) -> dict:
+        return json.loads((self.release / "provenance.json").read_bytes())
+
+    def edit(self, change: Callable[[dict], object]) -> None:
+        """Change the provenance, and the sums with it."""
+        provenance = decode((self.release / "provenance.json").read_bytes())
+        change(provenance)
+        (self.release / "provenance.json").write_bytes(encode_canonical_json(provenance))
+        self.write_sums()
+
+    def edit_log(self, change: Callable[[list[dict]], object]) -> None:
+        entries = [decode(line) for line in self.log.read_bytes().splitlines()]
+        change(entries)
+        self.log.write_bytes(b"".join(encode_canonical_json(entry) + b"\n" for entry in entries))
+
+    def write_sums(self) -> None:
+        names = sorted(path.name for path in self.release.iterdir() if path.name != "SHA256SUMS")
+        lines = [f"{compute_digest((self.release / name).read_bytes())}  {name}\n" for name in names]
+        (self.release / "SHA256SUMS").write_text("".join(lines))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = make_world(tmp_path_factory.mktemp("world"), 5)
+    world.release(world.make_chain())
+    world.withdraw(["session-0001"])
+    return world
+
+
+@pytest.fixture
+def kept(world: World, tmp_path: Path) -> Kept:
+    kept = Kept(tmp_path)
+    shutil.copytree(world.releases.files.folder("v1.0.0"), kept.release)
+    shutil.copytree(world.objects.root, kept.objects)
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755)
+    kept.log.write_text("".join(f"{line}\n" for line in world.releases.read_log()))
+    kept.checkpoint.write_text(world.releases.read_checkpoint().encode())
+    return kept
+
+
+# --- canonical JSON and trees as the program itself makes them
+
+
+@given(JSON_VALUES)
+@settings(max_examples=300, deadline=None)
+def test_its_canonical_json_is_that_of_the_program(value):
+    assert encode(value) == encode_canonical_json(value)
+    assert encode(decode(encode(value))) == encode(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@settings(max_examples=500, deadline=None)
+def test_its_numbers_are_those_of_the_program(value):
+    assert encode(value) == encode_canonical_json(value)
+
+
+@pytest.mark.parametrize("size", range(20))
+def test_its_roots_are_those_of_the_program(size):
+    leaves = [hash_leaf(bytes([number])) for number in range(size)]
+    assert compute_root(list(leaves)) == compute_root_ours(leaves)
+
+
+# --- a whole release
+
+
+def test_a_whole_release_passes_and_says_what_was_not_checked(kept: Kept):
+    assert kept.verify() == []
+    faults, told = verify(kept.release, None, None, None)
+    assert faults == []
+    assert [line for line in told if line.startswith("NOT")] == [
+        "NOT the stored objects (--objects)",
+        "NOT the log (--log)",
+    ]
+
+
+def test_it_runs_alone_with_nothing_but_python(kept: Kept):
+    script = kept.release / "verify_release.py"
+    assert len(script.read_text().splitlines()) <= 400
+    more = ["--objects", str(kept.objects), "--log", str(kept.log), "--checkpoint", str(kept.checkpoint)]
+    isolated = [sys.executable, "-I", "-S"]  # no packages at all
+    done = subprocess.run([*isolated, str(script), ".", *more], cwd=kept.release, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "all agrees" in done.stdout
+    sums = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=kept.release, capture_output=True)
+    assert sums.returncode == 0
+    (kept.release / "README.md").write_text("# another model\n")
+    done = subprocess.run([*isolated, str(script), ".", "--json"], cwd=kept.release, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert [name for name, _ in json.loads(done.stdout)["faults"]] == ["README.md"]
+
+
+@pytest.mark.parametrize("arguments", [["/nowhere"], [".", "--checkpoint", "x"]])
+def test_what_cannot_be_checked_is_no_success(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+# --- what was changed
+
+
+def put_column(table: str, column: str, value: object) -> Callable[[dict], None]:
+    def change(provenance: dict) -> None:
+        place = provenance[table]["columns"].index(column)
+        provenance[table]["rows"][0][place] = value
+
+    return change
+
+
+FORGERIES: dict[str, tuple[Callable[[Kept], object], str]] = {
+    "a file that was not released": (lambda kept: (kept.release / "more.txt").write_text("x"), "more.txt"),
+    "a file gone": (lambda kept: (kept.release / "README.md").unlink(), "README.md"),
+    "a link in place of a file": (
+        lambda kept: ((kept.release / "README.md").rename(kept.folder / "a"),
+                      (kept.release / "README.md").symlink_to(kept.folder / "a")),
+        "README.md",
+    ),
+    "sums gone": (lambda kept: (kept.release / "SHA256SUMS").unlink(), "SHA256SUMS"),
+    "sums without the model": (
+        lambda kept: ((kept.release / "model.onnx").unlink(), kept.write_sums()), "SHA256SUMS",
+    ),
+    "a path in the sums": (
+        lambda kept: (kept.release / "SHA256SUMS").write_text(f"{'0' * 64}  ../../etc/passwd\n"), "SHA256SUMS",
+    ),
+    "a code version": (lambda kept: kept.edit(lambda p: p["nodes"][0].update(code_version="9")), "node "),
+    "a parent": (
+        lambda kept: kept.edit(lambda p: p["nodes"][1]["parents"].update(approved_measurements="0" * 64)),
+        "node iq_files",
+    ),
+    "a node taken out": (lambda kept: kept.edit(lambda p: p["nodes"].pop(1)), "node spectrogram_features"),
+    "git commit": (
+        lambda kept: kept.edit(lambda p: next(iter(p["environments"].values())).update(git_sha="f" * 40)),
+        "environment ",
+    ),
+    "an approver in the session": (
+        lambda kept: kept.edit(put_column("sessions", "approved_by", "Eve")), "session session-0000",
+    ),
+    "an approver in the approval": (
+        lambda kept: kept.edit(put_column("approvals", "decided_by", "Eve")), "session session-0000",
+    ),
+    "an approval of another session": (
+        lambda kept: kept.edit(put_column("approvals", "recording_session_id", "session-0001")), "session session-0000",
+    ),
+    "figures": (lambda kept: kept.edit(lambda p: p["metrics"].update(median_m=1.0)), "provenance.json"),
+    "a weight in the model, sums too": (
+        lambda kept: ((kept.release / "model.onnx").write_bytes(b"another model"), kept.write_sums()), "model.onnx",
+    ),
+    "figures' file, sums too": (
+        lambda kept: ((kept.release / "metrics.json").write_bytes(b"{}"), kept.write_sums()), "metrics.json",
+    ),
+    "another encoding": (
+        lambda kept: ((kept.release / "provenance.json").write_text(json.dumps(kept.read_provenance())),
+                      kept.write_sums()),
+        "provenance.json",
+    ),
+    "a recording": (
+        lambda kept: kept.edit(put_column("measurements", "iq_digest", "0" * 64)), "object recording of session-0000",
+    ),
+    "an entry's reason": (
+        lambda kept: kept.edit_log(lambda log: log[1].update(reason="because")), "approval 1",
+    ),
+    "the release's entry": (
+        lambda kept: kept.edit_log(lambda log: log[6]["files"].update({"model.onnx": "0" * 64})), "release v1.0.0",
+    ),
+    "the log's end": (lambda kept: kept.edit_log(lambda log: log.pop()), "log"),
+    "the log before the release": (lambda kept: kept.edit_log(lambda log: log.pop(2)), "log"),
+    "another log": (lambda kept: kept.edit_log(lambda log: log[0].update(log="0" * 32)), "log"),
+    "no log": (lambda kept: kept.log.write_bytes(b""), "log"),
+    "a log of garbage": (lambda kept: kept.log.write_bytes(b"{}\n{}\n"), "2 entries of the log"),
+    "a checkpoint of garbage": (lambda kept: kept.checkpoint.write_text("garbage"), "checkpoint"),
+    "another checkpoint": (
+        lambda kept: kept.checkpoint.write_text(
+            "\n".join([*kept.checkpoint.read_text().splitlines()[:2], base64.b64encode(b"0" * 32).decode()])
+        ),
+        "log",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forgery_is_found_and_named(kept: Kept, forgery: str):
+    forge, name = FORGERIES[forgery]
+    forge(kept)
+    faults = kept.verify()
+    assert any(name in found for found, _ in faults), faults
+    assert all("\n" not in what for _, what in faults)
+
+
+def test_a_database_put_back_to_an_older_state_is_found(world: World, kept: Kept, tmp_path: Path):
+    """All of the log after the release is cut: it agrees with the release, and not with who kept a checkpoint."""
+    kept.edit_log(lambda log: log.pop())
+    assert {name for name, _ in kept.verify()} == {"log"}
+    assert verify(kept.release, kept.objects, kept.log, None)[0] == []
+
+
+def test_every_random_change_of_a_byte_is_found(kept: Kept):
+    draw = random.Random(20261201)
+    places = [
+        path
+        for path in (*kept.release.iterdir(), *kept.objects.rglob("*"), kept.log)
+        if path.is_file() and "references" not in path.parts
+    ]
+    hung = {
+        digest: label for digest, label in verify_release.list_objects(kept.read_provenance()).items()
+    }  # other objects belong to no release
+    places = [path for path in places if path.parent.parent.name != "sha256" or path.name in hung]
+    for _ in range(300):
+        path = draw.choice(places)
+        whole = path.read_bytes()
+        data = bytearray(whole)
+        how = draw.choice(["flip", "cut", "drop", "swap", "grow"])
+        at = draw.randrange(len(data))
+        if how == "flip":
+            data[at] ^= 1 << draw.randrange(8)
+        elif how == "cut":
+            del data[at:]
+        elif how == "drop":
+            del data[at]
+        elif how == "swap":
+            data[at], data[at - 1] = data[at - 1], data[at]
+        else:
+            data.insert(at, draw.randrange(256))
+        if bytes(data) == whole:
+            continue
+        path.write_bytes(bytes(data))
+        faults = kept.verify()
+        assert faults, (path, how, at)
+        path.write_bytes(whole)
+    assert kept.verify() == []
