@@ -1,6 +1,7 @@
 """Environments: what two computations ran under, told apart down to the single package.
 
-Belongs here: comparing what facts tell. Does not belong here: reading it off (``stores.machine``, ``stores.installation``).
+Belongs here: comparing what facts tell. Does not belong here: reading it off (``stores.machine``,
+``stores.installation``).
 """
 
 from collections.abc import Mapping
