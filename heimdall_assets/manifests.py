@@ -101,6 +101,11 @@ def compute_json_digest(value: Any) -> str:
     return compute_digest(encode_canonical_json(value))
 
 
+def show_value(value: Any) -> str:
+    """Return a setting or a row's value for people: 6000.0 as 6000, which it is after it rested in canonical JSON."""
+    return repr(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 class Artifact(BaseModel):
     """Bytes at rest in the object store, by digest."""
 

@@ -118,6 +118,9 @@ class Places(BaseSettings):
         None,
         "ledger of releases where the database is the field's own; unset: releases.db beside the models",
     )
+    signing_key: Annotated[Path | None, FILE] = _variable(
+        "HEIMDALL_SIGNING_KEY", None, "private key that signs releases, made by heimdall keys make; unset: unsigned"
+    )
     scratch: Annotated[Path, FOLDER] = _variable(
         "HEIMDALL_SCRATCH", BelowHome("scratch"), "trainings under way, which go on from here after an end"
     )
@@ -270,6 +273,7 @@ class Places(BaseSettings):
             ledger_url=self.ledger_url or "",
             receivers=str(self.receivers or ""),
             time_zone=self.time_zone or "",
+            signing_key=str(self.signing_key or ""),
             begin=begin,
         )
 

@@ -5,6 +5,7 @@ import click
 from heimdall_assets.cli.doctor import doctor
 from heimdall_assets.cli.intake.importing import importing
 from heimdall_assets.cli.intake.inspecting import inspect
+from heimdall_assets.cli.keys import keys
 from heimdall_assets.cli.ledger import ledger
 from heimdall_assets.cli.lineage import diff, lineage, verify
 from heimdall_assets.cli.listing import list_all
@@ -32,7 +33,7 @@ def main(debug: bool) -> None:
 
 
 COMMANDS = (
-    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, verify, ledger,
+    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, verify, ledger, keys,
     diff, reproduce, doctor, prepare, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:

@@ -27,7 +27,7 @@ from heimdall_assets.kinds import (
 )
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
-from heimdall_assets.pipeline.stages.model_release import list_warnings
+from heimdall_assets.pipeline.stages.model_release import find_signing_key, list_warnings
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.specs import DatasetSpec, Spec
 from heimdall_assets.variables import Places
@@ -71,11 +71,13 @@ def run_graph(
 
     Raises:
         GraphFailed: a step or a blocking check failed; its message is the first cause.
+        InvalidSetting: the key that is to sign the release does not count.
         StorageError: a database or a bucket could not be asked outside of a step.
         Stopped: a signal ended it.
     """
     folder = prepare_dagster_home(places)
     stores = places.open_stores()
+    find_signing_key(stores)  # one that does not count is told of before hours of training
     with (
         listen(listener),
         hear_stop(notice, GOES_ON),

@@ -113,7 +113,7 @@ def _check_known(stores: Stores, asked: Mapping[str, str | None]) -> None:
     "--repair", is_flag=True, help="First write damaged files again from their copies; set damaged objects aside."
 )
 @click.option(
-    "--checkpoint", "kept", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--checkpoint", "kept", type=click.Path(dir_okay=False, path_type=Path),
     help="What heimdall ledger checkpoint printed then: was the log cut or written anew since?",
 )  # fmt: skip
 @json_option
@@ -123,7 +123,7 @@ def verify(model: str, repair: bool, kept: Path | None, as_json: bool) -> None:
     stores = open_home()
     version = find_model(stores, model)
     with show_progress(f"Verifying model {version}") as listener:
-        from heimdall_assets.pipeline.releases.audit import audit_log, audit_release
+        from heimdall_assets.pipeline.releases.audit import audit_log, audit_release, read_signers
         from heimdall_assets.pipeline.releases.repair import heal_release, list_damaged_objects
 
         done = heal_release(stores, version, list_damaged_objects(stores, version)) if repair else []
@@ -134,10 +134,11 @@ def verify(model: str, repair: bool, kept: Path | None, as_json: bool) -> None:
             without_asset(listener),
         )
         findings += [] if known is None else audit_log(stores, known)
+        signers = read_signers(stores, version)
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:
         listed = [finding.to_json() for finding in findings]
-        write_json({"version": version, "ok": not errors, "repaired": done, "findings": listed})
+        write_json({"version": version, "ok": not errors, "signed_by": signers, "repaired": done, "findings": listed})
     else:
         for line in done:
             write_text(f"repair: {line}")
@@ -146,7 +147,8 @@ def verify(model: str, repair: bool, kept: Path | None, as_json: bool) -> None:
         told = say_count(len(errors), "error") if errors else "all is as it was released"
         if len(findings) > len(errors):
             told += f", {say_count(len(findings) - len(errors), 'notice')}"
-        write_text(f"model {version}: {told}")
+        signed = f"signed by {', '.join(signers)}" if signers else "not signed"
+        write_text(f"model {version}: {told}; {signed}")
     if errors:
         raise SystemExit(1)
 

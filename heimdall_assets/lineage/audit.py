@@ -26,6 +26,7 @@ from heimdall_assets.lineage.provenance import (
     find_contradictions,
     freeze_tables,
 )
+from heimdall_assets.lineage.signatures import verify_signatures
 from heimdall_assets.lineage.walk import Node, decode_manifest
 from heimdall_assets.manifests import Manifest, compute_digest, encode_canonical_json
 
@@ -63,6 +64,7 @@ def verify_model(
     findings += damaged
     findings += _verify_provenance(evidence, provenance, objects, decode_table, damaged)
     findings += verify_chain(evidence)
+    findings += verify_signatures(evidence)
     findings += verify_log(evidence, provenance)
     findings += verify_approvals(evidence, provenance)
     findings += verify_record(evidence, provenance)

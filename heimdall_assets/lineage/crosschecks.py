@@ -12,6 +12,7 @@ from heimdall_assets.kinds import EVALUATION_METRICS, ONNX_MODEL
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
 from heimdall_assets.lineage.frozen import freeze_table, index_rows, iterate_rows
 from heimdall_assets.lineage.provenance import list_columns
+from heimdall_assets.manifests import show_value
 
 _KEYS = ("measurement_id", "session_id", "station_id")
 
@@ -189,7 +190,7 @@ def verify_database(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterat
 
 
 def _list_pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value!r:.80}" for name, value in values.items())
+    return ", ".join(f"{name} {show_value(value):.80}" for name, value in values.items())
 
 
 def _comparable(value: Any) -> Any:

@@ -19,12 +19,24 @@ class ObjectReader(Protocol):
         """Return whether something rests under ``digest``."""
 
 
+class SignerKey(Protocol):
+    """What the audit needs of a public key: itself in PEM, whose it is, and which entry of the log retired it."""
+
+    @property
+    def public_pem(self) -> str: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def retired_entry(self) -> int | None: ...
+
+
 @dataclass(frozen=True)
 class Finding:
     """One disagreement.
 
     Attributes:
-        kind: object | recording | manifest | provenance | release_file | ledger_row | database_row | dagster_event.
+        kind: object | recording | manifest | provenance | release_file | signature | ledger_row | database_row |
+            dagster_event.
         name: the thing itself: digest, file, row.
         found, expected: in words.
         releases: versions that hang on the thing.
@@ -66,6 +78,8 @@ class Evidence:
         ledger_problems: what is wrong with the log, and with the ledgers beside it.
         log: checkpoint of today's log over as many entries as when the release was made (``log``, ``size``, ``root``);
             None: there are fewer now.
+        keys: id -> public key that counts or did.
+        entry: number of the release's entry of the log; None: it has none.
         dagster_events: storage id -> asset, run_id, data_version, inputs (asset -> data version), or some of them;
             an id that is not there: the event is gone; None: no
             Dagster instance at hand, which is not compared.
@@ -78,5 +92,7 @@ class Evidence:
     approval_events: Sequence[Mapping[str, Any]] = ()
     ledger_problems: Sequence[str] = ()
     log: Mapping[str, Any] | None = None
+    keys: Mapping[str, SignerKey] = field(default_factory=dict)
+    entry: int | None = None
     dagster_events: Mapping[int, Mapping[str, Any]] | None = None
     database_rows: pd.DataFrame | None = field(default=None, compare=False)

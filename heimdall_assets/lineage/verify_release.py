@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Verify a released model without the program that made it: Python's standard library, and nothing else.
+"""Verify a released model without the program that made it: Python's standard library, and for --key `cryptography`.
 
-    python3 verify_release.py v1.2.3 [--objects FOLDER] [--log FILE] [--checkpoint FILE] [--json]
+    python3 verify_release.py v1.2.3 [--key FILE] [--objects FOLDER] [--log FILE] [--checkpoint FILE] [--json]
 
-Checks the files of a release against SHA256SUMS; provenance.json against itself, from the model back to the database;
-each stored object against its name (--objects, the folder that holds objects/sha256); decisions and release against
-the log (--log, what `heimdall ledger export` wrote), and the log against a checkpoint that somebody kept
-(--checkpoint). What FORMAT.md beside this file says is what is checked. Exit status 0: all that was given agrees;
-1: something does not, named in a line each; 2: there is nothing to check.
+Checks the files of a release against SHA256SUMS and what was signed (--key, public keys in PEM); provenance.json
+against itself, from the model back to the database; stored objects against their names (--objects, what holds
+objects/sha256); decisions and release against the log (--log, what `heimdall ledger export` wrote), and the log
+against a checkpoint that was kept (--checkpoint). FORMAT.md beside this file specifies it all. Exit status 0: all that
+was given agrees; 1: something does not, named in a line each; 2: there is nothing to check.
 """
 
 import argparse
@@ -25,14 +25,13 @@ from typing import Any
 FORMAT = "heimdall-provenance/2"
 ORIGIN = "heimdall-assets/log/"
 MAX_INTEGER = 2**53 - 1
-SUMS, PROVENANCE = "SHA256SUMS", "provenance.json"
+SUMS, PROVENANCE, BUNDLE = "SHA256SUMS", "provenance.json", "attestations.intoto.jsonl"
 MANIFEST = ("kind", "code_version", "parents", "specs", "artifacts", "summary")
 OUTSIDE = "measurement_database"
 DECIDED = ("recording_session_id", "decision", "decided_by", "reason")
 CHUNK_BYTES = 1 << 20
 
-Fault = tuple[str, str]
-"""What is wrong: the thing, and what was found of it."""
+Fault = tuple[str, str]  # what is wrong: the thing, and what was found of it
 
 
 # --- canonical JSON, RFC 8785
@@ -165,6 +164,38 @@ def check_files(folder: Path) -> Iterator[Fault]:
         yield SUMS, f"names no {PROVENANCE} or no model.onnx"
 
 
+def check_signatures(folder: Path, keys: list[Path]) -> Iterator[Fault]:
+    """Yield statements that are of other files, and such as none of the keys has signed."""
+    lines = (folder / BUNDLE).read_bytes().splitlines() if (folder / BUNDLE).is_file() else []
+    if keys and not lines:
+        yield BUNDLE, "is missing or empty: the release is not signed"
+    lie = {path.name: hash_file(path) for path in folder.iterdir() if path.name not in (SUMS, BUNDLE)}
+    for line in lines:
+        envelope = decode(line)
+        payload, kind = base64.b64decode(envelope["payload"], validate=True), envelope["payloadType"].encode()
+        said = {entry["name"]: entry["digest"]["sha256"] for entry in decode(payload)["subject"]}
+        wrong = sorted(name for name in {*lie, *said} if lie.get(name) != said.get(name))
+        if wrong:
+            yield BUNDLE, f"states otherwise of {', '.join(wrong)}"
+        message = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+        signatures = [base64.b64decode(each["sig"], validate=True) for each in envelope["signatures"]]
+        if keys and not any(holds(key, signature, message) for key in keys for signature in signatures):
+            yield BUNDLE, "holds a statement that none of the keys has signed"
+
+
+def holds(key: Path, signature: bytes, message: bytes) -> bool:
+    """Return whether a signature is that of a public key in PEM, Ed25519."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        public: Any = load_pem_public_key(key.read_bytes())
+        public.verify(signature, message)  # Ed25519; of another kind, it asks for more
+    except InvalidSignature:
+        return False
+    return True
+
+
 # --- provenance.json against itself and the files beside it
 
 
@@ -258,9 +289,6 @@ def check_objects(folder: Path, provenance: dict[str, Any]) -> Iterator[Fault]:
             yield f"object {label} {digest}", f"has SHA-256 {found}"
 
 
-# --- the log
-
-
 def check_log(lines: list[bytes], folder: Path, provenance: dict[str, Any]) -> Iterator[Fault]:
     """Yield where the log is not the one that the release was made under, or says otherwise than the release."""
     try:
@@ -307,11 +335,8 @@ def read_checkpoint(path: Path) -> tuple[str, int, str]:
     return lines[0].removeprefix(ORIGIN), int(lines[1]), base64.b64decode(lines[2], validate=True).hex()
 
 
-# --- all of it
-
-
 def verify(
-    folder: Path, objects: Path | None, log: Path | None, checkpoint: Path | None
+    folder: Path, objects: Path | None, log: Path | None, checkpoint: Path | None, keys: list[Path]
 ) -> tuple[list[Fault], list[str]]:
     """Return what is wrong, and what was checked or left, in words."""
     faults, told = list(check_files(folder)), [f"files of {folder}"]
@@ -330,18 +355,20 @@ def verify(
             raise ValueError(f"format {provenance['format']}, expected {FORMAT}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [*faults, (PROVENANCE, f"cannot be read ({error})")], told
-    run(lambda: check_chain(provenance), f"{len(provenance['nodes'])} manifests")
-    run(lambda: check_rows(provenance), f"{len(provenance['sessions']['rows'])} sessions")
+    told += [] if keys or not (folder / BUNDLE).exists() else ["NOT the signatures (--key)"]
+    run(lambda: check_signatures(folder, keys), BUNDLE if (folder / BUNDLE).exists() else "NO signature is there")
+    run(lambda: check_chain(provenance), f"manifests: {len(provenance['nodes'])}")
+    run(lambda: check_rows(provenance), f"sessions: {len(provenance['sessions']['rows'])}")
     run(lambda: check_model(folder, provenance, data), "model and figures")
     if objects is None:
         told.append("NOT the stored objects (--objects)")
     else:
-        run(lambda: check_objects(objects, provenance), f"{len(list_objects(provenance))} objects")
+        run(lambda: check_objects(objects, provenance), f"objects: {len(list_objects(provenance))}")
     if log is None:
         told.append("NOT the log (--log)")
     else:
         lines = log.read_bytes().split(b"\n")[:-1]
-        run(lambda: check_log(lines, folder, provenance), f"{len(lines)} entries of the log")
+        run(lambda: check_log(lines, folder, provenance), f"entries of the log: {len(lines)}")
         if checkpoint is not None:
             run(lambda: compare_checkpoint(lines, *read_checkpoint(checkpoint), str(checkpoint)), str(checkpoint))
     return faults, told
@@ -351,6 +378,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print what is wrong, a line each, and what was checked; return the exit status."""
     parser = argparse.ArgumentParser(description="Verify a released model without the program that made it.")
     parser.add_argument("folder", type=Path, help="of one release, such as heimdall-models/v1.2.3")
+    parser.add_argument("--key", type=Path, action="append", default=[], help="public key whose signature counts")
     parser.add_argument("--objects", type=Path, help="folder that holds objects/sha256")
     parser.add_argument("--log", type=Path, help="what `heimdall ledger export` wrote")
     parser.add_argument("--checkpoint", type=Path, help="what `heimdall ledger checkpoint` printed; needs --log")
@@ -358,7 +386,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.folder.is_dir() or (given.checkpoint and not given.log):
         parser.error(f"{given.folder} is no folder" if not given.folder.is_dir() else "--checkpoint needs --log")
-    faults, told = verify(given.folder, given.objects, given.log, given.checkpoint)
+    faults, told = verify(given.folder, given.objects, given.log, given.checkpoint, given.key)
     if given.json:
         print(json.dumps({"ok": not faults, "faults": [list(fault) for fault in faults], "checked": told}, indent=2))
     else:

@@ -19,7 +19,7 @@ from heimdall_assets.kinds import (
     ONNX_MODEL,
     TRAINED_CHECKPOINT,
 )
-from heimdall_assets.manifests import Manifest, compute_digest
+from heimdall_assets.manifests import Manifest, compute_digest, show_value
 from heimdall_assets.pipeline.pretrained import read_pretrained, read_recorded, state_content
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import name_result, read_parent, read_result
@@ -128,7 +128,7 @@ def _explain(
 
 def _compare_fields(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name}.{field}: {before.get(field)!r} -> {value!r}"
+        f"{name}.{field}: {show_value(before.get(field))} -> {show_value(value)}"
         for field, value in now.items()
         if before.get(field) != value
     ]

@@ -23,6 +23,8 @@ class Stores:
     releases: "ReleaseStore"
     scratch: Path
     """Local folder for work in progress: checkpoints of a training that may be resumed."""
+    signing_key: Path | None = None
+    """File of the private key that signs releases; None: they are not signed."""
 
 
 def open_stores(
@@ -39,6 +41,7 @@ def open_stores(
     ledger_url: str = "",
     receivers: str = "",
     time_zone: str = "",
+    signing_key: str = "",
     begin: bool = True,
 ) -> Stores:
     """Return the stores at these addresses; an embedded database is created and upgraded on first use.
@@ -51,6 +54,8 @@ def open_stores(
     ``ledger_url`` is where releases are numbered if the database is the field's own (``releases.ledger``).
 
     ``receivers`` and ``time_zone`` say what a database of one table does not (``stores.database.stated_receivers``).
+
+    ``signing_key`` is the file of the private key that signs releases.
 
     Without ``begin`` nothing is made where nobody has made anything before: no home, and no database either, for an
     address that was mistyped would be a new empty one.
@@ -92,4 +97,5 @@ def open_stores(
         objects=kept,
         releases=open_releases(released, measurements, s3_endpoint or None, ledger_url),
         scratch=work,
+        signing_key=Path(signing_key) if signing_key else None,
     )

@@ -85,7 +85,7 @@ def test_plan_says_what_would_run_and_why(heimdall):
         for step in json.loads(heimdall("plan", *tiny, "--set", "FeatureSpec.f_max_hz=5000", "--json").stdout)
     }
     assert other["iq_files"]["action"] == "reuse"
-    assert other["spectrogram_features"]["reason"] == "FeatureSpec.f_max_hz: 6000.0 -> 5000.0"
+    assert other["spectrogram_features"]["reason"] == "FeatureSpec.f_max_hz: 6000 -> 5000"
     assert other["model_release"]["action"] == "compute"  # all the way down, not one step
     assert "would" in heimdall("plan").stdout
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from heimdall_assets.cli import main
 from heimdall_assets.cli.probing.finding import State, compare_clocks, judge_clock
 from heimdall_assets.cli.probing.folders import probe_folder
+from heimdall_assets.stores.database.shape import REVISION
 from heimdall_assets.stores.objects.addresses import parse_place
 from heimdall_assets.stores.objects.buckets import Bucket
 from heimdall_assets_tests.servers import find_free_port
@@ -68,7 +69,7 @@ def test_a_database_says_who_it_is_and_what_is_wrong(tmp_path, postgres, postgre
     right = postgres.url(database)
     line = find_line(ask(tmp_path, HEIMDALL_DATABASE_URL=right, HEIMDALL_DAGSTER_URL=right), "HEIMDALL_DATABASE_URL")
     assert line.startswith("ok HEIMDALL_DATABASE_URL: database postgresql+psycopg2://heimdall:***@127.0.0.1")
-    assert ": ours, schema revision 0004, PostgreSQL 18" in line
+    assert f": ours, schema revision {REVISION}, PostgreSQL 18" in line
     assert "clock +0.0 s, may make tables" in line.replace("-0.0", "+0.0")
     wrong = right.replace(postgres.password, "canary")
     result = ask(tmp_path, HEIMDALL_DATABASE_URL=wrong, HEIMDALL_DAGSTER_URL=wrong)

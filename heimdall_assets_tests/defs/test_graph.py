@@ -1,5 +1,6 @@
 """The whole graph on a small simulated network: what it makes, what it finds again, what a fault does to it."""
 
+import getpass
 from pathlib import Path
 
 import dagster as dg
@@ -7,20 +8,25 @@ import numpy as np
 import pytest
 from dagster import serialize_value
 
-from heimdall_assets.cli.graph_run import GraphFailed
+from heimdall_assets.cli.graph_run import GraphFailed, run_graph
 from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions
 from heimdall_assets.defs.figures import INLINE_LENGTH
 from heimdall_assets.defs.results import CURVES
+from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.lineage.provenance import find_facts
+from heimdall_assets.lineage.verify_release import verify
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_digest
 from heimdall_assets.pipeline.intake.simulated import import_simulated
+from heimdall_assets.pipeline.releases.audit import audit_release, read_provenance, read_signers
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
-from heimdall_assets.specs import AugmentationSpec, ModelSpec, SplitSpec, TrainingSpec
+from heimdall_assets.specs import AugmentationSpec, GateSpec, ModelSpec, SplitSpec, TrainingSpec
+from heimdall_assets.stores.keys import make_key
 from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets.stores.scratch import CheckpointFolder
-from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, make_places, release
+from heimdall_assets_tests.homes import SIMULATION, TINY, fill_home, ignore, make_places, release
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +216,45 @@ def test_a_lost_artifact_is_computed_again(released_home, tmp_path):
     again = release(places)
     assert again["computed"]["trained_checkpoint"] == 1
     assert again["digests"]["trained_checkpoint"]["weights.safetensors"] == digest
+
+
+def test_a_release_is_signed_by_the_key_that_counts_and_says_who_made_it_and_why(released_home, tmp_path):
+    places, first = released_home(tmp_path / "home")
+    path = tmp_path / "key.pem"
+    key = make_key(path)
+    signing = places.model_copy(update={"signing_key": path})
+    gates = GateSpec(max_median_m=1e9)  # another release of the same model
+    with pytest.raises(
+        InvalidSetting, match=f"HEIMDALL_SIGNING_KEY: found key {key.id}, which nobody knows; heimdall keys"
+    ):
+        release(signing, gates)  # before anything is trained
+    stores = signing.open_stores()
+    stores.releases.add_key(key.id, key.public_pem, "Office", "ada")
+    chosen = {type(spec): spec for spec in [*TINY, gates]}
+    made = run_graph(signing, "release", list(chosen.values()), ignore, "signed from now on")
+    assert made["version"] != first["version"]
+    assert made["computed"]["trained_checkpoint"] == 0
+    assert read_signers(stores, made["version"]) == [f"Office (key {key.id[:16]})"]
+    assert read_signers(stores, first["version"]) == []
+    provenance = read_provenance(stores, made["version"])
+    released = provenance["released"]
+    assert (released["started_by"], released["reason"], released["run_id"]) == (
+        getpass.getuser(),
+        "signed from now on",
+        made["run_id"],
+    )
+    trained = find_facts(provenance, "trained_checkpoint")
+    assert (trained["run_id"], trained["reason"]) == (first["run_id"], None)
+    assert trained["duration_s"] > 0
+    assert audit_release(stores, made["version"]) == []
+    folder = stores.releases.files.folder(made["version"])
+    (tmp_path / "public.pem").write_text(key.public_pem)
+    (tmp_path / "log.jsonl").write_text("".join(f"{line}\n" for line in stores.releases.read_log()))
+    more = (stores.objects.root, tmp_path / "log.jsonl", None, [tmp_path / "public.pem"])
+    assert verify(folder, *more)[0] == []  # the script in it agrees
+    stores.releases.retire_key(key.id, "ada", "sold")
+    with pytest.raises(InvalidSetting, match="was retired at"):
+        release(signing, gates)
 
 
 def test_steps_load_the_version_their_run_recorded(home):

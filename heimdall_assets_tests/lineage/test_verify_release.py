@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.lineage import verify_release
+from heimdall_assets.lineage.attestations import BUNDLE_FILE
 from heimdall_assets.lineage.verify_release import compute_root, decode, encode, main, verify
 from heimdall_assets.manifests import compute_digest, encode_canonical_json
 from heimdall_assets.merkle import compute_root as compute_root_ours
 from heimdall_assets.merkle import hash_leaf
+from heimdall_assets.stores.keys import make_key
 from heimdall_assets_tests.lineage.world import World, make_world
 from heimdall_assets_tests.test_words import JSON_VALUES
 
@@ -28,9 +30,10 @@ class Kept:
     def __init__(self, folder: Path):
         self.folder, self.release = folder, folder / "v1.0.0"
         self.objects, self.log, self.checkpoint = folder / "objects", folder / "log.jsonl", folder / "checkpoint.txt"
+        self.key = folder / "public.pem"
 
     def verify(self) -> list[tuple[str, str]]:
-        return verify(self.release, self.objects, self.log, self.checkpoint)[0]
+        return verify(self.release, self.objects, self.log, self.checkpoint, [self.key])[0]
 
     def read_provenance(self) -> dict:
         return json.loads((self.release / "provenance.json").read_bytes())
@@ -56,6 +59,8 @@ class Kept:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = make_world(tmp_path_factory.mktemp("world"), 5)
+    world.key = make_key(tmp_path_factory.mktemp("keys") / "key.pem")
+    world.releases.add_key(world.key.id, world.key.public_pem, "Office", "ada")
     world.release(world.make_chain())
     world.withdraw(["session-0001"])
     return world
@@ -69,6 +74,7 @@ def kept(world: World, tmp_path: Path) -> Kept:
     for path in tmp_path.rglob("*"):
         path.chmod(0o755)
     kept.log.write_text("".join(f"{line}\n" for line in world.releases.read_log()))
+    kept.key.write_text(world.key.public_pem)
     kept.checkpoint.write_text(world.releases.read_checkpoint().encode())
     return kept
 
@@ -100,9 +106,10 @@ def test_its_roots_are_those_of_the_program(size):
 
 def test_a_whole_release_passes_and_says_what_was_not_checked(kept: Kept):
     assert kept.verify() == []
-    faults, told = verify(kept.release, None, None, None)
+    faults, told = verify(kept.release, None, None, None, [])
     assert faults == []
     assert [line for line in told if line.startswith("NOT")] == [
+        "NOT the signatures (--key)",
         "NOT the stored objects (--objects)",
         "NOT the log (--log)",
     ]
@@ -116,12 +123,17 @@ def test_it_runs_alone_with_nothing_but_python(kept: Kept):
     done = subprocess.run([*isolated, str(script), ".", *more], cwd=kept.release, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "all agrees" in done.stdout
+    keyed = [sys.executable, str(script), ".", "--key", str(kept.key), *more]  # signatures want cryptography
+    done = subprocess.run(keyed, cwd=kept.release, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "NOT" not in done.stdout
     sums = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=kept.release, capture_output=True)
     assert sums.returncode == 0
     (kept.release / "README.md").write_text("# another model\n")
     done = subprocess.run([*isolated, str(script), ".", "--json"], cwd=kept.release, capture_output=True, text=True)
     assert done.returncode == 1
-    assert [name for name, _ in json.loads(done.stdout)["faults"]] == ["README.md"]
+    faults = json.loads(done.stdout)["faults"]
+    assert [name for name, _ in faults] == ["README.md", BUNDLE_FILE, BUNDLE_FILE]
 
 
 @pytest.mark.parametrize("arguments", [["/nowhere"], [".", "--checkpoint", "x"]])
@@ -133,6 +145,21 @@ def test_what_cannot_be_checked_is_no_success(arguments: list[str], capsys: pyte
 
 
 # --- what was changed
+
+
+def rewrite_statements(kept: Kept) -> None:
+    """Have statements, sums and files agree again over another model card; the signatures are those of before."""
+    (kept.release / "README.md").write_text("# another")
+    lines = []
+    for line in (kept.release / BUNDLE_FILE).read_bytes().splitlines():
+        envelope = decode(line)
+        statement = decode(base64.b64decode(envelope["payload"]))
+        for entry in statement["subject"]:
+            entry["digest"]["sha256"] = compute_digest((kept.release / entry["name"]).read_bytes())
+        envelope["payload"] = base64.b64encode(encode_canonical_json(statement)).decode()
+        lines.append(encode_canonical_json(envelope) + b"\n")
+    (kept.release / BUNDLE_FILE).write_bytes(b"".join(lines))
+    kept.write_sums()
 
 
 def put_column(table: str, column: str, value: object) -> Callable[[dict], None]:
@@ -158,6 +185,17 @@ FORGERIES: dict[str, tuple[Callable[[Kept], object], str]] = {
     "a path in the sums": (
         lambda kept: (kept.release / "SHA256SUMS").write_text(f"{'0' * 64}  ../../etc/passwd\n"), "SHA256SUMS",
     ),
+    "no signatures, sums too": (
+        lambda kept: ((kept.release / BUNDLE_FILE).unlink(), kept.write_sums()), BUNDLE_FILE,
+    ),
+    "somebody else's signature": (
+        lambda kept: kept.key.write_text(make_key(kept.folder / "other.pem").public_pem), BUNDLE_FILE,
+    ),
+    "a signature of other files": (
+        lambda kept: ((kept.release / "README.md").write_text("# another"), kept.write_sums()), BUNDLE_FILE,
+    ),
+    "a statement rewritten": (lambda kept: rewrite_statements(kept), BUNDLE_FILE),
+    "a key of garbage": (lambda kept: kept.key.write_text("garbage"), BUNDLE_FILE),
     "a code version": (lambda kept: kept.edit(lambda p: p["nodes"][0].update(code_version="9")), "node "),
     "a parent": (
         lambda kept: kept.edit(lambda p: p["nodes"][1]["parents"].update(approved_measurements="0" * 64)),
@@ -196,13 +234,13 @@ FORGERIES: dict[str, tuple[Callable[[Kept], object], str]] = {
         lambda kept: kept.edit_log(lambda log: log[1].update(reason="because")), "approval 1",
     ),
     "the release's entry": (
-        lambda kept: kept.edit_log(lambda log: log[6]["files"].update({"model.onnx": "0" * 64})), "release v1.0.0",
+        lambda kept: kept.edit_log(lambda log: log[7]["files"].update({"model.onnx": "0" * 64})), "release v1.0.0",
     ),
     "the log's end": (lambda kept: kept.edit_log(lambda log: log.pop()), "log"),
     "the log before the release": (lambda kept: kept.edit_log(lambda log: log.pop(2)), "log"),
     "another log": (lambda kept: kept.edit_log(lambda log: log[0].update(log="0" * 32)), "log"),
     "no log": (lambda kept: kept.log.write_bytes(b""), "log"),
-    "a log of garbage": (lambda kept: kept.log.write_bytes(b"{}\n{}\n"), "2 entries of the log"),
+    "a log of garbage": (lambda kept: kept.log.write_bytes(b"{}\n{}\n"), "entries of the log: 2"),
     "a checkpoint of garbage": (lambda kept: kept.checkpoint.write_text("garbage"), "checkpoint"),
     "another checkpoint": (
         lambda kept: kept.checkpoint.write_text(
@@ -226,7 +264,7 @@ def test_a_database_put_back_to_an_older_state_is_found(world: World, kept: Kept
     """All of the log after the release is cut: it agrees with the release, and not with who kept a checkpoint."""
     kept.edit_log(lambda log: log.pop())
     assert {name for name, _ in kept.verify()} == {"log"}
-    assert verify(kept.release, kept.objects, kept.log, None)[0] == []
+    assert verify(kept.release, kept.objects, kept.log, None, [kept.key])[0] == []
 
 
 def test_every_random_change_of_a_byte_is_found(kept: Kept):

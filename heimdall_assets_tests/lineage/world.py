@@ -20,6 +20,7 @@ from heimdall_assets.domain import (
     Source,
     Station,
 )
+from heimdall_assets.lineage.attestations import BUNDLE_FILE, PAYLOAD_TYPE, build_statements, encode_bundle
 from heimdall_assets.lineage.findings import Evidence
 from heimdall_assets.lineage.provenance import build_provenance
 from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_format_files
@@ -37,6 +38,7 @@ from heimdall_assets.manifests import (
 from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.computing import keep_facts, read_facts
 from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.keys import SigningKey
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.tables import decode_table, encode_table
@@ -77,6 +79,7 @@ class World:
     facts: dict = field(default_factory=lambda: FACTS)
     sizes: dict = field(default_factory=dict)
     """Version -> entries of the log before its release."""
+    key: SigningKey | None = None
 
     def add_sessions(self, first, count):
         """Import and return the ids of ``count`` new sessions; station-c hears levels only."""
@@ -237,6 +240,9 @@ class World:
             "provenance.json": data,
             **read_format_files(),
         }
+        if self.key is not None:
+            statements = build_statements(files, provenance)
+            files[BUNDLE_FILE] = encode_bundle([self.key.sign(statement, PAYLOAD_TYPE) for statement in statements])
         files[SUMS_FILE] = encode_sums(files)
         record = {
             "manifest": roots["onnx_model"],
@@ -275,7 +281,9 @@ class World:
             files={name: self.releases.files.read(version, name) for name in self.releases.files.list_files(version)},
             release=self.releases.find_record(version),
             approval_events=self.measurements.list_approval_events(),
-            log=read_log(self.releases, self.sizes[version]),
+            log=read_log(self.releases, self.sizes.get(version) or self.read_provenance(version)["log"]["size"]),
+            keys=self.releases.list_keys(),
+            entry=self.releases.find_log_entry(version),
             ledger_problems=[*self.measurements.check_ledger(), *self.releases.check_ledger()],
             dagster_events={
                 event["storage_id"]: {**event, "data_version": digest} for digest, event in self.events.items()

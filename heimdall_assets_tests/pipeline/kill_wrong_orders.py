@@ -32,7 +32,9 @@ def _reference_before_object() -> None:
 
     def write_reference(self: FolderObjectStore, name: str, digest: str) -> None:
         self._writer.write_file(self._reference_path(name), [encode_reference(name, digest)])
-        plain(self, waiting.pop(digest), JSON_MEDIA_TYPE)
+        of = name.removeprefix("facts/")  # a manifest, whose own reference comes after that of its facts
+        for late in [late for late in waiting if late != of]:
+            plain(self, waiting.pop(late), JSON_MEDIA_TYPE)
 
     FolderObjectStore.put_bytes = put_bytes
     FolderObjectStore.write_reference = write_reference

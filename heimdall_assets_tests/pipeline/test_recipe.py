@@ -92,7 +92,7 @@ def find_literals(source: str) -> list[str]:
 def test_the_name_of_an_asset_is_said_once():
     assert find_literals('read("iq_files")') == ["iq_files"]
     for path in sorted(PACKAGE.rglob("*.py")):
-        if path.name != "kinds.py":
+        if path.name not in ("kinds.py", "verify_release.py"):  # a script that lies in releases and imports nothing
             assert find_literals(path.read_text()) == [], (
                 f"{path}: names an asset by hand, expected heimdall_assets.kinds"
             )

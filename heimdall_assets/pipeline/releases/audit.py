@@ -12,6 +12,7 @@ from heimdall_assets.lineage.audit import verify_model
 from heimdall_assets.lineage.crosschecks import compare_logs
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
 from heimdall_assets.lineage.provenance import decode_provenance
+from heimdall_assets.lineage.signatures import list_signers
 from heimdall_assets.lineage.uses import index_digests
 from heimdall_assets.manifests import compute_digest
 from heimdall_assets.merkle import Checkpoint
@@ -75,15 +76,14 @@ def gather_evidence(
         rows = stores.measurements.read_approved(DatasetSpec(**(provenance["database"]["dataset"] or {}))).rows
         log = _read_checkpoint(stores, provenance["log"])
     release = _find_record(stores, version)
-    names = stores.releases.files.list_files(str(release["version"]))
-    read = {name: _read_as_it_lies(stores, release, name) for name in names}
     return Evidence(
         version=version,
-        files={name: data for name, data in read.items() if data is not None},
+        files=_read_files(stores, release),
         release=release,
         approval_events=stores.measurements.list_approval_events(),
         ledger_problems=[*stores.measurements.check_ledger(), *stores.releases.check_ledger()],
         log=log,
+        **_read_keys(stores, version),
         dagster_events=dagster_events,
         database_rows=rows,
     )
@@ -132,6 +132,26 @@ def list_cited_runs(stores: Stores) -> set[str]:
             nodes = read_provenance(stores, str(record["version"]))["nodes"]
             cited |= {str(node["event"]["run_id"]) for node in nodes if node["event"] is not None}
     return cited
+
+
+def read_signers(stores: Stores, version: str) -> list[str]:
+    """Return whose signatures hold on a release; empty: it is not signed, or none of them holds."""
+    release = _find_record(stores, version)
+    return list_signers(Evidence(version, _read_files(stores, release), release, **_read_keys(stores, version)))
+
+
+def _read_files(stores: Stores, release: Mapping[str, Any]) -> dict[str, bytes]:
+    names = stores.releases.files.list_files(str(release["version"]))
+    read = {name: _read_as_it_lies(stores, release, name) for name in names}
+    return {name: data for name, data in read.items() if data is not None}
+
+
+def _read_keys(stores: Stores, version: str) -> dict[str, Any]:
+    """Return the keys that count or did, and the release's entry of the log; nothing where the log cannot be read."""
+    try:
+        return {"keys": stores.releases.list_keys(), "entry": stores.releases.find_log_entry(version)}
+    except (CorruptObject, KeyError):
+        return {}  # the log's own problems say so
 
 
 def _read_checkpoint(stores: Stores, then: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from heimdall_assets.kinds import (
 )
 from heimdall_assets.lineage.environments import compare_environments
 from heimdall_assets.lineage.provenance import find_facts
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest, show_value
 from heimdall_assets.pipeline.pretrained import read_recorded
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.releases.audit import read_provenance
@@ -219,7 +219,7 @@ class _Remaking:
             for part, value in fields.items():
                 before = recorded.specs.get(name, {}).get(part)
                 if before != value:
-                    yield f"{name}.{part} {before!r} then, {value!r} now"
+                    yield f"{name}.{part} {show_value(before)} then, {show_value(value)} now"
         then, now = read_recorded(recorded), read_recorded(made)
         for name in sorted({*then, *now}):
             if then.get(name) != now.get(name):

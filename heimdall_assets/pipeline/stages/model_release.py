@@ -9,7 +9,7 @@ import yaml
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus
-from heimdall_assets.errors import Refused
+from heimdall_assets.errors import InvalidSetting, Refused
 from heimdall_assets.evaluation.model_card import render_model_card
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
@@ -20,11 +20,19 @@ from heimdall_assets.kinds import (
     TRAINED_CHECKPOINT,
 )
 from heimdall_assets.learning.export.stamp import stamp_onnx
+from heimdall_assets.lineage.attestations import BUNDLE_FILE, PAYLOAD_TYPE, build_statements, encode_bundle
 from heimdall_assets.lineage.provenance import build_provenance
 from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_format_files
 from heimdall_assets.lineage.versions import plan_version
 from heimdall_assets.lineage.walk import walk_manifests
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Artifact, Manifest, compute_digest, encode_canonical_json
+from heimdall_assets.manifests import (
+    BINARY_MEDIA_TYPE,
+    Artifact,
+    Manifest,
+    compute_digest,
+    decode_canonical_json,
+    encode_canonical_json,
+)
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result, read_parent
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.pipeline.stages.gates import find_rejections
@@ -32,6 +40,7 @@ from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.specs import GateSpec
 from heimdall_assets.stores.computing import Computation, read_facts
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.keys import VARIABLE, SigningKey, read_key
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import decode_table, load_table
 from heimdall_assets.stores.releases.status import REJECTED, RELEASED
@@ -66,7 +75,7 @@ def release_model(
     name = name_result(MODEL_RELEASE, parents, [gates])
 
     def compute() -> Computed:
-        objects = stores.objects
+        objects, key = stores.objects, find_signing_key(stores)
         specs = collect_specs(objects, onnx, evaluation)
         metrics = load_metrics(objects, evaluation)
         released = stores.releases.list_releases()
@@ -104,6 +113,9 @@ def release_model(
         told += tell_withdrawn(stores, onnx)
         card = render_card(objects, onnx, version, metrics, specs, digest, told)
         files["README.md"] = card.encode()
+        if key is not None:
+            statements = build_statements(files, decode_canonical_json(provenance))
+            files[BUNDLE_FILE] = encode_bundle([key.sign(statement, PAYLOAD_TYPE) for statement in statements])
         files[SUMS_FILE] = encode_sums(files)
         # Whoever is told of a release finds all of it: objects first, then the folder, then the row that says so.
         artifacts = {part: objects.put_bytes(data, BINARY_MEDIA_TYPE) for part, data in files.items()}
@@ -129,6 +141,24 @@ def release_model(
         return artifacts, {"version": version}
 
     return find_or_compute(stores.objects, MODEL_RELEASE, parents, [gates], compute)
+
+
+def find_signing_key(stores: Stores) -> SigningKey | None:
+    """Return the key that signs releases; None: they are not signed.
+
+    Raises:
+        InvalidSetting: the file holds no key, or one that does not count: nobody could tell whose signature it is.
+    """
+    if stores.signing_key is None:
+        return None
+    key = read_key(stores.signing_key)
+    known = stores.releases.list_keys().get(key.id)
+    if known is None:
+        cure = f"heimdall keys add {stores.signing_key} --owner NAME"
+        raise InvalidSetting(f"{VARIABLE}: found key {key.id}, which nobody knows; {cure}")
+    if known.retired_entry is not None:
+        raise InvalidSetting(f"{VARIABLE}: key {key.id} was retired at {known.retired_at}, expected one that counts")
+    return key
 
 
 def adopt_release(stores: Stores, version: str) -> dict[str, Artifact]:

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, func, or_, select, type_coerce
 
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidInput, NotFound
 from heimdall_assets.specs import DatasetSpec
+from heimdall_assets.stores.database.log import plain
 from heimdall_assets.stores.database.one_table import NUM_PLACES
-from heimdall_assets.stores.database.schema import SCHEMA, metadata
+from heimdall_assets.stores.database.schema import SCHEMA, UtcDateTime, metadata
 from heimdall_assets.stores.database.shape import Kind, Shape
 from heimdall_assets.stores.database.snapshots import in_scope, latest_events
 
@@ -183,8 +184,8 @@ def read_approved_sessions(
         latest, events = latest_events(shape)
         joined = joined.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
         joined = joined.outerjoin(events, events.c.id == latest.c.last_id)
-        columns += [events.c.id, events.c.decided_at]
+        columns += [events.c.id, type_coerce(events.c.decided_at, UtcDateTime)]
     if shape.kind is Kind.ONE_TABLE:  # no event tells of a place that was corrected
         columns += [shape.pick(sessions, "recording_sessions", "known_source_id"), sessions.c[NUM_PLACES]]
     rows = connection.execute(select(*columns).select_from(joined).where(*scope))
-    return [["" if value is None else str(value) for value in row] for row in rows]
+    return [["" if value is None else str(plain(value)) for value in row] for row in rows]

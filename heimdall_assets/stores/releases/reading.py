@@ -13,12 +13,20 @@ from heimdall_assets.domain import check_name
 from heimdall_assets.errors import CorruptObject, NotFound, OutOfReach, StorageError
 from heimdall_assets.manifests import compute_digest, decode_canonical_json
 from heimdall_assets.merkle import Checkpoint
+from heimdall_assets.stores.database.keys import KnownKey, read_keys
 from heimdall_assets.stores.database.ledger import check_promotions
-from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_log
+from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_entries, read_log
 from heimdall_assets.stores.database.schema import plain_row, promotion_events
 from heimdall_assets.stores.releases.interface import ReleaseFiles
 from heimdall_assets.stores.releases.ledger import ReleaseLedger
-from heimdall_assets.stores.releases.rows import RESULT, check_releases, list_published, read_aliases, select_row
+from heimdall_assets.stores.releases.rows import (
+    RELEASE,
+    RESULT,
+    check_releases,
+    list_published,
+    read_aliases,
+    select_row,
+)
 from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import check_version, parse_version
 
@@ -147,6 +155,29 @@ class ReleaseReader:
             return None
         with self._ledger.reading() as connection:
             return read_checkpoint(connection, size)
+
+    def list_keys(self) -> dict[str, KnownKey]:
+        """Return id -> public key that signs releases, retired ones too; empty: nobody has one.
+
+        Raises:
+            CorruptObject: an entry of the log is none.
+        """
+        if not self._ledger.exists:
+            return {}
+        with self._ledger.reading() as connection:
+            return read_keys(connection)
+
+    def find_log_entry(self, version: str) -> int | None:
+        """Return which entry of the log is that of a release; None: none is.
+
+        Raises:
+            CorruptObject: an entry of the log is none.
+        """
+        if not self._ledger.exists:
+            return None
+        with self._ledger.reading() as connection:
+            entries = read_entries(connection, RELEASE)
+        return next((number for number, entry in entries.items() if entry.get("version") == version), None)
 
     def read_log(self) -> list[str]:
         """Return the entries of the log as they lie, oldest first, each one line of canonical JSON."""

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound, Refused
 from heimdall_assets.manifests import compute_digest
+from heimdall_assets.stores.database.keys import add_key, retire_key
 from heimdall_assets.stores.database.ledger import check_words
 from heimdall_assets.stores.releases.contents import check_file, encode_record
 from heimdall_assets.stores.releases.interface import LATEST_FILE
@@ -151,6 +152,25 @@ class ReleaseStore(ReleaseReader):
         version = str(self.find_record(version)["version"])
         with self._ledger.writing() as connection:
             promote(connection, alias, version, (by, reason))
+
+    def add_key(self, key_id: str, public_pem: str, owner: str, by: str) -> None:
+        """Have a public key count from now on.
+
+        Raises:
+            Refused: it counts already, or was retired; ``owner`` is blank; the ledger is opened read-only.
+        """
+        with self._ledger.writing() as connection:
+            add_key(connection, key_id, public_pem, owner, by)
+
+    def retire_key(self, key_id: str, by: str, reason: str) -> None:
+        """Have a public key count no more; what it signed before still does.
+
+        Raises:
+            NotFound: no such key counts.
+            Refused: ``by`` or ``reason`` is blank.
+        """
+        with self._ledger.writing() as connection:
+            retire_key(connection, key_id, by, reason)
 
     def _remove_half_made(self, version: str) -> str | None:
         with self._ledger.writing() as connection:  # whoever makes it now is waited for
