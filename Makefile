@@ -80,7 +80,7 @@ configuration: install
 	$(BIN)/heimdall settings --markdown > docs/reference/configuration.md
 
 # One process per core, one thread per process: two would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20
 TESTS := heimdall_assets_tests
 
 ifdef PART

@@ -161,6 +161,11 @@ def decode_provenance(data: bytes) -> dict[str, Any]:
         provenance: dict[str, Any] = decode_canonical_json(data)
     except (ValueError, RecursionError) as error:
         raise CorruptObject(f"provenance: found bytes that are no JSON ({error!s:.80}), expected {FORMAT}") from error
+    found = provenance.get("format") if isinstance(provenance, dict) else None
+    if isinstance(found, str) and found != FORMAT:
+        raise CorruptObject(
+            f"provenance: found format {found:.60}, expected {FORMAT}; another version made it, and reads it"
+        )
     check_format(provenance)
     return provenance
 

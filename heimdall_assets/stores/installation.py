@@ -1,8 +1,10 @@
 """Installation: which code and which packages are at work, as far as this machine can say."""
 
 import platform
+import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, distributions, version
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,23 @@ def describe_installation() -> dict[str, Any]:
     edits = _ask_git("status", "--porcelain", "--untracked-files=all", "--", "heimdall_assets", "requirements.lock")
     return {
         "python": platform.python_version(),
-        "packages": sorted({f"{item.metadata['Name'].lower()}=={item.version}" for item in distributions()}),
+        "packages": list_packages(),
         "lock_sha256": compute_digest(LOCK.read_bytes()) if LOCK.is_file() else None,
         "git_sha": commit,
         "git_dirty": None if commit is None or edits is None else bool(edits),
         "code_sha256": compute_code_digest(PACKAGE),
     }
+
+
+def list_packages() -> list[str]:
+    """Return the packages really installed, ``name==version`` in order, names as indexes normalize them (PEP 503).
+
+    They stand in the names of folders (PEP 376), whose files take a third of a second to parse.
+    """
+    names = {path.name for folder in sys.path for path in Path(folder or ".").glob("*.dist-info")}
+    found = {tuple(name.removesuffix(".dist-info").rsplit("-", 1)) for name in names}
+    pairs = [pair for pair in found if len(pair) == 2] + [("heimdall-assets", read_version())]
+    return sorted({f"{re.sub(r'[-_.]+', '-', name).lower()}=={number}" for name, number in pairs})
 
 
 def compute_code_digest(package: Path) -> str:
