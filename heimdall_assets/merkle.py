@@ -1,10 +1,9 @@
 """Merkle trees of an append-only log, as RFC 6962 (section 2.1) and RFC 9162 define them, over SHA-256.
 
-Belongs here: roots and proofs from leaves in memory, and the three lines that keep a root. Does not belong here: what a
-leaf says, where it rests.
+Belongs here: roots over leaves in memory, and the three lines that keep one. Does not belong here: what a leaf says,
+where it rests.
 
-A root is over every leaf and their order; who kept one of size n can tell, without the log, that a later root of the
-same log still has these n leaves at its beginning.
+A root is over every leaf and their order: who kept one of size n can tell whether a log still begins with these n.
 """
 
 import base64
@@ -77,95 +76,6 @@ def compute_root(leaves: Sequence[bytes]) -> bytes:
     while whole:
         root = _hash_pair(whole.pop(), root)
     return root
-
-
-def prove_inclusion(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Return what turns leaf ``index`` into the root over ``leaves``: the other side of each pair, from the bottom up.
-
-    Raises:
-        IndexError: there is no such leaf.
-    """
-    if not 0 <= index < len(leaves):
-        raise IndexError(f"leaf {index}: found {len(leaves)} leaves")
-    if len(leaves) == 1:
-        return []
-    split = _split(len(leaves))
-    if index < split:
-        return [*prove_inclusion(leaves[:split], index), compute_root(leaves[split:])]
-    return [*prove_inclusion(leaves[split:], index - split), compute_root(leaves[:split])]
-
-
-def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
-    """Return whether ``proof`` shows that ``leaf`` is leaf ``index`` of the ``size`` under ``root``."""
-    if not 0 <= index < size:
-        return False
-    node, last = leaf, size - 1
-    for other in proof:
-        if last == 0:
-            return False
-        if index & 1 or index == last:
-            node = _hash_pair(other, node)
-            while not index & 1 and index:
-                index, last = index >> 1, last >> 1
-        else:
-            node = _hash_pair(node, other)
-        index, last = index >> 1, last >> 1
-    return last == 0 and node == root
-
-
-def prove_consistency(leaves: Sequence[bytes], size: int) -> list[bytes]:
-    """Return what shows that the root over ``leaves`` is of a log that began with the first ``size`` of them.
-
-    Raises:
-        IndexError: there are fewer.
-    """
-    if not 0 <= size <= len(leaves):
-        raise IndexError(f"size {size}: found {len(leaves)} leaves")
-    return [] if size in (0, len(leaves)) else _prove_part(leaves, size, True)
-
-
-def verify_consistency(old_size: int, old_root: bytes, size: int, root: bytes, proof: Sequence[bytes]) -> bool:
-    """Return whether ``proof`` shows that the log under ``root`` began as the one under ``old_root``."""
-    if not 0 <= old_size <= size:
-        return False
-    if old_size == size:
-        return not proof and old_root == root
-    if old_size == 0:
-        return not proof and old_root == EMPTY_ROOT
-    # A complete old tree is itself the first node of the proof.
-    nodes = [old_root, *proof] if old_size & (old_size - 1) == 0 else list(proof)
-    if not nodes:
-        return False
-    old, last = old_size - 1, size - 1
-    while old & 1:
-        old, last = old >> 1, last >> 1
-    old_node = node = nodes[0]
-    for other in nodes[1:]:
-        if last == 0:
-            return False
-        if old & 1 or old == last:
-            old_node, node = _hash_pair(other, old_node), _hash_pair(other, node)
-            while not old & 1 and old:
-                old, last = old >> 1, last >> 1
-        else:
-            node = _hash_pair(node, other)
-        old, last = old >> 1, last >> 1
-    return last == 0 and old_node == old_root and node == root
-
-
-def _prove_part(leaves: Sequence[bytes], size: int, is_known: bool) -> list[bytes]:
-    """Return RFC 6962's SUBPROOF; ``is_known``: whoever asks has the root of the first ``size`` leaves."""
-    if size == len(leaves):
-        return [] if is_known else [compute_root(leaves)]
-    split = _split(len(leaves))
-    if size <= split:
-        return [*_prove_part(leaves[:split], size, is_known), compute_root(leaves[split:])]
-    return [*_prove_part(leaves[split:], size - split, False), compute_root(leaves[:split])]
-
-
-def _split(count: int) -> int:
-    """Return the greatest power of two below ``count``, which is at least 2."""
-    return 1 << (count - 1).bit_length() - 1
 
 
 def _hash_pair(left: bytes, right: bytes) -> bytes:

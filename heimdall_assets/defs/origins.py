@@ -11,9 +11,6 @@ from heimdall_assets.stores.computing import Origin, name_user
 PERSON_TAG = "heimdall/person"
 REASON_TAG = "heimdall/reason"
 
-MAX_REASON = 200
-"""Characters of a reason that Dagster's page still shows as a tag."""
-
 PAGE = "Dagster's page"
 
 
@@ -24,7 +21,7 @@ def tag_origin(reason: str | None = None) -> dict[str, str]:
 
 def tag_reason(reason: str | None) -> dict[str, str]:
     """Return the tag of a reason; empty: none was given."""
-    return {REASON_TAG: reason[:MAX_REASON]} if reason else {}
+    return {REASON_TAG: reason} if reason else {}
 
 
 def describe_origin(run: dg.DagsterRun | None) -> Origin:

@@ -16,8 +16,8 @@ BUNDLE_FILE = "attestations.intoto.jsonl"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 SLSA_TYPE = "https://slsa.dev/provenance/v1"
-LINEAGE_TYPE = "https://heimdall-assets.dev/lineage/v2"
-BUILD_TYPE = "https://heimdall-assets.dev/release/v2"
+LINEAGE_TYPE = "urn:heimdall-assets:lineage:2"
+BUILD_TYPE = "urn:heimdall-assets:release:2"
 
 
 def build_statements(parts: Mapping[str, bytes], provenance: Mapping[str, Any]) -> list[bytes]:

@@ -38,6 +38,7 @@ SHOWN = (
 )
 """Of an environment, in this order; packages and the processor's flags stand in the file."""
 
+COMPUTED = "computed"
 FIGURES = ("num_sessions", "median_m", "p90_m", "coverage_90", "median_error_over_bound")
 
 
@@ -133,11 +134,12 @@ def _list_approvals(provenance: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def describe_facts(facts: Mapping[str, Any] | None, done: str = "computed") -> list[str]:
+def describe_facts(facts: Mapping[str, Any] | None, done: str = COMPUTED) -> list[str]:
     """Return when, by whom or what, why and under which environment something was computed; empty: not known."""
     if facts is None:
         return []
-    told = [f"{done} {facts['started_at'][:19]}Z in {facts['duration_s']:.1f} s", f"by {facts['started_by']}"]
+    took = f" in {facts['duration_s']:.1f} s" if done == COMPUTED else ""  # a release says so while it is made
+    told = [f"{done} {facts['started_at'][:19]}Z{took}", f"by {facts['started_by']}"]
     told += [f"because {facts['reason']}"] if facts["reason"] else []
     return [*told, f"environment {facts['environment'][:12]}"]
 

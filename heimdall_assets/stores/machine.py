@@ -7,7 +7,6 @@ Belongs here: what can be read off without loading anything slow. Does not belon
 import os
 import platform
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +65,8 @@ def _read_processor() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _pick_set(names: tuple[str, ...], variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    given = os.environ if variables is None else variables
-    return {name: given[name] for name in names if name in given}
+def _pick_set(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _name_accelerator(torch: Any) -> str | None:

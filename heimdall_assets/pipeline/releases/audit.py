@@ -81,7 +81,7 @@ def gather_evidence(
         files=_read_files(stores, release),
         release=release,
         approval_events=stores.measurements.list_approval_events(),
-        ledger_problems=[*stores.measurements.check_ledger(), *stores.releases.check_ledger()],
+        ledger_problems=list(dict.fromkeys([*stores.measurements.check_ledger(), *stores.releases.check_ledger()])),
         log=log,
         **_read_keys(stores, version),
         dagster_events=dagster_events,

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, select
 
 from heimdall_assets.errors import CorruptObject, Refused
-from heimdall_assets.stores.database.log import append_entries, plain, read_entries
+from heimdall_assets.stores.database.log import append_entries, find_missing_log, plain, read_entries
 from heimdall_assets.stores.database.schema import model_aliases, plain_row, promotion_events
 
 KINDS = {"approval_events": "approval", "promotion_events": "promotion"}
@@ -40,6 +40,8 @@ def append_events(connection: Connection, ledger: Table, events: Sequence[dict[s
 
 def check_events(connection: Connection, ledger: Table) -> list[str]:
     """Return where a ledger and the log differ, one line a problem; empty: every row is as it was written."""
+    if missing := find_missing_log(connection):
+        return missing
     problems, expected = [], 1
     try:
         rows = [plain_row(row) for row in connection.execute(select(ledger).order_by(ledger.c.id))]

@@ -39,19 +39,20 @@ def begin_log() -> dict[str, Any]:
     return {"kind": BEGINNING, "format": FORMAT, "log": uuid.uuid4().hex}
 
 
-def append_entries(connection: Connection, bodies: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Write entries after the last one and return their numbers; the caller's transaction holds the write lock."""
+def append_entries(connection: Connection, bodies: Sequence[Mapping[str, Any]]) -> None:
+    """Write entries after the last one; the caller's transaction holds the write lock."""
     last = connection.execute(select(func.max(log_entries.c.id))).scalar()
     first = 0 if last is None else last + 1
     new = [] if last is not None else [begin_log()]
     rows = [_make_row(first + place, body) for place, body in enumerate([*new, *bodies])]
     if bodies:
         connection.execute(log_entries.insert(), rows)
-    return [row["id"] for row in rows[len(new) :]]
 
 
 def read_entries(connection: Connection, kind: str | None = None) -> dict[int, dict[str, Any]]:
     """Return number -> entry, in order, of one kind or of all.
+
+    Whether they are canonical is for ``check_entries``: to ask it of each costs more than all else.
 
     Raises:
         CorruptObject: one of them is no entry.
@@ -71,8 +72,8 @@ def check_entries(connection: Connection) -> list[str]:
 
     That nothing is missing at its end, and that nobody wrote all of it anew, only a checkpoint kept elsewhere tells.
     """
-    if not _has_log(connection):
-        return [f"{log_entries.name}: found no such table; open the database once where it may be written"]
+    if missing := find_missing_log(connection):
+        return missing
     problems, expected = [], 0
     for row in connection.execute(select(log_entries).order_by(log_entries.c.id)):
         if row.id != expected:
@@ -80,6 +81,8 @@ def check_entries(connection: Connection) -> list[str]:
         expected = row.id + 1
         try:
             body = _decode(row.id, row.body)
+            if encode_canonical_json(body) != row.body.encode():
+                raise _refuse(row.id, row.body)
         except CorruptObject as error:
             problems.append(str(error))
             continue
@@ -114,6 +117,13 @@ def read_checkpoint(connection: Connection, size: int | None = None) -> Checkpoi
     return Checkpoint(name, size, compute_root([hash_leaf(body.encode()) for body in bodies[:size]]).hex())
 
 
+def find_missing_log(connection: Connection) -> list[str]:
+    """Return the one line about a database that has no log; empty: it has."""
+    if _has_log(connection):
+        return []
+    return [f"{log_entries.name}: found no such table; open the database once where it may be written"]
+
+
 def _has_log(connection: Connection) -> bool:
     """Return whether the database is of a revision that has a log; one that may only be read is not upgraded."""
     schema = SCHEMA if connection.dialect.name == "postgresql" else None
@@ -128,10 +138,12 @@ def _make_row(number: int, body: Mapping[str, Any]) -> dict[str, Any]:
 def _decode(number: int, body: str) -> dict[str, Any]:
     try:
         found = decode_canonical_json(body)
-        whole = isinstance(found, dict) and isinstance(found.get("kind"), str)
-        whole = whole and encode_canonical_json(found) == body.encode()
     except (ValueError, RecursionError):
-        whole = False
-    if not whole:
-        raise CorruptObject(f"log_entries {number}: found {body!r:.60}, expected canonical JSON with a kind")
-    return dict(found)
+        raise _refuse(number, body) from None
+    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
+        raise _refuse(number, body)
+    return found
+
+
+def _refuse(number: int, body: str) -> CorruptObject:
+    return CorruptObject(f"log_entries {number}: found {body!r:.60}, expected canonical JSON with a kind")

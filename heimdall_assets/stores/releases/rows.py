@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, update
 from heimdall_assets.errors import CorruptObject
 from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
 from heimdall_assets.stores.database.ledger import append_events
-from heimdall_assets.stores.database.log import append_entries, plain, read_clock, read_entries
+from heimdall_assets.stores.database.log import append_entries, find_missing_log, plain, read_clock, read_entries
 from heimdall_assets.stores.database.schema import model_aliases, model_releases, plain_row, promotion_events
 from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import format_version
@@ -89,6 +89,8 @@ def mark_published(connection: Connection, row: Mapping[str, Any], said: str) ->
 
 def check_releases(connection: Connection) -> list[str]:
     """Return where the rows of published releases and the log differ, one line a problem."""
+    if missing := find_missing_log(connection):
+        return missing
     rows = {str(row["version"]): row for row in list_published(connection)}
     problems: list[str] = []
     try:
