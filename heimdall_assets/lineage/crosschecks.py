@@ -173,7 +173,7 @@ def verify_database(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterat
             if decided.get(row["session_id"], {}).get("decision") == "approved":
                 yield Finding(
                     "database_row", label, "no row that could be used", "the frozen row of an approved session",
-                    (evidence.version,), f"heimdall sessions show {row['session_id']}, or the database from its backup",
+                    (evidence.version,), f"heimdall sessions show {row['session_id']}; restore the database's backup",
                 )  # fmt: skip
             continue
         session = sessions.get(row["session_id"], {})
