@@ -6,6 +6,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs configuration \
         bench-localization bench-signals bench-pairs bench-incremental bench-unchanged bench-outside bench-objects \
+        bench-lineage \
         clean
 
 help:
@@ -25,6 +26,7 @@ help:
 	@echo "make bench-incremental    what a run costs that has little to do (minutes)"
 	@echo "make bench-outside        sources outside the network, and receivers on one line (minutes)"
 	@echo "make bench-objects        objects in a bucket beside a folder, requests counted (minutes)"
+	@echo "make bench-lineage        what lineage and audit cost at ten thousand sessions (minutes)"
 	@echo "make bench-unchanged      what a hundred runs leave that change nothing (minutes)"
 
 # pip puts the installer into the environment, then the installer takes exactly the locked versions.
@@ -121,6 +123,9 @@ bench-outside: $(VENV)/.installed-test
 
 bench-unchanged: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/unchanged.py
+
+bench-lineage: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lineage.py
 
 bench-objects: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/object_store.py

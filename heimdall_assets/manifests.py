@@ -12,6 +12,7 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field
 
 JSON_MEDIA_TYPE = "application/json"
+JSON_LINES_MEDIA_TYPE = "application/jsonl"
 PARQUET_MEDIA_TYPE = "application/vnd.apache.parquet"
 NPY_MEDIA_TYPE = "application/x-npy"
 SAFETENSORS_MEDIA_TYPE = "application/x-safetensors"

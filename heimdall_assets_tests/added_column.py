@@ -23,7 +23,7 @@ from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import FolderObjectStore
-from heimdall_assets.stores.objects.tables import artifact_of_table, decode_table, encode_table
+from heimdall_assets.stores.objects.tables import artifact_of_table, encode_table
 from heimdall_assets.stores.releases.opening import open_releases
 from heimdall_assets_tests.lineage.world import World
 from heimdall_assets_tests.stores.batches import make_batch, make_measurement
@@ -60,7 +60,7 @@ def check_nothing_changed(world: World, told: dict[str, Any]) -> None:
     frozen = read_file(world, told["version"])
     log = decode_canonical_json(frozen)["log"]  # of the moment before the release
     assert encode_canonical_json(world.freeze(told["roots"], told["version"], log=log)) == frozen
-    assert verify_model(world.gather(told["version"]), world.objects, decode_table) == []
+    assert verify_model(world.gather(told["version"]), world.objects, world.read_table) == []
 
 
 def read_file(world: World, version: str) -> bytes:
@@ -138,15 +138,16 @@ def check_page_and_checks(world: World, rows: Any) -> None:
 def check_provenance(world: World, told: dict[str, Any], ids: list[str]) -> None:
     version = world.release(world.make_chain())
     first, second = (decode_provenance(read_file(world, name)) for name in (told["version"], version))
-    assert "antenna_gain_db" not in first["measurements"]["columns"]
-    assert second["measurements"]["columns"] == [*first["measurements"]["columns"], "antenna_gain_db"]
-    assert {row[0]: row[-1] for row in second["measurements"]["rows"]}[ids[0]] == 3.0
-    changes = diff_models(first, second)["data"]["measurements"]
+    old, new = world.read_data(first), world.read_data(second)
+    assert "antenna_gain_db" not in old.measurements
+    assert set(new.measurements) - set(old.measurements) == {"antenna_gain_db"}
+    assert new.measurements.set_index("measurement_id")["antenna_gain_db"][ids[0]] == 3.0
+    changes = diff_models(first, second, (old, new))["data"]["measurements"]
     assert (changes["removed"], changes["changed"]) == ([], [])
     for name in (told["version"], version):
-        assert verify_model(world.gather(name), world.objects, decode_table) == []
+        assert verify_model(world.gather(name), world.objects, world.read_table) == []
     run(world, "UPDATE {p}measurements SET antenna_gain_db = 4 WHERE id = :id", id=ids[0])
-    (finding,) = verify_model(world.gather(version), world.objects, decode_table)
+    (finding,) = verify_model(world.gather(version), world.objects, world.read_table)
     assert "antenna_gain_db 3" in finding.expected
 
 

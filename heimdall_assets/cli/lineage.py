@@ -1,5 +1,7 @@
 """``heimdall lineage``, ``verify`` and ``diff``: where a model comes from, whether that still holds, what changed."""
 
+import csv
+import io
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +24,11 @@ from heimdall_assets.stores.plain_files import write_named_file
 from heimdall_assets.stores.scratch import lend_copy
 
 if TYPE_CHECKING:
+    from heimdall_assets.lineage.recorded import RecordedData
     from heimdall_assets.variables import Places
+
+TABLES = ("sessions", "sources", "stations", "measurements", "left_out")
+"""Of ``RecordedData``, which loads pandas and so is not asked here."""
 
 HISTORY = ("dagster.yaml", "history/runs.db*", "history/runs/index.db*", "schedules/*.db*")
 """What Dagster opens to say which events there were: not the log of each run."""
@@ -37,9 +43,10 @@ _LOG = logging.getLogger(__name__)
 @click.option("--source", help="Which models used this source (id or name)?")
 @click.option("--station", help="Which models used this station (id or name)?")
 @click.option("--object", "digest", help="Which models hang on this stored object (SHA-256)?")
+@click.option("--table", type=click.Choice(TABLES), help="Print what it was made of, as CSV, or as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one page that opens offline.")
 @json_option
-def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | None) -> None:
+def lineage(model: str | None, table: str | None, html: Path | None, as_json: bool, **asked: str | None) -> None:
     """Show where MODEL (version, latest or alias) comes from, or which models used something."""
     if (model is None) == (not any(asked.values())):
         raise InvalidInput(
@@ -48,30 +55,48 @@ def lineage(model: str | None, html: Path | None, as_json: bool, **asked: str | 
     for what, name in asked.items():
         if name is not None:
             check_name(name, what)
+    if model is None and (table or html):
+        raise InvalidInput(f"lineage: found {'--table' if table else '--html'} without a MODEL, expected both")
     stores = open_home()
     if model is None:
         _show_uses(stores, asked, as_json)
         return
     version = find_model(stores, model)
-    from heimdall_assets.lineage.report import render_html, render_tree
-    from heimdall_assets.pipeline.releases.audit import read_provenance
+    from heimdall_assets.lineage.report import COLUMNS, render_html, render_tree
+    from heimdall_assets.pipeline.releases.audit import read_data, read_provenance
 
     provenance = read_provenance(stores, version)
     digest = stores.releases.find_record(version).get("provenance")
     if html is not None:
-        write_named_file(html, render_html(provenance, digest).encode())
+        write_named_file(html, render_html(provenance, read_data(stores, provenance), digest).encode())
         write_text(f"wrote {html}", err=as_json)
-    if as_json:
+    if table is not None:
+        _show_table(read_data(stores, provenance), table, as_json)
+    elif as_json:
         write_json(provenance)
     elif html is None:
-        write_lines(render_tree(provenance))
+        write_lines(render_tree(provenance, read_data(stores, provenance, COLUMNS)))
+
+
+def _show_table(data: "RecordedData", name: str, as_json: bool) -> None:
+    from heimdall_assets.lineage.recorded import list_rows
+
+    rows = list_rows(getattr(data, name))
+    if as_json:
+        write_json(list(rows))
+        return
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [str(column) for column in getattr(data, name)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_lines(file.getvalue())
 
 
 def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -> None:
-    from heimdall_assets.lineage.uses import find_uses
-    from heimdall_assets.pipeline.releases.audit import read_provenances
+    from heimdall_assets.lineage.uses import COLUMNS, find_uses
+    from heimdall_assets.pipeline.releases.audit import read_releases
 
-    uses = find_uses(read_provenances(stores), **asked)
+    uses = find_uses(read_releases(stores, COLUMNS), **asked)
     if not uses:
         _check_known(stores, asked)
     if as_json:
@@ -199,9 +224,10 @@ def diff(first: str, second: str, as_json: bool) -> None:
     stores = open_home()
     versions = [find_model(stores, model) for model in (first, second)]
     from heimdall_assets.lineage.difference import diff_models, render_difference
-    from heimdall_assets.pipeline.releases.audit import read_provenance
+    from heimdall_assets.pipeline.releases.audit import read_data, read_provenance
 
-    found = diff_models(*(read_provenance(stores, version) for version in versions))
+    old, new = (read_provenance(stores, version) for version in versions)
+    found = diff_models(old, new, (read_data(stores, old), read_data(stores, new)))
     if as_json:
         write_json(found)
     else:

@@ -4,54 +4,52 @@ Belongs here: every comparison, and naming what disagrees. Does not belong here:
 The frozen file is the evidence; Dagster's log is only a cross-check, for it can be edited and deleted.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach
+from heimdall_assets.kinds import IQ_FILES
 from heimdall_assets.lineage.crosschecks import (
-    verify_approvals,
     verify_chain,
-    verify_database,
     verify_events,
     verify_log,
     verify_record,
 )
+from heimdall_assets.lineage.data_checks import verify_data
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding, ObjectReader
-from heimdall_assets.lineage.frozen import iterate_rows
-from heimdall_assets.lineage.provenance import (
-    TABLES,
-    DecodeTable,
-    decode_provenance,
-    find_contradictions,
-    freeze_tables,
-)
+from heimdall_assets.lineage.listings import RECORDINGS, decode_recordings, encode_recordings
+from heimdall_assets.lineage.provenance import decode_provenance, find_contradictions
+from heimdall_assets.lineage.recorded import ReadTable
 from heimdall_assets.lineage.signatures import verify_signatures
-from heimdall_assets.lineage.walk import Node, decode_manifest
-from heimdall_assets.manifests import Manifest, compute_digest, encode_canonical_json
+from heimdall_assets.lineage.walk import decode_manifest
+from heimdall_assets.manifests import compute_digest
 
 __all__ = ["Evidence", "Finding", "ObjectReader", "verify_model"]
 
 Progress = Callable[[str, int, int], None]
 
+FindReleases = Callable[[Collection[str]], Mapping[str, Sequence[str]]]
+"""Digests of objects -> versions that hang on each."""
+
 
 def verify_model(
     evidence: Evidence,
     objects: ObjectReader,
-    decode_table: DecodeTable,
-    releases_by_digest: Mapping[str, Sequence[str]] | None = None,
+    read_table: ReadTable,
+    find_releases: FindReleases | None = None,
     progress: Progress | None = None,
 ) -> list[Finding]:
     """Return every disagreement about one release; empty: each byte and row is as it was when it was released.
 
-    Re-hashes every file of the release and every object that its provenance lists, down to the recordings; rebuilds
-    the frozen tables from the objects; compares the frozen file with the ledger, Dagster's events and today's rows.
+    Re-hashes every file of the release and every object behind it, down to the recordings; compares tables with one
+    another, and all of it with the ledger, Dagster's events and today's rows.
 
     Args:
         evidence: what was read about the release.
         objects: the object store.
-        decode_table: reads the tables that manifests point at.
-        releases_by_digest: digest -> versions that hang on it (``uses.index_digests``); None: this release alone.
+        read_table: reads the tables that manifests point at.
+        find_releases: asked for what is damaged; None: this release alone.
         progress: called with what is done, how many are done, how many there are.
     """
     findings = list(_verify_files(evidence, objects))
@@ -60,18 +58,18 @@ def verify_model(
         findings.append(problem)
     if provenance is None:
         return findings + list(verify_chain(evidence))
-    damaged = list(_verify_objects(provenance, objects, progress or _ignore))
+    damaged = list(_verify_objects(provenance, list_recordings(provenance, objects, read_table), objects,
+                                   progress or _ignore))  # fmt: skip
     findings += damaged
-    findings += _verify_provenance(evidence, provenance, objects, decode_table, damaged)
+    findings += _verify_provenance(evidence, provenance)
     findings += verify_chain(evidence)
     findings += verify_signatures(evidence)
     findings += verify_log(evidence, provenance)
-    findings += verify_approvals(evidence, provenance)
     findings += verify_record(evidence, provenance)
     findings += verify_events(evidence, provenance)
-    findings += verify_database(evidence, provenance)
+    findings += verify_data(evidence, provenance, objects, read_table, damaged)
     own = (evidence.version,)
-    known = releases_by_digest or {}
+    known = find_releases([finding.name.split()[-1] for finding in findings]) if findings and find_releases else {}
     return [
         finding if finding.releases else replace(finding, releases=tuple(known.get(finding.name.split()[-1], own)))
         for finding in findings
@@ -137,9 +135,35 @@ def _recover_provenance(evidence: Evidence, objects: ObjectReader) -> tuple[dict
         )  # fmt: skip
 
 
-def _verify_objects(provenance: Mapping[str, Any], objects: ObjectReader, progress: Progress) -> Iterator[Finding]:
+def list_recordings(provenance: Mapping[str, Any], objects: ObjectReader, read_table: ReadTable) -> dict[str, str]:
+    """Return digest -> measurement of every recording behind a release, from its list or, is that damaged, its table.
+
+    Empty where both are: each is an object by itself, and found as such.
+
+    Raises:
+        OutOfReach: nobody can say.
+    """
+    node = next((node for node in provenance["nodes"] if node["kind"] == IQ_FILES), None)
+    held = {} if node is None else node["artifacts"]
+    for name in (RECORDINGS, "table"):
+        try:
+            if name == RECORDINGS and name in held:
+                return decode_recordings(objects.read_bytes(held[name]["digest"]))
+            if name in held:
+                table = read_table(held[name]["digest"], ("digest", "measurement_id"))
+                return decode_recordings(encode_recordings(table))
+        except OutOfReach:
+            raise
+        except (HeimdallError, KeyError):
+            continue
+    return {}
+
+
+def _verify_objects(
+    provenance: Mapping[str, Any], recordings: Mapping[str, str], objects: ObjectReader, progress: Progress
+) -> Iterator[Finding]:
     """Yield every object at rest that is missing or changed: manifests, what they hold, shards, recordings."""
-    wanted = _list_objects(provenance)
+    wanted = _list_objects(provenance, recordings)
     version = provenance["model"]["version"]
     for count, (digest, (kind, label)) in enumerate(sorted(wanted.items()), start=1):
         name = f"{label} {digest}"
@@ -170,12 +194,9 @@ def _tell_cure(kind: str, label: str, version: str) -> str:
     return f"heimdall reproduce {version} --repair (makes the same bytes again)"
 
 
-def _list_objects(provenance: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def _list_objects(provenance: Mapping[str, Any], recordings: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return digest -> (kind, label) of everything a release hangs on; each once, the most telling label."""
-    wanted: dict[str, tuple[str, str]] = {}
-    for row in iterate_rows(provenance["measurements"]):
-        if row["iq_digest"]:
-            wanted[row["iq_digest"]] = ("recording", f"of measurement {row['measurement_id']}")
+    wanted = {digest: ("recording", f"of measurement {name}") for digest, name in recordings.items()}
     for node in provenance["nodes"]:
         for digest in node["summary"].get("shards", []):
             wanted[digest] = ("object", f"{node['kind']} shard")
@@ -185,19 +206,12 @@ def _list_objects(provenance: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     return wanted
 
 
-def _verify_provenance(
-    evidence: Evidence,
-    provenance: Mapping[str, Any],
-    objects: ObjectReader,
-    decode_table: DecodeTable,
-    damaged: Sequence[Finding],
-) -> Iterator[Finding]:
-    """Yield what the frozen file says against itself, against the model file, and against the stored tables."""
+def _verify_provenance(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what the frozen file says against itself and against the model file."""
     own = (evidence.version,)
     label = f"{evidence.version}/{PROVENANCE_FILE}"
     again = f"heimdall verify {evidence.version} --repair (writes it again from its copy)"
-    contradictions = find_contradictions(provenance)
-    for where, what in contradictions:
+    for where, what in find_contradictions(provenance):
         yield Finding("provenance", f"{label} {where}", what, "a file that agrees with itself", own, again)
     if provenance["model"]["version"] != evidence.version:
         yield Finding("provenance", label, f"version {provenance['model']['version']}", evidence.version, own, again)
@@ -208,26 +222,6 @@ def _verify_provenance(
     is_listed = digest == evidence.release["files"].get(PROVENANCE_FILE, {}).get("sha256")
     if is_listed and compute_digest(model) == entry.get("sha256") and digest.encode() not in model:
         yield Finding("provenance", label, f"SHA-256 {digest}", "the one in model.onnx's metadata", own, again)
-    if contradictions:
-        return  # nodes that are not what they were point anywhere
-    nodes = [
-        Node(node["digest"], Manifest.model_validate({name: node[name] for name in Manifest.model_fields}), 0)
-        for node in provenance["nodes"]
-    ]
-    try:
-        tables = freeze_tables(nodes, objects.read_bytes, decode_table)
-    except OutOfReach:
-        raise
-    except HeimdallError as error:
-        if not damaged:  # else the damaged table is named already
-            yield Finding("provenance", label, str(error), "tables that can be read", own, again)
-        return
-    for name in TABLES:
-        if tables[name] != provenance[name]:
-            stored = {encode_canonical_json(row) for row in tables[name]["rows"]}
-            strange = [row for row in provenance[name]["rows"] if encode_canonical_json(row) not in stored]
-            found = f"{len(strange)} rows that the stored snapshot does not hold ({strange[:1]!s:.120})"
-            yield Finding("provenance", f"{label} {name}", found, "the rows of the stored snapshot", own, again)
 
 
 def _ignore(what: str, done: int, total: int) -> None:

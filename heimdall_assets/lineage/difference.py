@@ -1,20 +1,29 @@
 """Difference: what lies between two released models: data, settings, code, environment, figures."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.lineage.environments import compare_environments
-from heimdall_assets.lineage.frozen import FrozenTable, index_rows
 from heimdall_assets.lineage.provenance import find_facts
+from heimdall_assets.lineage.recorded import RecordedData, compare_rows, list_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIGURES = ("num_sessions", "num_refused", "median_m", "p90_m", "mean_m", "coverage_90", "nll", "ence", "mean_squared_z")
 
 
-def diff_models(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+def diff_models(
+    first: Mapping[str, Any], second: Mapping[str, Any], data: tuple[RecordedData, RecordedData]
+) -> dict[str, Any]:
     """Return what changed from the first provenance to the second, JSON values; empty parts: nothing.
+
+    Args:
+        first, second: provenances.
+        data: what each of them was made of.
 
     Returns:
         ``from``, ``to``: versions; ``data``: for sessions, measurements, sources and stations the ids ``added``,
@@ -23,18 +32,17 @@ def diff_models(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
         ``Spec.field`` -> [value, value]; ``code``: asset -> [versions, versions]; ``environment``: in which they were
         trained; ``metrics``: figure -> first, second, difference.
     """
-    sessions = [index_rows(provenance["sessions"], "session_id") for provenance in (first, second)]
-    both = [name for name in sessions[0] if name in sessions[1]]
+    old, new = data
     return {
         "from": first["model"]["version"],
         "to": second["model"]["version"],
         "data": {
-            "sessions": _diff_rows(sessions[0], sessions[1], {"split", "site", *_APPROVAL}),
-            "measurements": _diff_tables(first["measurements"], second["measurements"], "measurement_id"),
-            "sources": _diff_tables(first["sources"], second["sources"], "source_id"),
-            "stations": _diff_tables(first["stations"], second["stations"], "station_id"),
-            "moved": _diff_column(sessions, both, "split"),
-            "approved_anew": _diff_column(sessions, both, "approval_event_id"),
+            "sessions": _diff_tables(old.sessions, new.sessions, "session_id", {"split", "site", *_APPROVAL}),
+            "measurements": _diff_tables(old.measurements, new.measurements, "measurement_id"),
+            "sources": _diff_tables(old.sources, new.sources, "source_id"),
+            "stations": _diff_tables(old.stations, new.stations, "station_id"),
+            "moved": _diff_column(old.sessions, new.sessions, "split"),
+            "approved_anew": _diff_column(old.sessions, new.sessions, "approval_event_id"),
             "dataset": _diff_values(_flatten(first["database"], "dataset"), _flatten(second["database"], "dataset")),
         },
         "settings": _diff_values(_flatten_specs(first), _flatten_specs(second)),
@@ -69,28 +77,31 @@ def render_difference(difference: Mapping[str, Any]) -> str:
 _APPROVAL = ("approval_event_id", "approved_by", "approved_at", "approval_reason")
 
 
-def _diff_tables(first: FrozenTable, second: FrozenTable, key: str) -> dict[str, list[Any]]:
-    return _diff_rows(index_rows(first, key), index_rows(second, key), set())
-
-
-def _diff_rows(
-    first: Mapping[Any, Mapping[str, Any]], second: Mapping[Any, Mapping[str, Any]], aside: set[str]
+def _diff_tables(
+    first: "pd.DataFrame", second: "pd.DataFrame", key: str, aside: Collection[str] = ()
 ) -> dict[str, list[Any]]:
     """Return the keys of rows added, removed and changed; columns in ``aside``, or of one side only, do not count."""
-
-    def differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-        return any(old[name] != new[name] for name in old if name in new and name not in aside)
-
+    old, new = _align(first, second, key)
+    changed = compare_rows(old, new, [str(name) for name in old if name not in aside]).any(axis=1)
     return {
-        "added": [key for key in second if key not in first],
-        "removed": [key for key in first if key not in second],
-        "changed": [key for key in first if key in second and differ(first[key], second[key])],
+        "added": second.loc[~second[key].isin(first[key]), key].tolist(),
+        "removed": first.loc[~first[key].isin(second[key]), key].tolist(),
+        "changed": old.index[changed].tolist(),
     }
 
 
-def _diff_column(sides: list[dict[Any, dict[str, Any]]], keys: list[Any], column: str) -> dict[str, list[Any]]:
-    values = {key: [side[key][column] for side in sides] for key in keys}
-    return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
+def _diff_column(first: "pd.DataFrame", second: "pd.DataFrame", column: str) -> dict[str, list[Any]]:
+    """Return session -> [then, now] of those whose value of a column is another."""
+    old, new = _align(first, second, "session_id")
+    changed = compare_rows(old, new, [column])[column]
+    pairs = [list(list_rows(side.loc[changed, [column]])) for side in (old, new)]
+    return {str(key): [then[column], now[column]] for key, then, now in zip(old.index[changed], *pairs, strict=True)}
+
+
+def _align(first: "pd.DataFrame", second: "pd.DataFrame", key: str) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    """Return the rows whose key both have, in the order of the first, by key."""
+    old = first[first[key].isin(second[key])].set_index(key)
+    return old, second.set_index(key).loc[old.index]
 
 
 def _diff_values(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:

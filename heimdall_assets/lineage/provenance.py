@@ -1,44 +1,28 @@
-"""Provenance: everything a model came from, frozen in one self-contained JSON file beside it.
+"""Provenance: everything a model came from, frozen in one JSON file beside it.
 
 Belongs here: building and checking the file. Its format is ``provenance.schema.json``. It needs no store, database or
-event log to be read; those are compared with it (``audit``), not the other way round.
+event log to be read; those are compared with it (``audit``), not the other way round. Tables and recordings are the
+objects that its manifests name by digest (``recorded`` reads them).
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from heimdall_assets.domain import SNAPSHOT
 from heimdall_assets.errors import CorruptObject, Refused
-from heimdall_assets.kinds import APPROVED_MEASUREMENTS, EVALUATION_METRICS, IQ_FILES, SPLIT_KINDS
-from heimdall_assets.lineage.frozen import FrozenTable, freeze_rows, freeze_table, index_rows, iterate_rows
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, EVALUATION_METRICS
 from heimdall_assets.lineage.walk import OUTSIDE, Node, ReadBytes, list_parents, walk_manifests
 from heimdall_assets.manifests import Manifest, compute_json_digest, decode_canonical_json
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-FORMAT = "heimdall-provenance/2"
-
-DecodeTable = Callable[[bytes], pd.DataFrame]
-"""Parquet bytes -> table."""
+FORMAT = "heimdall-provenance/3"
 
 Facts = Mapping[str, Any]
 """Who or what computed something, why, when, how long, by which run, in which ``environment``."""
-
-TABLES = ("sessions", "sources", "stations", "measurements", "left_out")
-
-_FROZEN_AS = {
-    "recording_sessions": "sessions",
-    "known_sources": "sources",
-    "websdr_stations": "stations",
-    "measurements": "measurements",
-}
-"""Table of the database -> the frozen table that holds its columns."""
 
 
 def build_provenance(
@@ -46,8 +30,6 @@ def build_provenance(
     version: str,
     roots: Mapping[str, str],
     read_bytes: ReadBytes,
-    decode_table: DecodeTable,
-    approval_events: Iterable[Mapping[str, Any]],
     read_facts: Callable[[str], Facts | None],
     released: Facts,
     log: Mapping[str, Any] | None = None,
@@ -60,8 +42,6 @@ def build_provenance(
         version: of the release.
         roots: asset name -> digest of the manifests it is made of (``onnx_model``, ``evaluation_metrics``).
         read_bytes: digest -> verified bytes.
-        decode_table: reads the tables that manifests point at.
-        approval_events: rows of the ledger; those of the sessions in the snapshot are kept.
         read_facts: manifest digest -> facts of the computation that gave it; None: nobody kept them.
         released: facts of the release itself.
         log: checkpoint of the log of decisions and releases: ``log``, ``size``, ``root``; None: there is none.
@@ -69,14 +49,12 @@ def build_provenance(
         dagster_events: manifest digest -> asset, storage_id, run_id of the materialization; None: made without Dagster.
 
     Raises:
-        Refused: the roots come from more than one snapshot: a model and its figures that do not belong together.
+        Refused: the roots come from no snapshot, or from two of a kind: a model and figures of another.
         CorruptObject: something on the way is damaged.
         NotFound: something on the way is missing.
     """
     nodes = walk_manifests(roots.values(), read_bytes)
-    tables = freeze_tables(nodes, read_bytes, decode_table)
-    sessions = index_rows(tables["sessions"], "session_id")
-    kept = sorted((event for event in approval_events if event["recording_session_id"] in sessions), key=_event_number)
+    snapshot = _find_snapshot(nodes)
     specs: dict[str, Any] = {}
     for node in nodes:
         specs.update(node.manifest.specs)
@@ -86,13 +64,11 @@ def build_provenance(
     provenance: dict[str, Any] = {
         "format": FORMAT,
         "model": {"version": version, "manifests": dict(roots), "artifacts": _list_root_artifacts(nodes, roots)},
-        "database": _describe_database(nodes),
+        "database": _describe_database(snapshot),
         "nodes": [
             {**node.describe(), "facts": facts[node.digest], "event": _pick_event(events.get(node.digest))}
             for node in nodes
         ],
-        **tables,
-        "approvals": freeze_rows(kept, list_columns("approvals")),
         "specs": specs,
         "seeds": _collect_seeds(specs),
         "log": None if log is None else dict(log),
@@ -103,52 +79,6 @@ def build_provenance(
     }
     check_format(provenance)
     return provenance
-
-
-def freeze_tables(nodes: Sequence[Node], read_bytes: ReadBytes, decode_table: DecodeTable) -> dict[str, FrozenTable]:
-    """Return ``TABLES`` as the objects behind the manifests hold them.
-
-    Raises:
-        Refused: the nodes come from more than one snapshot.
-        CorruptObject: a manifest does not name its table.
-    """
-
-    def load(kind: str, name: str) -> pd.DataFrame | None:
-        found = [node for node in nodes if node.manifest.kind == kind]
-        if len(found) > 1:
-            raise Refused(f"{kind}: found {len(found)} of them behind one model, expected one: train and judge again")
-        if found and name not in found[0].manifest.artifacts:
-            raise CorruptObject(f"{kind} {found[0].digest}: found no artifact {name}, expected the table it stands for")
-        return decode_table(read_bytes(found[0].manifest.artifacts[name].digest)) if found else None
-
-    approved = load(APPROVED_MEASUREMENTS, "table")
-    if approved is None:
-        raise Refused("approved_measurements: found none behind the model, expected one snapshot")
-    measurements = _join_recordings(approved, load(IQ_FILES, "table"))
-    parts = [load(kind, "table") for kind in SPLIT_KINDS.values()]
-    splits = pd.concat([part for part in parts if part is not None], ignore_index=True) if any(
-        part is not None for part in parts
-    ) else pd.DataFrame({"session_id": pd.Series(dtype="string")})  # fmt: skip
-    sessions = approved.drop_duplicates("session_id").merge(
-        splits[[name for name in ("session_id", "split", "site") if name in splits]], on="session_id", how="left"
-    )
-    left_out = load(APPROVED_MEASUREMENTS, "left_out")
-    tables = {
-        "sessions": sessions,
-        "sources": approved.drop_duplicates("source_id").sort_values("source_id"),
-        "stations": approved.drop_duplicates("station_id").sort_values("station_id"),
-        "measurements": measurements,
-        "left_out": pd.DataFrame() if left_out is None else left_out,
-    }
-    return {name: freeze_table(table, list_columns(name, approved)) for name, table in tables.items()}
-
-
-def list_columns(table: str, approved: pd.DataFrame | None = None) -> list[str]:
-    """Return the columns of a frozen table: those of the format, then those that came later and ``approved`` has."""
-    columns = _load_schema()["properties"][table]["properties"]["columns"]["prefixItems"]
-    later = [field.snapshot for field in SNAPSHOT if field.since and _FROZEN_AS.get(field.table) == table]
-    known = () if approved is None else approved.columns
-    return [column["const"] for column in columns] + [name for name in later if name in known]
 
 
 def decode_provenance(data: bytes) -> dict[str, Any]:
@@ -171,7 +101,7 @@ def decode_provenance(data: bytes) -> dict[str, Any]:
 
 
 def check_format(provenance: Any) -> None:
-    """Check ``provenance`` against ``provenance.schema.json``, and each row against the columns of its table.
+    """Check ``provenance`` against ``provenance.schema.json``.
 
     Raises:
         CorruptObject: it does not follow the schema; names the first place where.
@@ -179,14 +109,6 @@ def check_format(provenance: Any) -> None:
     error = next(iter(_load_validator().iter_errors(provenance)), None)
     if error is not None:
         raise CorruptObject(f"provenance: found {error.message:.200} at {error.json_path}, expected {FORMAT}")
-    for name in (*TABLES, "approvals"):
-        num_columns = len(provenance[name]["columns"])
-        for number, row in enumerate(provenance[name]["rows"]):
-            if len(row) != num_columns:
-                raise CorruptObject(
-                    f"provenance: found {len(row)} values at $.{name}.rows[{number}], expected {num_columns}, one for "
-                    "each column"
-                )
 
 
 def find_contradictions(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -213,7 +135,7 @@ def find_contradictions(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
         if compute_json_digest(environment) != digest:
             found.append((f"environment {digest}", f"its fields have digest {compute_json_digest(environment)}"))
     found += [("release", what) for what in _find_loose_facts(provenance["released"], provenance["environments"])]
-    return found + _find_loose_rows(provenance)
+    return found
 
 
 def _find_loose_facts(facts: Facts | None, environments: Mapping[str, Any]) -> list[str]:
@@ -228,43 +150,19 @@ def find_facts(provenance: Mapping[str, Any], kind: str) -> dict[str, Any] | Non
     return None if told is None else {**told, "environment": provenance["environments"][told["environment"]]}
 
 
-def _find_loose_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return rows that point at nothing."""
-    keys = {
-        "session_id": set(index_rows(provenance["sessions"], "session_id")),
-        "station_id": set(index_rows(provenance["stations"], "station_id")),
-        "source_id": set(index_rows(provenance["sources"], "source_id")),
-    }
-    found = []
-    for table, key, targets in (
-        ("sessions", "session_id", ["source_id"]),
-        ("measurements", "measurement_id", ["session_id", "station_id"]),
-    ):
-        for row in iterate_rows(provenance[table]):
-            found += [
-                (f"{table} {row[key]}", f"its {target} {row[target]} has no row")
-                for target in targets
-                if row[target] not in keys[target]
-            ]
-    approved = {(row["recording_session_id"], row["id"]) for row in iterate_rows(provenance["approvals"])}
-    for row in iterate_rows(provenance["sessions"]):
-        # A database of the field keeps no ledger: its sessions carry no event.
-        if row["approval_event_id"] is not None and (row["session_id"], row["approval_event_id"]) not in approved:
-            found.append((f"sessions {row['session_id']}", f"its approval {row['approval_event_id']} has no row"))
-    return found
+def _find_snapshot(nodes: Sequence[Node]) -> Manifest:
+    """Return the snapshot; every kind stands behind a model once, or figures and model do not belong together."""
+    found: dict[str, Manifest] = {}
+    for node in nodes:
+        if node.manifest.kind in found:
+            raise Refused(f"{node.manifest.kind}: found two behind one model, expected one: train and judge again")
+        found[node.manifest.kind] = node.manifest
+    if APPROVED_MEASUREMENTS not in found:
+        raise Refused(f"{APPROVED_MEASUREMENTS}: found none behind the model, expected one snapshot")
+    return found[APPROVED_MEASUREMENTS]
 
 
-def _join_recordings(approved: pd.DataFrame, recordings: pd.DataFrame | None) -> pd.DataFrame:
-    if recordings is None:
-        return approved
-    checked = recordings[["measurement_id", "status", "reason", "digest"]].rename(
-        columns={"status": "iq_status", "reason": "iq_reason", "digest": "iq_digest"}
-    )
-    return approved.merge(checked, on="measurement_id", how="left", validate="one_to_one")
-
-
-def _describe_database(nodes: Sequence[Node]) -> dict[str, Any]:
-    snapshot = next(node.manifest for node in nodes if node.manifest.kind == APPROVED_MEASUREMENTS)
+def _describe_database(snapshot: Manifest) -> dict[str, Any]:
     return {
         "snapshot": snapshot.digest,
         "fingerprint": next((snapshot.parents[name] for name in OUTSIDE if name in snapshot.parents), None),
@@ -306,10 +204,6 @@ def _read_metrics(nodes: Sequence[Node], read_bytes: ReadBytes) -> dict[str, Any
 
 def _pick_event(event: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if event is None else {name: event[name] for name in ("asset", "storage_id", "run_id")}
-
-
-def _event_number(event: Mapping[str, Any]) -> int:
-    return int(event["id"])
 
 
 @cache

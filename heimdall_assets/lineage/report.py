@@ -1,4 +1,4 @@
-"""Report: a provenance as a tree of text, or as one page that opens offline.
+"""Report: a provenance and its data as a tree of text, or as one page that opens offline.
 
 Belongs here: wording and drawing. The page is one file: styles inside, the map as inline SVG, no script, no address.
 """
@@ -9,9 +9,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from heimdall_assets.counts import say_count
-from heimdall_assets.lineage.frozen import index_rows, iterate_rows
+from heimdall_assets.lineage.recorded import RecordedData, list_rows
 from heimdall_assets.lineage.walk import OUTSIDE
 from heimdall_assets.signals.geodesy import LocalFrame
 
@@ -38,22 +39,30 @@ SHOWN = (
 )
 """Of an environment, in this order; packages and the processor's flags stand in the file."""
 
+COLUMNS = ("source_id", "origin", "approved_by", "approved_at", "approval_reason")
+"""Of the snapshot, besides its keys, what the tree tells."""
+
 COMPUTED = "computed"
 FIGURES = ("num_sessions", "median_m", "p90_m", "coverage_90", "median_error_over_bound")
 
 
-def render_tree(provenance: Mapping[str, Any]) -> str:
+def render_tree(provenance: Mapping[str, Any], data: RecordedData) -> str:
     """Return the way from the release back to the database as indented text, each manifest told once.
 
     Below it: who approved what and why, checks, seeds and environment.
+
+    Args:
+        provenance: of the release.
+        data: with at least ``COLUMNS``.
     """
-    return "\n".join([*_draw_tree(provenance), "", *_list_approvals(provenance), *_list_environment(provenance)]) + "\n"
+    told = [*_draw_tree(provenance, data), "", *_list_approvals(data), *_list_environment(provenance)]
+    return "\n".join(told) + "\n"
 
 
-def _draw_tree(provenance: Mapping[str, Any]) -> list[str]:
+def _draw_tree(provenance: Mapping[str, Any], data: RecordedData) -> list[str]:
     nodes = {node["digest"]: node for node in provenance["nodes"]}
     model = provenance["model"]
-    lines = [f"{model['version']}  {_describe_data(provenance)}"]
+    lines = [f"{model['version']}  {_describe_data(data)}"]
     told: set[str] = set()
     roots = sorted(model["manifests"].items(), reverse=True)
     for place, (_, digest) in enumerate(roots):
@@ -61,37 +70,37 @@ def _draw_tree(provenance: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def render_html(provenance: Mapping[str, Any], provenance_digest: str | None = None) -> str:
+def render_html(provenance: Mapping[str, Any], data: RecordedData, provenance_digest: str | None = None) -> str:
     """Return one self-contained page: tree, map, sessions with their approvals, settings, environment, figures.
 
     Everything that comes from outside is escaped. At most ``MAX_TABLE_ROWS`` rows of a table are shown; the page says
     of how many.
     """
-    heard = Counter(row["session_id"] for row in iterate_rows(provenance["measurements"]))
-    recorded = Counter(row["session_id"] for row in iterate_rows(provenance["measurements"]) if row["iq_digest"])
-    sources = index_rows(provenance["sources"], "source_id")
+    recorded = data.measurements[data.measurements["iq_digest"].notna()]
+    heard, kept = (table["session_id"].value_counts() for table in (data.measurements, recorded))
+    names = data.sources.set_index("source_id")["source_name"]
     sessions = [
         {
             **row,
-            "source": sources.get(row["source_id"], {}).get("source_name"),
-            "num_measurements": heard[row["session_id"]],
-            "num_recordings": recorded[row["session_id"]],
+            "source": names[row["source_id"]],
+            "num_measurements": int(heard.get(row["session_id"], 0)),
+            "num_recordings": int(kept.get(row["session_id"], 0)),
         }
-        for row in iterate_rows(provenance["sessions"])
+        for row in list_rows(data.sessions.head(MAX_TABLE_ROWS))
     ]
     return _load_template().render(
         provenance=provenance,
         digest=provenance_digest,
-        summary=_describe_data(provenance),
-        tree="\n".join(_draw_tree(provenance)),
-        map=_draw_map(provenance),
-        sessions=sessions[:MAX_TABLE_ROWS],
-        num_sessions=len(sessions),
-        stations=list(iterate_rows(provenance["stations"])),
-        left_out=list(iterate_rows(provenance["left_out"]))[:MAX_TABLE_ROWS],
-        num_left_out=len(provenance["left_out"]["rows"]),
-        recordings=[row for row in iterate_rows(provenance["measurements"]) if row["iq_digest"]][:MAX_TABLE_ROWS],
-        num_recordings=sum(recorded.values()),
+        summary=_describe_data(data),
+        tree="\n".join(_draw_tree(provenance, data)),
+        map=_draw_map(data),
+        sessions=sessions,
+        num_sessions=len(data.sessions),
+        stations=list(list_rows(data.stations)),
+        left_out=list(list_rows(data.left_out.head(MAX_TABLE_ROWS))),
+        num_left_out=len(data.left_out),
+        recordings=list(list_rows(recorded.head(MAX_TABLE_ROWS))),
+        num_recordings=len(recorded),
         figures={name: provenance["metrics"].get(name) for name in FIGURES},
         baselines=provenance["metrics"].get("baselines", {}),
         released=", ".join(describe_facts(provenance["released"], "released")),
@@ -122,10 +131,10 @@ def _draw_branch(
             _draw_branch(lines, nodes, parent, told, deeper, last)
 
 
-def _list_approvals(provenance: Mapping[str, Any]) -> list[str]:
+def _list_approvals(data: RecordedData) -> list[str]:
     """Return one line for each who and why: of how many sessions, first and last time."""
     groups: dict[tuple[Any, Any], list[str]] = {}
-    for row in iterate_rows(provenance["sessions"]):
+    for row in list_rows(data.sessions[["approved_by", "approval_reason", "approved_at"]]):
         if row["approved_by"] is not None:
             groups.setdefault((row["approved_by"], row["approval_reason"]), []).append(str(row["approved_at"]))
     return [
@@ -177,37 +186,32 @@ def _pick_counts(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _describe_data(provenance: Mapping[str, Any]) -> str:
-    splits = Counter(row["split"] or "unused" for row in iterate_rows(provenance["sessions"]))
-    origins = Counter(row["origin"] for row in iterate_rows(provenance["sessions"]))
-    people = sorted({str(row["approved_by"]) for row in iterate_rows(provenance["sessions"]) if row["approved_by"]})
+def _describe_data(data: RecordedData) -> str:
+    splits, origins = (Counter(data.sessions[name].fillna(stand_in)) for name, stand_in in
+                       (("split", "unused"), ("origin", "unknown")))  # fmt: skip
+    people = sorted(data.sessions["approved_by"].dropna().unique())
     parts = [
-        f"{say_count(len(provenance['sessions']['rows']), 'session')} ("
+        f"{say_count(len(data.sessions), 'session')} ("
         + ", ".join(f"{count} {name}" for name, count in sorted(splits.items()))
         + ")",
         ", ".join(f"{count} {name}" for name, count in sorted(origins.items())),
-        f"{say_count(len(provenance['measurements']['rows']), 'measurement')} of "
-        f"{say_count(len(provenance['stations']['rows']), 'station')}",
+        f"{say_count(len(data.measurements), 'measurement')} of {say_count(len(data.stations), 'station')}",
     ]
     return "; ".join([*parts, f"approved by {', '.join(people)}"] if people else parts)
 
 
-def _draw_map(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _draw_map(data: RecordedData) -> dict[str, Any]:
     """Return marks in pixels of the page's map: sources by split, receivers, a scale bar."""
-    sources = index_rows(provenance["sources"], "source_id")
-    places: dict[tuple[float, float], str | None] = {}
-    for row in iterate_rows(provenance["sessions"]):
-        source = sources.get(row["source_id"], {})
-        if source.get("source_latitude") is not None and source.get("source_longitude") is not None:
-            places.setdefault((source["source_latitude"], source["source_longitude"]), row["split"])
-    receivers = sorted(
-        {
-            (row["receiver_latitude"], row["receiver_longitude"])
-            for row in iterate_rows(provenance["measurements"])
-            if row["receiver_latitude"] is not None and row["receiver_longitude"] is not None
-        }
-    )
-    shown, stations = list(places.items())[:MAX_MAP_POINTS], receivers[:MAX_MAP_POINTS]
+    where = ["source_latitude", "source_longitude"]
+    sent = data.sessions[["source_id", "split"]].merge(data.sources[["source_id", *where]], on="source_id")
+    first = sent.dropna(subset=where).drop_duplicates(where)
+    places = [
+        ((latitude, longitude), None if pd.isna(split) else split)
+        for latitude, longitude, split in first[[*where, "split"]].itertuples(index=False)
+    ]
+    held = data.measurements[["receiver_latitude", "receiver_longitude"]].dropna().drop_duplicates()
+    receivers = sorted(held.itertuples(index=False, name=None))
+    shown, stations = places[:MAX_MAP_POINTS], receivers[:MAX_MAP_POINTS]
     degrees = np.array([place for place, _ in shown] + stations)
     if not len(degrees):
         return {"sources": [], "receivers": [], "width": MAP_WIDTH, "height": MAP_HEIGHT, "total": 0}

@@ -1,14 +1,23 @@
 """Uses: which released models a session, measurement, source or stored object went into."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.lineage.frozen import iterate_rows
+from heimdall_assets.lineage.recorded import RecordedData, list_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TOLD = ("session_id", "session_name", "campaign", "split", "approved_by", "approved_at", "approval_reason")
+"""Of a session."""
+
+COLUMNS = (*_TOLD, "source_name", "station_name")
+"""Of the snapshot, besides its keys, what is asked."""
 
 
 def find_uses(
-    provenances: Iterable[Mapping[str, Any]],
+    releases: Iterable[tuple[Mapping[str, Any], RecordedData]],
     *,
     session: str | None = None,
     measurement: str | None = None,
@@ -20,6 +29,10 @@ def find_uses(
 
     Exactly one thing is asked for: a session, source or station by id or name, a measurement by id, an object by its
     digest (a recording, a table, weights: whatever the provenance lists).
+
+    Args:
+        releases: provenance and data of each, with at least ``COLUMNS``.
+        session, measurement, source, station, digest: what is asked for.
 
     Returns:
         JSON values: ``version``; ``sessions``: each with ``session_id``, ``session_name``, ``split``, ``approved_by``,
@@ -33,82 +46,43 @@ def find_uses(
     if len(wanted) != 1:
         raise InvalidInput(f"where used: found {sorted(wanted) or 'nothing'} asked for, expected one of {list(asked)}")
     uses = []
-    for provenance in provenances:
-        sessions, measurements, nodes = _find_in(provenance, **asked)
+    for provenance, data in releases:
+        ((what, value),) = wanted.items()
+        sessions, measurements = _find_rows(data, what, value)
+        nodes = [f"{node['kind']} {node['digest']}" for node in provenance["nodes"] if value in _list_held(node)]
         if sessions or measurements or nodes:
-            uses.append(
-                {
-                    "version": provenance["model"]["version"],
-                    "sessions": [_describe(row) for row in sessions],
-                    "measurements": [row["measurement_id"] for row in measurements],
-                    "nodes": nodes,
-                }
-            )
+            version = provenance["model"]["version"]
+            uses.append({"version": version, "sessions": sessions, "measurements": measurements, "nodes": nodes})
     return uses
 
 
-def list_digests(provenance: Mapping[str, Any]) -> set[str]:
+def list_digests(provenance: Mapping[str, Any], recordings: Iterable[str]) -> set[str]:
     """Return the digest of every object that a release hangs on: manifests, what they hold, shards, recordings."""
-    found = {node["digest"] for node in provenance["nodes"]}
-    for node in provenance["nodes"]:
-        found.update(artifact["digest"] for artifact in node["artifacts"].values())
-        found.update(node["summary"].get("shards", []))
-    found.update(row["iq_digest"] for row in iterate_rows(provenance["measurements"]) if row["iq_digest"])
-    return found
+    return {*recordings, *(digest for node in provenance["nodes"] for digest in _list_held(node))}
 
 
-def index_digests(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return digest -> versions of the releases that hang on it, in the order given."""
-    index: dict[str, list[str]] = {}
-    for provenance in provenances:
-        for digest in list_digests(provenance):
-            index.setdefault(digest, []).append(provenance["model"]["version"])
-    return index
+def _find_rows(data: RecordedData, what: str, value: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return sessions, and ids of measurements, of one release that have to do with what is asked for."""
+    heard, sessions = data.measurements, data.sessions
+    if what == "session":
+        chosen = heard["session_id"].isin(sessions.loc[_is_called(sessions, "session", value), "session_id"])
+    elif what == "source":
+        named = data.sources.loc[_is_called(data.sources, "source", value), "source_id"]
+        chosen = heard["session_id"].isin(sessions.loc[sessions["source_id"].isin(named), "session_id"])
+    elif what == "station":
+        chosen = heard["station_id"].isin(data.stations.loc[_is_called(data.stations, "station", value), "station_id"])
+    else:
+        chosen = (heard["iq_digest" if what == "digest" else "measurement_id"] == value).fillna(False).astype(bool)
+    found = heard[chosen]
+    rows = sessions[sessions["session_id"].isin(found["session_id"])]
+    told = list(list_rows(rows[[name for name in _TOLD if name in rows]]))
+    return told, [str(name) for name in found["measurement_id"]]
 
 
-def _find_in(
-    provenance: Mapping[str, Any],
-    session: str | None,
-    measurement: str | None,
-    source: str | None,
-    station: str | None,
-    digest: str | None,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
-    """Return sessions, measurements and manifests of one release that have to do with what is asked for."""
-    sources = {
-        row["source_id"]
-        for row in iterate_rows(provenance["sources"])
-        if source in (row["source_id"], row["source_name"])
-    }
-    stations = {
-        row["station_id"]
-        for row in iterate_rows(provenance["stations"])
-        if station in (row["station_id"], row["station_name"])
-    }
-    chosen = {
-        row["session_id"]
-        for row in iterate_rows(provenance["sessions"])
-        if session in (row["session_id"], row["session_name"]) or row["source_id"] in sources
-    }
-    measurements = [
-        row
-        for row in iterate_rows(provenance["measurements"])
-        if row["session_id"] in chosen
-        or row["measurement_id"] == measurement
-        or row["station_id"] in stations
-        or (digest is not None and row["iq_digest"] == digest)
-    ]
-    chosen |= {row["session_id"] for row in measurements}
-    sessions = [row for row in iterate_rows(provenance["sessions"]) if row["session_id"] in chosen]
-    nodes = [f"{node['kind']} {node['digest']}" for node in provenance["nodes"] if digest in _list_node_digests(node)]
-    return sessions, measurements, nodes
+def _is_called(table: "pd.DataFrame", what: str, value: str) -> "pd.Series":
+    return ((table[f"{what}_id"] == value) | (table[f"{what}_name"] == value)).fillna(False).astype(bool)
 
 
-def _list_node_digests(node: Mapping[str, Any]) -> set[str]:
+def _list_held(node: Mapping[str, Any]) -> set[str]:
     held = {artifact["digest"] for artifact in node["artifacts"].values()}
     return {node["digest"], *held, *node["summary"].get("shards", [])}
-
-
-def _describe(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("session_id", "session_name", "campaign", "split", "approved_by", "approved_at", "approval_reason")
-    return {name: row[name] for name in names}

@@ -4,10 +4,10 @@
     python3 verify_release.py v1.2.3 [--key FILE] [--objects FOLDER] [--log FILE] [--checkpoint FILE] [--json]
 
 Checks the files of a release against SHA256SUMS and what was signed (--key, public keys in PEM); provenance.json
-against itself, from the model back to the database; stored objects against their names (--objects, what holds
-objects/sha256); decisions and release against the log (--log, what `heimdall ledger export` wrote), and the log
-against a checkpoint that was kept (--checkpoint). FORMAT.md beside this file specifies it all. Exit status 0: all that
-was given agrees; 1: something does not, named in a line each; 2: there is nothing to check.
+against itself, from the model back to the database; stored objects, recordings among them, against their names
+(--objects, what holds objects/sha256); decisions and release against the log (--log, what `heimdall ledger export`
+wrote), and the log against a checkpoint that was kept (--checkpoint). FORMAT.md beside this file specifies it all.
+Exit status 0: all that was given agrees; 1: something does not, named in a line each; 2: there is nothing to check.
 """
 
 import argparse
@@ -22,13 +22,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-FORMAT = "heimdall-provenance/2"
+FORMAT = "heimdall-provenance/3"
 ORIGIN = "heimdall-assets/log/"
 MAX_INTEGER = 2**53 - 1
 SUMS, PROVENANCE, BUNDLE = "SHA256SUMS", "provenance.json", "attestations.intoto.jsonl"
 MANIFEST = ("kind", "code_version", "parents", "specs", "artifacts", "summary")
 OUTSIDE = "measurement_database"
-DECIDED = ("recording_session_id", "decision", "decided_by", "reason")
+RECORDINGS, DECISIONS = ("iq_files", "recordings.jsonl"), ("approved_measurements", "decisions.jsonl")
 CHUNK_BYTES = 1 << 20
 
 Fault = tuple[str, str]  # what is wrong: the thing, and what was found of it
@@ -199,14 +199,6 @@ def holds(key: Path, signature: bytes, message: bytes) -> bool:
 # --- provenance.json against itself and the files beside it
 
 
-def read_rows(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table, column -> value."""
-    for row in table["rows"]:
-        if len(row) != len(table["columns"]):
-            raise ValueError(f"a row of {len(row)} values under {len(table['columns'])} columns")
-        yield dict(zip(table["columns"], row, strict=True))
-
-
 def check_chain(provenance: dict[str, Any]) -> Iterator[Fault]:
     """Yield manifests that are not what their digests say, and what hangs on nothing."""
     digests = {node["digest"] for node in provenance["nodes"]}
@@ -231,26 +223,6 @@ def check_chain(provenance: dict[str, Any]) -> Iterator[Fault]:
         yield "nodes", f"found {', '.join(sorted(kinds))}: no way from a model to its measurements"
 
 
-def check_rows(provenance: dict[str, Any]) -> Iterator[Fault]:
-    """Yield rows that point at nothing or say otherwise than the decision behind them."""
-    sources = {row["source_id"] for row in read_rows(provenance["sources"])}
-    stations = {row["station_id"] for row in read_rows(provenance["stations"])}
-    sessions = {row["session_id"]: row for row in read_rows(provenance["sessions"])}
-    approvals = {row["id"]: row for row in read_rows(provenance["approvals"])}
-    for name, row in sessions.items():
-        if row["source_id"] not in sources:
-            yield f"session {name}", f"its source {row['source_id']} has no row"
-        if row["approval_event_id"] is None:
-            continue
-        event = approvals.get(row["approval_event_id"], {})
-        said = [event.get(part) for part in ("recording_session_id", "decision", "decided_by", "reason")]
-        if said != [name, "approved", row["approved_by"], row["approval_reason"]]:
-            yield f"session {name}", f"its approval {row['approval_event_id']} says {said}"
-    for row in read_rows(provenance["measurements"]):
-        if row["session_id"] not in sessions or row["station_id"] not in stations:
-            yield f"measurement {row['measurement_id']}", "its session or station has no row"
-
-
 def check_model(folder: Path, provenance: dict[str, Any], data: bytes) -> Iterator[Fault]:
     """Yield where model and figures are not those that provenance.json is of."""
     digest = hashlib.sha256(data).hexdigest()
@@ -266,12 +238,28 @@ def check_model(folder: Path, provenance: dict[str, Any], data: bytes) -> Iterat
             yield PROVENANCE, "its metrics are not those of metrics.json"
 
 
-def list_objects(provenance: dict[str, Any]) -> dict[str, str]:
+# --- stored objects
+
+
+def read_lines(folder: Path, provenance: dict[str, Any], kind: str, name: str) -> list[bytes]:
+    """Return the lines of a list among the stored objects; empty where it is damaged or gone, or there is none."""
+    held = [node["artifacts"][name]["digest"] for node in provenance["nodes"] if node["kind"] == kind]
+    paths = [find_object(folder, digest) for digest in held]
+    whole = [path.read_bytes() for path in paths if path.is_file() and hash_file(path) == path.name]
+    return [line for data in whole for line in data.splitlines()]
+
+
+def find_object(folder: Path, digest: str) -> Path:
+    """Return where an object lies; raises ``ValueError`` where that is no digest."""
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError(f"{digest} is no SHA-256")
+    return folder / "objects" / "sha256" / digest[:2] / digest
+
+
+def list_objects(folder: Path, provenance: dict[str, Any]) -> dict[str, str]:
     """Return digest -> what it is, of every object that the model hangs on."""
-    found: dict[Any, str] = {
-        row["iq_digest"]: f"recording of {row['measurement_id']}" for row in read_rows(provenance["measurements"])
-    }
-    found.pop(None, None)  # where there is no recording
+    rows = [decode(line) for line in read_lines(folder, provenance, *RECORDINGS)]
+    found = {row["digest"]: f"recording of {row['measurement_id']}" for row in rows}
     for node in provenance["nodes"]:
         found |= {digest: f"{node['kind']} shard" for digest in node["summary"].get("shards", [])}
         found |= {part["digest"]: f"{node['kind']}/{name}" for name, part in node["artifacts"].items()}
@@ -281,12 +269,29 @@ def list_objects(provenance: dict[str, Any]) -> dict[str, str]:
 
 def check_objects(folder: Path, provenance: dict[str, Any]) -> Iterator[Fault]:
     """Yield stored objects that are missing or changed."""
-    for digest, label in sorted(list_objects(provenance).items()):
-        path = folder / "objects" / "sha256" / digest[:2] / digest
+    for digest, label in sorted(list_objects(folder, provenance).items()):
+        path = find_object(folder, digest)
         if not path.is_file():
             yield f"object {label} {digest}", "is missing"
         elif (found := hash_file(path)) != digest:
             yield f"object {label} {digest}", f"has SHA-256 {found}"
+
+
+def check_decisions(folder: Path, provenance: dict[str, Any], log: list[bytes] | None) -> Iterator[Fault]:
+    """Yield sessions that were approved twice, or by nothing that the log knows, and too few of them."""
+    lines = read_lines(folder, provenance, *DECISIONS)
+    known, sessions = set(log or []), set()
+    for line in lines:  # a damaged list is found among the objects
+        entry = decode(line)
+        session, label = entry["recording_session_id"], f"session {entry['recording_session_id']}"
+        if entry["decision"] != "approved" or session in sessions:
+            yield label, f"its decision {entry['id']} is {entry['decision']}, or one of several"
+        if log is not None and line not in known:
+            yield label, f"no entry of the log is its decision {entry['id']}, by {entry['decided_by']}"
+        sessions.add(session)
+    expected = next(node["summary"]["num_sessions"] for node in provenance["nodes"] if node["kind"] == DECISIONS[0])
+    if lines and len(sessions) != expected:
+        yield DECISIONS[1], f"holds decisions of {len(sessions)} sessions, expected {expected}"
 
 
 def check_log(lines: list[bytes], folder: Path, provenance: dict[str, Any]) -> Iterator[Fault]:
@@ -299,12 +304,6 @@ def check_log(lines: list[bytes], folder: Path, provenance: dict[str, Any]) -> I
     kept = provenance["log"]
     if kept is not None:
         yield from compare_checkpoint(lines, kept["log"], kept["size"], kept["root"], f"that of {PROVENANCE}")
-    approvals = {entry["id"]: entry for entry in entries if entry["kind"] == "approval"}
-    for row in read_rows(provenance["approvals"]):
-        entry = approvals.get(row["id"], {})
-        wrong = [name for name in DECIDED if entry.get(name) != row[name]]
-        if wrong:
-            yield f"approval {row['id']}", f"the log says otherwise: {', '.join(wrong)}"
     version = provenance["model"]["version"]
     releases = [entry for entry in entries if entry["kind"] == "release" and entry["version"] == version]
     if len(releases) != 1:
@@ -358,16 +357,16 @@ def verify(
     told += [] if keys or not (folder / BUNDLE).exists() else ["NOT the signatures (--key)"]
     run(lambda: check_signatures(folder, keys), BUNDLE if (folder / BUNDLE).exists() else "NO signature is there")
     run(lambda: check_chain(provenance), f"manifests: {len(provenance['nodes'])}")
-    run(lambda: check_rows(provenance), f"sessions: {len(provenance['sessions']['rows'])}")
     run(lambda: check_model(folder, provenance, data), "model and figures")
+    lines = None if log is None else log.read_bytes().split(b"\n")[:-1]
     if objects is None:
         told.append("NOT the stored objects (--objects)")
     else:
-        run(lambda: check_objects(objects, provenance), f"objects: {len(list_objects(provenance))}")
-    if log is None:
+        run(lambda: check_objects(objects, provenance), "objects")
+        run(lambda: check_decisions(objects, provenance, lines), "decisions")
+    if lines is None:
         told.append("NOT the log (--log)")
     else:
-        lines = log.read_bytes().split(b"\n")[:-1]
         run(lambda: check_log(lines, folder, provenance), f"entries of the log: {len(lines)}")
         if checkpoint is not None:
             run(lambda: compare_checkpoint(lines, *read_checkpoint(checkpoint), str(checkpoint)), str(checkpoint))

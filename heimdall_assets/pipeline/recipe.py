@@ -60,7 +60,7 @@ _SPLIT = Stage(
 
 STAGES: dict[str, Stage] = {
     APPROVED_MEASUREMENTS: Stage(
-        "3",
+        "4",
         (MEASUREMENT_DATABASE,),
         (specs.DatasetSpec,),
         {
@@ -69,7 +69,7 @@ STAGES: dict[str, Stage] = {
         },
     ),
     IQ_FILES: Stage(
-        "6",
+        "7",
         (APPROVED_MEASUREMENTS,),
         (specs.RecordingSpec,),
         {
@@ -129,7 +129,7 @@ STAGES: dict[str, Stage] = {
     ),
     EVALUATION_METRICS: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
     ONNX_MODEL: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
-    MODEL_RELEASE: Stage("4", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
+    MODEL_RELEASE: Stage("5", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }
 """In the order in which they are computed."""

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heimdall_assets.errors import HeimdallError, NotFound
 from heimdall_assets.lineage.report import render_html
-from heimdall_assets.pipeline.releases.audit import read_provenance
+from heimdall_assets.pipeline.releases.audit import read_data, read_provenance
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.web.refusals import Refusal, send_refusal
 from heimdall_assets.web.result_pages import HTML, Page, find_stored, render_release
@@ -50,7 +50,9 @@ def find_page(stores: Stores, path: str) -> Page:
         raise NotFound(f"lineage page {path!r:.60}: found no such release, expected / or one such as /v1.0.0")
     if part:
         return render_release(stores, releases[version], part)
-    return Page(HTML, render_html(read_provenance(stores, version), releases[version].get("provenance")).encode())
+    provenance = read_provenance(stores, version)
+    page = render_html(provenance, read_data(stores, provenance), releases[version].get("provenance"))
+    return Page(HTML, page.encode())
 
 
 def _render_list(releases: dict[str, dict[str, Any]]) -> str:

@@ -42,8 +42,7 @@ def read_sessions(home: Path, *arguments: str) -> set[str]:
 
 
 def read_lineage(home: Path, version: str) -> set[str]:
-    table = json.loads(ask(home, "lineage", version, "--json"))["sessions"]
-    return {row[table["columns"].index("session_id")] for row in table["rows"]}
+    return {row["session_id"] for row in json.loads(ask(home, "lineage", version, "--table", "sessions", "--json"))}
 
 
 def is_released(places, version: str) -> bool:

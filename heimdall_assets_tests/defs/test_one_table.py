@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from heimdall_assets.cli import main
 from heimdall_assets.definitions import recover_at
 from heimdall_assets.defs.sensors import build_approval_sensor
-from heimdall_assets.lineage.frozen import iterate_rows
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DatasetSpec, RetrainPolicy
 from heimdall_assets_tests.conftest import make_quick_folder
@@ -96,8 +95,8 @@ def test_a_table_of_somebody_else_becomes_a_release_and_a_new_approval_the_next(
     made = json.loads(heimdall(environment, "train", *settings, "--json"))
     assert made["version"] == "v1.0.0"
     assert made["computed"]["iq_files"] == sum(bool(row[8]) for row in heard[1])
-    provenance = json.loads((Path(made["folder"]) / "provenance.json").read_text())
-    used = {row["iq_data_location"] for row in iterate_rows(provenance["measurements"])}
+    shown = json.loads(heimdall(environment, "lineage", "latest", "--table", "measurements", "--json"))
+    used = {row["iq_data_location"] for row in shown}
     assert used == {f"sessions/{row[0]}/websdr_{row[1]}.npy" for row in heard[1] if row[8]}
     pending = next(row[0] for row in heard[1] if not row[8])
     predicted = json.loads(heimdall(environment, "predict", "latest", str(pending), "--json"))

@@ -1,15 +1,20 @@
 """``heimdall lineage``, ``verify`` and ``diff`` on a real home: answers for people and programs, exit status."""
 
+import csv
 import json
 import sqlite3
+from dataclasses import fields
 
 import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
+from heimdall_assets.cli.lineage import TABLES
 from heimdall_assets.errors import CorruptObject
+from heimdall_assets.lineage.recorded import RecordedData
+from heimdall_assets.lineage.uses import COLUMNS
 from heimdall_assets.merkle import Checkpoint, compute_root, decode_checkpoint, hash_leaf
-from heimdall_assets.pipeline.releases.audit import read_provenance, read_provenances
+from heimdall_assets.pipeline.releases.audit import read_provenance, read_releases
 from heimdall_assets.places import read_places
 from heimdall_assets_tests.lineage.world import make_world
 from heimdall_assets_tests.stores.releasing import take_away
@@ -48,7 +53,12 @@ def test_lineage_of_a_model_as_tree_json_and_page(home, tmp_path):
     assert "measurement_database" in run("lineage", "v1.0.0")
     told = json.loads(run("lineage", "latest", "--json"))
     assert told["model"]["version"] == "v1.0.1"
-    assert "session-0001" not in {row[0] for row in told["sessions"]["rows"]}
+    rows = json.loads(run("lineage", "latest", "--table", "sessions", "--json"))
+    assert "session-0001" not in {row["session_id"] for row in rows}
+    assert {row["approved_by"] for row in rows} == {"Ada"}
+    lines = list(csv.DictReader(run("lineage", "latest", "--table", "measurements").splitlines()))
+    assert len(lines) == 15
+    assert int(lines[0]["iq_start_unix_ns"]) > 10**18
     page = tmp_path / "lineage.html"
     run("lineage", "v1.0.0", "--html", str(page))
     assert "Where v1.0.0 comes from" in page.read_text()
@@ -108,7 +118,17 @@ def test_a_checkpoint_kept_elsewhere_tells_a_log_that_was_cut(home, tmp_path):
     assert "expected heimdall-assets/log/NAME, a size and a root in base64" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("lineage",), ("lineage", "latest", "--session", "a")])
+def test_every_table_of_a_model_is_shown(home):
+    assert [field.name for field in fields(RecordedData)] == list(TABLES)
+    for name in TABLES:
+        rows = json.loads(run("lineage", "v1.0.0", "--table", name, "--json"))
+        assert (len(rows) == 0) == (name == "left_out")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("lineage",), ("lineage", "latest", "--session", "a"), ("lineage", "--session", "a", "--table", "sources")],
+)
 def test_lineage_wants_one_thing(home, arguments):
     run(*arguments, status=2)
 
@@ -145,7 +165,7 @@ def test_a_damaged_provenance_is_read_from_its_twin_and_refused_without_one(home
     whole = read_provenance(stores, "v1.0.0")
     stores.releases.files.write_file("v1.0.0", "provenance.json", b"{}")
     assert read_provenance(stores, "v1.0.0") == whole
-    assert len(read_provenances(stores)) == 2
+    assert len(read_releases(stores, COLUMNS)) == 2
     twin = stores.objects.local_path(stores.releases.find_record("v1.0.0")["provenance"])
     twin.unlink()
     with pytest.raises(CorruptObject, match=r"run heimdall verify v1\.0\.0"):

@@ -134,7 +134,7 @@ def test_a_service_that_goes_away_in_the_middle_is_one_line(place: Place):
         done = place.run("verify", "latest")
         if not has_met(fault):
             break
-        check_line(done, "could not be read", "403 ExpiredToken" if fault.act == "refuse" else "the connection was cut")
+        check_line(done, "could not be ", "403 ExpiredToken" if fault.act == "refuse" else "the connection was cut")
         after = 2 * after + 1 + after % 2
     assert done.exit_code == 0, done.output
     assert after > 20

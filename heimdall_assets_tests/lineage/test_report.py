@@ -2,22 +2,35 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from heimdall_assets.lineage.report import MAX_TABLE_ROWS, render_html, render_tree
+from heimdall_assets.lineage.report import COLUMNS, MAX_TABLE_ROWS, render_html, render_tree
 from heimdall_assets_tests.lineage.world import REASON, make_world
 
 
 @pytest.fixture(scope="module")
-def provenance(tmp_path_factory):
-    world = make_world(tmp_path_factory.mktemp("world"), 5)
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"), 5)
+
+
+@pytest.fixture(scope="module")
+def provenance(world):
     return world.freeze(world.make_chain())
 
 
-def test_the_tree_tells_every_manifest_once_in_full(provenance):
-    text = render_tree(provenance)
+@pytest.fixture(scope="module")
+def data(world, provenance):
+    return world.read_data(provenance)
+
+
+def test_the_tree_tells_every_manifest_once_in_full(world, provenance, data):
+    text = render_tree(provenance, data)
+    assert render_tree(provenance, world.read_data(provenance, COLUMNS)) == text
     for node in provenance["nodes"]:
         assert text.count(f"{node['kind']} {node['digest'][:12]}  (") == 1
     assert "measurement_database" in text
@@ -54,8 +67,8 @@ class Checker(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_is_whole_and_loads_nothing(provenance):
-    page = render_html(provenance, "ab" * 32)
+def test_the_page_is_whole_and_loads_nothing(provenance, data):
+    page = render_html(provenance, data, "ab" * 32)
     checker = Checker()
     checker.feed(page)
     assert checker.open == []
@@ -66,15 +79,15 @@ def test_the_page_is_whole_and_loads_nothing(provenance):
         assert word in page
 
 
-def test_what_comes_from_outside_is_escaped(provenance):
-    page = render_html(provenance)
+def test_what_comes_from_outside_is_escaped(provenance, data):
+    page = render_html(provenance, data)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "<b>centre</b>" not in page
 
 
-def test_the_map_is_svg_with_every_place(provenance):
-    page = render_html(provenance)
+def test_the_map_is_svg_with_every_place(provenance, data):
+    page = render_html(provenance, data)
     svg = ET.fromstring(re.search(r"<svg.*?</svg>", page, re.S).group())
     marks = [(float(mark.get("cx")), float(mark.get("cy"))) for mark in svg.iter("circle") if mark.get("fill-opacity")]
     assert len(marks) == 5
@@ -85,19 +98,17 @@ def test_the_map_is_svg_with_every_place(provenance):
     assert len([mark for mark in svg.iter("path") if mark.get("fill") == "#111"]) == 3
 
 
-def test_long_tables_say_that_they_are_cut(provenance):
-    long = {**provenance, "sessions": {**provenance["sessions"], "rows": provenance["sessions"]["rows"] * 1500}}
-    page = render_html(long)
-    assert f"Sessions ({MAX_TABLE_ROWS} of 7500)" in page
+def test_long_tables_say_that_they_are_cut(provenance, data):
+    long = replace(data, sessions=pd.concat([data.sessions] * 1500))
+    assert f"Sessions ({MAX_TABLE_ROWS} of 7500)" in render_html(provenance, long)
 
 
-def test_a_model_without_positions_draws_an_empty_map(provenance):
-    bare = {**provenance, "measurements": {**provenance["measurements"], "rows": []}}
-    bare["sources"] = {**provenance["sources"], "rows": []}
-    assert "0 of 0 transmitting places" in render_html(bare)
+def test_a_model_without_positions_draws_an_empty_map(provenance, data):
+    nowhere = {"source_latitude": np.nan, "source_longitude": np.nan}
+    bare = replace(data, measurements=data.measurements.head(0), sources=data.sources.assign(**nowhere))
+    assert "0 of 0 transmitting places" in render_html(provenance, bare)
 
 
-def test_one_place_alone_is_drawn(provenance):
-    one = {**provenance, "sessions": {**provenance["sessions"], "rows": provenance["sessions"]["rows"][:1]}}
-    one["measurements"] = {**provenance["measurements"], "rows": []}
-    assert "1 of 1 transmitting places" in render_html(one)
+def test_one_place_alone_is_drawn(provenance, data):
+    one = replace(data, sessions=data.sessions.head(1), measurements=data.measurements.head(0))
+    assert "1 of 1 transmitting places" in render_html(provenance, one)

@@ -91,8 +91,7 @@ def test_lineage_and_verify_hold_for_all_five_in_new_processes(history):
     assert list(history.approved) == ["v1.0.0", "v1.0.1", "v1.0.2", "v1.0.3", "v1.0.4"]
     for version, approved in history.approved.items():
         told = ask_anew("lineage", version, home=history.places.home)
-        columns = told["sessions"]["columns"]
-        sessions = [dict(zip(columns, row, strict=True)) for row in told["sessions"]["rows"]]
+        sessions = ask_anew("lineage", version, "--table", "sessions", home=history.places.home)
         assert {row["session_id"] for row in sessions} == approved
         assert all(row["approved_by"] and row["approved_at"] and row["approval_reason"] for row in sessions)
         assert all(node["event"]["run_id"] in history.runs for node in told["nodes"])
@@ -138,7 +137,7 @@ def find_object(history: History, digest: str) -> Path:
 
 def list_nodes(history: History, version: str) -> dict[str, Any]:
     told = json.loads(command("lineage", version, "--json", home=history.places.home))
-    return {"rows": told["measurements"], **{node["kind"]: node for node in told["nodes"]}}
+    return {node["kind"]: node for node in told["nodes"]}
 
 
 def test_one_flipped_byte_in_an_object_or_manifest_is_found_and_made_again(history):
@@ -167,10 +166,9 @@ def test_one_flipped_byte_in_an_object_or_manifest_is_found_and_made_again(histo
 
 
 def test_one_flipped_byte_in_a_recording_names_every_release_that_used_it(history):
-    rows = list_nodes(history, "v1.0.1")["rows"]
-    places = {name: rows["columns"].index(name) for name in ("session_id", "iq_digest")}
-    first = next(row for row in rows["rows"] if row[places["session_id"]] == history.withdrawn["v1.0.1"])
-    path = find_object(history, first[places["iq_digest"]])
+    rows = json.loads(command("lineage", "v1.0.1", "--table", "measurements", "--json", home=history.places.home))
+    first = next(row for row in rows if row["session_id"] == history.withdrawn["v1.0.1"])
+    path = find_object(history, first["iq_digest"])
     whole = flip(path)
     (found,) = verify(history, "v1.0.1", 1)
     assert found["kind"] == "recording"

@@ -18,7 +18,6 @@ from heimdall_assets.lineage.signatures import list_signers
 from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets.stores.keys import make_key, read_key
-from heimdall_assets.stores.objects.tables import decode_table
 from heimdall_assets_tests.lineage.world import World, make_world
 
 
@@ -32,7 +31,7 @@ def world(tmp_path: Path) -> World:
 
 
 def judge(world: World, evidence: Evidence) -> list[str]:
-    findings = verify_model(evidence, world.objects, decode_table)
+    findings = verify_model(evidence, world.objects, world.read_table)
     assert all(finding.kind in ("signature", "release_file", "ledger_row") for finding in findings), findings
     return [finding.found for finding in findings if finding.kind == "signature"]
 

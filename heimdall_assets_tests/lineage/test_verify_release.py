@@ -162,12 +162,44 @@ def rewrite_statements(kept: Kept) -> None:
     kept.write_sums()
 
 
-def put_column(table: str, column: str, value: object) -> Callable[[dict], None]:
-    def change(provenance: dict) -> None:
-        place = provenance[table]["columns"].index(column)
-        provenance[table]["rows"][0][place] = value
+def find_listing(kept: Kept, kind: str, name: str) -> str:
+    nodes = kept.read_provenance()["nodes"]
+    return next(node["artifacts"][name]["digest"] for node in nodes if node["kind"] == kind)
 
-    return change
+
+def find_object(kept: Kept, digest: str) -> Path:
+    return kept.objects / "objects" / "sha256" / digest[:2] / digest
+
+
+def put_object(kept: Kept, data: bytes) -> str:
+    digest = compute_digest(data)
+    find_object(kept, digest).parent.mkdir(exist_ok=True)
+    find_object(kept, digest).write_bytes(data)
+    return digest
+
+
+def forge_listing(kept: Kept, kind: str, name: str, change: Callable[[list[dict]], object]) -> None:
+    """Change a listing, and every manifest, digest and sum that hangs on it: all that a forger without a key can."""
+    lines = [decode(line) for line in find_object(kept, find_listing(kept, kind, name)).read_bytes().splitlines()]
+    change(lines)
+    listed = put_object(kept, b"".join(encode_canonical_json(line) + b"\n" for line in lines))
+
+    def rebuild(provenance: dict) -> None:
+        new: dict[str, str] = {}
+        for node in provenance["nodes"]:  # parents first
+            if node["kind"] == kind:
+                node["artifacts"][name]["digest"] = listed
+            node["parents"] = {parent: new.get(digest, digest) for parent, digest in node["parents"].items()}
+            manifest = encode_canonical_json({part: node[part] for part in verify_release.MANIFEST})
+            new[node["digest"]] = node["digest"] = put_object(kept, manifest)
+        roots = provenance["model"]["manifests"]
+        roots.update({part: new[digest] for part, digest in roots.items()})
+
+    kept.edit(rebuild)
+
+
+def forge_decision(**change: object) -> Callable[[Kept], None]:
+    return lambda kept: forge_listing(kept, *verify_release.DECISIONS, lambda lines: lines[0].update(change))
 
 
 FORGERIES: dict[str, tuple[Callable[[Kept], object], str]] = {
@@ -206,14 +238,13 @@ FORGERIES: dict[str, tuple[Callable[[Kept], object], str]] = {
         lambda kept: kept.edit(lambda p: next(iter(p["environments"].values())).update(git_sha="f" * 40)),
         "environment ",
     ),
-    "an approver in the session": (
-        lambda kept: kept.edit(put_column("sessions", "approved_by", "Eve")), "session session-0000",
+    "an approver": (forge_decision(decided_by="Eve"), "session session-0000"),
+    "a decision that was none": (forge_decision(decision="rejected"), "session session-0000"),
+    "a session approved twice": (
+        forge_decision(recording_session_id="session-0001"), "session session-0001",
     ),
-    "an approver in the approval": (
-        lambda kept: kept.edit(put_column("approvals", "decided_by", "Eve")), "session session-0000",
-    ),
-    "an approval of another session": (
-        lambda kept: kept.edit(put_column("approvals", "recording_session_id", "session-0001")), "session session-0000",
+    "a decision dropped": (
+        lambda kept: forge_listing(kept, *verify_release.DECISIONS, lambda lines: lines.pop()), "decisions.jsonl",
     ),
     "figures": (lambda kept: kept.edit(lambda p: p["metrics"].update(median_m=1.0)), "provenance.json"),
     "a weight in the model, sums too": (
@@ -228,10 +259,28 @@ FORGERIES: dict[str, tuple[Callable[[Kept], object], str]] = {
         "provenance.json",
     ),
     "a recording": (
-        lambda kept: kept.edit(put_column("measurements", "iq_digest", "0" * 64)), "object recording of session-0000",
+        lambda kept: forge_listing(kept, *verify_release.RECORDINGS, lambda lines: lines[0].update(digest="0" * 64)),
+        "object recording of session-0000",
+    ),
+    "a path for a digest": (
+        lambda kept: forge_listing(kept, *verify_release.RECORDINGS, lambda lines: lines[0].update(digest="../../x")),
+        "objects",
+    ),
+    "a recording gone": (
+        lambda kept: find_object(kept, decode(find_object(
+            kept, find_listing(kept, *verify_release.RECORDINGS)).read_bytes().splitlines()[0])["digest"]).unlink(),
+        "object recording of session-0000",
+    ),
+    "the list of recordings": (
+        lambda kept: find_object(kept, find_listing(kept, *verify_release.RECORDINGS)).write_bytes(b"{}\n"),
+        "object iq_files/recordings.jsonl",
+    ),
+    "the list of decisions gone": (
+        lambda kept: find_object(kept, find_listing(kept, *verify_release.DECISIONS)).unlink(),
+        "object approved_measurements/decisions.jsonl",
     ),
     "an entry's reason": (
-        lambda kept: kept.edit_log(lambda log: log[1].update(reason="because")), "approval 1",
+        lambda kept: kept.edit_log(lambda log: log[1].update(reason="because")), "session session-0000",
     ),
     "the release's entry": (
         lambda kept: kept.edit_log(lambda log: log[7]["files"].update({"model.onnx": "0" * 64})), "release v1.0.0",
@@ -275,7 +324,7 @@ def test_every_random_change_of_a_byte_is_found(kept: Kept):
         if path.is_file() and "references" not in path.parts
     ]
     hung = {
-        digest: label for digest, label in verify_release.list_objects(kept.read_provenance()).items()
+        digest: label for digest, label in verify_release.list_objects(kept.objects, kept.read_provenance()).items()
     }  # other objects belong to no release
     places = [path for path in places if path.parent.parent.name != "sha256" or path.name in hung]
     for _ in range(300):

@@ -22,11 +22,14 @@ from heimdall_assets.domain import (
 )
 from heimdall_assets.lineage.attestations import BUNDLE_FILE, PAYLOAD_TYPE, build_statements, encode_bundle
 from heimdall_assets.lineage.findings import Evidence
+from heimdall_assets.lineage.listings import DECISIONS, RECORDINGS, encode_decisions, encode_recordings
 from heimdall_assets.lineage.provenance import build_provenance
+from heimdall_assets.lineage.recorded import read_recorded
 from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_format_files
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import (
     BINARY_MEDIA_TYPE,
+    JSON_LINES_MEDIA_TYPE,
     JSON_MEDIA_TYPE,
     NPY_MEDIA_TYPE,
     ONNX_MEDIA_TYPE,
@@ -142,6 +145,9 @@ class World:
     def put_table(self, table):
         return self.objects.put_bytes(encode_table(table), PARQUET_MEDIA_TYPE)
 
+    def put_lines(self, data):
+        return self.objects.put_bytes(data, JSON_LINES_MEDIA_TYPE)
+
     def put_manifest(self, kind, parents, artifacts, specs=(), code_version="1", **summary):
         manifest = Manifest(
             kind=kind,
@@ -164,10 +170,15 @@ class World:
         snapshot = self.measurements.read_approved(DatasetSpec())
         rows = snapshot.rows
         fingerprint = self.measurements.compute_fingerprint(DatasetSpec())
+        decided = rows["approval_event_id"].dropna().unique().tolist()
         approved = self.put_manifest(
             "approved_measurements",
             {"measurement_database": fingerprint},
-            {"table": self.put_table(rows), "left_out": self.put_table(snapshot.left_out)},
+            {
+                "table": self.put_table(rows),
+                "left_out": self.put_table(snapshot.left_out),
+                DECISIONS: self.put_lines(encode_decisions(self.measurements.list_decisions(decided))),
+            },
             [DatasetSpec()],
             num_sessions=int(rows["session_id"].nunique()),
         )
@@ -181,7 +192,8 @@ class World:
             }
         ).astype("string")
         iq = self.put_manifest(
-            "iq_files", {"approved_measurements": approved}, {"table": self.put_table(recordings)},
+            "iq_files", {"approved_measurements": approved},
+            {"table": self.put_table(recordings), RECORDINGS: self.put_lines(encode_recordings(recordings))},
             num_recordings=len(recordings),
         )  # fmt: skip
         shard = self.objects.put_bytes(b"shard of " + approved.encode(), NPY_MEDIA_TYPE).digest
@@ -261,8 +273,6 @@ class World:
             "version": version,
             "roots": roots,
             "read_bytes": self.objects.read_bytes,
-            "decode_table": decode_table,
-            "approval_events": self.measurements.list_approval_events(),
             "read_facts": partial(read_facts, self.objects),
             "log": read_log(self.releases),
             "released": {**self.facts, "started_by": "rita", "reason": None},
@@ -270,6 +280,12 @@ class World:
             "dagster_events": self.events,
         }
         return build_provenance(**{**given, **changes})
+
+    def read_data(self, provenance, columns=None):
+        return read_recorded(provenance, self.read_table, columns)
+
+    def read_table(self, digest, columns=None):
+        return decode_table(self.objects.read_bytes(digest), columns)
 
     def read_provenance(self, version):
         return json.loads(self.releases.read_file(version, "provenance.json"))

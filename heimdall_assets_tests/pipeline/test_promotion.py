@@ -10,7 +10,7 @@ from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.pipeline.releases.audit import read_provenance
+from heimdall_assets.pipeline.releases.audit import read_data, read_provenance
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.specs import PromotionSpec, SimulationSpec, TimingSpec, TrainingSpec
 from heimdall_assets.stores.objects.tables import load_table
@@ -122,5 +122,6 @@ def test_a_session_withdrawn_while_the_checkpoint_trains_is_told_of_and_the_next
 
     after = release(places, TrainingSpec(max_epochs=3, **HOPELESS), FEW)
     assert after["champion"] == after["version"] != during["version"]
-    assert learned not in json.dumps(read_provenance(stores, after["version"])["sessions"])
+    used = read_data(stores, read_provenance(stores, after["version"])).sessions
+    assert learned not in set(used["session_id"])
     assert "withdrawn before" not in stores.releases.read_file(after["version"], "README.md").decode()

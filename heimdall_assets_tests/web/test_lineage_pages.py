@@ -79,7 +79,7 @@ def test_a_damaged_provenance_is_said_and_not_shown(home, port):
     path = home.open_stores().releases.files.folder("v1.0.0") / "provenance.json"
     whole = path.read_bytes()
     path.chmod(0o600)
-    path.write_bytes(whole.replace(b"Ada", b"Eve"))
+    path.write_bytes(whole.replace(b"anna", b"eve1"))
     record = home.open_stores().releases.find_record("v1.0.0")
     copy = home.open_stores().objects.local_path(record["provenance"])
     try:

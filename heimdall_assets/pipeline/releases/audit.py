@@ -3,21 +3,24 @@
 Belongs here: reading files, rows and ledgers as they lie. Does not belong here: any comparison (``lineage.audit``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, StorageError
-from heimdall_assets.lineage.audit import verify_model
+from heimdall_assets.lineage.audit import list_recordings, verify_model
 from heimdall_assets.lineage.crosschecks import compare_logs
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
 from heimdall_assets.lineage.provenance import decode_provenance
+from heimdall_assets.lineage.recorded import ReadTable, RecordedData, read_recorded
 from heimdall_assets.lineage.signatures import list_signers
-from heimdall_assets.lineage.uses import index_digests
+from heimdall_assets.lineage.uses import list_digests
 from heimdall_assets.manifests import compute_digest
 from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.tables import decode_table
 
 Progress = Callable[[str, int, int], None]
@@ -45,13 +48,21 @@ def read_provenance(stores: Stores, version: str) -> dict[str, Any]:
     return decode_provenance(data)
 
 
-def read_provenances(stores: Stores) -> list[dict[str, Any]]:
-    """Return the provenance of every release, by rising version.
+def read_data(stores: Stores, provenance: Mapping[str, Any], columns: Collection[str] | None = None) -> RecordedData:
+    """Return what a model was made of, from the object store; see ``lineage.recorded.read_recorded``."""
+    return read_recorded(provenance, _open_tables(stores.objects), columns)
+
+
+def read_releases(stores: Stores, columns: Collection[str]) -> list[tuple[dict[str, Any], RecordedData]]:
+    """Return provenance and data of every release, by rising version; a table that several have is read once.
 
     Raises:
         CorruptObject: one of them is damaged: where something was used could not be answered for.
     """
-    return [read_provenance(stores, str(record["version"])) for record in stores.releases.list_releases()]
+    read_table = cache(_open_tables(stores.objects))
+    versions = [str(record["version"]) for record in stores.releases.list_releases()]
+    provenances = [read_provenance(stores, version) for version in versions]
+    return [(provenance, read_recorded(provenance, read_table, columns)) for provenance in provenances]
 
 
 def gather_evidence(
@@ -96,14 +107,36 @@ def audit_release(
     progress: Progress | None = None,
 ) -> list[Finding]:
     """Return every disagreement about one release; see ``lineage.audit.verify_model``."""
-    known = []
-    for record in stores.releases.list_releases():
-        try:
-            known.append(read_provenance(stores, str(record["version"])))
-        except CorruptObject:
-            continue  # a finding of that release's own audit
     evidence = gather_evidence(stores, version, dagster_events)
-    return verify_model(evidence, stores.objects.at_rest(), decode_table, index_digests(known), progress)
+    objects = stores.objects.at_rest()
+
+    def find_releases(digests: Collection[str]) -> dict[str, list[str]]:
+        """Return digest -> releases that hang on it, of those whose provenance can be read."""
+        found: dict[str, list[str]] = {digest: [] for digest in digests}
+        for record in stores.releases.list_releases():
+            try:
+                hung = list_hung(stores, read_provenance(stores, str(record["version"])))
+            except CorruptObject:
+                continue  # a finding of that release's own audit
+            for digest in hung & found.keys():
+                found[digest].append(str(record["version"]))
+        return {digest: versions for digest, versions in found.items() if versions}
+
+    return verify_model(evidence, objects, _open_tables(objects), find_releases, progress)
+
+
+def list_hung(stores: Stores, provenance: Mapping[str, Any]) -> set[str]:
+    """Return the digest of every object that a release hangs on; without its recordings where no list of them is whole.
+
+    Raises:
+        OutOfReach: nobody can say.
+    """
+    objects = stores.objects.at_rest()
+    return list_digests(provenance, list_recordings(provenance, objects, _open_tables(objects)))
+
+
+def _open_tables(objects: ObjectStore) -> ReadTable:
+    return lambda digest, columns: decode_table(objects.read_bytes(digest), columns)
 
 
 def audit_log(stores: Stores, kept: Checkpoint) -> list[Finding]:

@@ -9,9 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, StorageError
-from heimdall_assets.lineage.uses import list_digests
 from heimdall_assets.manifests import BINARY_MEDIA_TYPE
-from heimdall_assets.pipeline.releases.audit import read_provenance
+from heimdall_assets.pipeline.releases.audit import list_hung, read_provenance
 from heimdall_assets.stores.home import Stores
 
 
@@ -44,7 +43,7 @@ def list_damaged_objects(stores: Stores, version: str) -> list[str]:
     """Return the objects behind a release, its own files' twins included, whose bytes are missing or damaged."""
     wanted = {entry["sha256"] for entry in stores.releases.find_record(version)["files"].values()}
     try:
-        wanted |= list_digests(read_provenance(stores, version))
+        wanted |= list_hung(stores, read_provenance(stores, version))
     except OutOfReach:
         raise
     except StorageError:

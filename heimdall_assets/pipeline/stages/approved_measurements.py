@@ -3,6 +3,8 @@
 import pandas as pd
 
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, MEASUREMENT_DATABASE
+from heimdall_assets.lineage.listings import DECISIONS, encode_decisions
+from heimdall_assets.manifests import JSON_LINES_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute
 from heimdall_assets.pipeline.truth import read_trusted
 from heimdall_assets.specs import DatasetSpec
@@ -19,7 +21,13 @@ def take_snapshot(stores: Stores, dataset: DatasetSpec) -> tuple[Result, Approve
     table = artifact_of_table(stores.objects, rows)
 
     def compute() -> Computed:
-        return {"table": table, "left_out": artifact_of_table(stores.objects, left_out)}, {
+        decided = rows["approval_event_id"].dropna().unique().tolist()
+        decisions = encode_decisions(stores.measurements.list_decisions(decided))
+        return {
+            "table": table,
+            "left_out": artifact_of_table(stores.objects, left_out),
+            DECISIONS: stores.objects.put_bytes(decisions, JSON_LINES_MEDIA_TYPE),
+        }, {
             "num_sessions": int(rows["session_id"].nunique()),
             "num_measurements": len(rows),
             "num_stations": int(rows["station_id"].nunique()),

@@ -1,7 +1,8 @@
 """iq_files: each recording of the snapshot read, checked and pinned by digest, or refused with its reason."""
 
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES
-from heimdall_assets.manifests import Manifest
+from heimdall_assets.lineage.listings import RECORDINGS, encode_recordings
+from heimdall_assets.manifests import JSON_LINES_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.results import Computed, Prepared, find_or_compute
 from heimdall_assets.pipeline.stages.recordings import ingest_recordings
 from heimdall_assets.pipeline.stages.refusals import refuse_if_most
@@ -25,7 +26,10 @@ def pin_recordings(objects: ObjectStore, snapshot: Manifest, spec: RecordingSpec
         num_computed = found.num_computed
         good = found.table["status"] == "ok"
         refuse_if_most(IQ_FILES, found.table[~good], len(found.table), spec, progress)
-        return {"table": artifact_of_table(objects, found.table)}, {
+        return {
+            "table": artifact_of_table(objects, found.table),
+            RECORDINGS: objects.put_bytes(encode_recordings(found.table), JSON_LINES_MEDIA_TYPE),
+        }, {
             "num_recordings": int(good.sum()),
             "num_refused": int((~good).sum()),
             "num_unread": int((found.table["status"] == "unread").sum()),

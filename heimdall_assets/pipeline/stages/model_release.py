@@ -42,7 +42,7 @@ from heimdall_assets.stores.computing import Computation, read_facts
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.keys import VARIABLE, SigningKey, read_key
 from heimdall_assets.stores.objects.folder import ObjectStore
-from heimdall_assets.stores.objects.tables import decode_table, load_table
+from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets.stores.releases.status import REJECTED, RELEASED
 
 WARNING = "WARN"
@@ -89,8 +89,6 @@ def release_model(
                 version=version,
                 roots={ONNX_MODEL: onnx.digest, EVALUATION_METRICS: evaluation.digest},
                 read_bytes=objects.read_bytes,
-                decode_table=decode_table,
-                approval_events=stores.measurements.list_approval_events(),
                 read_facts=partial(read_facts, objects),
                 released=computation.describe(),
                 log=None if checkpoint is None else asdict(checkpoint),

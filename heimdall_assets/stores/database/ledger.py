@@ -34,8 +34,13 @@ def append_events(connection: Connection, ledger: Table, events: Sequence[dict[s
     last = connection.execute(select(ledger.c.id).order_by(ledger.c.id.desc()).limit(1)).scalar() or 0
     rows = [{"id": number, **event} for number, event in enumerate(events, start=last + 1)]
     if rows:
-        append_entries(connection, [_describe(ledger, row) for row in rows])
+        append_entries(connection, [describe_event(ledger, row) for row in rows])
         connection.execute(ledger.insert(), rows)
+
+
+def describe_event(ledger: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry of the log of a row."""
+    return {"kind": KINDS[ledger.name], **{name: plain(value) for name, value in row.items()}}
 
 
 def check_events(connection: Connection, ledger: Table) -> list[str]:
@@ -56,7 +61,7 @@ def check_events(connection: Connection, ledger: Table) -> list[str]:
             problems.append(f"{ledger.name}: found event {row['id']} after {expected - 1}, expected {expected}")
         expected = row["id"] + 1
         number = numbers.get(row["id"], -1)
-        entry, said = entries.pop(number, None), _describe(ledger, row)
+        entry, said = entries.pop(number, None), describe_event(ledger, row)
         if entry is None:
             problems.append(f"{ledger.name} event {row['id']}: found no entry of it in the log")
         elif entry != said:
@@ -83,11 +88,6 @@ def check_promotions(connection: Connection) -> list[str]:
         if found != expected:
             problems.append(f"alias {alias}: found {found}, expected {expected} by promotion_events")
     return problems
-
-
-def _describe(ledger: Table, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the log says of a row."""
-    return {"kind": KINDS[ledger.name], **{name: plain(value) for name, value in row.items()}}
 
 
 def _list_pairs(values: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ Belongs here: what the rest of the project asks of the database. Does not belong
 columns (``schema``), adding rows (``additions``), the flattened snapshot (``snapshots``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,12 @@ from sqlalchemy import Connection, Engine, select, update
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch
 from heimdall_assets.errors import NotFound
-from heimdall_assets.manifests import compute_json_digest
+from heimdall_assets.manifests import compute_json_digest, encode_canonical_json
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.additions import ImportReport, add_batch
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.held_recordings import check_approved
-from heimdall_assets.stores.database.ledger import append_events, check_events, check_words
+from heimdall_assets.stores.database.ledger import append_events, check_events, check_words, describe_event
 from heimdall_assets.stores.database.log import read_clock
 from heimdall_assets.stores.database.one_table import ROW_APPROVED
 from heimdall_assets.stores.database.rows import (
@@ -220,6 +220,12 @@ class MeasurementStore:
         """Return every decision, oldest first, of one session or of all; none in a database of the field."""
         with self._reading() as (connection, shape):
             return read_events(connection, shape, session_id)
+
+    def list_decisions(self, numbers: Collection[int]) -> list[str]:
+        """Return the entries of the log of these decisions, canonical JSON, oldest first."""
+        wanted = set(numbers)
+        rows = [row for row in self.list_approval_events() if row["id"] in wanted]
+        return [encode_canonical_json(describe_event(approval_events, row)).decode() for row in rows]
 
     def check_ledger(self) -> list[str]:
         """Return what is wrong with the ledger of approvals, one line a problem; empty: all is as it was written.

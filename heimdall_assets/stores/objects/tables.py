@@ -5,6 +5,7 @@ loaded when a table is made or read, not when this module is: whoever only names
 """
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, InvalidTable, OutOfReach
@@ -51,8 +52,12 @@ def encode_table(table: "pd.DataFrame") -> bytes:
     return data
 
 
-def decode_table(data: bytes) -> "pd.DataFrame":
+def decode_table(data: bytes, columns: Sequence[str] | None = None) -> "pd.DataFrame":
     """Return the data frame that ``encode_table`` gave ``data`` for, dtypes included.
+
+    Args:
+        data: the bytes.
+        columns: which to read; those that the table lacks are left out; None: every one.
 
     Raises:
         CorruptObject: the bytes are no such table.
@@ -62,8 +67,11 @@ def decode_table(data: bytes) -> "pd.DataFrame":
     import pyarrow.parquet as pq
 
     try:
-        arrow = pq.read_table(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data))
+        known = file.schema_arrow.names
+        arrow = file.read(None if columns is None else [name for name in columns if name in known])
         dtypes = json.loads((arrow.schema.metadata or {}).get(_DTYPES_KEY, b"{}"))
+        dtypes = {name: dtypes[name] for name in arrow.column_names if name in dtypes}
         table = pd.DataFrame({name: arrow.column(name).to_pandas() for name in arrow.column_names})
         for name, dtype in dtypes.items():
             if str(table[name].dtype) != dtype:

@@ -1,0 +1,173 @@
+"""What asking costs at ten thousand sessions: lineage, where used, difference and audit: `make bench-lineage`.
+
+A home is written with the manifests of two releases over one set of sessions, without training: what is asked reads
+tables, ledger and log, and these are of full size. The measurements of a session share one recording; the audit hashes
+each once, and `sha256sum` over the same files is what it is compared with, in turns. Each command is a
+process of its own, bytecode compiled; memory is the most that it held.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+from incremental import read_cpu_s
+
+from heimdall_assets.domain import ApprovalStatus, ImportBatch, Measurement, Origin, Position, Session, Source, Station
+from heimdall_assets.manifests import NPY_MEDIA_TYPE
+from heimdall_assets.specs import TrainingSpec
+from heimdall_assets_tests.lineage.world import REASON, START, World, make_world
+
+HERE = Path(__file__).resolve().parent
+HEARD_BY = 23.2511
+"""Stations that heard a session, on average."""
+NUM_STATIONS = 40
+BATCH = 500
+ROUNDS = 5
+PROGRAM = """
+import atexit, pathlib, sys
+atexit.register(lambda: sys.stderr.write(pathlib.Path("/proc/self/status").read_text()))
+from heimdall_assets.cli import main
+main()
+"""
+"""The command, which says at its end what it held: of a child the system counts what its parent held as well."""
+
+
+def put_recordings(world: World, count: int, size: int) -> list[str]:
+    draw = np.random.default_rng(1)
+    return [world.objects.put_bytes(draw.bytes(size), NPY_MEDIA_TYPE).digest for _ in range(count)]
+
+
+def fill(world: World, num_sessions: int, recordings: Sequence[str]) -> int:
+    """Return how many measurements were imported and approved."""
+    draw, total = np.random.default_rng(2), 0
+    stations = [
+        Station(id=f"station-{place}", name=f"Station {place}",
+                position=Position(latitude=44.0 + 0.1 * place, longitude=7.0 + 0.05 * place))
+        for place in range(NUM_STATIONS)
+    ]  # fmt: skip
+    for first in range(0, num_sessions, BATCH):
+        sources, sessions, heard = [], [], []
+        for index in range(first, min(first + BATCH, num_sessions)):
+            start, name = START + timedelta(minutes=index), f"session-{index:06d}"
+            place = Position(latitude=44.5 + 1e-4 * index, longitude=8.0 + 2e-4 * index)
+            sources.append(Source(id=f"source-{index}", name=f"Source {index}", position=place, error_margin_m=30.0))
+            sessions.append(Session(id=name, name=f"night {index}", source_id=f"source-{index}", campaign="north",
+                                    origin=Origin.MEASURED, start=start))  # fmt: skip
+            count = int(HEARD_BY) + int(draw.random() < HEARD_BY % 1)
+            for station in draw.permutation(NUM_STATIONS)[:count]:
+                iq = {
+                    "iq_data_location": f"sha256:{recordings[index]}",
+                    "iq_data_format": "npy",
+                    "iq_sample_rate_hz": 24000.0,
+                    "iq_start_unix_ns": int(start.timestamp()) * 10**9 + total,
+                }
+                heard.append(Measurement(id=f"{name}-{station}", session_id=name, station_id=f"station-{station}",
+                                         timestamp=start, frequency_hz=145.5e6,
+                                         signal_strength_db=-80.0 + 0.01 * (total % 1000), **iq))  # fmt: skip
+                total += 1
+        world.measurements.add(ImportBatch(stations=stations, sources=sources, sessions=sessions, measurements=heard))
+        world.measurements.decide([session.id for session in sessions], ApprovalStatus.APPROVED, "Ada", REASON)
+    return total
+
+
+def ask(home: Path, *arguments: str) -> tuple[float, float, float]:
+    """Return wall and processor seconds, and the most memory held in MB, of one command."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    before, started = read_cpu_s(), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env={**environment, "HEIMDALL_HOME": str(home)}, capture_output=True, check=True,
+    )  # fmt: skip
+    (held_kb,) = re.findall(rb"VmHWM:\s+(\d+) kB", done.stderr)
+    return time.perf_counter() - started, read_cpu_s() - before, int(held_kb) / 1e3
+
+
+def hash_files(files: Sequence[Path]) -> tuple[float, float]:
+    """Return wall and processor seconds of ``sha256sum``."""
+    before, started = read_cpu_s(), time.perf_counter()
+    given = b"\0".join(str(path).encode() for path in files)
+    subprocess.run(["xargs", "-0", "sha256sum"], input=given, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started, read_cpu_s() - before
+
+
+def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
+    world = make_world(folder, 0)
+    recordings = put_recordings(world, num_sessions, recording_bytes)
+    num_measurements = fill(world, num_sessions, recordings)
+    first = world.release(world.make_chain())
+    second = world.release(world.make_chain(TrainingSpec(seed=7), median_m=110.0))
+    files = {name: len(world.releases.files.read(second, name)) for name in world.releases.files.list_files(second)}
+    evidence = sum(size for name, size in files.items() if name != "model.onnx")
+    session = f"session-{num_sessions // 2:06d}"
+    questions = {
+        "lineage MODEL": ("lineage", second),
+        "lineage --session": ("lineage", "--session", session),
+        "lineage --object (a recording)": ("lineage", "--object", recordings[0]),
+        "lineage MODEL --table sessions": ("lineage", second, "--table", "sessions"),
+        "diff": ("diff", first, second),
+    }
+    ask(folder, "--version")
+    rows = []
+    for name, arguments in questions.items():
+        taken = [ask(folder, *arguments) for _ in range(ROUNDS)]
+        wall, cpu, memory = (statistics.median(each) for each in zip(*taken, strict=True))
+        rows.append(f"| `{name}` | {wall:.2f} | {cpu:.2f} | {memory:.0f} |")
+        print(rows[-1], flush=True)
+    held = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", "from heimdall_assets.cli import main; main()", "lineage", second, "--json"],
+            env={**os.environ, "HEIMDALL_HOME": str(folder)}, stdout=subprocess.PIPE, check=True,
+        ).stdout
+    )["nodes"]  # fmt: skip
+    digests = {*recordings, *(node["digest"] for node in held)}
+    digests |= {part["digest"] for node in held for part in node["artifacts"].values()}
+    paths = [world.objects.local_path(digest) for digest in sorted(digests)]
+    walls, cpus, memories = [], [], []
+    for _ in range(ROUNDS):
+        plain_wall, plain_cpu = hash_files(paths)
+        wall, cpu, memory = ask(folder, "verify", second)
+        walls.append((plain_wall, wall))
+        cpus.append((plain_cpu, cpu))
+        memories.append(memory)
+    ratio = statistics.median(plain / ours for plain, ours in walls)
+    plain_wall, wall = (statistics.median(each) for each in zip(*walls, strict=True))
+    plain_cpu, cpu = (statistics.median(each) for each in zip(*cpus, strict=True))
+    total = sum(path.stat().st_size for path in paths)
+    rows.append(f"| `verify` | {wall:.2f} | {cpu:.2f} | {statistics.median(memories):.0f} |")
+    return "\n".join(
+        [
+            "# Asking at size\n",
+            "Written by `make bench-lineage`; figures as measured.\n",
+            f"{num_sessions} sessions, {num_measurements} measurements, {len(recordings)} recordings of "
+            f"{recording_bytes / 1e3:.0f} kB; two releases. Evidence beside one model: {evidence / 1e3:.0f} kB in "
+            f"{len(files) - 1} files, of it provenance.json {files['provenance.json'] / 1e3:.0f} kB.\n",
+            "| command | wall, s | processor, s | memory, MB |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"`sha256sum` over the same {len(paths)} files, {total / 1e9:.2f} GB: {plain_wall:.2f} s, processor "
+            f"{plain_cpu:.2f} s; verify is {100 * ratio:.0f} % as fast (median of {ROUNDS} turns).",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=10_000)
+    parser.add_argument("--recording-bytes", type=int, default=200_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        text = run(Path(folder), options.sessions, options.recording_bytes)
+    (HERE / "lineage.md").write_text(text)
+    print(text)
