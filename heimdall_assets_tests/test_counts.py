@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from heimdall_assets.counts import say_count
-from heimdall_assets.lineage.report import _pick_counts
+from heimdall_assets.lineage.tree import _pick_counts
 from heimdall_assets_tests.package_names import PACKAGE, read_modules
 
 

@@ -24,7 +24,6 @@ from heimdall_assets.stores.plain_files import write_named_file
 from heimdall_assets.stores.scratch import lend_copy
 
 if TYPE_CHECKING:
-    from heimdall_assets.lineage.recorded import RecordedData
     from heimdall_assets.variables import Places
 
 TABLES = ("sessions", "sources", "stations", "measurements", "left_out")
@@ -62,25 +61,31 @@ def lineage(model: str | None, table: str | None, html: Path | None, as_json: bo
         _show_uses(stores, asked, as_json)
         return
     version = find_model(stores, model)
-    from heimdall_assets.lineage.report import COLUMNS, render_html, render_tree
-    from heimdall_assets.pipeline.releases.audit import read_data, read_provenance
+    from heimdall_assets.lineage.tree import render_tree
+    from heimdall_assets.pipeline.releases.reading import read_decisions, read_provenance
 
     provenance = read_provenance(stores, version)
     digest = stores.releases.find_record(version).get("provenance")
     if html is not None:
-        write_named_file(html, render_html(provenance, read_data(stores, provenance), digest).encode())
+        from heimdall_assets.lineage.page import render_html
+        from heimdall_assets.pipeline.releases.audit import read_data
+
+        page = render_html(provenance, read_data(stores, provenance), read_decisions(stores, provenance), digest)
+        write_named_file(html, page.encode())
         write_text(f"wrote {html}", err=as_json)
     if table is not None:
-        _show_table(read_data(stores, provenance), table, as_json)
+        _show_table(stores, provenance, table, as_json)
     elif as_json:
         write_json(provenance)
     elif html is None:
-        write_lines(render_tree(provenance, read_data(stores, provenance, COLUMNS)))
+        write_lines(render_tree(provenance, read_decisions(stores, provenance)))
 
 
-def _show_table(data: "RecordedData", name: str, as_json: bool) -> None:
+def _show_table(stores: Stores, provenance: Mapping[str, Any], name: str, as_json: bool) -> None:
     from heimdall_assets.lineage.recorded import list_rows
+    from heimdall_assets.pipeline.releases.audit import read_data
 
+    data = read_data(stores, provenance)
     rows = list_rows(getattr(data, name))
     if as_json:
         write_json(list(rows))
@@ -93,10 +98,9 @@ def _show_table(data: "RecordedData", name: str, as_json: bool) -> None:
 
 
 def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -> None:
-    from heimdall_assets.lineage.uses import COLUMNS, find_uses
-    from heimdall_assets.pipeline.releases.audit import read_releases
+    from heimdall_assets.pipeline.releases.reading import find_using_releases
 
-    uses = find_uses(read_releases(stores, COLUMNS), **asked)
+    uses = find_using_releases(stores, **asked)
     if not uses:
         _check_known(stores, asked)
     if as_json:
@@ -195,7 +199,7 @@ def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, di
     of that history is asked, for Dagster writes wherever it opens one.
     """
     from heimdall_assets.errors import CorruptObject, StorageError
-    from heimdall_assets.pipeline.releases.audit import list_recorded_events, read_provenance
+    from heimdall_assets.pipeline.releases.reading import list_recorded_events, read_provenance
 
     if not (places.dagster_home / "dagster.yaml").is_file():
         return None
@@ -224,7 +228,8 @@ def diff(first: str, second: str, as_json: bool) -> None:
     stores = open_home()
     versions = [find_model(stores, model) for model in (first, second)]
     from heimdall_assets.lineage.difference import diff_models, render_difference
-    from heimdall_assets.pipeline.releases.audit import read_data, read_provenance
+    from heimdall_assets.pipeline.releases.audit import read_data
+    from heimdall_assets.pipeline.releases.reading import read_provenance
 
     old, new = (read_provenance(stores, version) for version in versions)
     found = diff_models(old, new, (read_data(stores, old), read_data(stores, new)))

@@ -31,7 +31,7 @@ def build_tidying(open_stores: Callable[[], Stores], policy: RetentionPolicy) ->
     """Return what removes from the history, and from scratch, what ``policy`` does not keep."""
 
     def tidy(instance: dg.DagsterInstance, mine: str) -> list[str]:
-        from heimdall_assets.pipeline.releases.audit import list_cited_runs  # loading the graph audits nothing
+        from heimdall_assets.pipeline.releases.reading import list_cited_runs  # loading the graph audits nothing
 
         stores = open_stores()
         old = remove_old_work(stores.scratch, policy.scratch_days)

@@ -150,8 +150,7 @@ def list_recordings(provenance: Mapping[str, Any], objects: ObjectReader, read_t
             if name == RECORDINGS and name in held:
                 return decode_recordings(objects.read_bytes(held[name]["digest"]))
             if name in held:
-                table = read_table(held[name]["digest"], ("digest", "measurement_id"))
-                return decode_recordings(encode_recordings(table))
+                return decode_recordings(encode_recordings(read_table(held[name]["digest"])))
         except OutOfReach:
             raise
         except (HeimdallError, KeyError):

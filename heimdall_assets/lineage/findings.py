@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROVENANCE_FILE = "provenance.json"
 
@@ -95,4 +96,4 @@ class Evidence:
     keys: Mapping[str, SignerKey] = field(default_factory=dict)
     entry: int | None = None
     dagster_events: Mapping[int, Mapping[str, Any]] | None = None
-    database_rows: pd.DataFrame | None = field(default=None, compare=False)
+    database_rows: "pd.DataFrame | None" = field(default=None, compare=False)

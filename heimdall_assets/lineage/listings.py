@@ -5,12 +5,13 @@ Each is an artifact beside the table that it is made of, and says nothing that t
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import CorruptObject
 from heimdall_assets.manifests import decode_canonical_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECORDINGS = "recordings.jsonl"
 """Artifact of ``iq_files``: measurement and digest of each recording, in the order of the table."""
@@ -18,7 +19,7 @@ DECISIONS = "decisions.jsonl"
 """Artifact of ``approved_measurements``: of each session the entry of the log that approved it, by rising number."""
 
 
-def encode_recordings(table: pd.DataFrame) -> bytes:
+def encode_recordings(table: "pd.DataFrame") -> bytes:
     """Return a line of canonical JSON for each row of ``iq_files`` that has a recording: ``digest, measurement_id``."""
     held = table[table["digest"].notna()]
     lines = [

@@ -15,8 +15,8 @@ from heimdall_assets.errors import CorruptObject
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, SPLIT_KINDS
 from heimdall_assets.manifests import MAX_INTEGER
 
-ReadTable = Callable[[str, tuple[str, ...] | None], pd.DataFrame]
-"""Digest of a table and columns (those it lacks are left out; None: all) -> the table, its bytes verified."""
+ReadTable = Callable[[str], pd.DataFrame]
+"""Digest of a table -> the table, its bytes verified."""
 
 _KEYS = {
     "sessions": ("session_id", "recording_sessions"),
@@ -39,7 +39,7 @@ _CHECKED = {"measurement_id": "measurement_id", "status": "iq_status", "reason":
 
 @dataclass(frozen=True, eq=False)
 class RecordedData:
-    """Tables, of every column or of those that were asked for.
+    """Tables as they were when a model was made.
 
     Attributes:
         sessions: a row each by ``session_id``; ``split`` and ``site``, missing where it serves none; its approval.
@@ -56,31 +56,26 @@ class RecordedData:
     left_out: pd.DataFrame
 
 
-def read_recorded(
-    provenance: Mapping[str, Any], read_table: ReadTable, columns: Collection[str] | None = None
-) -> RecordedData:
+def read_recorded(provenance: Mapping[str, Any], read_table: ReadTable) -> RecordedData:
     """Return what a model was made of.
 
     Args:
         provenance: of its release.
         read_table: reads an object.
-        columns: of the snapshot, the keys always; None: every one. Splits and recordings are read whole.
 
     Raises:
         CorruptObject: a manifest does not name its table, or that is none, or lacks its key.
         HeimdallError: ``read_table`` found one missing or damaged.
     """
     nodes = {node["kind"]: node for node in provenance["nodes"]}
-    keys = tuple(key for key, _ in _KEYS.values())
-    wanted = None if columns is None else tuple(dict.fromkeys([*keys, *columns]))
 
-    def load(kind: str, name: str = "table", columns: tuple[str, ...] | None = None) -> pd.DataFrame:
+    def load(kind: str, name: str = "table") -> pd.DataFrame:
         if name not in nodes[kind]["artifacts"]:
             raise CorruptObject(f"{kind} {nodes[kind]['digest']}: found no artifact {name}, expected one")
-        return read_table(nodes[kind]["artifacts"][name]["digest"], columns)
+        return read_table(nodes[kind]["artifacts"][name]["digest"])
 
-    approved = load(APPROVED_MEASUREMENTS, columns=wanted)
-    missing = [key for key in keys if key not in approved]
+    approved = load(APPROVED_MEASUREMENTS)
+    missing = [key for key, _ in _KEYS.values() if key not in approved]
     if missing:
         raise CorruptObject(f"{APPROVED_MEASUREMENTS}: found no column {', '.join(missing)}, expected the snapshot's")
     recordings = load(IQ_FILES) if IQ_FILES in nodes else None

@@ -1,23 +1,22 @@
 """Uses: which released models a session, measurement, source or stored object went into."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.lineage.recorded import RecordedData, list_rows
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, SPLIT_KINDS
 
-if TYPE_CHECKING:
-    import pandas as pd
+FindRows = Callable[[str, Sequence[str], Mapping[str, Collection[str]]], list[dict[str, Any]]]
+"""Digest of a table, columns, and column -> values that are looked for -> the rows that have one, verified."""
 
-_TOLD = ("session_id", "session_name", "campaign", "split", "approved_by", "approved_at", "approval_reason")
+_TOLD = ("session_id", "session_name", "campaign", "approved_by", "approved_at", "approval_reason")
 """Of a session."""
-
-COLUMNS = (*_TOLD, "source_name", "station_name")
-"""Of the snapshot, besides its keys, what is asked."""
 
 
 def find_uses(
-    releases: Iterable[tuple[Mapping[str, Any], RecordedData]],
+    provenances: Iterable[Mapping[str, Any]],
+    find_rows: FindRows,
     *,
     session: str | None = None,
     measurement: str | None = None,
@@ -31,7 +30,8 @@ def find_uses(
     digest (a recording, a table, weights: whatever the provenance lists).
 
     Args:
-        releases: provenance and data of each, with at least ``COLUMNS``.
+        provenances: of the releases.
+        find_rows: looks into their tables.
         session, measurement, source, station, digest: what is asked for.
 
     Returns:
@@ -45,10 +45,10 @@ def find_uses(
     wanted = {name: value for name, value in asked.items() if value is not None}
     if len(wanted) != 1:
         raise InvalidInput(f"where used: found {sorted(wanted) or 'nothing'} asked for, expected one of {list(asked)}")
+    ((what, value),) = wanted.items()
     uses = []
-    for provenance, data in releases:
-        ((what, value),) = wanted.items()
-        sessions, measurements = _find_rows(data, what, value)
+    for provenance in provenances:
+        sessions, measurements = _find_data(provenance, find_rows, what, value)
         nodes = [f"{node['kind']} {node['digest']}" for node in provenance["nodes"] if value in _list_held(node)]
         if sessions or measurements or nodes:
             version = provenance["model"]["version"]
@@ -61,26 +61,37 @@ def list_digests(provenance: Mapping[str, Any], recordings: Iterable[str]) -> se
     return {*recordings, *(digest for node in provenance["nodes"] for digest in _list_held(node))}
 
 
-def _find_rows(data: RecordedData, what: str, value: str) -> tuple[list[dict[str, Any]], list[str]]:
+def _find_data(
+    provenance: Mapping[str, Any], find_rows: FindRows, what: str, value: str
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return sessions, and ids of measurements, of one release that have to do with what is asked for."""
-    heard, sessions = data.measurements, data.sessions
-    if what == "session":
-        chosen = heard["session_id"].isin(sessions.loc[_is_called(sessions, "session", value), "session_id"])
-    elif what == "source":
-        named = data.sources.loc[_is_called(data.sources, "source", value), "source_id"]
-        chosen = heard["session_id"].isin(sessions.loc[sessions["source_id"].isin(named), "session_id"])
-    elif what == "station":
-        chosen = heard["station_id"].isin(data.stations.loc[_is_called(data.stations, "station", value), "station_id"])
-    else:
-        chosen = (heard["iq_digest" if what == "digest" else "measurement_id"] == value).fillna(False).astype(bool)
-    found = heard[chosen]
-    rows = sessions[sessions["session_id"].isin(found["session_id"])]
-    told = list(list_rows(rows[[name for name in _TOLD if name in rows]]))
-    return told, [str(name) for name in found["measurement_id"]]
+    tables = {
+        node["kind"]: node["artifacts"]["table"]["digest"]
+        for node in provenance["nodes"]
+        if "table" in node["artifacts"]
+    }
+    matches: dict[str, Collection[str]] = {f"{what}_id": [value], f"{what}_name": [value]}
+    if what == "measurement":
+        matches = {"measurement_id": [value]}
+    elif what == "digest":
+        held = find_rows(tables[IQ_FILES], ["measurement_id"], {"digest": [value]}) if IQ_FILES in tables else []
+        matches = {"measurement_id": [row["measurement_id"] for row in held]}
+    if not any(matches.values()):
+        return [], []
+    rows = find_rows(tables[APPROVED_MEASUREMENTS], [*_TOLD, "measurement_id"], matches)
+    sessions = {row["session_id"]: {name: _to_json(row[name]) for name in _TOLD} for row in rows}
+    served = {
+        row["session_id"]: row["split"]
+        for kind in SPLIT_KINDS.values()
+        if kind in tables and sessions
+        for row in find_rows(tables[kind], ["session_id", "split"], {"session_id": list(sessions)})
+    }
+    told = [{**session, "split": served.get(name)} for name, session in sessions.items()]
+    return told, [str(row["measurement_id"]) for row in rows]
 
 
-def _is_called(table: "pd.DataFrame", what: str, value: str) -> "pd.Series":
-    return ((table[f"{what}_id"] == value) | (table[f"{what}_name"] == value)).fillna(False).astype(bool)
+def _to_json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _list_held(node: Mapping[str, Any]) -> set[str]:

@@ -13,8 +13,9 @@ from anyio import CapacityLimiter, to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heimdall_assets.errors import HeimdallError, NotFound
-from heimdall_assets.lineage.report import render_html
-from heimdall_assets.pipeline.releases.audit import read_data, read_provenance
+from heimdall_assets.lineage.page import render_html
+from heimdall_assets.pipeline.releases.audit import read_data
+from heimdall_assets.pipeline.releases.reading import read_decisions, read_provenance
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.web.refusals import Refusal, send_refusal
 from heimdall_assets.web.result_pages import HTML, Page, find_stored, render_release
@@ -51,7 +52,8 @@ def find_page(stores: Stores, path: str) -> Page:
     if part:
         return render_release(stores, releases[version], part)
     provenance = read_provenance(stores, version)
-    page = render_html(provenance, read_data(stores, provenance), releases[version].get("provenance"))
+    data, decisions = read_data(stores, provenance), read_decisions(stores, provenance)
+    page = render_html(provenance, data, decisions, releases[version].get("provenance"))
     return Page(HTML, page.encode())
 
 

@@ -18,7 +18,8 @@ from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.lineage.verify_release import verify
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_digest
 from heimdall_assets.pipeline.intake.simulated import import_simulated
-from heimdall_assets.pipeline.releases.audit import audit_release, read_provenance, read_signers
+from heimdall_assets.pipeline.releases.audit import audit_release, read_signers
+from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from heimdall_assets.defs.retention import UNCHANGED_TAG, build_tidying
-from heimdall_assets.pipeline.releases.audit import list_cited_runs
+from heimdall_assets.pipeline.releases.reading import list_cited_runs
 from heimdall_assets.specs import DatasetSpec, RetentionPolicy
 from heimdall_assets.stores.scratch import remove_old_work
 from heimdall_assets.variables import Places

@@ -12,12 +12,12 @@ from heimdall_assets.cli import main
 from heimdall_assets.cli.lineage import TABLES
 from heimdall_assets.errors import CorruptObject
 from heimdall_assets.lineage.recorded import RecordedData
-from heimdall_assets.lineage.uses import COLUMNS
 from heimdall_assets.merkle import Checkpoint, compute_root, decode_checkpoint, hash_leaf
-from heimdall_assets.pipeline.releases.audit import read_provenance, read_releases
+from heimdall_assets.pipeline.releases.reading import find_using_releases, read_provenance
 from heimdall_assets.places import read_places
 from heimdall_assets_tests.lineage.world import make_world
 from heimdall_assets_tests.stores.releasing import take_away
+from heimdall_assets_tests.test_house import list_loaded
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -165,7 +165,7 @@ def test_a_damaged_provenance_is_read_from_its_twin_and_refused_without_one(home
     whole = read_provenance(stores, "v1.0.0")
     stores.releases.files.write_file("v1.0.0", "provenance.json", b"{}")
     assert read_provenance(stores, "v1.0.0") == whole
-    assert len(read_releases(stores, COLUMNS)) == 2
+    assert len(find_using_releases(stores, source="Source 0")) == 2
     twin = stores.objects.local_path(stores.releases.find_record("v1.0.0")["provenance"])
     twin.unlink()
     with pytest.raises(CorruptObject, match=r"run heimdall verify v1\.0\.0"):
@@ -214,3 +214,12 @@ def test_nothing_whole_is_left_of_a_file(home):
     home.releases.files.write_file("v1.0.0", "README.md", b"other")
     home.objects.local_path(home.releases.find_record("v1.0.0")["files"]["README.md"]["sha256"]).unlink()
     assert "from a backup" in run("verify", "v1.0.0", "--repair", status=1)
+
+
+@pytest.mark.parametrize("arguments", [["latest"], ["--session", "session-0001"], ["--object", "0" * 64]])
+def test_asking_loads_no_table_library_that_holds_every_row(home, arguments, tmp_path):
+    """At ten thousand sessions that alone would be a second and a hundred megabytes."""
+    program = (
+        f"from heimdall_assets.cli import main\ntry:\n    main(['lineage', *{arguments}])\nexcept SystemExit:\n    pass"
+    )
+    assert {"pandas", "scipy", "torch", "dagster"} & list_loaded(program, tmp_path) == set()

@@ -17,8 +17,8 @@ from heimdall_assets.lineage.provenance import (
     find_facts,
 )
 from heimdall_assets.lineage.recorded import list_rows
-from heimdall_assets.lineage.report import render_tree
-from heimdall_assets.lineage.uses import COLUMNS, find_uses, list_digests
+from heimdall_assets.lineage.tree import render_tree
+from heimdall_assets.lineage.uses import find_uses, list_digests
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, encode_canonical_json
 from heimdall_assets.specs import DatasetSpec, TrainingSpec
@@ -151,7 +151,7 @@ def test_each_node_keeps_the_facts_of_who_computed_it_when_a_later_release_finds
     assert find_facts(provenance, "trained_checkpoint")["environment"]["git_dirty"] is True
     lines = [
         line
-        for line in render_tree(provenance, world.read_data(provenance)).splitlines()
+        for line in render_tree(provenance, world.read_decisions(provenance)).splitlines()
         if "-- " in line and "(code " in line
     ]
     assert len(lines) == len(by)
@@ -247,30 +247,32 @@ def test_where_used_names_models_splits_and_approvals(tmp_path):
     world.withdraw(["session-0001"])
     world.approve(world.add_sessions(5, 2))
     second = world.read_provenance(world.release(world.make_chain()))
-    both = [(provenance, world.read_data(provenance, COLUMNS)) for provenance in (first, second)]
 
-    withdrawn = find_uses(both, session="session-0001")
+    def ask(**asked):
+        return find_uses([first, second], world.find_rows, **asked)
+
+    withdrawn = ask(session="session-0001")
     assert [use["version"] for use in withdrawn] == [first["model"]["version"]]
     assert withdrawn[0]["sessions"][0]["split"] == "val"
     assert withdrawn[0]["sessions"][0]["approved_by"] == "Ada"
     assert len(withdrawn[0]["measurements"]) == 3
-    assert [use["version"] for use in find_uses(both, session="night 5")] == [second["model"]["version"]]
-    assert len(find_uses(both, source="Source 0")) == 2
-    assert find_uses(both, measurement="session-0000-station-b")[0]["measurements"] == ["session-0000-station-b"]
-    assert len(find_uses(both, station="station-c")[1]["measurements"]) == 6
-    assert find_uses(both, session="nobody") == []
+    assert [use["version"] for use in ask(session="night 5")] == [second["model"]["version"]]
+    assert len(ask(source="Source 0")) == 2
+    assert ask(measurement="session-0000-station-b")[0]["measurements"] == ["session-0000-station-b"]
+    assert len(ask(station="station-c")[1]["measurements"]) == 6
+    assert ask(session="nobody") == []
 
-    recording = both[0][1].measurements["iq_digest"].dropna().iloc[0]
-    assert len(find_uses(both, digest=recording)) == 2
+    recording = world.read_data(first).measurements["iq_digest"].dropna().iloc[0]
+    assert len(ask(digest=recording)) == 2
     table = first["nodes"][0]["artifacts"]["table"]["digest"]
-    assert find_uses(both, digest=table)[0]["nodes"] == [f"approved_measurements {first['nodes'][0]['digest']}"]
+    assert ask(digest=table)[0]["nodes"] == [f"approved_measurements {first['nodes'][0]['digest']}"]
     assert list_digests(first, [recording]) >= {recording, *(node["digest"] for node in first["nodes"])}
 
 
 @pytest.mark.parametrize("asked", [{}, {"session": "a", "source": "b"}])
 def test_where_used_wants_one_thing(asked):
     with pytest.raises(InvalidInput, match="where used"):
-        find_uses([], **asked)
+        find_uses([], lambda *_: [], **asked)
 
 
 def test_differences_tell_data_settings_and_figures(tmp_path):

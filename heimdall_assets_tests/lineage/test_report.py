@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heimdall_assets.lineage.report import COLUMNS, MAX_TABLE_ROWS, render_html, render_tree
+from heimdall_assets.lineage.page import MAX_TABLE_ROWS, render_html
+from heimdall_assets.lineage.tree import render_tree
 from heimdall_assets_tests.lineage.world import REASON, make_world
 
 
@@ -28,9 +29,13 @@ def data(world, provenance):
     return world.read_data(provenance)
 
 
-def test_the_tree_tells_every_manifest_once_in_full(world, provenance, data):
-    text = render_tree(provenance, data)
-    assert render_tree(provenance, world.read_data(provenance, COLUMNS)) == text
+@pytest.fixture(scope="module")
+def decisions(world, provenance):
+    return world.read_decisions(provenance)
+
+
+def test_the_tree_tells_every_manifest_once_in_full(provenance, decisions):
+    text = render_tree(provenance, decisions)
     for node in provenance["nodes"]:
         assert text.count(f"{node['kind']} {node['digest'][:12]}  (") == 1
     assert "measurement_database" in text
@@ -67,8 +72,8 @@ class Checker(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_is_whole_and_loads_nothing(provenance, data):
-    page = render_html(provenance, data, "ab" * 32)
+def test_the_page_is_whole_and_loads_nothing(provenance, data, decisions):
+    page = render_html(provenance, data, decisions, "ab" * 32)
     checker = Checker()
     checker.feed(page)
     assert checker.open == []
@@ -79,15 +84,15 @@ def test_the_page_is_whole_and_loads_nothing(provenance, data):
         assert word in page
 
 
-def test_what_comes_from_outside_is_escaped(provenance, data):
-    page = render_html(provenance, data)
+def test_what_comes_from_outside_is_escaped(provenance, data, decisions):
+    page = render_html(provenance, data, decisions)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "<b>centre</b>" not in page
 
 
-def test_the_map_is_svg_with_every_place(provenance, data):
-    page = render_html(provenance, data)
+def test_the_map_is_svg_with_every_place(provenance, data, decisions):
+    page = render_html(provenance, data, decisions)
     svg = ET.fromstring(re.search(r"<svg.*?</svg>", page, re.S).group())
     marks = [(float(mark.get("cx")), float(mark.get("cy"))) for mark in svg.iter("circle") if mark.get("fill-opacity")]
     assert len(marks) == 5
@@ -98,17 +103,17 @@ def test_the_map_is_svg_with_every_place(provenance, data):
     assert len([mark for mark in svg.iter("path") if mark.get("fill") == "#111"]) == 3
 
 
-def test_long_tables_say_that_they_are_cut(provenance, data):
+def test_long_tables_say_that_they_are_cut(provenance, data, decisions):
     long = replace(data, sessions=pd.concat([data.sessions] * 1500))
-    assert f"Sessions ({MAX_TABLE_ROWS} of 7500)" in render_html(provenance, long)
+    assert f"Sessions ({MAX_TABLE_ROWS} of 7500)" in render_html(provenance, long, decisions)
 
 
-def test_a_model_without_positions_draws_an_empty_map(provenance, data):
+def test_a_model_without_positions_draws_an_empty_map(provenance, data, decisions):
     nowhere = {"source_latitude": np.nan, "source_longitude": np.nan}
     bare = replace(data, measurements=data.measurements.head(0), sources=data.sources.assign(**nowhere))
-    assert "0 of 0 transmitting places" in render_html(provenance, bare)
+    assert "0 of 0 transmitting places" in render_html(provenance, bare, decisions)
 
 
-def test_one_place_alone_is_drawn(provenance, data):
+def test_one_place_alone_is_drawn(provenance, data, decisions):
     one = replace(data, sessions=data.sessions.head(1), measurements=data.measurements.head(0))
-    assert "1 of 1 transmitting places" in render_html(provenance, one)
+    assert "1 of 1 transmitting places" in render_html(provenance, one, decisions)

@@ -22,7 +22,13 @@ from heimdall_assets.domain import (
 )
 from heimdall_assets.lineage.attestations import BUNDLE_FILE, PAYLOAD_TYPE, build_statements, encode_bundle
 from heimdall_assets.lineage.findings import Evidence
-from heimdall_assets.lineage.listings import DECISIONS, RECORDINGS, encode_decisions, encode_recordings
+from heimdall_assets.lineage.listings import (
+    DECISIONS,
+    RECORDINGS,
+    decode_decisions,
+    encode_decisions,
+    encode_recordings,
+)
 from heimdall_assets.lineage.provenance import build_provenance
 from heimdall_assets.lineage.recorded import read_recorded
 from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_format_files
@@ -44,7 +50,7 @@ from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.keys import SigningKey
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.interface import ObjectStore
-from heimdall_assets.stores.objects.tables import decode_table, encode_table
+from heimdall_assets.stores.objects.tables import decode_table, encode_table, find_rows
 from heimdall_assets.stores.releases.store import ReleaseStore
 from heimdall_assets_tests.stores.releasing import open_at
 
@@ -181,6 +187,9 @@ class World:
             },
             [DatasetSpec()],
             num_sessions=int(rows["session_id"].nunique()),
+            num_measurements=len(rows),
+            num_stations=int(rows["station_id"].nunique()),
+            sessions_by_origin={"measured": int(rows["session_id"].nunique())},
         )
         with_iq = rows[rows["iq_data_location"].notna()]
         recordings = pd.DataFrame(
@@ -281,11 +290,17 @@ class World:
         }
         return build_provenance(**{**given, **changes})
 
-    def read_data(self, provenance, columns=None):
-        return read_recorded(provenance, self.read_table, columns)
+    def read_data(self, provenance):
+        return read_recorded(provenance, self.read_table)
 
-    def read_table(self, digest, columns=None):
-        return decode_table(self.objects.read_bytes(digest), columns)
+    def read_decisions(self, provenance):
+        return decode_decisions(self.objects.read_bytes(provenance["nodes"][0]["artifacts"][DECISIONS]["digest"]))
+
+    def find_rows(self, digest, columns, matches):
+        return find_rows(self.objects.read_bytes(digest), columns, matches)
+
+    def read_table(self, digest):
+        return decode_table(self.objects.read_bytes(digest))
 
     def read_provenance(self, version):
         return json.loads(self.releases.read_file(version, "provenance.json"))

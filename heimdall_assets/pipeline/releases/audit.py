@@ -5,19 +5,17 @@ Belongs here: reading files, rows and ledgers as they lie. Does not belong here:
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
-from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, StorageError
+from heimdall_assets.errors import CorruptObject
 from heimdall_assets.lineage.audit import list_recordings, verify_model
 from heimdall_assets.lineage.crosschecks import compare_logs
-from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
-from heimdall_assets.lineage.provenance import decode_provenance
+from heimdall_assets.lineage.findings import Evidence, Finding
 from heimdall_assets.lineage.recorded import ReadTable, RecordedData, read_recorded
 from heimdall_assets.lineage.signatures import list_signers
 from heimdall_assets.lineage.uses import list_digests
-from heimdall_assets.manifests import compute_digest
 from heimdall_assets.merkle import Checkpoint
+from heimdall_assets.pipeline.releases.reading import find_record, read_as_it_lies, read_provenance
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.interface import ObjectStore
@@ -26,43 +24,9 @@ from heimdall_assets.stores.objects.tables import decode_table
 Progress = Callable[[str, int, int], None]
 
 
-def read_provenance(stores: Stores, version: str) -> dict[str, Any]:
-    """Return the frozen provenance of a release: from its files, or from the object store where that is damaged.
-
-    Raises:
-        NotFound: no such release.
-        CorruptObject: neither holds it as it was released.
-    """
-    record = _find_record(stores, version)
-    digest = str(record.get("provenance") or record["files"].get(PROVENANCE_FILE, {}).get("sha256"))
-    data = _read_as_it_lies(stores, record, PROVENANCE_FILE)
-    if data is None or compute_digest(data) != digest:
-        try:
-            data = stores.objects.read_bytes(digest)
-        except OutOfReach:
-            raise
-        except HeimdallError as error:
-            raise CorruptObject(
-                f"release {version}: {PROVENANCE_FILE} is damaged and has no whole copy; run heimdall verify {version}"
-            ) from error
-    return decode_provenance(data)
-
-
-def read_data(stores: Stores, provenance: Mapping[str, Any], columns: Collection[str] | None = None) -> RecordedData:
+def read_data(stores: Stores, provenance: Mapping[str, Any]) -> RecordedData:
     """Return what a model was made of, from the object store; see ``lineage.recorded.read_recorded``."""
-    return read_recorded(provenance, _open_tables(stores.objects), columns)
-
-
-def read_releases(stores: Stores, columns: Collection[str]) -> list[tuple[dict[str, Any], RecordedData]]:
-    """Return provenance and data of every release, by rising version; a table that several have is read once.
-
-    Raises:
-        CorruptObject: one of them is damaged: where something was used could not be answered for.
-    """
-    read_table = cache(_open_tables(stores.objects))
-    versions = [str(record["version"]) for record in stores.releases.list_releases()]
-    provenances = [read_provenance(stores, version) for version in versions]
-    return [(provenance, read_recorded(provenance, read_table, columns)) for provenance in provenances]
+    return read_recorded(provenance, _open_tables(stores.objects))
 
 
 def gather_evidence(
@@ -86,7 +50,7 @@ def gather_evidence(
     else:
         rows = stores.measurements.read_approved(DatasetSpec(**(provenance["database"]["dataset"] or {}))).rows
         log = _read_checkpoint(stores, provenance["log"])
-    release = _find_record(stores, version)
+    release = find_record(stores, version)
     return Evidence(
         version=version,
         files=_read_files(stores, release),
@@ -136,7 +100,7 @@ def list_hung(stores: Stores, provenance: Mapping[str, Any]) -> set[str]:
 
 
 def _open_tables(objects: ObjectStore) -> ReadTable:
-    return lambda digest, columns: decode_table(objects.read_bytes(digest), columns)
+    return lambda digest: decode_table(objects.read_bytes(digest))
 
 
 def audit_log(stores: Stores, kept: Checkpoint) -> list[Finding]:
@@ -145,37 +109,15 @@ def audit_log(stores: Stores, kept: Checkpoint) -> list[Finding]:
     return list(compare_logs(asdict(kept), found, "the checkpoint", ()))
 
 
-def list_recorded_events(provenance: Mapping[str, Any]) -> dict[int, str]:
-    """Return storage id -> asset of the Dagster events that a provenance names."""
-    events = [node["event"] for node in provenance["nodes"] if node["event"] is not None]
-    return {event["storage_id"]: event["asset"] for event in events}
-
-
-def list_cited_runs(stores: Stores) -> set[str]:
-    """Return the Dagster runs that the lineage of a release names: their events are evidence.
-
-    Raises:
-        CorruptObject: a release from before its record named them has a damaged provenance.
-    """
-    cited: set[str] = set()
-    for record in stores.releases.list_releases():
-        if "dagster_runs" in record:
-            cited |= set(record["dagster_runs"])
-        else:
-            nodes = read_provenance(stores, str(record["version"]))["nodes"]
-            cited |= {str(node["event"]["run_id"]) for node in nodes if node["event"] is not None}
-    return cited
-
-
 def read_signers(stores: Stores, version: str) -> list[str]:
     """Return whose signatures hold on a release; empty: it is not signed, or none of them holds."""
-    release = _find_record(stores, version)
+    release = find_record(stores, version)
     return list_signers(Evidence(version, _read_files(stores, release), release, **_read_keys(stores, version)))
 
 
 def _read_files(stores: Stores, release: Mapping[str, Any]) -> dict[str, bytes]:
     names = stores.releases.files.list_files(str(release["version"]))
-    read = {name: _read_as_it_lies(stores, release, name) for name in names}
+    read = {name: read_as_it_lies(stores, release, name) for name in names}
     return {name: data for name, data in read.items() if data is not None}
 
 
@@ -194,18 +136,3 @@ def _read_checkpoint(stores: Stores, then: Mapping[str, Any] | None) -> dict[str
     except CorruptObject:
         return None
     return None if found is None else asdict(found)
-
-
-def _read_as_it_lies(stores: Stores, release: Mapping[str, Any], name: str) -> bytes | None:
-    """Return a file of a release, unchecked; None: there is none of this name, or no plain one."""
-    try:
-        return stores.releases.files.read(str(release["version"]), name)
-    except (NotFound, CorruptObject):
-        return None
-
-
-def _find_record(stores: Stores, version: str) -> dict[str, Any]:
-    try:
-        return stores.releases.find_record(version)
-    except ValueError as error:
-        raise StorageError(f"model_releases {version}: found a row that cannot be read ({error})") from error

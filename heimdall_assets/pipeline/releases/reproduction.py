@@ -28,8 +28,8 @@ from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest, show_value
 from heimdall_assets.pipeline.pretrained import read_recorded
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
-from heimdall_assets.pipeline.releases.audit import read_provenance
 from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, compare_packed
+from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint
 from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
