@@ -7,7 +7,6 @@ process of its own, bytecode compiled; memory is the most that it held.
 """
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -23,6 +22,8 @@ import numpy as np
 from incremental import read_cpu_s
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch, Measurement, Origin, Position, Session, Source, Station
+from heimdall_assets.lineage.audit import list_recordings
+from heimdall_assets.lineage.uses import list_digests
 from heimdall_assets.manifests import NPY_MEDIA_TYPE
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets_tests.lineage.world import REASON, START, World, make_world
@@ -47,8 +48,8 @@ def put_recordings(world: World, count: int, size: int) -> list[str]:
     return [world.objects.put_bytes(draw.bytes(size), NPY_MEDIA_TYPE).digest for _ in range(count)]
 
 
-def fill(world: World, num_sessions: int, recordings: Sequence[str]) -> int:
-    """Return how many measurements were imported and approved."""
+def fill(world: World, num_sessions: int, recordings: Sequence[str]) -> None:
+    """Import and approve sessions, each with a recording that its measurements share."""
     draw, total = np.random.default_rng(2), 0
     stations = [
         Station(id=f"station-{place}", name=f"Station {place}",
@@ -77,7 +78,6 @@ def fill(world: World, num_sessions: int, recordings: Sequence[str]) -> int:
                 total += 1
         world.measurements.add(ImportBatch(stations=stations, sources=sources, sessions=sessions, measurements=heard))
         world.measurements.decide([session.id for session in sessions], ApprovalStatus.APPROVED, "Ada", REASON)
-    return total
 
 
 def ask(home: Path, *arguments: str) -> tuple[float, float, float]:
@@ -100,12 +100,23 @@ def hash_files(files: Sequence[Path]) -> tuple[float, float]:
     return time.perf_counter() - started, read_cpu_s() - before
 
 
-def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
+def make_home(folder: Path, num_sessions: int, recording_bytes: int) -> World:
+    """Return a world with two releases; one that lies there already is taken as it is."""
+    is_new = not (folder / "heimdall.db").exists()
     world = make_world(folder, 0)
-    recordings = put_recordings(world, num_sessions, recording_bytes)
-    num_measurements = fill(world, num_sessions, recordings)
-    first = world.release(world.make_chain())
-    second = world.release(world.make_chain(TrainingSpec(seed=7), median_m=110.0))
+    if is_new:
+        fill(world, num_sessions, put_recordings(world, num_sessions, recording_bytes))
+        world.release(world.make_chain())
+        world.release(world.make_chain(TrainingSpec(seed=7), median_m=110.0))
+    return world
+
+
+def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
+    world = make_home(folder, num_sessions, recording_bytes)
+    first, second = (str(record["version"]) for record in world.releases.list_releases())
+    provenance = world.read_provenance(second)
+    recordings = list(list_recordings(provenance, world.objects, world.read_table))
+    num_measurements = provenance["nodes"][0]["summary"]["num_measurements"]
     files = {name: len(world.releases.files.read(second, name)) for name in world.releases.files.list_files(second)}
     evidence = sum(size for name, size in files.items() if name != "model.onnx")
     session = f"session-{num_sessions // 2:06d}"
@@ -122,16 +133,7 @@ def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
         taken = [ask(folder, *arguments) for _ in range(ROUNDS)]
         wall, cpu, memory = (statistics.median(each) for each in zip(*taken, strict=True))
         rows.append(f"| `{name}` | {wall:.2f} | {cpu:.2f} | {memory:.0f} |")
-        print(rows[-1], flush=True)
-    held = json.loads(
-        subprocess.run(
-            [sys.executable, "-c", "from heimdall_assets.cli import main; main()", "lineage", second, "--json"],
-            env={**os.environ, "HEIMDALL_HOME": str(folder)}, stdout=subprocess.PIPE, check=True,
-        ).stdout
-    )["nodes"]  # fmt: skip
-    digests = {*recordings, *(node["digest"] for node in held)}
-    digests |= {part["digest"] for node in held for part in node["artifacts"].values()}
-    paths = [world.objects.local_path(digest) for digest in sorted(digests)]
+    paths = [world.objects.local_path(digest) for digest in sorted(list_digests(provenance, recordings))]
     walls, cpus, memories = [], [], []
     for _ in range(ROUNDS):
         plain_wall, plain_cpu = hash_files(paths)
@@ -166,8 +168,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--recording-bytes", type=int, default=200_000)
+    parser.add_argument("--home", type=Path, help="where the home is kept, and taken again")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        text = run(Path(folder), options.sessions, options.recording_bytes)
+        text = run(options.home or Path(folder), options.sessions, options.recording_bytes)
     (HERE / "lineage.md").write_text(text)
     print(text)

@@ -117,6 +117,10 @@ class Artifact(BaseModel):
     size: int = Field(ge=0)
 
 
+RESULTS = "results/"
+"""What the references of results begin with; a cache key follows, 64 hex digits."""
+
+
 class Manifest(BaseModel):
     """What an asset returns. Its own digest is the asset's data version.
 
@@ -132,6 +136,8 @@ class Manifest(BaseModel):
     """Asset name -> digest of the manifest this one was computed from."""
     specs: dict[str, Any] = Field(default_factory=dict)
     """Spec class name -> its fields: every number that decided the result."""
+    content: dict[str, str] = Field(default_factory=dict)
+    """Name -> SHA-256 of each input that is no manifest: rows that were read, pretrained weights."""
     artifacts: dict[str, Artifact] = Field(default_factory=dict)
     summary: dict[str, Any] = Field(default_factory=dict)
     """Counts and small facts, JSON values only."""
@@ -143,6 +149,22 @@ class Manifest(BaseModel):
     @property
     def digest(self) -> str:
         return compute_digest(self.encode())
+
+    @property
+    def reference(self) -> str:
+        """The reference that it is found under, its cache key: of what, from what, by which code, with which numbers.
+
+        What lies under another is not what was asked for.
+        """
+        return RESULTS + compute_json_digest(
+            {
+                "kind": self.kind,
+                "code_version": self.code_version,
+                "parents": self.parents,
+                "specs": self.specs,
+                "content": self.content,
+            }
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> "Manifest":
@@ -160,22 +182,3 @@ class Manifest(BaseModel):
             return cls.model_validate(decode_canonical_json(data))
         except RecursionError as error:
             raise ValueError("found JSON that is nested too deep, expected a manifest") from error
-
-
-def compute_result_key(
-    kind: str,
-    code_version: str,
-    parents: dict[str, str],
-    specs: dict[str, Any],
-    environment: dict[str, Any] | None = None,
-) -> str:
-    """Return the cache key of a result, 64 hex digits: what it is, from what, by which code, with which numbers."""
-    return compute_json_digest(
-        {
-            "kind": kind,
-            "code_version": code_version,
-            "parents": parents,
-            "specs": specs,
-            "environment": environment or {},
-        }
-    )

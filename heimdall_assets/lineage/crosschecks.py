@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from heimdall_assets.counts import say_count
+from heimdall_assets.errors import HeimdallError, OutOfReach
 from heimdall_assets.kinds import EVALUATION_METRICS, ONNX_MODEL
-from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding
-from heimdall_assets.manifests import show_value
+from heimdall_assets.lineage.findings import LATEST_FILE, PROVENANCE_FILE, Evidence, Finding, ObjectReader
+from heimdall_assets.lineage.walk import decode_manifest
+from heimdall_assets.manifests import Manifest, show_value
 
 
 def verify_chain(evidence: Evidence) -> Iterator[Finding]:
@@ -71,6 +73,44 @@ def verify_record(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator
                 (evidence.version,),
                 f"restore the database from its backup, then heimdall verify {evidence.version}",
             )
+
+
+def verify_strangers(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what lies among the releases, of whichever version, and is not what the database says."""
+    is_row_wrong = any(problem.startswith("model_releases") for problem in evidence.ledger_problems)
+    for name, found in evidence.strangers.items():
+        if name == LATEST_FILE and is_row_wrong:
+            continue  # it says what the row said; the row is named
+        yield Finding(
+            "release_file", name, found, "what the database says is released", (),
+            f"heimdall verify {evidence.version} --repair, or move {name} away",
+        )  # fmt: skip
+
+
+def verify_references(evidence: Evidence, provenance: Mapping[str, Any], objects: ObjectReader) -> Iterator[Finding]:
+    """Yield references of the results behind a release that point at something else: who asks again gets that.
+
+    Another result of the same inputs is a notice: another machine may have computed it, or somebody forged one, and
+    the release itself does not hang on it.
+    """
+    own = (evidence.version,)
+    again = "heimdall train (computes it again where it is not what was asked for)"
+    for node in provenance["nodes"]:
+        manifest = Manifest.model_validate({name: node[name] for name in Manifest.model_fields})
+        name = f"{node['kind']} {manifest.reference}"
+        try:
+            digest = objects.read_reference(manifest.reference)
+            if digest in (None, node["digest"]):
+                continue
+            is_same = decode_manifest(digest, objects.read_bytes(digest)).reference == manifest.reference
+        except OutOfReach:
+            raise
+        except HeimdallError as error:
+            yield Finding("reference", name, str(error), f"digest {node['digest']}", own, again)
+            continue
+        found = f"digest {digest}, {'another result of the same inputs' if is_same else 'of other inputs'}"
+        severity = "notice" if is_same else "error"
+        yield Finding("reference", name, found, f"digest {node['digest']}", own, again, severity)
 
 
 def verify_events(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 Belongs here: one comparison a function, each yielding findings. Does not belong here: bytes at rest (``audit``).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from heimdall_assets.errors import HeimdallError, OutOfReach
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES
 from heimdall_assets.lineage.crosschecks import list_pairs
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding, ObjectReader
-from heimdall_assets.lineage.listings import DECISIONS, RECORDINGS, decode_decisions, encode_recordings
+from heimdall_assets.lineage.listings import DECISIONS, RECORDINGS, decode_decisions, decode_recordings
 from heimdall_assets.lineage.recorded import ReadTable, RecordedData, compare_rows, list_rows, read_recorded
 
 _KEYS = ("measurement_id", "session_id", "station_id")
@@ -38,7 +39,7 @@ def verify_data(
     try:
         data = read_recorded(provenance, read_table)
         decisions = _read_listing(provenance, APPROVED_MEASUREMENTS, DECISIONS, objects)
-        recordings = _read_listing(provenance, IQ_FILES, RECORDINGS, objects)
+        recordings = decode_recordings(_read_listing(provenance, IQ_FILES, RECORDINGS, objects))
         decided = decode_decisions(decisions)
     except OutOfReach:
         raise
@@ -62,11 +63,11 @@ def _read_listing(provenance: Mapping[str, Any], kind: str, name: str, objects: 
 
 
 def _compare_listings(
-    data: RecordedData, recordings: bytes, decisions: Mapping[int, Mapping[str, Any]]
+    data: RecordedData, recordings: Sequence[tuple[str, str]], decisions: Mapping[int, Mapping[str, Any]]
 ) -> Iterator[tuple[str, str]]:
     """Yield where the lists beside the tables are not what the tables say."""
-    expected = data.measurements[["measurement_id", "iq_digest"]].rename(columns={"iq_digest": "digest"})
-    if sorted(encode_recordings(expected).splitlines()) != sorted(recordings.splitlines()):
+    held = data.measurements.loc[data.measurements["iq_digest"].notna(), ["iq_digest", "measurement_id"]]
+    if Counter(recordings) != Counter(held.itertuples(index=False, name=None)):
         yield f"{IQ_FILES}/{RECORDINGS}", "other recordings than its table has"
     seen = set()
     for row in list_rows(data.sessions[["session_id", "approval_event_id", *_DECIDED]]):
@@ -148,7 +149,7 @@ def verify_database(evidence: Evidence, data: RecordedData) -> Iterator[Finding]
         # Of one withdrawn since, the approvals tell; a database that keeps none may have withdrawn it too.
         if decided.get(row["session_id"], {}).get("decision") == "approved":
             yield Finding(
-                "database_row", _name_measurement(row), "no row that could be used",
+                "database_row", _name_measurement(row), "no row of an approved session",
                 "the frozen row of an approved session", (evidence.version,),
                 f"heimdall sessions show {row['session_id']}; restore the database's backup",
             )  # fmt: skip

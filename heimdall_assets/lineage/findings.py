@@ -8,16 +8,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROVENANCE_FILE = "provenance.json"
+LATEST_FILE = "latest.json"
 
 
 class ObjectReader(Protocol):
     """What the audit needs of an object store."""
 
     def read_bytes(self, digest: str) -> bytes:
-        """Return the bytes at rest under ``digest``; a ``HeimdallError`` where there are none or they are damaged."""
+        """Return the bytes at rest under ``digest``, hashed; a ``HeimdallError`` where they are gone or damaged."""
 
     def exists(self, digest: str) -> bool:
         """Return whether something rests under ``digest``."""
+
+    def read_reference(self, name: str) -> str | None:
+        """Return the digest behind a reference, None where there is none; a ``HeimdallError`` where it is damaged."""
 
 
 class SignerKey(Protocol):
@@ -36,8 +40,8 @@ class Finding:
     """One disagreement.
 
     Attributes:
-        kind: object | recording | manifest | provenance | release_file | signature | ledger_row | database_row |
-            dagster_event.
+        kind: object | recording | manifest | reference | provenance | release_file | signature | ledger_row |
+            database_row | dagster_event.
         name: the thing itself: digest, file, row.
         found, expected: in words.
         releases: versions that hang on the thing.
@@ -77,6 +81,7 @@ class Evidence:
             ``evaluation``, ``specs`` and figures.
         approval_events: the ledger's rows of the release's sessions, or all.
         ledger_problems: what is wrong with the log, and with the ledgers beside it.
+        strangers: what lies among the releases and no row of the database says: thing -> what was found.
         log: checkpoint of today's log over as many entries as when the release was made (``log``, ``size``, ``root``);
             None: there are fewer now.
         keys: id -> public key that counts or did.
@@ -84,7 +89,8 @@ class Evidence:
         dagster_events: storage id -> asset, run_id, data_version, inputs (asset -> data version), or some of them;
             an id that is not there: the event is gone; None: no
             Dagster instance at hand, which is not compared.
-        database_rows: today's flattened rows (``domain.APPROVED_COLUMNS``); None: not compared.
+        database_rows: today's flattened rows of approved sessions (``domain.APPROVED_COLUMNS``), usable or not; None:
+            not compared.
     """
 
     version: str
@@ -92,6 +98,7 @@ class Evidence:
     release: Mapping[str, Any]
     approval_events: Sequence[Mapping[str, Any]] = ()
     ledger_problems: Sequence[str] = ()
+    strangers: Mapping[str, str] = field(default_factory=dict)
     log: Mapping[str, Any] | None = None
     keys: Mapping[str, SignerKey] = field(default_factory=dict)
     entry: int | None = None

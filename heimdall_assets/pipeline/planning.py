@@ -20,7 +20,7 @@ from heimdall_assets.kinds import (
     TRAINED_CHECKPOINT,
 )
 from heimdall_assets.manifests import Manifest, compute_digest, show_value
-from heimdall_assets.pipeline.pretrained import read_pretrained, read_recorded, state_content
+from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import name_result, read_parent, read_result
 from heimdall_assets.pipeline.truth import read_trusted
@@ -114,7 +114,7 @@ def _explain(
         reasons.append(f"code version {before.code_version} -> {STAGES[kind].code_version}")
     for spec in used:
         reasons += _compare_fields(type(spec).__name__, before.specs.get(type(spec).__name__, {}), spec.dump())
-    if kind == TRAINED_CHECKPOINT and read_recorded(before) != content:
+    if kind == TRAINED_CHECKPOINT and before.content != content:
         reasons.append("other pretrained weights than the latest release's")
     changed = [name for name, digest in parents.items() if before.parents.get(name) != digest]
     if changed and kind == APPROVED_MEASUREMENTS:

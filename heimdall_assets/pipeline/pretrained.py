@@ -4,7 +4,6 @@ from pathlib import Path
 
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.learning.task import PretrainedWeights
-from heimdall_assets.manifests import Manifest
 from heimdall_assets.specs import ModelSpec
 from heimdall_assets.stores.weights_files import read_hub_weights, read_weights_file
 
@@ -37,13 +36,4 @@ def read_pretrained(model: ModelSpec, fetch: bool = True) -> PretrainedWeights |
 
 def state_content(weights: PretrainedWeights | None) -> dict[str, str]:
     """Return what the weights add to a result's cache key: their SHA-256, so that other bytes give another result."""
-    return {} if weights is None else {_CONTENT: weights.digest}
-
-
-def read_recorded(checkpoint: Manifest) -> dict[str, str]:
-    """Return ``state_content`` of the weights that a checkpoint at rest started from."""
-    digest = checkpoint.summary.get("weights_file_sha256")
-    return {} if digest is None else {_CONTENT: digest}
-
-
-_CONTENT = "pretrained_weights"
+    return {} if weights is None else {"pretrained_weights": weights.digest}

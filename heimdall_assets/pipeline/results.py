@@ -1,6 +1,6 @@
 """Results at rest, found again by cache key: what the same inputs, code and numbers gave is not computed again.
 
-Belongs here: the lookup by ``compute_result_key`` and walking to a result's parents. Not what is computed.
+Belongs here: the lookup by ``Manifest.reference`` and walking to a result's parents. Not what is computed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from heimdall_assets.errors import NotFound, OutOfReach, Refused, StorageError
 from heimdall_assets.lineage.walk import OUTSIDE
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest, compute_result_key
+from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.specs import Spec
 from heimdall_assets.stores.computing import Computation, keep_facts
@@ -32,7 +32,10 @@ def name_result(
 ) -> str:
     """Return the reference under which the result of these parents, today's code and these specs is found."""
     dumped = {spec.pure_class().__name__: spec.dump() for spec in specs}
-    return "results/" + compute_result_key(kind, STAGES[kind].code_version, dict(parents), dumped, dict(content or {}))
+    code_version = STAGES[kind].code_version
+    return Manifest(
+        kind=kind, code_version=code_version, parents=dict(parents), specs=dumped, content=dict(content or {})
+    ).reference
 
 
 def find_or_compute(
@@ -72,6 +75,7 @@ def find_or_compute(
         code_version=stage.code_version,
         parents=dict(parents),
         specs={spec.pure_class().__name__: spec.dump() for spec in specs},
+        content=dict(content or {}),
         artifacts=artifacts,
         summary=summary,
     )
@@ -98,6 +102,8 @@ def read_result(objects: ObjectStore, name: str) -> Manifest | None:
         raise
     except (StorageError, NotFound, ValueError):
         return None  # damaged or gone at rest: computing it again heals it
+    if manifest.reference != name:
+        return None  # another's: whoever wrote the reference so meant it to be taken for this one
     if manifest.summary.get("num_unread"):
         return None
     held = {artifact.digest for artifact in manifest.artifacts.values()} | set(manifest.summary.get("shards", []))

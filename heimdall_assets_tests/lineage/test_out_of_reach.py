@@ -59,6 +59,7 @@ def place(bucket_of_module: str, s3: S3Server, tmp_path_factory: pytest.TempPath
         copy.mkdir(parents=True)
         for name in world.releases.files.list_files(VERSION):
             (copy / name).write_bytes(world.releases.files.read(VERSION, name))
+        (copy.parent / "latest.json").write_bytes(world.releases.files.read_latest() or b"")
         yield Place(variables, world, proxy, copy.parent)
 
 

@@ -315,11 +315,12 @@ class World:
             log=read_log(self.releases, self.sizes.get(version) or self.read_provenance(version)["log"]["size"]),
             keys=self.releases.list_keys(),
             entry=self.releases.find_log_entry(version),
+            strangers=self.releases.find_strangers(),
             ledger_problems=[*self.measurements.check_ledger(), *self.releases.check_ledger()],
             dagster_events={
                 event["storage_id"]: {**event, "data_version": digest} for digest, event in self.events.items()
             },
-            database_rows=self.measurements.read_approved(DatasetSpec()).rows,
+            database_rows=self.measurements.read_rows(DatasetSpec()),
         )
 
 

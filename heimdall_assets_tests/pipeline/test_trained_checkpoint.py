@@ -13,13 +13,13 @@ from heimdall_assets.kinds import TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT, V
 from heimdall_assets.learning.backbone import build_backbone
 from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.pipeline.planning import Step, plan_materialization
-from heimdall_assets.pipeline.pretrained import read_pretrained, read_recorded, state_content
+from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.releases.reproduction import reproduce_release
 from heimdall_assets.pipeline.results import Result, name_result
 from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint
 from heimdall_assets.pipeline.stages.model_release import release_model
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
-from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint, train_checkpoint
+from heimdall_assets.pipeline.stages.trained_checkpoint import PRETRAINED, load_checkpoint, train_checkpoint
 from heimdall_assets.specs import AugmentationSpec, EvaluationSpec, ExportSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import FolderObjectStore
@@ -63,7 +63,8 @@ def test_other_weights_under_the_same_name_give_another_result(home, tmp_path: P
         result = train(home, model)
         assert not result.reused
         assert plan_training(stores, model).action == "reuse"
-        assert result.manifest.summary["weights_file_sha256"] == compute_digest(path.read_bytes())
+        assert result.manifest.content == {"pretrained_weights": compute_digest(path.read_bytes())}
+        assert stores.objects.read_bytes(result.manifest.artifacts[PRETRAINED].digest) == path.read_bytes()
         weights = load_checkpoint(stores.objects, result.manifest).weights
         torch.manual_seed(seed)
         for name, value in build_backbone("atto").state_dict().items():
@@ -96,12 +97,15 @@ def test_a_model_made_again_from_other_weights_says_so_first(home, tmp_path: Pat
     assert reproduce_release(stores, version, [], ignore).first_difference is None
     before = compute_digest(path.read_bytes())
     write_backbone(path, 6)
-    different = reproduce_release(stores, version, [], ignore).first_difference
+    assert reproduce_release(stores, version, [], ignore).first_difference is None  # from the bytes that were kept
+    other = path.rename(tmp_path / "other.safetensors")
+    different = reproduce_release(stores, version, [ModelSpec(weights_file=str(other))], ignore).first_difference
     assert different is not None
     assert different.stage == TRAINED_CHECKPOINT
-    assert different.differences[0] == (
-        f"pretrained_weights: SHA-256 {before} then, {compute_digest(path.read_bytes())} now"
-    )
+    assert different.differences[:2] == [
+        f"ModelSpec.weights_file {str(path)!r} then, {str(other)!r} now",
+        f"pretrained_weights: SHA-256 {before} then, {compute_digest(other.read_bytes())} now",
+    ]
 
 
 def test_a_result_without_pretrained_weights_has_the_key_it_always_had(home):
@@ -113,7 +117,8 @@ def test_a_result_without_pretrained_weights_has_the_key_it_always_had(home):
     assert name_result(*asked, {}) == name_result(*asked)
     manifest = train(home, SMALL).manifest
     assert home[0].objects.read_reference(name_result(*asked)) == manifest.digest
-    assert read_recorded(manifest) == {}
+    assert manifest.content == {}
+    assert PRETRAINED not in manifest.artifacts
     assert "weights_file_sha256" not in manifest.summary
 
 

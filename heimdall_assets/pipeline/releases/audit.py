@@ -48,7 +48,7 @@ def gather_evidence(
     except CorruptObject:
         pass  # which rows and entries to compare stands in it; that it is damaged is found by the audit
     else:
-        rows = stores.measurements.read_approved(DatasetSpec(**(provenance["database"]["dataset"] or {}))).rows
+        rows = stores.measurements.read_rows(DatasetSpec(**(provenance["database"]["dataset"] or {})))
         log = _read_checkpoint(stores, provenance["log"])
     release = find_record(stores, version)
     return Evidence(
@@ -57,6 +57,7 @@ def gather_evidence(
         release=release,
         approval_events=stores.measurements.list_approval_events(),
         ledger_problems=list(dict.fromkeys([*stores.measurements.check_ledger(), *stores.releases.check_ledger()])),
+        strangers=stores.releases.find_strangers(),
         log=log,
         **_read_keys(stores, version),
         dagster_events=dagster_events,

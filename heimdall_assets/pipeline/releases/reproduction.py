@@ -23,10 +23,11 @@ from heimdall_assets.kinds import (
     TRAINED_CHECKPOINT,
     VAL_SPLIT,
 )
+from heimdall_assets.learning.task import PretrainedWeights
 from heimdall_assets.lineage.environments import compare_environments
 from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest, show_value
-from heimdall_assets.pipeline.pretrained import read_recorded
+from heimdall_assets.pipeline.pretrained import read_pretrained
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, compare_packed
 from heimdall_assets.pipeline.releases.reading import read_provenance
@@ -35,9 +36,9 @@ from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
 from heimdall_assets.pipeline.stages.splits import split_sessions
-from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
+from heimdall_assets.pipeline.stages.trained_checkpoint import PRETRAINED, train_checkpoint
 from heimdall_assets.pipeline.work_pool import Progress
-from heimdall_assets.specs import Spec
+from heimdall_assets.specs import ModelSpec, Spec
 from heimdall_assets.stores.computing import read_facts
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import FolderObjectStore
@@ -204,9 +205,17 @@ class _Remaking:
             model,
             training,
             augmentation,
+            pretrained=self._read_pretrained,
             on_epoch=lambda epoch, _: self._progress("epochs trained", epoch + 1, total),
         )
         return result.manifest
+
+    def _read_pretrained(self, model: ModelSpec) -> PretrainedWeights | None:
+        """Return the weights as they were kept then; where other ones are asked for, those of today."""
+        recorded = self.recorded[TRAINED_CHECKPOINT]
+        if PRETRAINED not in recorded.artifacts or model.dump() != recorded.specs[ModelSpec.__name__]:
+            return read_pretrained(model)
+        return PretrainedWeights("kept weights", self._base.read_bytes(recorded.artifacts[PRETRAINED].digest))
 
     def _compare(self, kind: str, made: Manifest) -> Remade:
         return Remade(kind, [*self._compare_rules(kind, made), *self._compare_artifacts(kind, made)])
@@ -220,7 +229,7 @@ class _Remaking:
                 before = recorded.specs.get(name, {}).get(part)
                 if before != value:
                     yield f"{name}.{part} {show_value(before)} then, {show_value(value)} now"
-        then, now = read_recorded(recorded), read_recorded(made)
+        then, now = recorded.content, made.content
         for name in sorted({*then, *now}):
             if then.get(name) != now.get(name):
                 yield f"{name}: SHA-256 {then.get(name, 'none')} then, {now.get(name, 'none')} now"

@@ -9,7 +9,14 @@ import numpy as np
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.evaluation.outcome import Outcome, describe_outcome
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest, decode_canonical_json
+from heimdall_assets.learning.task import PretrainedWeights
+from heimdall_assets.manifests import (
+    JSON_MEDIA_TYPE,
+    RESULTS,
+    SAFETENSORS_MEDIA_TYPE,
+    Manifest,
+    decode_canonical_json,
+)
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
 from heimdall_assets.pipeline.stages.datasets import load_sessions
@@ -24,6 +31,9 @@ if TYPE_CHECKING:
 
 MEDIA_TYPES = {"weights.safetensors": SAFETENSORS_MEDIA_TYPE, "settings.json": JSON_MEDIA_TYPE}
 
+PRETRAINED = "pretrained.safetensors"
+"""Artifact: the weights that the training started from, where it did not start from random ones."""
+
 
 def train_checkpoint(
     objects: ObjectStore,
@@ -35,6 +45,7 @@ def train_checkpoint(
     augmentation: AugmentationSpec,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_start: Callable[[Path | None], None] | None = None,
+    pretrained: Callable[[ModelSpec], PretrainedWeights | None] = read_pretrained,
 ) -> Result:
     """Return the checkpoint of these splits and specs: found, resumed from where it was interrupted, or trained.
 
@@ -43,6 +54,7 @@ def train_checkpoint(
         on_epoch: called after each epoch with its number and its metrics.
         on_start: called before training with the file it goes on from, None for a fresh one; not called where the
             checkpoint was found.
+        pretrained: reads the weights that a model starts from.
 
     Raises:
         InvalidSetting: a split is empty, or ``weights_file`` is given without ``pretrained``.
@@ -50,10 +62,10 @@ def train_checkpoint(
         StorageError: a checkpoint or the result could not be stored.
     """
     parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest}
-    weights = read_pretrained(model)
+    weights = pretrained(model)
     asked = (TRAINED_CHECKPOINT, parents, [model, training, augmentation])
     content = state_content(weights)
-    checkpoints = CheckpointFolder(scratch / name_result(*asked, content).removeprefix("results/"))
+    checkpoints = CheckpointFolder(scratch / name_result(*asked, content).removeprefix(RESULTS))
 
     def compute() -> Computed:
         from heimdall_assets.learning.fitting.checkpoints import LAST
@@ -68,6 +80,8 @@ def train_checkpoint(
             on_start(checkpoints.folder / resumed_from if resumed_from else None)
         fitted = fit_model(model, training, augmentation, train, val, checkpoints, on_epoch, resumed_from, weights)
         artifacts = {name: objects.put_bytes(data, MEDIA_TYPES[name]) for name, data in fitted.encode().items()}
+        if weights is not None:  # a file's name is no evidence: what lies there may be another tomorrow
+            artifacts[PRETRAINED] = objects.put_bytes(weights.data, SAFETENSORS_MEDIA_TYPE)
         return artifacts, {
             **fitted.settings["facts"],
             "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},

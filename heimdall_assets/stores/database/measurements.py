@@ -40,6 +40,7 @@ from heimdall_assets.stores.database.snapshots import (
     ApprovedSnapshot,
     in_scope,
     read_one_session,
+    read_rows,
     read_snapshot,
 )
 from heimdall_assets.stores.database.stated_receivers import Statement
@@ -270,6 +271,11 @@ class MeasurementStore:
         """Return the trainable rows of approved sessions, and each row left out with its reason."""
         with self._reading() as (connection, shape):
             return read_snapshot(connection, shape, dataset)
+
+    def read_rows(self, dataset: DatasetSpec) -> "pd.DataFrame":
+        """Return every row of approved sessions, those too that cannot be trained on: what is there, for comparison."""
+        with self._reading() as (connection, shape):
+            return read_rows(connection, shape, dataset)
 
     def read_session(self, session_id: str) -> ApprovedSnapshot:
         """Return the usable rows of one session, whatever its approval, and each row left out with its reason."""

@@ -21,6 +21,7 @@ class RawRows:
         self._columns = columns
         self._numbers: dict[str, NDArray[np.float64]] = {}
         self._texts: dict[str, NDArray[np.object_]] = {}
+        self._nulls: dict[str, Mask] = {}
         self.num_rows = num_rows
 
     def values(self, name: str) -> list[Any]:
@@ -29,7 +30,9 @@ class RawRows:
 
     def nulls(self, name: str) -> Mask:
         """Return where the column is NULL, bool (N,)."""
-        return np.fromiter((value is None for value in self._columns[name]), dtype=bool, count=self.num_rows)
+        if name not in self._nulls:
+            self._nulls[name] = np.array([value is None for value in self._columns[name]], dtype=bool)
+        return self._nulls[name]
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return the column as float64 (N,); NaN where it is NULL or no number."""
@@ -46,8 +49,14 @@ class RawRows:
         """Return the column as Int64 (N,), exact to the last digit; NA where it is NULL or no integer of 64 bits."""
         import pandas as pd
 
-        whole = [_to_integer(value) for value in self._columns[name]]
-        return pd.array(whole, dtype="Int64")
+        column = self._columns[name]
+        try:
+            numbers = np.array([0 if value is None else value for value in column])
+        except ValueError:  # one of them is no number
+            numbers = np.empty(0)
+        if numbers.dtype == np.int64 and numbers.shape == (self.num_rows,):
+            return pd.arrays.IntegerArray(numbers, self.nulls(name).copy())
+        return pd.array([_to_integer(value) for value in column], dtype="Int64")
 
     def flags(self, name: str) -> "pd.api.extensions.ExtensionArray":
         """Return the column as boolean (N,); NA where it is NULL or neither true nor false."""

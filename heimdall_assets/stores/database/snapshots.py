@@ -80,6 +80,17 @@ def read_snapshot(connection: Connection, shape: Shape, dataset: DatasetSpec) ->
     return ApprovedSnapshot(*_part_rows(raw, reasons), dict(sorted(undecided.items())))
 
 
+def read_rows(connection: Connection, shape: Shape, dataset: DatasetSpec) -> "pd.DataFrame":
+    """Return every row of the approved sessions of ``dataset``, columns as in ``ApprovedSnapshot.rows``, not judged."""
+    sessions = shape.table("recording_sessions", "s")
+    status = shape.pick(sessions, "recording_sessions", "approval_status")
+    scope = in_scope(shape, sessions, dataset)
+    raw = _read_raw(
+        connection, _build_query(shape, sessions).where(and_(status == str(ApprovalStatus.APPROVED), *scope))
+    )
+    return _flatten(raw, np.ones(raw.num_rows, dtype=bool))
+
+
 def read_one_session(connection: Connection, shape: Shape, session_id: str) -> ApprovedSnapshot:
     """Return the usable rows of one session, whatever its approval; NaN for the place of a source that is not known."""
     sessions = shape.table("recording_sessions", "s")

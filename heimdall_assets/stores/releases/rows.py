@@ -97,6 +97,9 @@ def check_releases(connection: Connection) -> list[str]:
         entries = read_entries(connection, RELEASE)
     except CorruptObject as error:
         return [str(error)]
+    for version, numbers in ((version, _read_numbers(row)) for version, row in rows.items()):
+        if version != format_version(numbers):
+            problems.append(f"model_releases {version}: found numbers {numbers}, expected those of its name")
     for number, entry in entries.items():
         row = rows.pop(str(entry.get("version")), None)
         if row is None:

@@ -136,6 +136,27 @@ class ReleaseStore(ReleaseReader):
             lines.append(f"{LATEST_FILE}: named another release than the newest; written again")
         return lines
 
+    def find_strangers(self) -> dict[str, str]:
+        """Return what lies among the releases and no row says: thing -> what was found; empty: nothing.
+
+        What a killed process left of a version that was reserved is none: the next one that publishes removes it.
+
+        Raises:
+            StorageError: files could not be listed or read.
+        """
+        with self._ledger.reading() as connection:
+            known = list_numbers(connection)
+            try:
+                expected = describe_latest(connection)
+            except (ValueError, TypeError):
+                expected = None  # a row that cannot be read: ``check_ledger`` names it
+        lie = self.files.list_versions() - {format_version(numbers) for numbers in known}
+        found = dict.fromkeys(sorted(lie), "files of a version that was never reserved")
+        latest = self.files.read_latest()
+        if latest != expected and expected is not None:
+            found[LATEST_FILE] = "nothing" if latest is None else f"{latest[:80]!r}"
+        return found
+
     def set_alias(self, alias: str, version: str, by: str, reason: str) -> None:
         """Let ``alias`` mean the published ``version``; who and why is kept for ever.
 
