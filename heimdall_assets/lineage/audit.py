@@ -94,8 +94,9 @@ def _verify_files(evidence: Evidence, objects: ObjectReader) -> Iterator[Finding
         digest = compute_digest(evidence.files[name])
         if digest == entry["sha256"] and len(evidence.files[name]) == entry["size"]:
             continue
-        # The release was stored as objects too: a file with a twin there is whole, so the ledger's row is what changed.
-        if _has_twin(objects, digest):
+        # The log says which of them changed. Without it: the release was stored as objects too, so a file with a twin
+        # there is whole, unless it was put there from another release.
+        if evidence.logged.get(name) == digest or (not evidence.logged and _has_twin(objects, digest)):
             yield Finding(
                 "ledger_row",
                 f"model_releases {evidence.version} {name}",

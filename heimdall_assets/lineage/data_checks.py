@@ -14,16 +14,10 @@ from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES
 from heimdall_assets.lineage.crosschecks import list_pairs
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding, ObjectReader
 from heimdall_assets.lineage.listings import DECISIONS, RECORDINGS, decode_decisions, decode_recordings
-from heimdall_assets.lineage.recorded import ReadTable, RecordedData, compare_rows, list_rows, read_recorded
+from heimdall_assets.lineage.recorded import TABLES, ReadTable, RecordedData, compare_rows, list_rows, read_recorded
 
-_KEYS = ("measurement_id", "session_id", "station_id")
-
-DATABASE_COLUMNS = tuple(
-    field.snapshot
-    for field in SNAPSHOT
-    if field.snapshot and field.snapshot not in _KEYS and field.table != "approval_events"
-)
-"""What of a measurement must not have changed in the database since; of decisions, the ledger tells."""
+DATABASE_COLUMNS = tuple(field.snapshot for field in SNAPSHOT if field.snapshot and field.table != "approval_events")
+"""What must not have changed in the database since; of decisions, the ledger tells."""
 
 _DECIDED = ("approved_by", "approved_at", "approval_reason")
 
@@ -137,38 +131,41 @@ def _find_last_decisions(evidence: Evidence, data: RecordedData) -> dict[str, Ma
 
 
 def verify_database(evidence: Evidence, data: RecordedData) -> Iterator[Finding]:
-    """Yield measurements whose rows in the database say something else than when they were frozen."""
+    """Yield rows in the database that are gone, or say something else than when they were frozen."""
     if evidence.database_rows is None:
         return
     decided = _find_last_decisions(evidence, data)
-    then = data.measurements.merge(data.sessions, on="session_id", how="left")
-    then = then.merge(data.sources, on="source_id", how="left").merge(data.stations, on="station_id", how="left")
-    now = evidence.database_rows.drop_duplicates("measurement_id").set_index("measurement_id")
-    known = then["measurement_id"].isin(now.index)
-    for row in list_rows(then.loc[~known, ["measurement_id", "session_id"]]):
-        # Of one withdrawn since, the approvals tell; a database that keeps none may have withdrawn it too.
-        if decided.get(row["session_id"], {}).get("decision") == "approved":
+    for what, (key, origin) in TABLES.items():
+        then, now = getattr(data, what), evidence.database_rows[origin].drop_duplicates(key).set_index(key)
+        known = then[key].isin(now.index)
+        for row in list_rows(then.loc[~known, [name for name in dict.fromkeys((key, "session_id")) if name in then]]):
+            # Of one withdrawn since, the approvals tell; a database that keeps none may have withdrawn it too.
+            session = row.get("session_id")
+            if session is None or decided.get(session, {}).get("decision") == "approved":
+                look = f"heimdall sessions show {session}; " if session is not None else ""
+                yield Finding(
+                    "database_row", _name_row(key, row), "no such row of an approved session",
+                    "the row as it was frozen", (evidence.version,), f"{look}restore the database's backup",
+                )  # fmt: skip
+        # A column that no row had a value in was not kept then: each of its values is new.
+        unkept = dict.fromkeys([name for name in now if name not in then and name in DATABASE_COLUMNS])
+        before = then[known].reset_index(drop=True).assign(**unkept)
+        after = now.loc[before[key]].reset_index()
+        different = compare_rows(before, after, DATABASE_COLUMNS)
+        rows = different.any(axis=1)
+        for old, new, wrong in zip(
+            list_rows(before[rows]), list_rows(after[rows]), list_rows(different[rows]), strict=True
+        ):
+            names = [name for name in wrong if wrong[name]]
             yield Finding(
-                "database_row", _name_measurement(row), "no row of an approved session",
-                "the frozen row of an approved session", (evidence.version,),
-                f"heimdall sessions show {row['session_id']}; restore the database's backup",
+                "database_row", _name_row(key, old), list_pairs(new, names), list_pairs(old, names),
+                (evidence.version,), "heimdall train (releases a model of today's rows)",
             )  # fmt: skip
-    before = then[known].reset_index(drop=True)
-    after = now.loc[before["measurement_id"]].reset_index()
-    different = compare_rows(before, after, DATABASE_COLUMNS)
-    rows = different.any(axis=1)
-    for old, new, wrong in zip(
-        list_rows(before[rows]), list_rows(after[rows]), list_rows(different[rows]), strict=True
-    ):
-        names = [name for name in wrong if wrong[name]]
-        yield Finding(
-            "database_row", _name_measurement(old), list_pairs(new, names), list_pairs(old, names),
-            (evidence.version,), "heimdall train (releases a model of today's rows)",
-        )  # fmt: skip
 
 
-def _name_measurement(row: Mapping[str, Any]) -> str:
-    return f"measurement {row['measurement_id']} of session {row['session_id']}"
+def _name_row(key: str, row: Mapping[str, Any]) -> str:
+    named = f"{key.removesuffix('_id')} {row[key]}"
+    return f"{named} of session {row['session_id']}" if key == "measurement_id" else named
 
 
 def _comparable(value: Any) -> Any:

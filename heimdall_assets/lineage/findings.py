@@ -86,11 +86,12 @@ class Evidence:
             None: there are fewer now.
         keys: id -> public key that counts or did.
         entry: number of the release's entry of the log; None: it has none.
+        logged: file -> SHA-256, as that entry says; empty: it has none.
         dagster_events: storage id -> asset, run_id, data_version, inputs (asset -> data version), or some of them;
             an id that is not there: the event is gone; None: no
             Dagster instance at hand, which is not compared.
-        database_rows: today's flattened rows of approved sessions (``domain.APPROVED_COLUMNS``), usable or not; None:
-            not compared.
+        database_rows: today's rows behind approved sessions, usable or not: table of the database -> columns as in
+            ``domain.APPROVED_COLUMNS``; None: not compared.
     """
 
     version: str
@@ -102,5 +103,6 @@ class Evidence:
     log: Mapping[str, Any] | None = None
     keys: Mapping[str, SignerKey] = field(default_factory=dict)
     entry: int | None = None
+    logged: Mapping[str, str] = field(default_factory=dict)
     dagster_events: Mapping[int, Mapping[str, Any]] | None = None
-    database_rows: "pd.DataFrame | None" = field(default=None, compare=False)
+    database_rows: "Mapping[str, pd.DataFrame] | None" = field(default=None, compare=False)

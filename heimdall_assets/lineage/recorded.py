@@ -18,7 +18,7 @@ from heimdall_assets.manifests import MAX_INTEGER
 ReadTable = Callable[[str], pd.DataFrame]
 """Digest of a table -> the table, its bytes verified."""
 
-_KEYS = {
+TABLES = {
     "sessions": ("session_id", "recording_sessions"),
     "sources": ("source_id", "known_sources"),
     "stations": ("station_id", "websdr_stations"),
@@ -75,14 +75,14 @@ def read_recorded(provenance: Mapping[str, Any], read_table: ReadTable) -> Recor
         return read_table(nodes[kind]["artifacts"][name]["digest"])
 
     approved = load(APPROVED_MEASUREMENTS)
-    missing = [key for key, _ in _KEYS.values() if key not in approved]
+    missing = [key for key, _ in TABLES.values() if key not in approved]
     if missing:
         raise CorruptObject(f"{APPROVED_MEASUREMENTS}: found no column {', '.join(missing)}, expected the snapshot's")
     recordings = load(IQ_FILES) if IQ_FILES in nodes else None
     splits = [load(kind)[["session_id", "split", "site"]] for kind in SPLIT_KINDS.values() if kind in nodes]
     parts = {
         name: approved.drop_duplicates(key)[_pick_columns(approved, name)].reset_index(drop=True)
-        for name, (key, _) in _KEYS.items()
+        for name, (key, _) in TABLES.items()
     }
     served = pd.concat(splits) if splits else pd.DataFrame({"session_id": [], "split": [], "site": []}, dtype="string")
     return RecordedData(
@@ -118,7 +118,7 @@ def _compare_column(first: pd.Series, second: pd.Series) -> pd.Series:
 
 def _pick_columns(approved: pd.DataFrame, table: str) -> list[str]:
     """Return the columns of the snapshot that belong to a table, in its order; those of a later version are heard."""
-    key, origin = _KEYS[table]
+    key, origin = TABLES[table]
     own = {field.snapshot for field in SNAPSHOT if field.table == origin} | {key}
     own |= _ELSEWHERE.get(table, set())
     own -= _ELSEWHERE["measurements"] if table == "stations" else set()

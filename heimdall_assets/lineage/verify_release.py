@@ -225,7 +225,9 @@ def check_chain(provenance: dict[str, Any]) -> Iterator[Fault]:
 
 def check_model(folder: Path, provenance: dict[str, Any], data: bytes) -> Iterator[Fault]:
     """Yield where model and figures are not those that provenance.json is of."""
-    digest = hashlib.sha256(data).hexdigest()
+    digest, version, name = hashlib.sha256(data).hexdigest(), provenance["model"]["version"], folder.resolve().name
+    if re.fullmatch(r"v\d+\.\d+\.\d+", name) and name != version:
+        yield f"release {version}", f"lies in a folder named {name}"
     model = folder / "model.onnx"
     if model.is_file() and digest.encode() not in model.read_bytes():
         yield "model.onnx", f"does not name {PROVENANCE} {digest} in its metadata"
@@ -236,9 +238,6 @@ def check_model(folder: Path, provenance: dict[str, Any], data: bytes) -> Iterat
             yield "metrics.json", f"is not the artifact {expected} of evaluation_metrics"
         elif decode(metrics.read_bytes()) != provenance["metrics"]:
             yield PROVENANCE, "its metrics are not those of metrics.json"
-
-
-# --- stored objects
 
 
 def read_lines(folder: Path, provenance: dict[str, Any], kind: str, name: str) -> list[bytes]:
@@ -289,8 +288,8 @@ def check_decisions(folder: Path, provenance: dict[str, Any], log: list[bytes] |
         if log is not None and line not in known:
             yield label, f"no entry of the log is its decision {entry['id']}, by {entry['decided_by']}"
         sessions.add(session)
-    expected = next(node["summary"]["num_sessions"] for node in provenance["nodes"] if node["kind"] == DECISIONS[0])
-    if lines and len(sessions) != expected:
+    expected = [node["summary"]["num_sessions"] for node in provenance["nodes"] if node["kind"] == DECISIONS[0]]
+    if lines and [len(sessions)] != expected:
         yield DECISIONS[1], f"holds decisions of {len(sessions)} sessions, expected {expected}"
 
 

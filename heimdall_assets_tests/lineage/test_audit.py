@@ -236,8 +236,9 @@ def test_a_row_changed_in_the_database_since_is_named(world, version):
     change_row(world, "update known_sources set latitude = 45.9 where id = 'source-1'")
     findings = audit(world, version)
     assert {finding.kind for finding in findings} == {"database_row"}
-    assert len(findings) == 3
-    assert "source_latitude 45.9" in findings[0].found
+    (finding,) = findings
+    assert finding.name == "source source-1"
+    assert "source_latitude 45.9" in finding.found
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_rows_of_an_approved_session_that_are_gone_are_named(world, version, whe
     findings = [finding for finding in audit(world, version) if finding.severity == "error"]
     expected = 1 if "id" in where else 5 * 3
     assert [finding.kind for finding in findings] == ["database_row"] * expected
-    assert all(finding.found == "no row of an approved session" for finding in findings)
+    assert all(finding.found == "no such row of an approved session" for finding in findings)
 
 
 def test_an_unreadable_provenance_still_gives_the_other_findings(world, version):

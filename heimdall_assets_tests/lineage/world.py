@@ -165,6 +165,7 @@ class World:
         )
         number = len(self.events) + 1
         self.objects.put_bytes(manifest.encode(), JSON_MEDIA_TYPE)
+        self.objects.write_reference(manifest.reference, manifest.digest)
         keep_facts(self.objects, manifest.digest, self.facts)
         self.events.setdefault(
             manifest.digest, {"asset": kind, "storage_id": number, "run_id": f"run-{number // 9}", "inputs": parents}
@@ -314,13 +315,14 @@ class World:
             approval_events=self.measurements.list_approval_events(),
             log=read_log(self.releases, self.sizes.get(version) or self.read_provenance(version)["log"]["size"]),
             keys=self.releases.list_keys(),
-            entry=self.releases.find_log_entry(version),
+            entry=(self.releases.find_log_entry(version) or (None, {}))[0],
+            logged=(self.releases.find_log_entry(version) or (None, {}))[1].get("files", {}),
             strangers=self.releases.find_strangers(),
             ledger_problems=[*self.measurements.check_ledger(), *self.releases.check_ledger()],
             dagster_events={
                 event["storage_id"]: {**event, "data_version": digest} for digest, event in self.events.items()
             },
-            database_rows=self.measurements.read_rows(DatasetSpec()),
+            database_rows=self.measurements.read_tables(DatasetSpec()),
         )
 
 

@@ -48,7 +48,7 @@ def gather_evidence(
     except CorruptObject:
         pass  # which rows and entries to compare stands in it; that it is damaged is found by the audit
     else:
-        rows = stores.measurements.read_rows(DatasetSpec(**(provenance["database"]["dataset"] or {})))
+        rows = stores.measurements.read_tables(DatasetSpec(**(provenance["database"]["dataset"] or {})))
         log = _read_checkpoint(stores, provenance["log"])
     release = find_record(stores, version)
     return Evidence(
@@ -125,8 +125,10 @@ def _read_files(stores: Stores, release: Mapping[str, Any]) -> dict[str, bytes]:
 def _read_keys(stores: Stores, version: str) -> dict[str, Any]:
     """Return the keys that count or did, and the release's entry of the log; nothing where the log cannot be read."""
     try:
-        return {"keys": stores.releases.list_keys(), "entry": stores.releases.find_log_entry(version)}
-    except (CorruptObject, KeyError):
+        keys, found = stores.releases.list_keys(), stores.releases.find_log_entry(version)
+        number, entry = found or (None, {})
+        return {"keys": keys, "entry": number, "logged": dict(entry.get("files", {}))}
+    except (CorruptObject, KeyError, TypeError, ValueError):
         return {}  # the log's own problems say so
 
 

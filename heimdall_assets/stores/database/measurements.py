@@ -40,8 +40,8 @@ from heimdall_assets.stores.database.snapshots import (
     ApprovedSnapshot,
     in_scope,
     read_one_session,
-    read_rows,
     read_snapshot,
+    read_tables,
 )
 from heimdall_assets.stores.database.stated_receivers import Statement
 from heimdall_assets.stores.database.waivers import add_waiver, read_waiver
@@ -272,10 +272,10 @@ class MeasurementStore:
         with self._reading() as (connection, shape):
             return read_snapshot(connection, shape, dataset)
 
-    def read_rows(self, dataset: DatasetSpec) -> "pd.DataFrame":
-        """Return every row of approved sessions, those too that cannot be trained on: what is there, for comparison."""
+    def read_tables(self, dataset: DatasetSpec) -> "dict[str, pd.DataFrame]":
+        """Return today's rows behind approved sessions as they are, not judged; see ``snapshots.read_tables``."""
         with self._reading() as (connection, shape):
-            return read_rows(connection, shape, dataset)
+            return read_tables(connection, shape, dataset)
 
     def read_session(self, session_id: str) -> ApprovedSnapshot:
         """Return the usable rows of one session, whatever its approval, and each row left out with its reason."""

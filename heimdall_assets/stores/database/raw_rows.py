@@ -28,6 +28,10 @@ class RawRows:
         """Return the values as read."""
         return self._columns[name]
 
+    def has(self, name: str) -> bool:
+        """Return whether such a column was read."""
+        return name in self._columns
+
     def nulls(self, name: str) -> Mask:
         """Return where the column is NULL, bool (N,)."""
         if name not in self._nulls:

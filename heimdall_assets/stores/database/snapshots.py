@@ -80,15 +80,69 @@ def read_snapshot(connection: Connection, shape: Shape, dataset: DatasetSpec) ->
     return ApprovedSnapshot(*_part_rows(raw, reasons), dict(sorted(undecided.items())))
 
 
-def read_rows(connection: Connection, shape: Shape, dataset: DatasetSpec) -> "pd.DataFrame":
-    """Return every row of the approved sessions of ``dataset``, columns as in ``ApprovedSnapshot.rows``, not judged."""
-    sessions = shape.table("recording_sessions", "s")
+def read_tables(connection: Connection, shape: Shape, dataset: DatasetSpec) -> "dict[str, pd.DataFrame]":
+    """Return today's rows, not judged: table of the database -> columns named as in ``ApprovedSnapshot.rows``.
+
+    Sessions and measurements are those that are approved; sources and stations are all that there are. Apart, they are
+    a fifth of what they are as one table.
+    """
+    import pandas as pd
+
+    tables = {name: shape.table(name, alias) for name, alias in _ALIASES.items()}
+    heard, sessions = tables["measurements"], tables["recording_sessions"]
     status = shape.pick(sessions, "recording_sessions", "approval_status")
-    scope = in_scope(shape, sessions, dataset)
-    raw = _read_raw(
-        connection, _build_query(shape, sessions).where(and_(status == str(ApprovalStatus.APPROVED), *scope))
-    )
-    return _flatten(raw, np.ones(raw.num_rows, dtype=bool))
+    approved = and_(status == str(ApprovalStatus.APPROVED), *in_scope(shape, sessions, dataset))
+    raws = {}
+    for name, table in tables.items():
+        fields = [field for field in SNAPSHOT if field.table == name]
+        columns = [shape.pick(table, name, field.name).label(field.read_as) for field in fields]
+        columns += (
+            [table.c.id.label("session_id"), table.c.known_source_id.label("source_id")] if table is sessions else []
+        )
+        query = select(*columns).select_from(table)
+        if table is heard:
+            query = query.select_from(heard.join(sessions, sessions.c.id == heard.c.recording_session_id))
+        raws[name] = _read_raw(connection, query.where(approved) if table in (heard, sessions) else query)
+    found = {
+        name: pd.DataFrame(
+            {
+                field.snapshot: _show_unreadable(raw, field, _read_column(raw, field))
+                for field in SNAPSHOT
+                if field.table == name and field.snapshot
+            }
+        )
+        for name, raw in raws.items()
+    }
+    found["websdr_stations"]["station_id"] = raws["websdr_stations"].texts("known_station_id")
+    for name in ("session_id", "source_id"):
+        found["recording_sessions"][name] = raws["recording_sessions"].texts(name)
+    known = find_truth(raws["known_sources"])
+    for name in ("source_latitude", "source_longitude"):
+        found["known_sources"][name] = np.where(known, found["known_sources"][name], np.nan)
+    _place_receivers(found, raws["measurements"])
+    return found
+
+
+def _show_unreadable(raw: RawRows, field: Field, column: Any) -> Any:
+    """Return a column in which what is no value of its type stands as it was written, and not as missing."""
+    import pandas as pd
+
+    bad = ~raw.nulls(field.read_as) & np.asarray(pd.isna(column))
+    if not bad.any():
+        return column
+    shown = pd.Series(column, dtype=object)
+    shown[bad] = [repr(value) for value, is_bad in zip(raw.values(field.read_as), bad, strict=True) if is_bad]
+    return shown
+
+
+def _place_receivers(found: "dict[str, pd.DataFrame]", heard: RawRows) -> None:
+    """Give each measurement the place of its receiver: its own, where it has one, else its station's."""
+    stations = found["websdr_stations"].drop_duplicates("station_id").set_index("station_id")
+    moves = ~np.isnan(heard.numbers("own_latitude")) & ~np.isnan(heard.numbers("own_longitude"))
+    for part in ("latitude", "longitude", "altitude_m"):
+        standing = found["measurements"]["station_id"].map(stations[f"receiver_{part}"])
+        found["measurements"][f"receiver_{part}"] = np.where(moves, heard.numbers(f"own_{part}"), standing)
+        del found["websdr_stations"][f"receiver_{part}"]
 
 
 def read_one_session(connection: Connection, shape: Shape, session_id: str) -> ApprovedSnapshot:
@@ -158,7 +212,7 @@ def _flatten(raw: RawRows, good: Mask) -> "pd.DataFrame":
 def _read_column(raw: RawRows, field: Field) -> Any:
     if field.kind is float:
         numbers = raw.numbers(field.read_as)
-        if field.table == "websdr_stations" and field.is_place:
+        if field.table == "websdr_stations" and field.is_place and raw.has("own_latitude"):
             moves = ~np.isnan(raw.numbers("own_latitude")) & ~np.isnan(raw.numbers("own_longitude"))
             numbers = np.where(moves, raw.numbers(f"own_{field.path[-1]}"), numbers)
         return numbers if field.fill is None else np.where(np.isnan(numbers), field.fill, numbers)

@@ -167,8 +167,8 @@ class ReleaseReader:
         with self._ledger.reading() as connection:
             return read_keys(connection)
 
-    def find_log_entry(self, version: str) -> int | None:
-        """Return which entry of the log is that of a release; None: none is.
+    def find_log_entry(self, version: str) -> tuple[int, dict[str, Any]] | None:
+        """Return number and content of the entry of the log that is of a release; None: none is.
 
         Raises:
             CorruptObject: an entry of the log is none.
@@ -177,7 +177,7 @@ class ReleaseReader:
             return None
         with self._ledger.reading() as connection:
             entries = read_entries(connection, RELEASE)
-        return next((number for number, entry in entries.items() if entry.get("version") == version), None)
+        return next((pair for pair in entries.items() if pair[1].get("version") == version), None)
 
     def read_log(self) -> list[str]:
         """Return the entries of the log as they lie, oldest first, each one line of canonical JSON."""
