@@ -22,15 +22,16 @@ from heimdall_assets import specs
 from heimdall_assets.domain import ApprovalStatus, ClockClass
 from heimdall_assets.formats import Stated
 from heimdall_assets.kinds import SPLIT_KINDS, TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
-from heimdall_assets.lineage.report import render_tree
+from heimdall_assets.lineage.tree import render_tree
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.prediction.files import predict_files
 from heimdall_assets.pipeline.prediction.stored import locate_stored, predict_stored
-from heimdall_assets.pipeline.releases.audit import audit_release, read_provenance
+from heimdall_assets.pipeline.releases.audit import audit_release
 from heimdall_assets.pipeline.releases.promotion import apply_promotion
+from heimdall_assets.pipeline.releases.reading import read_decisions, read_provenance
 from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
 from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint, load_metrics
 from heimdall_assets.pipeline.stages.iq_files import pin_recordings
@@ -138,7 +139,8 @@ def walk(folder: Path) -> None:
     from_files = predict_files(stores, "champion", files, claim.receivers, stated, claim.clock_class)
     print(f"predict:   {describe(from_files)}, from files in no database")
 
-    print(render_tree(read_provenance(stores, version)).splitlines()[0])
+    provenance = read_provenance(stores, version)
+    print(render_tree(provenance, read_decisions(stores, provenance)).splitlines()[0])
     findings = audit_release(stores, version)
     print(f"verify:    {'all is as it was released' if not findings else [item.describe() for item in findings]}")
 

@@ -59,6 +59,7 @@ SLOW = (
     "learning/test_training",
     "lineage/test_audit",
     "lineage/test_commands",
+    "lineage/test_exports",
     "lineage/test_out_of_reach",
     "locating/test_tdoa",
     "pipeline/test_formats_to_positions",

@@ -3,6 +3,7 @@
 import click
 
 from heimdall_assets.cli.doctor import doctor
+from heimdall_assets.cli.exporting import export
 from heimdall_assets.cli.intake.importing import importing
 from heimdall_assets.cli.intake.inspecting import inspect
 from heimdall_assets.cli.keys import keys
@@ -33,8 +34,8 @@ def main(debug: bool) -> None:
 
 
 COMMANDS = (
-    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, verify, ledger, keys,
-    diff, reproduce, doctor, prepare, ui, users, list_all,
+    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, export, verify, ledger,
+    keys, diff, reproduce, doctor, prepare, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

@@ -34,7 +34,7 @@ def render_tree(provenance: Mapping[str, Any], decisions: Decisions) -> str:
 
     Below it: who approved what and why, checks, seeds and environment.
     """
-    told = [*draw_branches(provenance), "", *_list_approvals(decisions), *_list_environment(provenance)]
+    told = [*draw_branches(provenance), "", *describe_approvals(decisions), *_list_environment(provenance)]
     return f"{provenance['model']['version']}  {describe_data(provenance, decisions)}\n" + "\n".join(told) + "\n"
 
 
@@ -93,7 +93,7 @@ def _draw_branch(
             _draw_branch(lines, nodes, parent, told, deeper, last)
 
 
-def _list_approvals(decisions: Decisions) -> list[str]:
+def describe_approvals(decisions: Decisions) -> list[str]:
     """Return one line for each who and why: of how many sessions, first and last time."""
     groups: dict[tuple[Any, Any], list[str]] = {}
     for entry in decisions.values():

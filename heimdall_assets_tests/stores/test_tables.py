@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.errors import CorruptObject, InvalidTable
 from heimdall_assets.manifests import compute_digest
-from heimdall_assets.stores.objects.tables import decode_table, encode_table, find_rows
+from heimdall_assets.stores.objects.tables import decode_table, encode_table, find_rows, read_columns
 
 
 def make_table() -> pd.DataFrame:
@@ -33,6 +33,21 @@ def make_table() -> pd.DataFrame:
             ),
         }
     )
+
+
+def test_columns_are_read_without_a_row() -> None:
+    assert read_columns(encode_table(make_table())) == {
+        "text": "string",
+        "plain": "string",
+        "large": "int64",
+        "small": "int64",
+        "float": "double",
+        "single": "float",
+        "flag": "bool",
+        "maybe": "bool",
+        "time": "timestamp[us, tz=UTC]",
+    }
+    assert list(read_columns(encode_table(make_table().head(0)))) == list(make_table())
 
 
 def test_a_table_comes_back_as_it_went() -> None:
@@ -107,6 +122,8 @@ def test_damaged_bytes_are_refused_or_still_a_table(position: int, value: int) -
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", b"\x00" * 100, b"not a table at all" * 10])
 def test_what_is_no_table_is_refused(data: bytes) -> None:
+    with pytest.raises(CorruptObject, match="no table"):
+        read_columns(data)
     with pytest.raises(CorruptObject, match="no table"):
         decode_table(data)
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, StorageError
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS
+from heimdall_assets.lineage.exports.released import Released
 from heimdall_assets.lineage.findings import PROVENANCE_FILE
 from heimdall_assets.lineage.listings import DECISIONS, decode_decisions
 from heimdall_assets.lineage.provenance import decode_provenance
 from heimdall_assets.lineage.uses import find_uses
-from heimdall_assets.manifests import compute_digest
+from heimdall_assets.manifests import PARQUET_MEDIA_TYPE, compute_digest
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.objects.tables import find_rows
+from heimdall_assets.stores.objects.tables import find_rows, read_columns
 
 
 def read_provenance(stores: Stores, version: str) -> dict[str, Any]:
@@ -48,6 +49,24 @@ def read_decisions(stores: Stores, provenance: Mapping[str, Any]) -> dict[int, M
     """
     node = next(node for node in provenance["nodes"] if node["kind"] == APPROVED_MEASUREMENTS)
     return decode_decisions(stores.objects.read_bytes(node["artifacts"][DECISIONS]["digest"]))
+
+
+def read_released(stores: Stores, version: str) -> Released:
+    """Return the frozen evidence of a release that ``lineage.exports`` are made of.
+
+    Raises:
+        NotFound: no such release.
+        HeimdallError: its provenance, the list of decisions or a table is damaged or gone.
+    """
+    provenance = read_provenance(stores, version)
+    tables = {
+        artifact["digest"]: read_columns(stores.objects.read_bytes(artifact["digest"]))
+        for node in provenance["nodes"]
+        for artifact in node["artifacts"].values()
+        if artifact["media_type"] == PARQUET_MEDIA_TYPE
+    }
+    files = {name: str(entry["sha256"]) for name, entry in find_record(stores, version)["files"].items()}
+    return Released(provenance, files, read_decisions(stores, provenance), tables)
 
 
 def find_using_releases(stores: Stores, **asked: str | None) -> list[dict[str, Any]]:

@@ -78,6 +78,24 @@ def decode_table(data: bytes) -> "pd.DataFrame":
     return table
 
 
+def read_columns(data: bytes) -> dict[str, str]:
+    """Return the columns of a table in their order -> their type in Arrow's words; no row is read.
+
+    Raises:
+        CorruptObject: the bytes are no table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptObject(
+            f"table: found {len(data)} bytes that are no table ({error!s:.200}), expected Parquet"
+        ) from error
+    return {field.name: str(field.type) for field in schema}
+
+
 def find_rows(data: bytes, columns: Sequence[str], matches: Mapping[str, Collection[str]]) -> list[dict[str, Any]]:
     """Return columns of the rows in which some column has one of the values that are looked for.
 
