@@ -28,6 +28,7 @@ from heimdall_assets.domain import (
     Word,
 )
 from heimdall_assets.fields import Stored, read_fields
+from heimdall_assets.lineage.recorded import compare_rows
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database import row_rules, snapshots
 from heimdall_assets.stores.database.measurements import MeasurementStore
@@ -45,6 +46,34 @@ ALWAYS = {field.snapshot: field.dtype for field in SNAPSHOT if field.snapshot an
 def fill(store: MeasurementStore, batch: ImportBatch) -> None:
     store.add(batch)
     store.decide(ids(batch), ApprovalStatus.APPROVED, "ada", "heard clearly")
+
+
+def test_tables_apart_say_what_the_rows_of_the_snapshot_say(store: MeasurementStore) -> None:
+    batch = make_batch()
+    fill(store, batch)
+    moved = batch.measurements[1].id
+    place = "receiver_latitude = 45.5, receiver_longitude = 7.5, receiver_altitude_asl = 300"
+    run_sql(store, f"UPDATE {{p}}measurements SET {place} WHERE id = '{moved}'")
+    rows = store.read_approved(EVERYTHING).rows.set_index("measurement_id").sort_index()
+    apart = store.read_tables(EVERYTHING)
+    joined = apart["measurements"].merge(apart["recording_sessions"], on="session_id")
+    joined = joined.merge(apart["known_sources"], on="source_id").merge(apart["websdr_stations"], on="station_id")
+    joined = joined.set_index("measurement_id").sort_index()
+    assert joined.loc[moved, "receiver_latitude"] == 45.5
+    shared = [name for name in rows if not name.startswith("approv")]
+    assert not compare_rows(rows, joined, shared).any(axis=None)
+    assert set(shared) <= set(joined)
+
+
+def test_what_is_no_value_of_its_column_is_shown_as_it_is_written(store: MeasurementStore) -> None:
+    if store.engine.dialect.name == "postgresql":
+        pytest.skip("PostgreSQL takes no text for a number")
+    batch = make_batch()
+    fill(store, batch)
+    run_sql(store, f"UPDATE {{p}}measurements SET snr_db = 'loud' WHERE id = '{batch.measurements[0].id}'")
+    heard = store.read_tables(EVERYTHING)["measurements"].set_index("measurement_id")
+    assert heard["snr_db"][batch.measurements[0].id] == "'loud'"
+    assert isinstance(heard["snr_db"][batch.measurements[1].id], float)
 
 
 def test_a_row_says_everything_that_is_known(store: MeasurementStore) -> None:

@@ -136,9 +136,9 @@ def _show_unreadable(raw: RawRows, field: Field, column: Any) -> Any:
 
 
 def _place_receivers(found: "dict[str, pd.DataFrame]", heard: RawRows) -> None:
-    """Give each measurement the place of its receiver: its own, where it has one, else its station's."""
+    """Give each measurement the place of its receiver: its own, where it has one or half of one, else its station's."""
     stations = found["websdr_stations"].drop_duplicates("station_id").set_index("station_id")
-    moves = ~np.isnan(heard.numbers("own_latitude")) & ~np.isnan(heard.numbers("own_longitude"))
+    moves = ~heard.nulls("own_latitude") | ~heard.nulls("own_longitude")
     for part in ("latitude", "longitude", "altitude_m"):
         standing = found["measurements"]["station_id"].map(stations[f"receiver_{part}"])
         found["measurements"][f"receiver_{part}"] = np.where(moves, heard.numbers(f"own_{part}"), standing)
