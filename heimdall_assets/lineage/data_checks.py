@@ -144,7 +144,7 @@ def verify_database(evidence: Evidence, data: RecordedData) -> Iterator[Finding]
             if session is None or decided.get(session, {}).get("decision") == "approved":
                 look = f"heimdall sessions show {session}; " if session is not None else ""
                 yield Finding(
-                    "database_row", _name_row(key, row), "no such row of an approved session",
+                    "database_row", _name_row(key, row), "no such row of an approved, completed session",
                     "the row as it was frozen", (evidence.version,), f"{look}restore the database's backup",
                 )  # fmt: skip
         # A column that no row had a value in was not kept then: each of its values is new.

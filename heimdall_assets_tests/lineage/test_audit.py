@@ -266,7 +266,7 @@ def test_rows_of_an_approved_session_that_are_gone_are_named(world, version, whe
     findings = [finding for finding in audit(world, version) if finding.severity == "error"]
     expected = 1 if "id" in where else 5 * 3
     assert [finding.kind for finding in findings] == ["database_row"] * expected
-    assert all(finding.found == "no such row of an approved session" for finding in findings)
+    assert all(finding.found == "no such row of an approved, completed session" for finding in findings)
 
 
 def test_an_unreadable_provenance_still_gives_the_other_findings(world, version):

@@ -18,12 +18,19 @@ import pytest
 
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.lineage import verify_release
-from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
-from heimdall_assets.merkle import decode_checkpoint, hash_leaf
+from heimdall_assets.manifests import (
+    Manifest,
+    compute_digest,
+    compute_json_digest,
+    decode_canonical_json,
+    encode_canonical_json,
+)
+from heimdall_assets.merkle import compute_root, decode_checkpoint, hash_leaf
 from heimdall_assets.pipeline.releases.audit import audit_log, audit_release
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.keys import make_key
 from heimdall_assets.stores.objects.references import encode_reference
+from heimdall_assets.stores.objects.tables import decode_table, encode_table
 from heimdall_assets_tests.conftest import make_quick_folder
 from heimdall_assets_tests.lineage.world import make_world
 
@@ -291,6 +298,8 @@ def edit_row(home: Home, draw: random.Random) -> Named:
             number, value = draw.choice(rows)
             if isinstance(value, int | float):
                 other: object = draw.choice([value + 1, -value - 1, str(value) + "x"])
+            elif isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
+                other = f"{int(value[:4]) - 1}{value[4:]}"  # one more digit of a second would be the same time
             else:
                 text = value or ""
                 other = draw.choice([text + "0", text[1:] if len(text) > 1 else "y", 7, text.swapcase() + "!"])
@@ -299,7 +308,7 @@ def edit_row(home: Home, draw: random.Random) -> Named:
                 home.told = f"{table}.{column} of row {number}: {value!r} -> {other!r}"
 
     home.change(act)
-    return ".", "." if home.told.startswith("log_entries") else None
+    return ".", "." if home.told.startswith("log_entries.body") else None
 
 
 def drop_rows(home: Home, draw: random.Random) -> Named:
@@ -389,12 +398,94 @@ def swap_key(home: Home, draw: random.Random) -> Named:
     return f"{NEW}/attestations", "attestations"
 
 
+def forge_everything(home: Home, draw: random.Random) -> Named:
+    """Another approver, commit and check, and all that hangs on them written anew: what a forger without the key can.
+
+    Decisions, tables' manifests, provenance, model card, the stamp in the model, sums, objects, references, the rows,
+    and the whole log with its leaves: they agree with one another, and not with the signatures, nor with who kept a
+    checkpoint.
+    """
+    store = home.root / "objects" / "objects" / "sha256"
+
+    def put(data: bytes) -> str:
+        digest = compute_digest(data)
+        (store / digest[:2]).mkdir(exist_ok=True)
+        (store / digest[:2] / digest).write_bytes(data)
+        return digest
+
+    def get(digest: str) -> bytes:
+        return (store / digest[:2] / digest).read_bytes()
+
+    folder, forger = home.release(), draw.choice(["Eve", "Mallory"])
+    provenance = decode_canonical_json((folder / "provenance.json").read_bytes())
+    new: dict[str, str] = {}
+    for node in provenance["nodes"]:
+        if node["kind"] == "approved_measurements":
+            table = decode_table(get(node["artifacts"]["table"]["digest"])).assign(approved_by=forger)
+            table["approved_by"] = table["approved_by"].astype("string")
+            lines = get(node["artifacts"]["decisions.jsonl"]["digest"]).replace(b'"Ada"', b'"%s"' % forger.encode())
+            node["artifacts"]["table"]["digest"] = put(encode_table(table))
+            node["artifacts"]["decisions.jsonl"]["digest"] = put(lines)
+        node["parents"] = {name: new.get(digest, digest) for name, digest in node["parents"].items()}
+        manifest = Manifest.model_validate({part: node[part] for part in verify_release.MANIFEST})
+        new[node["digest"]] = put(manifest.encode())
+        node["digest"] = new[node["digest"]]
+    provenance["model"]["manifests"] = {name: new[digest] for name, digest in provenance["model"]["manifests"].items()}
+    provenance["checks"] = [{**check, "passed": True, "description": "forged"} for check in provenance["checks"]]
+    for environment in provenance["environments"].values():
+        environment["git_sha"] = "f" * 40
+    renamed = {digest: compute_json_digest(one) for digest, one in provenance["environments"].items()}
+    provenance["environments"] = {renamed[digest]: one for digest, one in provenance["environments"].items()}
+    for facts in [provenance["released"], *(node["facts"] for node in provenance["nodes"])]:
+        facts["environment"] = renamed[facts["environment"]]
+
+    def write_log(connection: sqlite3.Connection) -> None:
+        connection.execute("update approval_events set decided_by = ? where decided_by = 'Ada'", (forger,))
+        bodies = [body for (body,) in connection.execute("select body from log_entries order by id")]
+        entries = [decode_canonical_json(body.replace('"Ada"', f'"{forger}"')) for body in bodies]
+        place = next(number for number, entry in enumerate(entries) if entry.get("version") == NEW)
+        leaves = [hash_leaf(encode_canonical_json(entry)) for entry in entries[:place]]
+        provenance["log"]["root"] = compute_root(leaves).hex()
+        before = compute_digest((folder / "provenance.json").read_bytes())
+        (folder / "provenance.json").write_bytes(encode_canonical_json(provenance))
+        digest = compute_digest((folder / "provenance.json").read_bytes())
+        model = (folder / "model.onnx").read_bytes().replace(before.encode(), digest.encode())
+        (folder / "model.onnx").write_bytes(model)
+        (folder / "README.md").write_text("# a forged model\n")
+        names = sorted(path.name for path in folder.iterdir() if path.name != "SHA256SUMS")
+        sums = "".join(f"{compute_digest((folder / name).read_bytes())}  {name}\n" for name in names)
+        (folder / "SHA256SUMS").write_text(sums)
+        listed = {
+            path.name: {"sha256": put(path.read_bytes()), "size": path.stat().st_size} for path in folder.iterdir()
+        }
+        (record,) = connection.execute("select record from model_releases where version = ?", (NEW,)).fetchone()
+        said = decode_canonical_json(record)
+        said |= {"provenance": digest, "manifest": new[said["manifest"]], "evaluation": new[said["evaluation"]]}
+        record = encode_canonical_json(said).decode()
+        files = encode_canonical_json(listed).decode()
+        connection.execute("update model_releases set files = ?, record = ? where version = ?", (files, record, NEW))
+        entries[place]["files"] = {name: entry["sha256"] for name, entry in listed.items()}
+        entries[place]["record_sha256"] = compute_digest(record.encode())
+        latest = {"version": NEW, "folder": NEW, "files": listed}
+        path = home.root / "heimdall-models" / "latest.json"
+        path.write_text(json.dumps(latest, indent=2, sort_keys=True) + "\n")
+        for number, entry in enumerate(entries):
+            body = encode_canonical_json(entry)
+            connection.execute(
+                "update log_entries set body = ?, leaf = ? where id = ?", (body.decode(), hash_leaf(body).hex(), number)
+            )
+
+    home.change(write_log)
+    return "signature .*/attestations", "attestations.*none of the keys|attestations.*otherwise"
+
+
 MUTATIONS: dict[str, Callable[[Home, random.Random], Named]] = {
     change.__name__: change
     for change in (
         change_file, change_object, drop_file, drop_object, swap_objects, swap_files, replay_file, replay_release,
         rename_object, rename_file, rename_release, relink_reference, change_reference, relink_latest, edit_row,
         edit_row, edit_row, drop_rows, cut_log, roll_back, rewrite_entry, swap_type, swap_key,
+        forge_everything,
     )
 }  # fmt: skip
 

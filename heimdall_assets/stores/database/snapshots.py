@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import Connection, Select, and_, func, select
 
-from heimdall_assets.domain import SNAPSHOT, ApprovalStatus
+from heimdall_assets.domain import SNAPSHOT, ApprovalStatus, SessionStatus
 from heimdall_assets.fields import Field
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.one_table import NUM_PLACES, ROW_APPROVED
@@ -83,8 +83,8 @@ def read_snapshot(connection: Connection, shape: Shape, dataset: DatasetSpec) ->
 def read_tables(connection: Connection, shape: Shape, dataset: DatasetSpec) -> "dict[str, pd.DataFrame]":
     """Return today's rows, not judged: table of the database -> columns named as in ``ApprovedSnapshot.rows``.
 
-    Sessions and measurements are those that are approved; sources and stations are all that there are. Apart, they are
-    a fifth of what they are as one table.
+    Measurements and sessions are the approved ones, of these the completed; sources and stations are all there are.
+    Apart, they are a fifth of what they are as one table.
     """
     import pandas as pd
 
@@ -116,6 +116,8 @@ def read_tables(connection: Connection, shape: Shape, dataset: DatasetSpec) -> "
     found["websdr_stations"]["station_id"] = raws["websdr_stations"].texts("known_station_id")
     for name in ("session_id", "source_id"):
         found["recording_sessions"][name] = raws["recording_sessions"].texts(name)
+    is_complete = raws["recording_sessions"].texts("session_status") == str(SessionStatus.COMPLETED)
+    found["recording_sessions"] = found["recording_sessions"][is_complete]
     known = find_truth(raws["known_sources"])
     for name in ("source_latitude", "source_longitude"):
         found["known_sources"][name] = np.where(known, found["known_sources"][name], np.nan)
