@@ -16,7 +16,7 @@ from heimdall_assets.cli.terminal.output import json_option, write_json, write_l
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import check_name
-from heimdall_assets.errors import InvalidInput, NotFound
+from heimdall_assets.errors import InvalidInput, NotFound, OutOfReach, StorageError
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.home_format import may_write
@@ -163,23 +163,46 @@ def verify(model: str, repair: bool, kept: Path | None, as_json: bool) -> None:
             without_asset(listener),
         )
         findings += [] if known is None else audit_log(stores, known)
-        signers = read_signers(stores, version)
+        signers, approvals = read_signers(stores, version), _count_approvals(stores, version)
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:
         listed = [finding.to_json() for finding in findings]
-        write_json({"version": version, "ok": not errors, "signed_by": signers, "repaired": done, "findings": listed})
+        told = {"version": version, "ok": not errors, "signed_by": signers, "approvals": approvals}
+        write_json({**told, "repaired": done, "findings": listed})
     else:
         for line in done:
             write_text(f"repair: {line}")
         for finding in findings:
             write_text(finding.describe())
-        told = say_count(len(errors), "error") if errors else "all is as it was released"
+        said = say_count(len(errors), "error") if errors else "all is as it was released"
         if len(findings) > len(errors):
-            told += f", {say_count(len(findings) - len(errors), 'notice')}"
+            said += f", {say_count(len(findings) - len(errors), 'notice')}"
         signed = f"signed by {', '.join(signers)}" if signers else "not signed"
-        write_text(f"model {version}: {told}; {signed}")
+        write_text(f"model {version}: {said}; {signed}; {_describe_approvals(approvals)}")
     if errors:
         raise SystemExit(1)
+
+
+def _count_approvals(stores: Stores, version: str) -> dict[str, Any] | None:
+    """Return how many decisions approved a model's data, and who signed how many; None: a finding says why."""
+    from heimdall_assets.pipeline.releases.reading import count_signed, read_provenance
+
+    try:
+        number, signed = count_signed(stores, read_provenance(stores, version))
+    except OutOfReach:
+        raise
+    except (StorageError, NotFound):
+        return None
+    return {"number": number, "signed": signed}
+
+
+def _describe_approvals(approvals: Mapping[str, Any] | None) -> str:
+    if approvals is None:
+        return "approvals cannot be read"
+    if not approvals["number"]:
+        return "no approval is on record"
+    signed = [f"{count} by {owner}" for owner, count in approvals["signed"].items()]
+    return f"{say_count(approvals['number'], 'approval')}, signed of them: {', '.join(signed) or 'none'}"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """``heimdall sessions``: list, show, approve, reject."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ from heimdall_assets.cli.terminal.output import (
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.stores.keys import read_key
 
 if TYPE_CHECKING:
     from heimdall_assets.stores.database.measurements import MeasurementStore
@@ -135,8 +137,10 @@ def _decide(
     by: str,
     reason: str,
     as_json: bool,
+    key: Path | None,
     waiver: str | None = None,
 ) -> None:
+    signer = None if key is None else read_key(key, "--key")
     if bool(names) + (campaign is not None) + everything != 1:
         raise InvalidSetting(
             "expected sessions by id or name, or --campaign NAME, or --all-pending: exactly one of them"
@@ -150,11 +154,11 @@ def _decide(
             check_campaigns(stores, [campaign])
         pending = None if campaign is not None and decision is ApprovalStatus.REJECTED else ApprovalStatus.PENDING
         ids = [row["id"] for row in store.list_sessions(approval_status=pending, campaign=campaign)]
-    count = store.decide(ids, decision, by, reason, waiver)
+    count = store.decide(ids, decision, by, reason, waiver, signer)
     if as_json:
-        write_json({"decision": decision, "num_sessions": count})
+        write_json({"decision": decision, "num_sessions": count, "signed": signer is not None})
     else:
-        write_text(f"{decision}: {say_count(count, 'session')}")
+        write_text(f"{decision}: {say_count(count, 'session')}{', signed' if signer is not None else ''}")
 
 
 def _decision_command(name: str, decision: ApprovalStatus, text: str) -> click.Command:
@@ -164,6 +168,9 @@ def _decision_command(name: str, decision: ApprovalStatus, text: str) -> click.C
     @click.option("--all-pending", "everything", is_flag=True, help="Every pending session.")
     @click.option("--by", required=True, help="Who decides.")
     @click.option("--reason", required=True, help="Why.")
+    @click.option(
+        "--key", type=click.Path(dir_okay=False, path_type=Path), help="Sign it with this key, of who decides."
+    )
     @json_option
     def command(
         names: tuple[str, ...],
@@ -172,9 +179,10 @@ def _decision_command(name: str, decision: ApprovalStatus, text: str) -> click.C
         by: str,
         reason: str,
         as_json: bool,
+        key: Path | None,
         waiver: str | None = None,
     ) -> None:
-        _decide(decision, names, campaign, everything, by, reason, as_json, waiver)
+        _decide(decision, names, campaign, everything, by, reason, as_json, key, waiver)
 
     return waiver_option(command) if decision is ApprovalStatus.APPROVED else command
 

@@ -56,7 +56,7 @@ def verify_bundle(bundle: bytes, digests: Mapping[str, str], keys: Mapping[str, 
     for number, line in enumerate(bundle.splitlines(), start=1):
         try:
             envelope = decode_canonical_json(line)
-            names, statement = _open_envelope(envelope, keys)
+            names, statement = open_envelope(envelope, keys)
             said = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(f"line {number}: {error!s:.200}")
@@ -71,16 +71,28 @@ def verify_bundle(bundle: bytes, digests: Mapping[str, str], keys: Mapping[str, 
     return signers or set(), problems
 
 
-def _open_envelope(envelope: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[set[str], dict[str, Any]]:
-    """Return who signed an envelope, and its statement; raises ``ValueError`` where a signature does not hold."""
+def open_envelope(
+    envelope: Mapping[str, Any], keys: Mapping[str, str], payload_type: str = PAYLOAD_TYPE
+) -> tuple[set[str], dict[str, Any]]:
+    """Return who signed a DSSE envelope, and the JSON object in it.
+
+    Args:
+        envelope: as it lies.
+        keys: id -> public key in PEM.
+        payload_type: what it must say that it holds.
+
+    Raises:
+        ValueError: a signature does not hold, there is none, or it holds something else; other errors of Python
+            where it is no envelope.
+    """
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import VerificationError
     from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # as documented
 
     opened = Envelope.from_dict({**envelope, "signatures": [dict(each) for each in envelope["signatures"]]})
-    if opened.payload_type != PAYLOAD_TYPE:
-        raise ValueError(f"found payload type {opened.payload_type!r:.80}, expected {PAYLOAD_TYPE}")
+    if opened.payload_type != payload_type:
+        raise ValueError(f"found payload type {opened.payload_type!r:.80}, expected {payload_type}")
     names = set(opened.signatures)
     if not names:
         raise ValueError("found no signature")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.lineage import verify_release
 from heimdall_assets.manifests import (
@@ -32,7 +33,7 @@ from heimdall_assets.stores.keys import make_key
 from heimdall_assets.stores.objects.references import encode_reference
 from heimdall_assets.stores.objects.tables import decode_table, encode_table
 from heimdall_assets_tests.conftest import make_quick_folder
-from heimdall_assets_tests.lineage.world import make_world
+from heimdall_assets_tests.lineage.world import REASON, make_world
 
 OLD, NEW = "v1.0.0", "v1.0.1"
 SHORT, LONG = 100, 1000
@@ -125,7 +126,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world.measurements.close()
     shutil.copy(world.database, folder / "older.db")
     world.withdraw(["session-0001"])
-    world.approve(world.add_sessions(4, 1))
+    signer = make_key(folder / "ada.pem")
+    world.releases.add_key(signer.id, signer.public_pem, "Ada", "Ada")
+    world.measurements.decide(world.add_sessions(4, 1), ApprovalStatus.APPROVED, "Ada", REASON, key=signer)
     world.release(world.make_chain(median_m=90.0))
     world.releases.set_alias("champion", NEW, "Zoe", "better")
     (folder / "public.pem").write_text(world.key.public_pem)
@@ -484,7 +487,7 @@ MUTATIONS: dict[str, Callable[[Home, random.Random], Named]] = {
     for change in (
         change_file, change_object, drop_file, drop_object, swap_objects, swap_files, replay_file, replay_release,
         rename_object, rename_file, rename_release, relink_reference, change_reference, relink_latest, edit_row,
-        edit_row, edit_row, drop_rows, cut_log, roll_back, rewrite_entry, swap_type, swap_key,
+        drop_rows, cut_log, roll_back, rewrite_entry, swap_type, swap_key,
         forge_everything,
     )
 }  # fmt: skip

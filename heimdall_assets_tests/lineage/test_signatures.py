@@ -205,3 +205,31 @@ def test_the_commands_make_list_and_retire_keys(world: World, tmp_path: Path, mo
     assert json.loads(run("keys", "list", "--json"))[1]["reason"] == "lost the laptop"
     assert compute_digest(path.read_bytes()) not in run("ledger", "export", str(tmp_path / "log.jsonl"))
     assert b"PRIVATE" not in (tmp_path / "log.jsonl").read_bytes()
+
+
+def test_approvals_are_signed_by_who_decides_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path))
+    world = make_world(tmp_path, 0)
+    names = world.add_sessions(0, 5)
+
+    def run(*arguments: str, status: int = 0) -> str:
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == status, result.output
+        return result.stdout if status == 0 else result.output
+
+    path = tmp_path / "ada.pem"
+    run("keys", "make", str(path), "--owner", "Ada")
+    why = ("--reason", "heard", "--key", str(path))
+    assert "found it to be Ada's, expected that of Bob" in run(
+        "sessions", "approve", names[0], "--by", "Bob", *why, status=2
+    )
+    assert run("sessions", "approve", *names[:3], "--by", "Ada", *why) == "approved: 3 sessions, signed\n"
+    told = json.loads(run("sessions", "approve", *names[3:], "--by", "Bob", "--reason", "heard", "--json"))
+    assert told == {"decision": "approved", "num_sessions": 2, "signed": False}
+    world.release(world.make_chain())
+    assert "; not signed; 5 approvals, signed of them: 3 by Ada" in run("verify", "latest")
+    assert json.loads(run("verify", "latest", "--json"))["approvals"] == {"number": 5, "signed": {"Ada": 3}}
+    bad = tmp_path / "bad.pem"
+    bad.write_text("garbage")
+    said = run("sessions", "reject", names[0], "--by", "Ada", "--reason", "x", "--key", str(bad), status=2)
+    assert f"--key: found something else in {bad}" in said

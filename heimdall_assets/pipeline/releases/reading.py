@@ -3,6 +3,7 @@
 Belongs here: what is asked often and loads little: no pandas. Does not belong here: whether it still holds (``audit``).
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -67,6 +68,13 @@ def read_released(stores: Stores, version: str) -> Released:
     }
     files = {name: str(entry["sha256"]) for name, entry in find_record(stores, version)["files"].items()}
     return Released(provenance, files, read_decisions(stores, provenance), tables)
+
+
+def count_signed(stores: Stores, provenance: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
+    """Return how many decisions approved what a model was made of, and who signed how many of them."""
+    decisions, signers = read_decisions(stores, provenance), stores.measurements.list_signers()
+    signed = Counter(signers[number] for number in decisions if number in signers)
+    return len(decisions), dict(sorted(signed.items()))
 
 
 def find_using_releases(stores: Stores, **asked: str | None) -> list[dict[str, Any]]:

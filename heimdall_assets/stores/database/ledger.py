@@ -29,13 +29,18 @@ def check_words(by: str, reason: str) -> tuple[str, str]:
     return by.strip(), reason.strip()
 
 
-def append_events(connection: Connection, ledger: Table, events: Sequence[dict[str, Any]]) -> None:
-    """Write ``events`` after the last one, and into the log; the caller's transaction holds the write lock."""
+def append_events(connection: Connection, ledger: Table, events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write ``events`` after the last one, and into the log, whose new rows are returned.
+
+    The caller's transaction holds the write lock.
+    """
     last = connection.execute(select(ledger.c.id).order_by(ledger.c.id.desc()).limit(1)).scalar() or 0
     rows = [{"id": number, **event} for number, event in enumerate(events, start=last + 1)]
-    if rows:
-        append_entries(connection, [describe_event(ledger, row) for row in rows])
-        connection.execute(ledger.insert(), rows)
+    if not rows:
+        return []
+    entries = append_entries(connection, [describe_event(ledger, row) for row in rows])
+    connection.execute(ledger.insert(), rows)
+    return entries
 
 
 def describe_event(ledger: Table, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,14 +39,15 @@ def begin_log() -> dict[str, Any]:
     return {"kind": BEGINNING, "format": FORMAT, "log": uuid.uuid4().hex}
 
 
-def append_entries(connection: Connection, bodies: Sequence[Mapping[str, Any]]) -> None:
-    """Write entries after the last one; the caller's transaction holds the write lock."""
+def append_entries(connection: Connection, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Write entries after the last one and return their rows; the caller's transaction holds the write lock."""
     last = connection.execute(select(func.max(log_entries.c.id))).scalar()
     first = 0 if last is None else last + 1
     new = [] if last is not None else [begin_log()]
     rows = [_make_row(first + place, body) for place, body in enumerate([*new, *bodies])]
     if bodies:
         connection.execute(log_entries.insert(), rows)
+    return rows[len(new) :]
 
 
 def read_entries(connection: Connection, kind: str | None = None) -> dict[int, dict[str, Any]]:

@@ -16,9 +16,15 @@ from heimdall_assets.manifests import compute_json_digest, encode_canonical_json
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.additions import ImportReport, add_batch
 from heimdall_assets.stores.database.connection import Database
+from heimdall_assets.stores.database.decision_signatures import (
+    check_signatures,
+    check_signer,
+    read_signers,
+    sign_entries,
+)
 from heimdall_assets.stores.database.held_recordings import check_approved
 from heimdall_assets.stores.database.ledger import append_events, check_events, check_words, describe_event
-from heimdall_assets.stores.database.log import read_clock
+from heimdall_assets.stores.database.log import read_clock, read_entries
 from heimdall_assets.stores.database.one_table import ROW_APPROVED
 from heimdall_assets.stores.database.rows import (
     count_measurements,
@@ -45,6 +51,7 @@ from heimdall_assets.stores.database.snapshots import (
 )
 from heimdall_assets.stores.database.stated_receivers import Statement
 from heimdall_assets.stores.database.waivers import add_waiver, read_waiver
+from heimdall_assets.stores.keys import SigningKey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,16 +184,22 @@ class MeasurementStore:
         return self._list_table("known_sources")
 
     def decide(
-        self, session_ids: Sequence[str], decision: ApprovalStatus, by: str, reason: str, waiver: str | None = None
+        self,
+        session_ids: Sequence[str],
+        decision: ApprovalStatus,
+        by: str,
+        reason: str,
+        waiver: str | None = None,
+        key: SigningKey | None = None,
     ) -> int:
         """Return how many sessions changed; each change is one new event, all of them in one transaction.
 
         Rejecting an approved session withdraws it: the next snapshot no longer holds it. An approval takes into the
-        ledger why a session's truth is waived: ``waiver``, or what it was imported with.
+        ledger why a session's truth is waived: ``waiver``, or what it was imported with. ``key`` signs all of them.
 
         Raises:
-            Refused: ``by``, ``reason`` or ``waiver`` is blank, or another approved session holds a recording of one
-                that is to be approved; nothing is decided.
+            Refused: ``by``, ``reason`` or ``waiver`` is blank, another approved session holds a recording of one that
+                is to be approved, or ``key`` is not one of ``by``'s that counts; nothing is decided.
             NotFound: one of the sessions does not exist; nothing is decided.
         """
         decision = ApprovalStatus(decision)
@@ -207,11 +220,12 @@ class MeasurementStore:
                 )
                 reasons = {name: add_waiver(reason, waivers.get(name)) for name in changed}
             event = {"decision": str(decision), "decided_by": by, "decided_at": read_clock()}
-            append_events(
-                connection,
-                approval_events,
-                [{"recording_session_id": name, **event, "reason": reasons[name]} for name in changed],
-            )
+            if key is not None:
+                check_signer(connection, key, by)
+            events = [{"recording_session_id": name, **event, "reason": reasons[name]} for name in changed]
+            written = append_events(connection, approval_events, events)
+            if key is not None and written:
+                sign_entries(connection, written, key)
             for start in range(0, len(changed), _CHUNK):
                 chosen = recording_sessions.c.id.in_(changed[start : start + _CHUNK])
                 connection.execute(update(recording_sessions).where(chosen).values(approval_status=str(decision)))
@@ -228,16 +242,30 @@ class MeasurementStore:
         rows = [row for row in self.list_approval_events() if row["id"] in wanted]
         return [encode_canonical_json(describe_event(approval_events, row)).decode() for row in rows]
 
+    def list_signers(self) -> dict[int, str]:
+        """Return number of a decision -> who signed it; what is not there, nobody did.
+
+        Raises:
+            CorruptObject: an entry of the log is none.
+        """
+        with self._reading() as (connection, shape):
+            if shape.kind is not Kind.OURS:
+                return {}
+            signers = read_signers(connection)
+            entries = read_entries(connection, "approval") if signers else {}
+        return {entry["id"]: signers[number] for number, entry in entries.items() if number in signers}
+
     def check_ledger(self) -> list[str]:
         """Return what is wrong with the ledger of approvals, one line a problem; empty: all is as it was written.
 
-        Found are: an event changed, taken out, put in or moved; a session's status that no event accounts for.
+        Found are: an event changed, taken out, put in or moved; a signature on some that does not hold; a session's
+        status that no event accounts for.
         Promotions are checked where they are kept (``releases``), which need not be this database.
         """
         with self._reading() as (connection, shape):
             if shape.kind is not Kind.OURS:
                 return []
-            problems = check_events(connection, approval_events)
+            problems = [*check_events(connection, approval_events), *check_signatures(connection)]
             for session_id, (status, last) in sorted(read_standing(connection, shape).items()):
                 if status != (last or str(ApprovalStatus.PENDING)):
                     problems.append(
