@@ -162,7 +162,7 @@ def verify(model: str, repair: bool, kept: Path | None, as_json: bool) -> None:
             _read_events(read_places(), stores, version),
             without_asset(listener),
         )
-        findings += [] if known is None else audit_log(stores, known)
+        findings += [] if known is None else audit_log(stores, *known)
         signers, approvals = read_signers(stores, version), _count_approvals(stores, version)
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:

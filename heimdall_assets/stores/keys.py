@@ -34,6 +34,11 @@ class SigningKey:
     public_pem: str
     _private: Any
 
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Return the 64 bytes of the signature on ``data``."""
+        signature: bytes = self._private.sign(data)
+        return signature
+
     def sign(self, payload: bytes, payload_type: str) -> dict[str, Any]:
         """Return the DSSE envelope of ``payload``, JSON values; the same bytes each time."""
         from securesystemslib.dsse import Envelope

@@ -207,6 +207,32 @@ def test_the_commands_make_list_and_retire_keys(world: World, tmp_path: Path, mo
     assert b"PRIVATE" not in (tmp_path / "log.jsonl").read_bytes()
 
 
+def test_a_checkpoint_is_signed_and_one_that_was_edited_is_found(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path))
+    world.release(world.make_chain())
+
+    def run(*arguments: str, status: int = 0) -> str:
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == status, result.output
+        return result.stdout if status == 0 else result.output
+
+    kept, mine = tmp_path / "checkpoint.txt", str(tmp_path / "key.pem")
+    run("ledger", "checkpoint", "--key", mine, "--output", str(kept))
+    assert run("ledger", "checkpoint", "--key", mine) == kept.read_text()
+    told = json.loads(run("ledger", "checkpoint", "--key", mine, "--json"))
+    assert told["key"] == world.key.id
+    assert len(kept.read_text().splitlines()) == 5
+    run("verify", "latest", "--checkpoint", str(kept))
+    kept.write_text(kept.read_text().replace(f"\n{told['size']}\n", f"\n{told['size'] - 1}\n"))
+    told = json.loads(run("verify", "latest", "--checkpoint", str(kept), "--json", status=1))
+    assert ("signature", "the checkpoint") in {(finding["kind"], finding["name"]) for finding in told["findings"]}
+    make_key(tmp_path / "other.pem")
+    said = run("ledger", "checkpoint", "--key", str(tmp_path / "other.pem"), status=2)
+    assert "found one that does not count" in said
+
+
 def test_approvals_are_signed_by_who_decides_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEIMDALL_HOME", str(tmp_path))
     world = make_world(tmp_path, 0)

@@ -11,6 +11,7 @@ from heimdall_assets.errors import CorruptObject
 from heimdall_assets.lineage.audit import list_recordings, verify_model
 from heimdall_assets.lineage.crosschecks import compare_logs
 from heimdall_assets.lineage.findings import Evidence, Finding
+from heimdall_assets.lineage.notes import judge_note
 from heimdall_assets.lineage.recorded import ReadTable, RecordedData, read_recorded
 from heimdall_assets.lineage.signatures import list_signers
 from heimdall_assets.lineage.uses import list_digests
@@ -104,10 +105,24 @@ def _open_tables(objects: ObjectStore) -> ReadTable:
     return lambda digest: decode_table(objects.read_bytes(digest))
 
 
-def audit_log(stores: Stores, kept: Checkpoint) -> list[Finding]:
-    """Return that the log is no longer the one, or no longer begins as the one, that ``kept`` was taken of."""
+def audit_log(stores: Stores, kept: Checkpoint, note: str = "") -> list[Finding]:
+    """Return that the log is no longer the one, or no longer begins as the one, that ``kept`` was taken of.
+
+    Args:
+        stores: the opened stores.
+        kept: the checkpoint.
+        note: it with its signatures; those of known keys must hold.
+    """
     found = _read_checkpoint(stores, asdict(kept))
-    return list(compare_logs(asdict(kept), found, "the checkpoint", ()))
+    findings = list(compare_logs(asdict(kept), found, "the checkpoint", ()))
+    for name in judge_note(note, {key: known.public_pem for key, known in stores.releases.list_keys().items()})[1]:
+        findings.append(
+            Finding(
+                "signature", "the checkpoint", f"a signature of key {name} that does not hold",
+                "one over its three lines", (), "compare it with another copy of the same checkpoint",
+            )
+        )  # fmt: skip
+    return findings
 
 
 def read_signers(stores: Stores, version: str) -> list[str]:
