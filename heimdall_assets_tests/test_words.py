@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from heimdall_assets import specs
 from heimdall_assets.domain import Estimate, Position, check_name
 from heimdall_assets.errors import HeimdallError, InvalidIdentifier
-from heimdall_assets.manifests import MAX_INTEGER, Artifact, Manifest, decode_canonical_json, encode_canonical_json
+from heimdall_assets.manifests import (
+    MAX_INTEGER,
+    Artifact,
+    Manifest,
+    compute_json_digest,
+    compute_texts_digest,
+    decode_canonical_json,
+    encode_canonical_json,
+)
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -38,6 +46,12 @@ def test_canonical_json_gives_back_every_value_and_writes_it_again_in_the_same_b
     encoded = encode_canonical_json(value)
     assert decode_canonical_json(encoded) == value
     assert encode_canonical_json(decode_canonical_json(encoded)) == encoded
+
+
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("abcä"), inner)))
+@settings(max_examples=200, deadline=None)
+def test_texts_are_hashed_as_canonical_json(value):
+    assert compute_texts_digest(value) == compute_json_digest(value)
 
 
 # RFC 8785, sections 3.2.2 and 3.2.3, and numbers of its appendix B.

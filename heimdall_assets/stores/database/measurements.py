@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, select, update
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch
 from heimdall_assets.errors import NotFound
-from heimdall_assets.manifests import compute_json_digest, encode_canonical_json
+from heimdall_assets.manifests import compute_texts_digest, encode_canonical_json
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.additions import ImportReport, add_batch
 from heimdall_assets.stores.database.connection import Database
@@ -293,7 +293,7 @@ class MeasurementStore:
             query = select(*columns).select_from(joined).where(*scope, *own)
             measurements = sorted("|".join(map(str, row)) for row in connection.execute(query))
         stated = {} if shape.one_table is None else {"stated": shape.one_table.digest}
-        return compute_json_digest({"sessions": sorted(approved), "measurements": measurements, **stated})
+        return compute_texts_digest({"sessions": sorted(approved), "measurements": measurements, **stated})
 
     def read_approved(self, dataset: DatasetSpec) -> ApprovedSnapshot:
         """Return the trainable rows of approved sessions, and each row left out with its reason."""

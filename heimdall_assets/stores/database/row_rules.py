@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -110,22 +111,15 @@ class _RowCheck:
 
     def expect_one_of(self, name: str, allowed: list[str], optional: bool = False) -> None:
         """Refuse rows whose text is none of ``allowed``."""
-        known = set(allowed)
-        good = np.fromiter((text in known for text in self.raw.texts(name)), dtype=bool, count=self.raw.num_rows)
-        self.expect(name, good, " or ".join(allowed), optional)
+        self.expect(name, self.raw.test(name, set(allowed).__contains__), " or ".join(allowed), optional)
 
     def expect_text(self, name: str, optional: bool = False) -> None:
         """Refuse rows without a text."""
-        texts = self.raw.texts(name)
-        good = np.fromiter((bool(text) and "\x00" not in text for text in texts), dtype=bool, count=self.raw.num_rows)
-        self.expect(name, good, "a text", optional)
+        self.expect(name, self.raw.test(name, _is_text), "a text", optional)
 
     def expect_object(self, name: str, optional: bool = False) -> None:
         """Refuse rows whose attributes are no JSON object."""
-        texts = self.raw.texts(name)
-        known = {text: _is_json_object(text) for text in set(texts)}  # many rows share one session's
-        good = np.fromiter((known[text] for text in texts), dtype=bool, count=self.raw.num_rows)
-        self.expect(name, good, "a JSON object", optional)
+        self.expect(name, self.raw.test(name, cache(_is_json_object)), "a JSON object", optional)  # many are the same
 
     def expect_decision(self) -> None:
         decisions = self.raw.texts("decision")
@@ -256,6 +250,10 @@ class _RowCheck:
 
 def _list_fields(table: str) -> list[Field]:
     return [field for field in SNAPSHOT if field.table == table]
+
+
+def _is_text(text: str | None) -> bool:
+    return text is not None and text != "" and "\x00" not in text
 
 
 def _is_location(text: str | None) -> bool:

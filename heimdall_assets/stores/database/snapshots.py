@@ -15,7 +15,7 @@ from heimdall_assets.domain import SNAPSHOT, ApprovalStatus, SessionStatus
 from heimdall_assets.fields import Field
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.one_table import NUM_PLACES, ROW_APPROVED
-from heimdall_assets.stores.database.raw_rows import Mask, RawRows
+from heimdall_assets.stores.database.raw_rows import Mask, Places, RawRows
 from heimdall_assets.stores.database.row_rules import find_reasons, find_truth
 from heimdall_assets.stores.database.shape import Kind, Shape
 
@@ -41,6 +41,8 @@ class ApprovedSnapshot:
 
 _ALIASES = {"measurements": "m", "recording_sessions": "s", "known_sources": "k", "websdr_stations": "w"}
 _EVENTS = "approval_events"
+_SESSION, _SOURCE = "session of its own", "source of the session"
+"""Columns of the sessions that link them; no field is called so."""
 
 
 def in_scope(shape: Shape, sessions: Any, dataset: DatasetSpec) -> list[Any]:
@@ -65,8 +67,11 @@ def read_snapshot(connection: Connection, shape: Shape, dataset: DatasetSpec) ->
     sessions = shape.table("recording_sessions", "s")
     status = shape.pick(sessions, "recording_sessions", "approval_status")
     scope = in_scope(shape, sessions, dataset)
-    approved = _build_query(shape, sessions).where(and_(status == str(ApprovalStatus.APPROVED), *scope))
-    raw = _read_raw(connection, approved)
+    if shape.kind is Kind.OURS:
+        raw = _join(_read_apart(connection, shape, dataset))
+    else:  # tables of the field may hold an id twice, which as many rows must show
+        approved = _build_query(shape, sessions).where(and_(status == str(ApprovalStatus.APPROVED), *scope))
+        raw = _read_raw(connection, approved)
     is_one_table = shape.kind is Kind.ONE_TABLE
     reasons = find_reasons(raw, needs_truth=True, needs_decision=shape.kind is Kind.OURS, is_one_table=is_one_table)
     measurements = shape.table("measurements", "m")
@@ -88,21 +93,7 @@ def read_tables(connection: Connection, shape: Shape, dataset: DatasetSpec) -> "
     """
     import pandas as pd
 
-    tables = {name: shape.table(name, alias) for name, alias in _ALIASES.items()}
-    heard, sessions = tables["measurements"], tables["recording_sessions"]
-    status = shape.pick(sessions, "recording_sessions", "approval_status")
-    approved = and_(status == str(ApprovalStatus.APPROVED), *in_scope(shape, sessions, dataset))
-    raws = {}
-    for name, table in tables.items():
-        fields = [field for field in SNAPSHOT if field.table == name]
-        columns = [shape.pick(table, name, field.name).label(field.read_as) for field in fields]
-        columns += (
-            [table.c.id.label("session_id"), table.c.known_source_id.label("source_id")] if table is sessions else []
-        )
-        query = select(*columns).select_from(table)
-        if table is heard:
-            query = query.select_from(heard.join(sessions, sessions.c.id == heard.c.recording_session_id))
-        raws[name] = _read_raw(connection, query.where(approved) if table in (heard, sessions) else query)
+    raws = _read_apart(connection, shape, dataset)
     found = {
         name: pd.DataFrame(
             {
@@ -114,8 +105,8 @@ def read_tables(connection: Connection, shape: Shape, dataset: DatasetSpec) -> "
         for name, raw in raws.items()
     }
     found["websdr_stations"]["station_id"] = raws["websdr_stations"].texts("known_station_id")
-    for name in ("session_id", "source_id"):
-        found["recording_sessions"][name] = raws["recording_sessions"].texts(name)
+    for name, link in (("session_id", _SESSION), ("source_id", _SOURCE)):
+        found["recording_sessions"][name] = raws["recording_sessions"].texts(link)
     is_complete = raws["recording_sessions"].texts("session_status") == str(SessionStatus.COMPLETED)
     found["recording_sessions"] = found["recording_sessions"][is_complete]
     known = find_truth(raws["known_sources"])
@@ -123,6 +114,60 @@ def read_tables(connection: Connection, shape: Shape, dataset: DatasetSpec) -> "
         found["known_sources"][name] = np.where(known, found["known_sources"][name], np.nan)
     _place_receivers(found, raws["measurements"])
     return found
+
+
+def _read_apart(connection: Connection, shape: Shape, dataset: DatasetSpec) -> dict[str, RawRows]:
+    """Return what a snapshot is read from, table by table; the decisions stand with their sessions."""
+    tables = {name: shape.table(name, alias) for name, alias in _ALIASES.items()}
+    heard, sessions = tables["measurements"], tables["recording_sessions"]
+    status = shape.pick(sessions, "recording_sessions", "approval_status")
+    approved = and_(status == str(ApprovalStatus.APPROVED), *in_scope(shape, sessions, dataset))
+    raws = {}
+    for name, table in tables.items():
+        columns = _pick_columns(shape, name, table)
+        source = table
+        if table is sessions:
+            columns += [sessions.c.id.label(_SESSION), sessions.c.known_source_id.label(_SOURCE)]
+            if shape.kind is Kind.OURS:
+                latest, events = latest_events(shape)
+                source = sessions.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
+                source = source.outerjoin(events, events.c.id == latest.c.last_id)
+                columns += _pick_columns(shape, _EVENTS, events)
+        elif table is heard:
+            source = heard.join(sessions, sessions.c.id == heard.c.recording_session_id)
+        query = select(*columns).select_from(source)
+        raws[name] = _read_raw(connection, query.where(approved) if table in (heard, sessions) else query)
+    return raws
+
+
+def _join(raws: dict[str, RawRows]) -> RawRows:
+    """Return a row for each measurement, which takes what it hangs on from where that stands."""
+    heard = raws["measurements"]
+    sessions, sources, stations = (raws[name] for name in ("recording_sessions", "known_sources", "websdr_stations"))
+    of_session = _find_places(heard.values("session_id"), sessions.values(_SESSION))
+    source_of = np.append(_find_places(sessions.values(_SOURCE), sources.values("source_id")), -1)
+    places = {
+        "recording_sessions": of_session,
+        "known_sources": source_of[of_session],
+        "websdr_stations": _find_places(heard.values("station_id"), stations.values("known_station_id")),
+    }
+    columns = {name: heard.values(name) for name in heard.names}
+    taken = {}
+    for table, place in places.items():
+        for name in raws[table].names:
+            columns[name] = [*raws[table].values(name), None]
+            taken[name] = place
+    return RawRows(columns, heard.num_rows, taken)
+
+
+def _find_places(keys: list[Any], among: list[Any]) -> Places:
+    """Return for each key its place among those of a table; -1, which is the last, where it has none."""
+    known = {key: place for place, key in enumerate(among)}
+    return np.array([known.get(key, -1) for key in keys], dtype=np.int64)
+
+
+def _pick_columns(shape: Shape, name: str, table: Any) -> list[Any]:
+    return [shape.pick(table, name, field.name).label(field.read_as) for field in SNAPSHOT if field.table == name]
 
 
 def _show_unreadable(raw: RawRows, field: Field, column: Any) -> Any:
