@@ -29,6 +29,7 @@ SLOW = (
     "cli/test_history",
     "cli/test_newcomer",
     "cli/test_real_recordings",
+    "cli/test_receipts",
     "cli/test_releases_elsewhere",
     "defs/test_executor",
     "defs/test_executor_k8s",

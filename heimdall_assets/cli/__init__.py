@@ -14,6 +14,7 @@ from heimdall_assets.cli.locating import evaluate, locate, predict
 from heimdall_assets.cli.models import models
 from heimdall_assets.cli.planning import plan
 from heimdall_assets.cli.preparing import prepare
+from heimdall_assets.cli.receipts import receipt
 from heimdall_assets.cli.reproducing import reproduce
 from heimdall_assets.cli.running import demo, train
 from heimdall_assets.cli.serving import ui
@@ -34,8 +35,8 @@ def main(debug: bool) -> None:
 
 
 COMMANDS = (
-    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, export, verify, ledger,
-    keys, diff, reproduce, doctor, prepare, ui, users, list_all,
+    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, export, verify,
+    receipt, ledger, keys, diff, reproduce, doctor, prepare, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

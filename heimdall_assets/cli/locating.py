@@ -1,10 +1,12 @@
 """``heimdall locate``, ``predict`` and ``evaluate``: positions with their ellipses, and how good they are."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from heimdall_assets.cli.intake.given_files import GivenFiles, GivenTable, file_options, take_given
+from heimdall_assets.cli.receipts import begin_receipt, receipt_option
 from heimdall_assets.cli.settings import campaigns_option
 from heimdall_assets.cli.terminal.homes import begin_home, check_campaigns, find_model, open_home
 from heimdall_assets.cli.terminal.output import (
@@ -152,8 +154,7 @@ def write_positions(found: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    if len(found) == 1 and "latitude" not in found[0]:
-        raise CannotLocate("; ".join(found[0]["refused"]))
+    refuse_unlocated(found)
     if len(found) == 1:
         write_position(found[0], as_json)
         return
@@ -165,6 +166,12 @@ def write_positions(found: list[dict[str, Any]], as_json: bool) -> None:
     for one in found:
         for reason in one["refused"]:
             write_line(reason)
+
+
+def refuse_unlocated(found: list[dict[str, Any]]) -> None:
+    """Do nothing unless a table's only session has no position; raises ``CannotLocate`` then."""
+    if len(found) == 1 and "latitude" not in found[0]:
+        raise CannotLocate("; ".join(found[0]["refused"]))
 
 
 def _list_position(one: dict[str, Any]) -> list[Any]:
@@ -216,38 +223,53 @@ def locate(recordings: tuple[str, ...], as_json: bool, **said: Any) -> None:
 @click.argument("model")
 @click.argument("recordings", nargs=-1, metavar="SESSION|FILES|TABLE")
 @file_options
+@receipt_option
 @json_option
-def predict(model: str, recordings: tuple[str, ...], as_json: bool, **said: Any) -> None:
+def predict(model: str, recordings: tuple[str, ...], receipt: Path | None, as_json: bool, **said: Any) -> None:
     """Locate a transmitter with a released MODEL (version, latest or alias).
 
     SESSION is one of the database, by id or name; FILES are recordings of one transmission in any format that
     `heimdall import` reads, each station's position given with --receiver unless the file says it. What files cannot
     say is given as for `heimdall import recordings`: --rate-hz, --start, --frequency-hz, --clock. TABLE is a file of
     arrival times or bearings, with options as for `heimdall import observations`.
+
+    --receipt FILE keeps what was answered, from what, by which model, signed where HEIMDALL_SIGNING_KEY names a key.
     """
     stores = open_home()
     version = find_model(stores, model)
     given = take_given("predict", recordings, **said)
+    slip = None if receipt is None else begin_receipt(stores, receipt, given)
+    used = None if slip is None else slip.used
     if isinstance(given, GivenTable):
         with show_progress(f"Asking model {version}"):
             from heimdall_assets.pipeline.prediction.tables import predict_table
 
-            located = predict_table(stores, version, given.table, given.receiver_list, given.claim, given.clock_class)
+            claim, clock_class = given.claim, given.clock_class
+            located = predict_table(stores, version, given.table, given.receiver_list, claim, clock_class, used)
+        if slip is not None:
+            if not as_json:
+                refuse_unlocated(located)  # no position is given out then
+            slip.keep(version, located)
         write_positions(located, as_json)
+        if slip is not None:
+            slip.tell(as_json)
         return
     if isinstance(given, GivenFiles):
         with show_progress(f"Asking model {version}") as listener:
             from heimdall_assets.pipeline.prediction.files import predict_files
 
-            found = predict_files(stores, version, **given.hand_on(), progress=without_asset(listener))
-        write_position(found, as_json)
-        return
-    stores.measurements.resolve_sessions([given])
-    with show_progress(f"Asking model {version}") as listener:
-        from heimdall_assets.pipeline.prediction.stored import predict_stored
+            found = predict_files(stores, version, **given.hand_on(), progress=without_asset(listener), used=used)
+    else:
+        stores.measurements.resolve_sessions([given])
+        with show_progress(f"Asking model {version}") as listener:
+            from heimdall_assets.pipeline.prediction.stored import predict_stored
 
-        found = predict_stored(stores, version, given, without_asset(listener))
+            found = predict_stored(stores, version, given, without_asset(listener), used)
+    if slip is not None:
+        slip.keep(version, found)
     write_position(found, as_json)
+    if slip is not None:
+        slip.tell(as_json)
 
 
 @click.command(short_help="Judge a released model on sessions it has not seen.")

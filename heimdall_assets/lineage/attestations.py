@@ -8,9 +8,12 @@ of JSON lines, an envelope each.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
+
+if TYPE_CHECKING:
+    from securesystemslib.dsse import Envelope
 
 BUNDLE_FILE = "attestations.intoto.jsonl"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -55,8 +58,8 @@ def verify_bundle(bundle: bytes, digests: Mapping[str, str], keys: Mapping[str, 
     kinds = []
     for number, line in enumerate(bundle.splitlines(), start=1):
         try:
-            envelope = decode_canonical_json(line)
-            names, statement = open_envelope(envelope, keys)
+            opened = open_envelope(decode_canonical_json(line))
+            names, statement = find_signers(opened, keys), read_statement(opened)
             said = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(f"line {number}: {error!s:.200}")
@@ -71,28 +74,28 @@ def verify_bundle(bundle: bytes, digests: Mapping[str, str], keys: Mapping[str, 
     return signers or set(), problems
 
 
-def open_envelope(
-    envelope: Mapping[str, Any], keys: Mapping[str, str], payload_type: str = PAYLOAD_TYPE
-) -> tuple[set[str], dict[str, Any]]:
-    """Return who signed a DSSE envelope, and the JSON object in it.
+def open_envelope(envelope: Mapping[str, Any], payload_type: str = PAYLOAD_TYPE) -> "Envelope":
+    """Return an envelope with its payload decoded; raises ``ValueError`` and the like where it holds something else."""
+    from securesystemslib.dsse import Envelope
+
+    opened = Envelope.from_dict({**envelope, "signatures": [dict(each) for each in envelope["signatures"]]})
+    if opened.payload_type != payload_type:
+        raise ValueError(f"found payload type {opened.payload_type!r:.80}, expected {payload_type}")
+    return opened
+
+
+def find_signers(opened: "Envelope", keys: Mapping[str, str]) -> set[str]:
+    """Return the ids of the keys that signed an envelope; raises ``ValueError`` where a signature does not hold.
 
     Args:
-        envelope: as it lies.
+        opened: what ``open_envelope`` gave.
         keys: id -> public key in PEM.
-        payload_type: what it must say that it holds.
-
-    Raises:
-        ValueError: a signature does not hold, there is none, or it holds something else; other errors of Python
-            where it is no envelope.
     """
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import VerificationError
     from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # as documented
 
-    opened = Envelope.from_dict({**envelope, "signatures": [dict(each) for each in envelope["signatures"]]})
-    if opened.payload_type != payload_type:
-        raise ValueError(f"found payload type {opened.payload_type!r:.80}, expected {payload_type}")
     names = set(opened.signatures)
     if not names:
         raise ValueError("found no signature")
@@ -107,10 +110,15 @@ def open_envelope(
             Envelope(opened.payload, opened.payload_type, {name: opened.signatures[name]}).verify([public], 1)
         except VerificationError:
             raise ValueError(f"the signature of key {name} does not hold") from None
+    return names
+
+
+def read_statement(opened: "Envelope") -> dict[str, Any]:
+    """Return the statement in an envelope; raises ``ValueError`` where its payload is none."""
     statement = decode_canonical_json(opened.payload)
     if not isinstance(statement, dict):
         raise ValueError("found a payload that is no statement")
-    return names, statement
+    return statement
 
 
 def _describe_lineage(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from heimdall_assets.domain import ClockClass, Position
 from heimdall_assets.errors import HeimdallError, InvalidRecording, InvalidSetting
 from heimdall_assets.formats import FORMATS, Stated
 from heimdall_assets.pipeline.intake.files import import_recordings
-from heimdall_assets.pipeline.intake.handed_in import Handed, find_format
+from heimdall_assets.pipeline.intake.handed_in import Handed, find_format, gather_files, list_read
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import ImportedSession, SessionClaim
 from heimdall_assets_tests.formats.recordings import (
@@ -211,3 +211,12 @@ def test_a_name_says_nothing_of_a_start_that_its_file_says_itself(stores, tmp_pa
     (row,) = read_call(stores).values()
     assert row["iq_start_sigma_s"] is None  # the chunk knows milliseconds, the name whole seconds
     assert row["attributes"]["timing_sigma_s"] == pytest.approx(1e-3 / 12**0.5)
+
+
+def test_every_file_that_a_recording_is_read_from_is_listed(tmp_path):
+    meta = write(tmp_path, "A.sigmf-meta", json.dumps(make_sigmf_metadata()).encode())
+    data = write(tmp_path, "A.sigmf-data", NOISES[0].tobytes())
+    beside = write(tmp_path, "A.sigmf-meta.json", b'{"station": "A"}')
+    alone = write(tmp_path, "B.sigmf", make_sigmf(NOISES[1]))
+    listed = [list_read(told) for told in gather_files([Handed(meta), Handed(data), Handed(alone)], NOTHING)]
+    assert listed == [[meta, beside, data], [alone]]

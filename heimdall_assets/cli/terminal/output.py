@@ -112,7 +112,7 @@ def write_notice(text: str) -> None:
 
 def write_json(value: Any) -> None:
     """Print ``value`` as JSON; what is NaN or infinite becomes null, since JSON has neither."""
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(to_plain(value), indent=2, ensure_ascii=False, default=str)
     click.echo("\n".join(map(_escape_json, text.split("\n"))))
 
 
@@ -123,11 +123,12 @@ def _escape_json(line: str) -> str:
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line)
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Return ``value`` as the JSON values that ``write_json`` prints."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): to_plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

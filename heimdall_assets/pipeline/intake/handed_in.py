@@ -17,7 +17,7 @@ from heimdall_assets.errors import InvalidIdentifier, InvalidRecording, InvalidS
 from heimdall_assets.formats import FORMATS
 from heimdall_assets.formats.interface import HEAD_BYTES, WORDS, Collection, FileName, Format, Stated
 from heimdall_assets.pipeline.intake.layout import NOTHING_LAID_OUT, Layout
-from heimdall_assets.pipeline.intake.sidecars import parse_layout, parse_sidecar, read_bounded, read_sidecar
+from heimdall_assets.pipeline.intake.sidecars import SIDECAR, parse_layout, parse_sidecar, read_bounded, read_sidecar
 from heimdall_assets.specs import RecordingSpec
 from heimdall_assets.stores.objects.regular_files import check_regular_file
 
@@ -103,6 +103,22 @@ def read_recording(told: Told, spec: RecordingSpec) -> bytes:
         for name in parts.list_others(path.name, data)
     }
     return parts.pack(path.name, data, others)
+
+
+def list_read(told: Told) -> list[Path]:
+    """Return every file that a recording is read from: its own, its other parts, what stands beside it.
+
+    Raises:
+        NotFound: its own file is not there.
+        InvalidRecording: that cannot be read, or does not name its parts.
+    """
+    path, parts = told.handed.path, told.format.parts
+    beside = path.with_name(path.name + SIDECAR)
+    found = [path, beside] if beside.exists() else [path]
+    if parts is not None and path.name.endswith(parts.main):
+        named = parts.list_others(path.name, read_bounded(path, _HEAD_BYTES, InvalidRecording))
+        found += [path.with_name(name) for name in named]
+    return found
 
 
 def find_format(path: Path, name: str | None = None) -> Format:

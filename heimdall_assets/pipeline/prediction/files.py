@@ -11,7 +11,7 @@ from heimdall_assets.formats import Stated
 from heimdall_assets.locating.classical import locate_session
 from heimdall_assets.locating.estimates import describe_estimate
 from heimdall_assets.pipeline.intake.files import import_recordings
-from heimdall_assets.pipeline.intake.handed_in import Handed
+from heimdall_assets.pipeline.intake.handed_in import Handed, gather_files, list_read
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim
 from heimdall_assets.pipeline.intake.reference_timing import ReferenceClaim
@@ -26,6 +26,7 @@ from heimdall_assets.pipeline.prediction.stored import (
     observe_stored,
 )
 from heimdall_assets.pipeline.prediction.told_signals import tell_signals
+from heimdall_assets.pipeline.prediction.used import PLACEHOLDERS, Used
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.home import Stores
@@ -76,6 +77,7 @@ def predict_files(
     progress: Progress = keep_silent,
     format_name: str | None = None,
     reference: ReferenceClaim | None = None,
+    used: Used | None = None,
 ) -> dict[str, Any]:
     """Return where a released model puts the transmitter of recordings that are in no database, and stay in none.
 
@@ -89,17 +91,24 @@ def predict_files(
         progress: told what is done.
         format_name: how all are written; None: each tells it.
         reference: the transmitter that clocks are set by; None: they were right when they were recorded.
+        used: is told from what, for a receipt; None: nobody asks.
 
     Raises:
+        InvalidInput: a file changed while it was read, and ``used`` is to say which bytes it held.
         InvalidRecording: a file that cannot be read, timed or used.
         InvalidSetting: a format that is not told, or something is stated that they say, or not stated that they cannot.
         CannotLocate: they hold nothing from which this model can tell a position.
     """
     released = read_released(stores, model)
     claim = _claim(receivers, clock_class, reference)
+    if used is not None:
+        used.unsaid = PLACEHOLDERS
+        used.add_files(_list_read(files, stated, format_name, reference))
     rows, heard = _read_rows(stores, claim, files, stated, format_name)
+    if used is not None:
+        used.check_files()
     remarks = [*heard, *remark_outside(stores, released, rows)]
-    sessions, refused = observe_stored(stores, rows, progress, released.manifest)
+    sessions, refused = observe_stored(stores, rows, progress, released.manifest, used)
     reasons = describe_refused(rows, keep_wanted(refused, released))
     with explain_refusals(reasons, rows, _CALLED):
         estimate = released.predict_one(sessions)
@@ -117,6 +126,16 @@ def _claim(
     return SessionClaim(
         "files", somewhere, "files", receivers, clock_class, waiver="no place is claimed", reference=reference
     )
+
+
+def _list_read(
+    files: Sequence[Path | Handed], stated: Stated, format_name: str | None, reference: ReferenceClaim | None
+) -> list[Path]:
+    """Return every file that is read of these: as they were handed in, what they lead to, what holds a reference."""
+    handed = [one if isinstance(one, Handed) else Handed(Path(one)) for one in files]
+    found = [one.path for one in handed]
+    found += [path for told in gather_files(handed, stated, format_name) for path in list_read(told)]
+    return found + ([] if reference is None else [one.path for one in reference.files.values()])
 
 
 def _read_rows(

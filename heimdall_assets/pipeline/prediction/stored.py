@@ -22,6 +22,7 @@ from heimdall_assets.pipeline.prediction.outside import remark_outside
 from heimdall_assets.pipeline.prediction.plausibility import remark_place
 from heimdall_assets.pipeline.prediction.released import Released, read_released
 from heimdall_assets.pipeline.prediction.told_signals import tell_signals
+from heimdall_assets.pipeline.prediction.used import Used
 from heimdall_assets.pipeline.recipe import find_kind
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import join_recordings, load_sessions
@@ -42,7 +43,11 @@ def keep_silent(what: str, done: int, total: int) -> None:
 
 
 def observe_stored(
-    stores: Stores, rows: pd.DataFrame, progress: Progress = keep_silent, model: Manifest | None = None
+    stores: Stores,
+    rows: pd.DataFrame,
+    progress: Progress = keep_silent,
+    model: Manifest | None = None,
+    used: Used | None = None,
 ) -> tuple[SessionSet, pd.DataFrame]:
     """Return sessions assembled from their rows, and what of them was refused (``features.REFUSED_COLUMNS``).
 
@@ -51,20 +56,22 @@ def observe_stored(
         rows: ``domain.APPROVED_COLUMNS``.
         progress: told what is done.
         model: manifest of an exported model whose specs are to be used; None: the defaults.
+        used: is told of the rows, the recordings and the specs; None: nobody asks.
     """
 
     def fields(spec: type[Spec]) -> dict[str, Any]:
         return {} if model is None else _find_fields(stores, model, spec)
 
-    return observe_sessions(
-        stores.objects,
-        rows,
+    specs = (
         RecordingSpec(**fields(RecordingSpec)),
         FeatureSpec(**fields(FeatureSpec)),
         DelaySpec(**fields(DelaySpec)),
         TimingSpec(**fields(TimingSpec)),
-        progress,
     )
+    sessions, refused, checked = _observe(stores.objects, rows, *specs, progress)
+    if used is not None:
+        used.add_session(rows, checked, specs)
+    return sessions, refused
 
 
 _LACKS = {
@@ -149,9 +156,22 @@ def observe_sessions(
     Returns:
         The sessions; and ``features.REFUSED_COLUMNS``, where ``what`` may also be a whole recording.
     """
+    return _observe(objects, rows, recordings, features, delays, timing, progress)[:2]
+
+
+def _observe(
+    objects: ObjectStore,
+    rows: pd.DataFrame,
+    recordings: RecordingSpec,
+    features: FeatureSpec,
+    delays: DelaySpec,
+    timing: TimingSpec,
+    progress: Progress,
+) -> tuple[SessionSet, pd.DataFrame, pd.DataFrame | None]:
+    """Return also the recordings as they were checked, ``RECORDING_COLUMNS``; None: there are none."""
     if rows["iq_data_location"].isna().all():  # levels alone: nothing to read, nothing that could be refused
         nothing = pd.DataFrame(columns=list(REFUSED_COLUMNS)).astype(dict(REFUSED_COLUMNS))
-        return assemble_sessions(rows, None, None, None, timing), nothing
+        return assemble_sessions(rows, None, None, None, timing), nothing, None
     checked = ingest_recordings(objects, rows, recordings, progress).table
     made = compute_features(objects, join_recordings(rows, checked), features, delays, progress)
     index, images = load_rows(objects, made.index)
@@ -162,7 +182,7 @@ def observe_sessions(
         pairs=pairs, correlations=correlations, tracks_index=tracked, tracks=tracks,
     )  # fmt: skip
     bad = checked[checked["status"] != "ok"].assign(what="recording")[list(REFUSED_COLUMNS)].astype(REFUSED_COLUMNS)
-    return sessions, pd.concat([bad, made.refused], ignore_index=True)
+    return sessions, pd.concat([bad, made.refused], ignore_index=True), checked
 
 
 def observe_rows(rows: pd.DataFrame) -> SessionSet:
@@ -193,8 +213,10 @@ def locate_stored(stores: Stores, name: str, progress: Progress = keep_silent) -
     return {"session_id": session_id, **described, **said}
 
 
-def predict_stored(stores: Stores, model: str, name: str, progress: Progress = keep_silent) -> dict[str, Any]:
-    """Return where a released model puts a stored session.
+def predict_stored(
+    stores: Stores, model: str, name: str, progress: Progress = keep_silent, used: Used | None = None
+) -> dict[str, Any]:
+    """Return where a released model puts a stored session; ``used`` is told from what, for a receipt.
 
     Raises:
         NotFound: there is no such model or session.
@@ -203,7 +225,7 @@ def predict_stored(stores: Stores, model: str, name: str, progress: Progress = k
     released = read_released(stores, model)
     session_id, rows, left_out = read_session(stores, name)
     remarks = remark_outside(stores, released, rows)
-    sessions, refused = observe_stored(stores, rows, progress, released.manifest)
+    sessions, refused = observe_stored(stores, rows, progress, released.manifest, used)
     reasons = left_out + describe_refused(rows, keep_wanted(refused, released))
     with explain_refusals(reasons, rows, f"session {name}"):
         estimate = released.predict_one(sessions)

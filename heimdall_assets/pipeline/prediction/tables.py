@@ -20,6 +20,7 @@ from heimdall_assets.pipeline.prediction.outside import Outside, find_outside, r
 from heimdall_assets.pipeline.prediction.plausibility import remark_place
 from heimdall_assets.pipeline.prediction.released import read_released
 from heimdall_assets.pipeline.prediction.stored import find_truth_of, observe_rows, observe_stored
+from heimdall_assets.pipeline.prediction.used import Used
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.home import Stores
@@ -63,8 +64,12 @@ def predict_table(
     receivers: Path | None,
     claim: TableClaim,
     clock_class: ClockClass = ClockClass.NONE,
+    used: Used | None = None,
 ) -> list[dict[str, Any]]:
     """Return where a released model puts each session of a table, or why it cannot; args as ``locate_table``.
+
+    Args:
+        used: is told from what, for a receipt; None: nobody asks.
 
     Raises:
         NotFound: there is no such model.
@@ -72,10 +77,14 @@ def predict_table(
     """
     released = read_released(stores, model)
     trained, found = read_trained(stores, released), []
+    if used is not None:
+        used.add_files([table] if receivers is None else [table, receivers])
     read, left_out = _read_rows(table, receivers, claim, clock_class)
+    if used is not None:
+        used.check_files()
     for name, rows in read:
         outside = find_outside(trained, rows)
-        sessions, _ = observe_stored(stores, rows, model=released.manifest)
+        sessions, _ = observe_stored(stores, rows, model=released.manifest, used=used)
 
         def locate(outside: Outside = outside, sessions: SessionSet = sessions) -> tuple[Estimate, list[str]]:
             remarks = tell_outside(outside, released.version, released.fitted.model.kind)

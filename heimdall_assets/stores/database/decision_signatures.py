@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from heimdall_assets.errors import CorruptObject, Refused
-from heimdall_assets.lineage.attestations import open_envelope
+from heimdall_assets.lineage.attestations import find_signers, open_envelope, read_statement
 from heimdall_assets.manifests import encode_canonical_json
 from heimdall_assets.merkle import compute_root
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
@@ -85,7 +85,8 @@ def _open(
     number: int, entry: Mapping[str, Any], keys: Mapping[str, KnownKey], leaves: Mapping[int, str]
 ) -> tuple[int, int, str]:
     """Return the first and the last entry that one signs, and whose key it is; raises ``ValueError`` and its like."""
-    names, said = open_envelope(entry["envelope"], {name: key.public_pem for name, key in keys.items()}, PAYLOAD_TYPE)
+    opened = open_envelope(entry["envelope"], PAYLOAD_TYPE)
+    names, said = find_signers(opened, {name: key.public_pem for name, key in keys.items()}), read_statement(opened)
     first, last = int(said["first"]), int(said["last"])
     if not 0 < first <= last < number or said != _describe(first, last, [leaves[n] for n in range(first, last + 1)]):
         raise ValueError(f"it is of other entries than {first} to {last}")
