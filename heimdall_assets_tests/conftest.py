@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from heimdall_assets.libraries import keep_fonts, silence_libraries
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.memory import find_memory
@@ -98,6 +99,7 @@ SLOW = (
     "test_added_column",
     "test_examples",
     "test_site",
+    "test_what_is_opened",
     "web/test_real_page",
 )
 """Modules that take ten seconds or more: they train, draw, serve, kill, average over many sessions, or ask two
@@ -118,6 +120,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None and (memory := find_memory()) is not None:
         config.option.basetemp = tempfile.mkdtemp(prefix="heimdall-tests-", dir=memory)
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+    silence_libraries()  # modules of tests that import one do not report either
+    keep_fonts(Path.home() / ".cache" / "matplotlib")  # not in the first home that a test opens, which goes away
     start_run(config.getoption("--seed-offset"), config.getoption("--margins"))
     if missing := [name for name in SLOW if not (HERE / f"{name}.py").is_file()]:
         raise pytest.UsageError(f"SLOW of conftest.py: found no {', '.join(missing)}, expected modules that are there")

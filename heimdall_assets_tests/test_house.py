@@ -239,3 +239,30 @@ heimdall_assets.definitions.defs()
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=120)
     assert list(tmp_path.iterdir()) == []  # loading writes nothing
+
+
+def test_onnx_runtime_is_imported_in_one_place_and_told_to_report_to_nobody_before():
+    """It reports when it is imported; so whoever makes a session passes there. Types are no import."""
+    found = []
+    for path in MODULES:
+        text = path.read_text()
+        tree = ast.parse(text if "onnxruntime" in text else "")
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            names = [ast.unparse(line) for line in function.body]
+            if "import onnxruntime" in names:
+                assert "silence_libraries()" in names[: names.index("import onnxruntime")], path
+                found.append((path.relative_to(PACKAGE).as_posix(), function.name))
+        top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+        assert "onnxruntime" not in top, path
+    assert found == [("learning/export/onnx_file.py", "open_onnx_session")]
+    importing = {
+        path.stem for path in MODULES if any(name.split(".")[0] == "onnxruntime" for name in list_imports(path))
+    }
+    assert importing == {"onnx_file"}
+
+
+@pytest.mark.parametrize("library", ["mlflow", "huggingface_hub"])
+def test_who_imports_what_reports_switches_it_off_before(library: str):
+    for path in MODULES:
+        if any(name.split(".")[0] == library for name in list_imports(path)):
+            assert {"silence_libraries()", "prepare_mlflow()"} & set(path.read_text().split()), path

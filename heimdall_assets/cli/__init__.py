@@ -21,6 +21,7 @@ from heimdall_assets.cli.serving import ui
 from heimdall_assets.cli.sessions import sessions
 from heimdall_assets.cli.terminal.output import HeimdallGroup
 from heimdall_assets.cli.users import users
+from heimdall_assets.libraries import silence_libraries
 
 
 @click.group(cls=HeimdallGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,6 +33,7 @@ def main(debug: bool) -> None:
     HEIMDALL_HOME (default: .heimdall in the working folder) holds everything: database, objects, models and the graph's
     history. `heimdall demo` begins one with simulated sessions, `heimdall import` one with yours.
     """
+    silence_libraries()
 
 
 COMMANDS = (

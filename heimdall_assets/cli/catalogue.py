@@ -73,12 +73,14 @@ def list_places() -> list[Entry]:
 
 
 def list_quiet() -> list[Entry]:
-    """Return the variables that commands set for Dagster and MLflow where nobody did."""
+    """Return the variables that commands set for libraries where nobody did."""
     from heimdall_assets.cli.serving import PATIENCE
+    from heimdall_assets.libraries import SILENCED
     from heimdall_assets.stores.experiments import QUIET
 
+    silenced = [Entry(name, value, "", f"{library} reports to nobody") for library, (name, value) in SILENCED.items()]
     told = {"for MLflow": QUIET, "for Dagster, by heimdall ui": PATIENCE}
-    return [Entry(name, value, "", who) for who, names in told.items() for name, value in names.items()]
+    return silenced + [Entry(name, value, "", who) for who, names in told.items() for name, value in names.items()]
 
 
 def _describe_bounds(field: "FieldInfo") -> str:

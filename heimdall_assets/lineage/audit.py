@@ -10,6 +10,7 @@ from typing import Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach
 from heimdall_assets.kinds import IQ_FILES
+from heimdall_assets.lineage.cache_checks import verify_caches
 from heimdall_assets.lineage.crosschecks import (
     verify_chain,
     verify_events,
@@ -72,6 +73,7 @@ def verify_model(
     findings += verify_events(evidence, provenance)
     findings += verify_references(evidence, provenance, objects)
     findings += verify_data(evidence, provenance, objects, read_table, damaged)
+    findings += verify_caches(provenance, objects, read_table) if not damaged else ()
     own = (evidence.version,)
     known = find_releases([finding.name.split()[-1] for finding in findings]) if findings and find_releases else {}
     return [

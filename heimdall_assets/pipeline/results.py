@@ -69,7 +69,8 @@ def find_or_compute(
     if found is not None:
         return Result(found, reused=True)
     computation = Computation()
-    artifacts, summary = compute()
+    with computation.hear_caches():
+        artifacts, summary = compute()
     manifest = Manifest(
         kind=kind,
         code_version=stage.code_version,

@@ -29,6 +29,13 @@ FORMAT = "heimdall-facts/1"
 ENVIRONMENT = "environment"
 """In the facts at rest: the digest of the environment."""
 
+CACHES = "caches"
+"""In the facts: reference of a cumulative table -> digest of the table that parts of the result were taken from.
+
+What was computed for an earlier result is no input, for it would be computed to the same; where it was taken from is a
+fact all the same. Not there where nothing was taken.
+"""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -59,6 +66,21 @@ def originate(origin: Origin) -> Iterator[None]:
         _origin.set(before)  # no token: Dagster may end a step's resources in another context
 
 
+_caches: ContextVar[dict[str, str] | None] = ContextVar("caches", default=None)
+
+
+def note_cache(name: str, digest: str) -> None:
+    """Say that the computation under way takes parts from the cumulative table with this digest.
+
+    Args:
+        name: of the reference that led to the table.
+        digest: of the table as it was read; the reference may lead to another since.
+    """
+    caches = _caches.get()
+    if caches is not None:
+        caches[name] = digest
+
+
 class Computation:
     """One computation, from its start on."""
 
@@ -66,6 +88,16 @@ class Computation:
         _describe_installation()  # now: the code may be edited while it computes
         self._started_at = datetime.now(UTC)
         self._tick = time.monotonic()
+        self._caches: dict[str, str] = {}
+
+    @contextmanager
+    def hear_caches(self) -> Iterator[None]:
+        """Take note of the cumulative tables that ``note_cache`` names inside."""
+        token = _caches.set(self._caches)
+        try:
+            yield
+        finally:
+            _caches.reset(token)
 
     def describe(self) -> dict[str, Any]:
         """Return its facts so far, JSON values; ``environment`` in full."""
@@ -74,6 +106,7 @@ class Computation:
             **asdict(_origin.get() or Origin(name_user())),
             "started_at": self._started_at.isoformat(timespec="milliseconds"),
             "duration_s": round(time.monotonic() - self._tick, 3),
+            **({CACHES: dict(self._caches)} if self._caches else {}),
             ENVIRONMENT: {**_describe_installation(), **describe_machine()},
         }
 

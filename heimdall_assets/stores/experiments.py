@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import NotFound, OutOfReach, StorageError
+from heimdall_assets.libraries import silence_libraries
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, encode_canonical_json
 from heimdall_assets.stores.objects.folder import ObjectStore
 
@@ -26,7 +27,6 @@ VERSION_TAG = "heimdall.version"
 TRAINED_TAG = "heimdall.trained"
 """yes or no: whether training made the model better than it started."""
 QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     # Its address, and so a password in it, on the terminal and amidst JSON.
@@ -35,11 +35,12 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
 }
-"""What MLflow reads from the environment of this process; what is set already wins."""
+"""What else MLflow reads from the environment of this process (``libraries``); what is set already wins."""
 
 
 def prepare_mlflow() -> None:
-    """Make MLflow quiet, before it is imported: its telemetry starts then."""
+    """Make MLflow quiet, before it is imported: it reads what it is told then."""
+    silence_libraries()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 

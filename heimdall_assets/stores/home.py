@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heimdall_assets.errors import NoHome
+from heimdall_assets.libraries import keep_fonts, silence_libraries
 from heimdall_assets.stores.home_format import EMBEDDED, FORMAT, begin_home, may_write, read_format, upgrade_home
 from heimdall_assets.stores.objects.addresses import parse_folder, parse_place
 
@@ -92,6 +93,9 @@ def open_stores(
     measurements.upgrade(begin=begin)
     if found is not None and is_old:
         upgrade_home(place, found)
+    silence_libraries()
+    if may_write(place):
+        keep_fonts(parse_folder(cache, "cache") / "matplotlib")
     return Stores(
         measurements=measurements,
         objects=kept,

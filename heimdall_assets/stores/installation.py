@@ -70,7 +70,13 @@ def _ask_git(*arguments: str) -> str | None:
         return None  # installed as a package: some other repository around it would answer
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=20, check=True
+            # No lock: git would write its index anew, into a checkout that somebody else may be working in.
+            ["git", "--no-optional-locks", *arguments],
+            cwd=PACKAGE.parent,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -7,6 +7,7 @@ mean (``learning.backbone``). Of the hub only ``model.safetensors`` is taken, ne
 from pathlib import Path
 
 from heimdall_assets.errors import MissingDependency
+from heimdall_assets.libraries import silence_libraries
 from heimdall_assets.stores.objects.files import describe
 from heimdall_assets.stores.objects.regular_files import check_regular_file
 
@@ -35,6 +36,7 @@ def read_hub_weights(architecture: str, source: str | None, fetch: bool = True) 
     Raises:
         MissingDependency: they were not fetched yet, and the hub was not asked or did not give them.
     """
+    silence_libraries()
     # Slow to load, and needed by nobody who starts from weights of his own or from none.
     from huggingface_hub import try_to_load_from_cache
 

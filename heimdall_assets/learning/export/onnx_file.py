@@ -10,11 +10,10 @@ import logging
 import math
 import warnings
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, but in no __all__; so are the next two
@@ -27,8 +26,12 @@ from heimdall_assets.learning.fitting.fitted import FittedModel
 from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree, wrap_longitude
 from heimdall_assets.learning.repetition import note_repetitions
 from heimdall_assets.learning.task import ExportGraph
+from heimdall_assets.libraries import silence_libraries
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.specs import ExportSpec
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 ONNX_BATCH = 64
 PRODUCER = "heimdall-assets"
@@ -94,12 +97,15 @@ def read_onnx_metadata(data: bytes) -> dict[str, str]:
     return {item.key: item.value for item in check_onnx(data).metadata_props}
 
 
-def open_onnx_session(data: bytes, num_threads: int = 1) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session on the CPU over checked bytes.
+def open_onnx_session(data: bytes, num_threads: int = 1) -> "InferenceSession":
+    """Return an ONNX Runtime session on the CPU over checked bytes; the one place that imports ONNX Runtime.
 
     Raises:
         CorruptObject: not a whole, valid ONNX file, or ONNX Runtime cannot run it.
     """
+    silence_libraries()
+    import onnxruntime
+
     proto = check_onnx(data)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
@@ -226,7 +232,7 @@ def _build_graph(fitted: FittedModel) -> ExportGraph:
 
 def _run_onnx(
     graph: ExportGraph,
-    session: onnxruntime.InferenceSession,
+    session: "InferenceSession",
     sessions: SessionSet,
     batch_size: int,
     compare: bool = False,

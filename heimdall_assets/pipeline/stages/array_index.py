@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from heimdall_assets.kinds import SPECTROGRAM_FEATURES
 from heimdall_assets.pipeline.recipe import STAGES, name_index
 from heimdall_assets.specs import Spec
+from heimdall_assets.stores.computing import note_cache
 from heimdall_assets.stores.objects.folder import ObjectStore
-from heimdall_assets.stores.objects.shards import ShardPacker, read_shard_rows, write_shard_rows
+from heimdall_assets.stores.objects.shards import ShardPacker, find_shard_rows, write_shard_rows
+from heimdall_assets.stores.objects.tables import read_index
 
 ARRAY_COLUMNS = STAGES[SPECTROGRAM_FEATURES].columns["index"]
 
@@ -31,7 +33,9 @@ class ArrayIndex:
 
     def __init__(self, objects: ObjectStore, part: str, spec: Spec) -> None:
         self._objects, self._name = objects, name_index(SPECTROGRAM_FEATURES, part, spec)
-        self._known, self._packer = read_shard_rows(objects, self._name), ShardPacker(objects)
+        self._index, self._packer = read_index(objects, self._name), ShardPacker(objects)
+        self._known = {} if self._index is None else find_shard_rows(objects, self._index)
+        self._before = frozenset(self._known)
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
@@ -61,6 +65,9 @@ class ArrayIndex:
 
     def list_rows(self, recordings: Iterable[tuple[dict[str, Any], str]]) -> pd.DataFrame:
         """Return ``ARRAY_COLUMNS`` of the recordings (row and key) that have an array; after ``store``."""
+        recordings = list(recordings)
+        if self._index is not None and not self._before.isdisjoint(key for _, key in recordings):
+            note_cache(self._index.name, self._index.digest)
         index = [
             {
                 "measurement_id": row["measurement_id"],

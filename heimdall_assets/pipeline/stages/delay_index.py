@@ -17,9 +17,10 @@ from heimdall_assets.kinds import SPECTROGRAM_FEATURES
 from heimdall_assets.pipeline.recipe import STAGES, Columns, name_index
 from heimdall_assets.pipeline.stages.session_work import WorkedPairs, WorkedSession
 from heimdall_assets.specs import DelaySpec
+from heimdall_assets.stores.computing import note_cache
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.shards import ShardPacker, find_present
-from heimdall_assets.stores.objects.tables import read_index, write_index
+from heimdall_assets.stores.objects.tables import Index, read_index, write_index
 
 ARRIVAL_COLUMNS = STAGES[SPECTROGRAM_FEATURES].columns["arrivals"]
 PAIR_COLUMNS = STAGES[SPECTROGRAM_FEATURES].columns["pairs"]
@@ -33,8 +34,8 @@ class DelayIndex:
         self._arrivals_name, self._pairs_name = (
             name_index(SPECTROGRAM_FEATURES, part, spec) for part in ("delays", "pairs")
         )
-        self._arrivals = _read(objects, self._arrivals_name, ARRIVAL_COLUMNS)
-        pairs = _read(objects, self._pairs_name, PAIR_COLUMNS)
+        self._indexes = [read_index(objects, name) for name in (self._arrivals_name, self._pairs_name)]
+        self._arrivals, pairs = map(_take, self._indexes, (ARRIVAL_COLUMNS, PAIR_COLUMNS))
         self._pairs = pairs[find_present(objects, pairs["shard"])]
         self._known = _find_whole(self._arrivals, self._pairs)
         self._packer = ShardPacker(objects)
@@ -111,6 +112,9 @@ class DelayIndex:
     def gather(self, keys: Iterable[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return arrivals and pairs of the sessions ``keys``, those known and all that were added; after ``store``."""
         known = self._known.intersection(keys)
+        for index in self._indexes if known else []:
+            if index is not None and index.table["key"].isin(known).any():  # a session without an arrival has no pair
+                note_cache(index.name, index.digest)
         arrivals = [self._arrivals[self._arrivals["key"].isin(known)], _build(self._new_arrivals, ARRIVAL_COLUMNS)]
         pairs = [self._pairs[self._pairs["key"].isin(known)], _build(self._new_pairs, PAIR_COLUMNS)]
         return (
@@ -119,9 +123,8 @@ class DelayIndex:
         )
 
 
-def _read(objects: ObjectStore, name: str, columns: Columns) -> pd.DataFrame:
-    found = read_index(objects, name)
-    return _build([], columns) if found is None else found
+def _take(index: Index | None, columns: Columns) -> pd.DataFrame:
+    return _build([], columns) if index is None else index.table
 
 
 def _find_whole(arrivals: pd.DataFrame, pairs: pd.DataFrame) -> set[str]:

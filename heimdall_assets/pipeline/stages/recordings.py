@@ -21,6 +21,7 @@ from heimdall_assets.pipeline.recipe import STAGES, name_index
 from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
 from heimdall_assets.signals.iq import check_recording
 from heimdall_assets.specs import RecordingSpec
+from heimdall_assets.stores.computing import note_cache
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import list_records, nullable, read_index, write_index
 
@@ -144,7 +145,7 @@ def ingest_recordings(
     index = read_index(objects, name)
     known: dict[str, dict[str, Any]] = {}
     if index is not None:
-        known = {record.pop("key"): record for record in list_records(index)}
+        known = {record.pop("key"): record for record in list_records(index.table)}
     found = [
         known.get(key) if str(row["iq_data_location"]).startswith("sha256:") else None
         for key, row in zip(keys, rows, strict=True)
@@ -152,6 +153,8 @@ def ingest_recordings(
     present = objects.find_present({str(record["digest"]) for record in found if record is not None})
     found = [record if record is not None and str(record["digest"]) in present else None for record in found]
     missing = [row for row, record in zip(rows, found, strict=True) if record is None]
+    if index is not None and len(missing) < len(rows):
+        note_cache(index.name, index.digest)
     fresh: list[dict[str, Any]] = []
     for part in run_parts(_ingest_rows, cut(missing, 16), len(missing), objects, spec):
         fresh.extend(part)
@@ -161,7 +164,7 @@ def ingest_recordings(
     table = pd.DataFrame(records, columns=list(RECORDING_COLUMNS)).astype(RECORDING_COLUMNS)
     if fresh:
         good = table.assign(key=keys)[table["status"] == "ok"]
-        old = index[~index["key"].isin(good["key"])] if index is not None else None
+        old = index.table[~index.table["key"].isin(good["key"])] if index is not None else None
         write_index(objects, name, good if old is None else pd.concat([old, good], ignore_index=True))
     return Ingested(table, len(fresh), len(rows) - len(missing))
 

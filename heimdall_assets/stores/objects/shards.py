@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from heimdall_assets.manifests import NPY_MEDIA_TYPE
 from heimdall_assets.stores.objects.folder import ObjectStore
-from heimdall_assets.stores.objects.tables import read_index, write_index
+from heimdall_assets.stores.objects.tables import Index, write_index
 
 SHARD_BYTES = 64_000_000
 
@@ -63,13 +63,10 @@ def encode_shard(arrays: Sequence[NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def read_shard_rows(objects: ObjectStore, name: str) -> ShardRows:
-    """Return where the rows of index ``name`` lie whose shards are still there."""
-    index = read_index(objects, name)
-    if index is None:
-        return {}
-    index = index[find_present(objects, index["shard"])]
-    rows = zip(index["key"], index["shard"], index["row"], strict=True)
+def find_shard_rows(objects: ObjectStore, index: Index) -> ShardRows:
+    """Return where the rows of an index lie whose shards are still there."""
+    table = index.table[find_present(objects, index.table["shard"])]
+    rows = zip(table["key"], table["shard"], table["row"], strict=True)
     return {key: (str(shard), int(row)) for key, shard, row in rows}
 
 

@@ -6,6 +6,7 @@ loaded when a table is made or read, not when this module is: whoever only names
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -164,15 +165,26 @@ def load_table(objects: ObjectStore, artifact: Artifact) -> "pd.DataFrame":
     return decode_table(objects.read_bytes(artifact.digest))
 
 
-def read_index(objects: ObjectStore, name: str) -> "pd.DataFrame | None":
+@dataclass(frozen=True, eq=False)
+class Index:
+    """A cumulative index as it was read: its reference, the digest of its table, the table."""
+
+    name: str
+    digest: str
+    table: "pd.DataFrame"
+
+
+def read_index(objects: ObjectStore, name: str) -> Index | None:
     """Return the cumulative index behind reference ``name``, or None where there is none or it is damaged.
+
+    Whoever takes parts from it says so (``computing.note_cache``).
 
     Raises:
         OutOfReach: nobody can say which.
     """
     try:
         digest = objects.read_reference(name)
-        return None if digest is None else decode_table(objects.read_bytes(digest))
+        return None if digest is None else Index(name, digest, decode_table(objects.read_bytes(digest)))
     except OutOfReach:
         raise
     except HeimdallError:
