@@ -1,19 +1,17 @@
 """Attestations: what a release states about its files, as in-toto statements, and whether the signatures on it hold.
 
-Belongs here: the statements' content, verifying a bundle of envelopes. Does not belong here: signing (``stores.keys``),
-which keys count (``stores.database.keys``).
+Belongs here: the statements' content, verifying a bundle of envelopes. Does not belong here: one envelope
+(``envelopes``), signing (``stores.keys``), which keys count (``stores.database.keys``).
 
 Sources: in-toto Attestation Framework 1.0 (Statement), SLSA 1.0 (provenance), DSSE 1.0 (envelope). A bundle is a file
 of JSON lines, an envelope each.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from heimdall_assets.envelopes import find_signers, open_envelope, read_statement
 from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
-
-if TYPE_CHECKING:
-    from securesystemslib.dsse import Envelope
 
 BUNDLE_FILE = "attestations.intoto.jsonl"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -58,7 +56,7 @@ def verify_bundle(bundle: bytes, digests: Mapping[str, str], keys: Mapping[str, 
     kinds = []
     for number, line in enumerate(bundle.splitlines(), start=1):
         try:
-            opened = open_envelope(decode_canonical_json(line))
+            opened = open_envelope(decode_canonical_json(line), PAYLOAD_TYPE)
             names, statement = find_signers(opened, keys), read_statement(opened)
             said = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -72,53 +70,6 @@ def verify_bundle(bundle: bytes, digests: Mapping[str, str], keys: Mapping[str, 
     if not problems and sorted(map(str, kinds)) != sorted([SLSA_TYPE, LINEAGE_TYPE]):
         problems.append(f"found statements of {kinds}, expected one of each kind")
     return signers or set(), problems
-
-
-def open_envelope(envelope: Mapping[str, Any], payload_type: str = PAYLOAD_TYPE) -> "Envelope":
-    """Return an envelope with its payload decoded; raises ``ValueError`` and the like where it holds something else."""
-    from securesystemslib.dsse import Envelope
-
-    opened = Envelope.from_dict({**envelope, "signatures": [dict(each) for each in envelope["signatures"]]})
-    if opened.payload_type != payload_type:
-        raise ValueError(f"found payload type {opened.payload_type!r:.80}, expected {payload_type}")
-    return opened
-
-
-def find_signers(opened: "Envelope", keys: Mapping[str, str]) -> set[str]:
-    """Return the ids of the keys that signed an envelope; raises ``ValueError`` where a signature does not hold.
-
-    Args:
-        opened: what ``open_envelope`` gave.
-        keys: id -> public key in PEM.
-    """
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.exceptions import VerificationError
-    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # as documented
-
-    names = set(opened.signatures)
-    if not names:
-        raise ValueError("found no signature")
-    for name in sorted(names):
-        if name not in keys:
-            raise ValueError(f"signed by key {name}, which nobody knows")
-        loaded = load_pem_public_key(keys[name].encode())
-        if compute_digest(loaded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)) != name:
-            raise ValueError(f"signed by key {name}, which the log gives another public key")
-        public = SSlibKey.from_crypto(loaded, keyid=name)
-        try:
-            Envelope(opened.payload, opened.payload_type, {name: opened.signatures[name]}).verify([public], 1)
-        except VerificationError:
-            raise ValueError(f"the signature of key {name} does not hold") from None
-    return names
-
-
-def read_statement(opened: "Envelope") -> dict[str, Any]:
-    """Return the statement in an envelope; raises ``ValueError`` where its payload is none."""
-    statement = decode_canonical_json(opened.payload)
-    if not isinstance(statement, dict):
-        raise ValueError("found a payload that is no statement")
-    return statement
 
 
 def _describe_lineage(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heimdall_assets.envelopes import find_signers, open_envelope, read_statement
 from heimdall_assets.errors import CorruptObject, InvalidInput
-from heimdall_assets.lineage.attestations import STATEMENT_TYPE, find_signers, open_envelope, read_statement
+from heimdall_assets.lineage.attestations import PAYLOAD_TYPE, STATEMENT_TYPE
 from heimdall_assets.lineage.crosschecks import compare_logs
 from heimdall_assets.lineage.findings import PROVENANCE_FILE, Finding, ObjectReader, SignerKey
 from heimdall_assets.manifests import compute_json_digest, decode_canonical_json, encode_canonical_json
@@ -109,7 +110,7 @@ def judge_receipt(shown: Shown) -> Judged:
     label, intact = shown.name, "a receipt as heimdall predict --receipt wrote it"
     try:
         envelope = _decode_canonical(shown.data.removesuffix(b"\n"))
-        opened = open_envelope(envelope)
+        opened = open_envelope(envelope, PAYLOAD_TYPE)
         statement = read_statement(opened)
         _decode_canonical(opened.payload)
         found = (statement["_type"], statement["predicateType"])

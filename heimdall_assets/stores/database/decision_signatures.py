@@ -12,14 +12,13 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from heimdall_assets.envelopes import Signer, find_signers, open_envelope, read_statement
 from heimdall_assets.errors import CorruptObject, Refused
-from heimdall_assets.lineage.attestations import find_signers, open_envelope, read_statement
 from heimdall_assets.manifests import encode_canonical_json
 from heimdall_assets.merkle import compute_root
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
 from heimdall_assets.stores.database.log import append_entries, read_entries
 from heimdall_assets.stores.database.schema import log_entries
-from heimdall_assets.stores.keys import SigningKey
 
 SIGNATURE = "signature"
 """Kind of these entries."""
@@ -27,7 +26,7 @@ SIGNATURE = "signature"
 PAYLOAD_TYPE = "application/vnd.heimdall-assets.decisions+json"
 
 
-def check_signer(connection: Connection, key: SigningKey, by: str) -> None:
+def check_signer(connection: Connection, key: Signer, by: str) -> None:
     """Check that a key may sign what somebody decides.
 
     Raises:
@@ -41,7 +40,7 @@ def check_signer(connection: Connection, key: SigningKey, by: str) -> None:
         raise Refused(f"key {key.id}: found it to be {known.owner}'s, expected that of {by}, who decides")
 
 
-def sign_entries(connection: Connection, rows: Sequence[Mapping[str, Any]], key: SigningKey) -> None:
+def sign_entries(connection: Connection, rows: Sequence[Mapping[str, Any]], key: Signer) -> None:
     """Write the entry that signs ``rows``, the last ones of the log; the caller's transaction holds the write lock."""
     payload = encode_canonical_json(_describe(rows[0]["id"], rows[-1]["id"], [row["leaf"] for row in rows]))
     append_entries(connection, [{"kind": SIGNATURE, "envelope": key.sign(payload, PAYLOAD_TYPE)}])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, select, update
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch
+from heimdall_assets.envelopes import Signer
 from heimdall_assets.errors import NotFound
 from heimdall_assets.manifests import compute_texts_digest, encode_canonical_json
 from heimdall_assets.specs import DatasetSpec
@@ -51,7 +52,6 @@ from heimdall_assets.stores.database.snapshots import (
 )
 from heimdall_assets.stores.database.stated_receivers import Statement
 from heimdall_assets.stores.database.waivers import add_waiver, read_waiver
-from heimdall_assets.stores.keys import SigningKey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,7 +190,7 @@ class MeasurementStore:
         by: str,
         reason: str,
         waiver: str | None = None,
-        key: SigningKey | None = None,
+        key: Signer | None = None,
     ) -> int:
         """Return how many sessions changed; each change is one new event, all of them in one transaction.
 
