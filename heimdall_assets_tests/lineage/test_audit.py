@@ -302,3 +302,14 @@ def test_a_provenance_without_copy_is_judged_whatever_its_bytes_became(world, ve
         data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
         findings = audit(world, version, replace(evidence, files={**evidence.files, "provenance.json": bytes(data)}))
         assert any(finding.kind == "provenance" for finding in findings)
+
+
+def test_a_file_that_became_an_empty_one_of_the_store_is_told_from_its_row(world, version):
+    """Without the log's word a file with a twin among the objects is whole, an empty one too."""
+    empty = world.objects.put_bytes(b"", "text/plain").digest
+    evidence = world.gather(version)
+    files = {**evidence.files, "README.md": b""}
+    (finding,) = [found for found in audit(world, version, replace(evidence, files=files, logged={}))
+                  if "README.md" in found.name and found.kind != "signature"]  # fmt: skip
+    assert finding.kind == "ledger_row"
+    assert empty in finding.expected
