@@ -9,7 +9,7 @@ from typing import Any
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import HeimdallError, OutOfReach
 from heimdall_assets.kinds import EVALUATION_METRICS, ONNX_MODEL
-from heimdall_assets.lineage.findings import LATEST_FILE, PROVENANCE_FILE, Evidence, Finding, ObjectReader
+from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding, ObjectReader
 from heimdall_assets.lineage.walk import decode_manifest
 from heimdall_assets.manifests import Manifest, show_value
 
@@ -77,10 +77,7 @@ def verify_record(evidence: Evidence, provenance: Mapping[str, Any]) -> Iterator
 
 def verify_strangers(evidence: Evidence) -> Iterator[Finding]:
     """Yield what lies among the releases, of whichever version, and is not what the database says."""
-    is_row_wrong = any(problem.startswith("model_releases") for problem in evidence.ledger_problems)
     for name, found in evidence.strangers.items():
-        if name == LATEST_FILE and is_row_wrong:
-            continue  # it says what the row said; the row is named
         yield Finding(
             "release_file", name, found, "what the database says is released", (),
             f"heimdall verify {evidence.version} --repair, or move {name} away",

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROVENANCE_FILE = "provenance.json"
-LATEST_FILE = "latest.json"
 
 
 class ObjectReader(Protocol):

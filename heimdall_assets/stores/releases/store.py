@@ -21,6 +21,7 @@ from heimdall_assets.stores.releases.interface import LATEST_FILE
 from heimdall_assets.stores.releases.reading import LATEST, ReleaseReader
 from heimdall_assets.stores.releases.rows import (
     announce_files,
+    check_releases,
     describe_latest,
     find_reserved,
     list_numbers,
@@ -146,10 +147,8 @@ class ReleaseStore(ReleaseReader):
         """
         with self._ledger.reading() as connection:
             known = list_numbers(connection)
-            try:
-                expected = describe_latest(connection)
-            except (ValueError, TypeError):
-                expected = None  # a row that cannot be read: ``check_ledger`` names it
+            # Where the rows are not what the log says, ``check_ledger`` names them: they do not judge a file.
+            expected = None if check_releases(connection) else describe_latest(connection)
         lie = self.files.list_versions() - {format_version(numbers) for numbers in known}
         found = dict.fromkeys(sorted(lie), "files of a version that was never reserved")
         latest = self.files.read_latest()
