@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from heimdall_assets.cli.terminal.homes import find_model, open_home
-from heimdall_assets.cli.terminal.output import json_option, write_json, write_lines, write_text
+from heimdall_assets.cli.terminal.output import json_option, write_document, write_json, write_text
 from heimdall_assets.lineage.exports import EXPORTS
 from heimdall_assets.manifests import compute_digest
 from heimdall_assets.stores.plain_files import write_named_file
@@ -35,9 +35,10 @@ def export(model: str, form: str, output: Path | None, as_json: bool) -> None:
         write_text(f"wrote {output}", err=as_json)
     if as_json:
         told: dict[str, Any] = {"version": version, "format": form, "sha256": compute_digest(document)}
-        write_json({**told, **({"document": _read(document)} if output is None else {"file": str(output)})})
+        told |= {"document": _read(document)} if output is None else {"file": str(output)}
+        write_json(told, as_kept=True)
     elif output is None:
-        write_lines(document.decode())
+        write_document(document.decode())
 
 
 def _read(document: bytes) -> Any:

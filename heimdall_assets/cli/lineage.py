@@ -17,6 +17,7 @@ from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import InvalidInput, NotFound, OutOfReach, StorageError
+from heimdall_assets.people import name_people_in_html
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.home_format import may_write
@@ -71,7 +72,7 @@ def lineage(model: str | None, table: str | None, html: Path | None, as_json: bo
         from heimdall_assets.pipeline.releases.audit import read_data
 
         page = render_html(provenance, read_data(stores, provenance), read_decisions(stores, provenance), digest)
-        write_named_file(html, page.encode())
+        write_named_file(html, name_people_in_html(page, stores.read_names).encode())
         write_text(f"wrote {html}", err=as_json)
     if table is not None:
         _show_table(stores, provenance, table, as_json)

@@ -4,9 +4,12 @@ Belongs here: the tags of person and reason, for those who ask and those who tel
 of them (``stores.computing``).
 """
 
+from dataclasses import replace
+
 import dagster as dg
 
 from heimdall_assets.stores.computing import Origin, name_user
+from heimdall_assets.stores.home import Stores
 
 PERSON_TAG = "heimdall/person"
 REASON_TAG = "heimdall/reason"
@@ -27,7 +30,13 @@ def tag_reason(reason: str | None) -> dict[str, str]:
 def describe_origin(run: dg.DagsterRun | None) -> Origin:
     """Return who or what asked for a run: a person, a sensor or a schedule by name, else the page."""
     if run is None:
-        return Origin(name_user())
+        return Origin(name_user(), is_person=True)
     named = {what: run.tags.get(f"dagster/{what}_name") for what in ("sensor", "schedule")}
     automatic = next((f"{what} {name}" for what, name in named.items() if name), PAGE)
-    return Origin(run.tags.get(PERSON_TAG, automatic), run.tags.get(REASON_TAG), run.run_id)
+    person = run.tags.get(PERSON_TAG)
+    return Origin(person or automatic, run.tags.get(REASON_TAG), run.run_id, is_person=person is not None)
+
+
+def hide_person(origin: Origin, stores: Stores) -> Origin:
+    """Return an origin that may be kept for ever: a person by pseudonym."""
+    return replace(origin, started_by=stores.releases.name_person(origin.started_by)) if origin.is_person else origin

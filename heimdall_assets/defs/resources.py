@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.defs.io_manager import ManifestIOManager
-from heimdall_assets.defs.origins import describe_origin
+from heimdall_assets.defs.origins import describe_origin, hide_person
 from heimdall_assets.stores.computing import originate
 from heimdall_assets.stores.home import Stores
 
@@ -28,8 +28,9 @@ def build_stores(
     """
 
     def open_for_step(context: dg.InitResourceContext) -> Iterator[Stores]:
-        with spread_work(), originate(describe_origin(context.run)):
-            yield open_stores()
+        stores = open_stores()
+        with spread_work(), originate(hide_person(describe_origin(context.run), stores)):
+            yield stores
 
     return dg.ResourceDefinition(open_for_step, description=description)
 

@@ -60,7 +60,7 @@ _SPLIT = Stage(
 
 STAGES: dict[str, Stage] = {
     APPROVED_MEASUREMENTS: Stage(
-        "4",
+        "5",
         (MEASUREMENT_DATABASE,),
         (specs.DatasetSpec,),
         {

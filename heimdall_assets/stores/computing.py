@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -43,6 +43,7 @@ class Origin:
 
     Attributes:
         started_by: a person, a sensor, a schedule, a page.
+        is_person: whether it is a person's name; kept for ever, it is to be a pseudonym.
         reason: in their words; None: they gave none.
         run_id: Dagster's run; None: made without Dagster.
     """
@@ -50,6 +51,7 @@ class Origin:
     started_by: str
     reason: str | None = None
     run_id: str | None = None
+    is_person: bool = False
 
 
 _origin: ContextVar[Origin | None] = ContextVar("origin", default=None)
@@ -103,12 +105,16 @@ class Computation:
         """Return its facts so far, JSON values; ``environment`` in full."""
         return {
             "format": FORMAT,
-            **asdict(_origin.get() or Origin(name_user())),
+            **_describe_origin(_origin.get() or Origin(name_user())),
             "started_at": self._started_at.isoformat(timespec="milliseconds"),
             "duration_s": round(time.monotonic() - self._tick, 3),
             **({CACHES: dict(self._caches)} if self._caches else {}),
             ENVIRONMENT: {**_describe_installation(), **describe_machine()},
         }
+
+
+def _describe_origin(origin: Origin) -> dict[str, Any]:
+    return {"started_by": origin.started_by, "reason": origin.reason, "run_id": origin.run_id}
 
 
 def keep_facts(objects: ObjectStore, manifest: str, facts: dict[str, Any]) -> None:

@@ -27,6 +27,10 @@ class Stores:
     signing_key: Path | None = None
     """File of the private key that signs releases; None: they are not signed."""
 
+    def read_names(self) -> dict[str, str]:
+        """Return pseudonym -> name of everybody who decided or started something and was not erased."""
+        return {**self.measurements.read_names(), **self.releases.read_names()}
+
 
 def open_stores(
     *,

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heimdall_assets.errors import HeimdallError, NotFound
 from heimdall_assets.lineage.page import render_html
+from heimdall_assets.people import name_people_in_html
 from heimdall_assets.pipeline.releases.audit import read_data
 from heimdall_assets.pipeline.releases.reading import read_decisions, read_provenance
 from heimdall_assets.stores.home import Stores
@@ -75,7 +76,7 @@ def build_lineage_app(open_stores: Callable[[], Stores]) -> ASGIApp:
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            page = await to_thread.run_sync(lambda: find_page(open_stores(), _read_target(scope)), limiter=limiter)
+            page = await to_thread.run_sync(lambda: _draw(open_stores(), _read_target(scope)), limiter=limiter)
         except NotFound as error:
             await send_refusal(Refusal(HTTPStatus.NOT_FOUND, str(error)), scope, send)
         except (HeimdallError, OSError) as error:
@@ -84,6 +85,14 @@ def build_lineage_app(open_stores: Callable[[], Stores]) -> ASGIApp:
             await _send_page(page, send)
 
     return serve
+
+
+def _draw(stores: Stores, target: str) -> Page:
+    """Return the page that was asked for, with the names of people in place of their pseudonyms."""
+    page = find_page(stores, target)
+    if page.kind != HTML:
+        return page
+    return Page(HTML, name_people_in_html(page.data.decode(), stores.read_names).encode())
 
 
 def _read_target(scope: Scope) -> str:

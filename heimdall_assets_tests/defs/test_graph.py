@@ -17,6 +17,7 @@ from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.lineage.verify_release import verify
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_digest
+from heimdall_assets.people import name_people
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.releases.audit import audit_release, read_signers
 from heimdall_assets.pipeline.releases.reading import read_provenance
@@ -235,11 +236,11 @@ def test_a_release_is_signed_by_the_key_that_counts_and_says_who_made_it_and_why
     made = run_graph(signing, "release", list(chosen.values()), ignore, "signed from now on")
     assert made["version"] != first["version"]
     assert made["computed"]["trained_checkpoint"] == 0
-    assert read_signers(stores, made["version"]) == [f"Office (key {key.id[:16]})"]
+    assert name_people(read_signers(stores, made["version"]), stores.read_names) == [f"Office (key {key.id[:16]})"]
     assert read_signers(stores, first["version"]) == []
     provenance = read_provenance(stores, made["version"])
     released = provenance["released"]
-    assert (released["started_by"], released["reason"], released["run_id"]) == (
+    assert (stores.read_names()[released["started_by"]], released["reason"], released["run_id"]) == (
         getpass.getuser(),
         "signed from now on",
         made["run_id"],

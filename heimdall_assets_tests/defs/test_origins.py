@@ -2,6 +2,7 @@
 
 import getpass
 from contextlib import nullcontext
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from heimdall_assets.defs.origins import PAGE, describe_origin, tag_origin, tag_reason
 from heimdall_assets.defs.resources import build_stores
 from heimdall_assets.stores.computing import Computation, Origin
+from heimdall_assets_tests.homes import make_places
 
 
 def make_run(tags: dict[str, str]) -> dg.DagsterRun:
@@ -27,27 +29,27 @@ def make_run(tags: dict[str, str]) -> dg.DagsterRun:
     ],
 )
 def test_a_run_tells_who_asked_for_it(tags: dict[str, str], started_by: str, reason: str | None) -> None:
-    assert describe_origin(make_run(tags)) == Origin(started_by, reason, "0" * 32)
+    is_person = "heimdall/person" in tags
+    assert describe_origin(make_run(tags)) == Origin(started_by, reason, "0" * 32, is_person)
 
 
 def test_a_reason_is_evidence_and_stays_whole() -> None:
     assert tag_reason("x" * 1000) == {"heimdall/reason": "x" * 1000}
 
 
-def test_what_a_step_computes_knows_its_run() -> None:
+def test_what_a_step_computes_knows_its_run_and_a_person_by_pseudonym(tmp_path: Path) -> None:
     told: dict[str, object] = {}
-
-    def open_nothing() -> None:
-        return None
+    stores = make_places(tmp_path).open_stores()
 
     @dg.op(required_resource_keys={"stores"})
     def compute() -> None:
         told.update(Computation().describe())
 
-    @dg.job(resource_defs={"stores": build_stores(open_nothing, "nothing", nullcontext)})
+    @dg.job(resource_defs={"stores": build_stores(lambda: stores, "a home", nullcontext)})
     def job() -> None:
         compute()
 
     result = job.execute_in_process(tags={"heimdall/person": "rita", **tag_reason("a new receiver")})
-    assert (told["started_by"], told["reason"], told["run_id"]) == ("rita", "a new receiver", result.run_id)
+    assert (told["reason"], told["run_id"]) == ("a new receiver", result.run_id)
+    assert stores.read_names() == {told["started_by"]: "rita"}
     assert Computation().describe()["started_by"] == getpass.getuser()

@@ -203,7 +203,7 @@ def test_a_withdrawn_session_is_a_notice_with_who_and_why(world, version):
     (finding,) = audit(world, version)
     assert finding.severity == "notice"
     assert finding.name == "session session-0002"
-    assert "Bob" in finding.found
+    assert "Bob" in world.name(finding.found)
     assert "wrong place" in finding.found
     assert finding.to_json()["releases"] == [version]
 

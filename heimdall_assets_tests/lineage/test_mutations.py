@@ -27,6 +27,7 @@ from heimdall_assets.manifests import (
     encode_canonical_json,
 )
 from heimdall_assets.merkle import compute_root, decode_checkpoint, hash_leaf
+from heimdall_assets.people import make_pseudonym
 from heimdall_assets.pipeline.releases.audit import audit_log, audit_release
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.keys import make_key
@@ -419,14 +420,17 @@ def forge_everything(home: Home, draw: random.Random) -> Named:
     def get(digest: str) -> bytes:
         return (store / digest[:2] / digest).read_bytes()
 
-    folder, forger = home.release(), draw.choice(["Eve", "Mallory"])
+    folder, forger, secret = home.release(), draw.choice(["Eve", "Mallory"]), draw.randbytes(32)
+    eve = make_pseudonym(secret, forger)
+    with sqlite3.connect(home.database) as connection:
+        ((ada,),) = connection.execute("select pseudonym from people where name = 'Ada'")
     provenance = decode_canonical_json((folder / "provenance.json").read_bytes())
     new: dict[str, str] = {}
     for node in provenance["nodes"]:
         if node["kind"] == "approved_measurements":
-            table = decode_table(get(node["artifacts"]["table"]["digest"])).assign(approved_by=forger)
+            table = decode_table(get(node["artifacts"]["table"]["digest"])).assign(approved_by=eve)
             table["approved_by"] = table["approved_by"].astype("string")
-            lines = get(node["artifacts"]["decisions.jsonl"]["digest"]).replace(b'"Ada"', b'"%s"' % forger.encode())
+            lines = get(node["artifacts"]["decisions.jsonl"]["digest"]).replace(ada.encode(), eve.encode())
             node["artifacts"]["table"]["digest"] = put(encode_table(table))
             node["artifacts"]["decisions.jsonl"]["digest"] = put(lines)
         node["parents"] = {name: new.get(digest, digest) for name, digest in node["parents"].items()}
@@ -443,9 +447,11 @@ def forge_everything(home: Home, draw: random.Random) -> Named:
         facts["environment"] = renamed[facts["environment"]]
 
     def write_log(connection: sqlite3.Connection) -> None:
-        connection.execute("update approval_events set decided_by = ? where decided_by = 'Ada'", (forger,))
+        connection.execute("update approval_events set decided_by = ? where decided_by = ?", (eve, ada))
+        connection.execute("update people set pseudonym = ?, name = ?, secret = ? where pseudonym = ?",
+                           (eve, forger, secret.hex(), ada))  # fmt: skip
         bodies = [body for (body,) in connection.execute("select body from log_entries order by id")]
-        entries = [decode_canonical_json(body.replace('"Ada"', f'"{forger}"')) for body in bodies]
+        entries = [decode_canonical_json(body.replace(ada, eve)) for body in bodies]
         place = next(number for number, entry in enumerate(entries) if entry.get("version") == NEW)
         leaves = [hash_leaf(encode_canonical_json(entry)) for entry in entries[:place]]
         provenance["log"]["root"] = compute_root(leaves).hex()

@@ -78,7 +78,7 @@ def test_everything_is_there_as_it_was(world, provenance):
     assert len(sessions) == 10
     row = sessions["session-0003"]
     assert (row["session_name"], row["campaign"], row["origin"]) == ("night 3", "north", "measured")
-    assert (row["approved_by"], row["approval_reason"]) == ("Ada", REASON)
+    assert (world.name(row["approved_by"]), row["approval_reason"]) == ("Ada", REASON)
     assert {row["split"] for row in sessions.values()} == {"train", "val", "test"}
     heard = index_rows(data.measurements, "measurement_id")
     assert len(heard) == 30
@@ -254,7 +254,7 @@ def test_where_used_names_models_splits_and_approvals(tmp_path):
     withdrawn = ask(session="session-0001")
     assert [use["version"] for use in withdrawn] == [first["model"]["version"]]
     assert withdrawn[0]["sessions"][0]["split"] == "val"
-    assert withdrawn[0]["sessions"][0]["approved_by"] == "Ada"
+    assert world.name(withdrawn[0]["sessions"][0]["approved_by"]) == "Ada"
     assert len(withdrawn[0]["measurements"]) == 3
     assert [use["version"] for use in ask(session="night 5")] == [second["model"]["version"]]
     assert len(ask(source="Source 0")) == 2

@@ -135,7 +135,7 @@ def test_a_whole_receipt_agrees_in_both_and_says_whose_it_is(shop: Shop) -> None
     data = shop.make(shop.key)
     judged = shop.ask_program(data)
     assert judged.findings == []
-    assert judged.signers == [f"Office (key {shop.key.id[:16]})"]
+    assert shop.world.name(judged.signers) == [f"Office (key {shop.key.id[:16]})"]
     assert (judged.num_held, judged.num_named) == (1, 1)
     faults, told = shop.ask_script(data)
     assert faults == []
@@ -373,7 +373,7 @@ def test_what_a_key_signed_before_it_was_retired_agrees_and_nothing_after(tmp_pa
     after = shop.make(shop.key)  # by somebody who still has the file
     assert shop.name_both(before) == (set(), set())
     judged = shop.ask_program(before)
-    assert judged.signers == [f"Office (key {shop.key.id[:16]})"]
+    assert shop.world.name(judged.signers) == [f"Office (key {shop.key.id[:16]})"]
     (notice,) = judged.findings  # when it was signed, nobody but the receipt says
     assert (notice.severity, notice.kind, notice.name) == ("notice", "receipt", "signature")
     assert "retired since" in notice.found

@@ -34,8 +34,8 @@ def decisions(world, provenance):
     return world.read_decisions(provenance)
 
 
-def test_the_tree_tells_every_manifest_once_in_full(provenance, decisions):
-    text = render_tree(provenance, decisions)
+def test_the_tree_tells_every_manifest_once_in_full(world, provenance, decisions):
+    text = world.name(render_tree(provenance, decisions))
     for node in provenance["nodes"]:
         assert text.count(f"{node['kind']} {node['digest'][:12]}  (") == 1
     assert "measurement_database" in text

@@ -39,7 +39,7 @@ def judge(world: World, evidence: Evidence) -> list[str]:
 def test_a_signed_release_says_whose_signature_it_is(world: World) -> None:
     evidence = world.gather(world.release(world.make_chain()))
     assert judge(world, evidence) == []
-    assert list_signers(evidence) == [f"Office (key {world.key.id[:16]})"]
+    assert world.name(list_signers(evidence)) == [f"Office (key {world.key.id[:16]})"]
     lines = evidence.files[BUNDLE_FILE].splitlines()
     statements = [decode_canonical_json(base64.b64decode(json.loads(line)["payload"])) for line in lines]
     assert [statement["predicateType"] for statement in statements] == [SLSA_TYPE, LINEAGE_TYPE]
@@ -180,7 +180,7 @@ def test_keys_are_added_once_and_retired_once(world: World) -> None:
     with pytest.raises(Refused, match="found it in the log already"):
         world.releases.add_key(key.id, key.public_pem, "Office", "ada")
     (known,) = world.releases.list_keys().values()
-    assert (known.id, known.owner, known.reason) == (key.id, "Office", "sold")
+    assert (known.id, world.name(known.owner), known.reason) == (key.id, "Office", "sold")
     assert known.retired_entry == known.entry + 1
     assert world.releases.check_ledger() == []
 

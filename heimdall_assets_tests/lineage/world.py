@@ -44,6 +44,7 @@ from heimdall_assets.manifests import (
     compute_digest,
     encode_canonical_json,
 )
+from heimdall_assets.people import name_people
 from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.computing import keep_facts, read_facts
 from heimdall_assets.stores.database.measurements import MeasurementStore
@@ -293,6 +294,10 @@ class World:
 
     def read_data(self, provenance):
         return read_recorded(provenance, self.read_table)
+
+    def name(self, value):
+        """Return JSON values with names in place of pseudonyms."""
+        return name_people(value, self.measurements.read_names)
 
     def read_decisions(self, provenance):
         return decode_decisions(self.objects.read_bytes(provenance["nodes"][0]["artifacts"][DECISIONS]["digest"]))

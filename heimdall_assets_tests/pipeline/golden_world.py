@@ -124,8 +124,11 @@ def fill_world(stores: Stores) -> None:
     for name, heard in SESSIONS.items():
         stores.measurements.add(_build_batch(stores, name, heard))
     ids = [row["id"] for row in stores.measurements.list_sessions()]
-    # The moment of a decision stands in the snapshot.
-    with patch("heimdall_assets.stores.database.measurements.read_clock", lambda: START + timedelta(days=1)):
+    # The moment of a decision stands in the snapshot, and so does the pseudonym of who decided.
+    with (
+        patch("heimdall_assets.stores.database.measurements.read_clock", lambda: START + timedelta(days=1)),
+        patch("heimdall_assets.stores.database.people.draw_secret", lambda: bytes(32)),
+    ):
         stores.measurements.decide(ids, ApprovalStatus.APPROVED, "golden", "the world is fixed")
 
 

@@ -111,6 +111,7 @@ def test_a_read_that_is_cut_is_one_line_and_the_next_one_works(store: Measuremen
 
 def test_a_decision_that_is_cut_anywhere_is_whole_or_not_there(store: MeasurementStore, wire: Wire, url: str):
     ids = [row["id"] for row in store.list_sessions()]
+    store.decide(ids, REJECTED, "ada", "known from now on")
     count = count_statements(store, lambda: store.decide(ids, APPROVED, "ada", "first"))
     for at in range(1, count + 1):
         store.decide(ids, REJECTED, "ada", f"before {at}")
@@ -127,6 +128,7 @@ def test_a_decision_that_is_cut_anywhere_is_whole_or_not_there(store: Measuremen
 
 def test_a_decision_whose_answer_is_lost_is_kept_and_not_made_twice(store: MeasurementStore, wire: Wire, url: str):
     ids = [row["id"] for row in store.list_sessions()]
+    store.decide(ids, REJECTED, "ada", "known from now on")
     at = count_statements(store, lambda: store.decide(ids, APPROVED, "ada", "first"))
     store.decide(ids, REJECTED, "ada", "second")
     with (
@@ -138,7 +140,7 @@ def test_a_decision_whose_answer_is_lost_is_kept_and_not_made_twice(store: Measu
     check_one_line(caught.value, url)
     wire.mend()
     assert store.decide(ids, APPROVED, "ada", "seen") == 0  # said again as after any error
-    assert len(list_decisions(store)) == 3 * len(ids)
+    assert len(list_decisions(store)) == 4 * len(ids)
     assert list_statuses(store) == {"approved"}
     assert store.check_ledger() == []
 
@@ -154,6 +156,7 @@ def test_a_release_that_is_cut_anywhere_is_finished_by_the_next_run(
         releases.set_alias("champion", version, "ada", f"seen {number}")
         return version
 
+    releases.name_person("ada")
     count = count_statements(store, lambda: publish(0))
     assert count > 10
     for at in range(1, count + 1):

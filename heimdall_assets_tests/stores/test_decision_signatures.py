@@ -11,6 +11,7 @@ from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import Refused
 from heimdall_assets.manifests import decode_canonical_json, encode_canonical_json
 from heimdall_assets.merkle import hash_leaf
+from heimdall_assets.people import name_people
 from heimdall_assets.stores.database.keys import add_key, retire_key
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.keys import SigningKey, make_key
@@ -41,7 +42,8 @@ def test_all_that_was_decided_at_once_is_signed_once(store: MeasurementStore, ke
     store.decide([first], APPROVED, "bob", "heard too")
     store.decide([others[0]], REJECTED, "ada", "it moved", key=key)
     assert store.decide([others[0]], REJECTED, "ada", "it moved", key=key) == 0  # nothing to sign
-    assert store.list_signers() == {1: "ada", 2: "ada", 4: "ada"}
+    names = store.read_names()
+    assert {number: names[one] for number, one in store.list_signers().items()} == {1: "ada", 2: "ada", 4: "ada"}
     assert store.check_ledger() == []
     assert sum('"kind":"signature"' in body for body in read_bodies(store)) == 2
 
@@ -58,7 +60,9 @@ def test_only_who_decides_signs_and_with_a_key_that_counts(store: MeasurementSto
         retire_key(connection, key.id, "ada", "lost")
     with pytest.raises(Refused, match="found one that was retired at"):
         store.decide(ids(batch), REJECTED, "ada", "moved", key=key)
-    assert store.list_signers() == {1: "ada"}  # what it signed before still counts
+    assert name_people([*store.list_signers().values()], store.read_names) == [
+        "ada"
+    ]  # it still counts
     assert len(store.list_approval_events()) == 1
 
 

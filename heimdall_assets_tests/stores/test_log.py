@@ -64,7 +64,7 @@ def test_everything_that_is_decided_or_released_is_in_it_in_order(
     kinds = ["log", "approval", "approval", "approval", "approval", "release", "promotion"]
     assert [entry["kind"] for entry in entries] == kinds
     assert entries[4]["decision"] == "rejected"
-    assert entries[4]["decided_by"] == "bob"
+    assert store.read_names()[entries[4]["decided_by"]] == "bob"
     assert entries[5]["version"] == entries[6]["version"] == "v1.0.0"
     assert entries[5]["files"] == {
         name: told["sha256"] for name, told in releases.find_record("v1.0.0")["files"].items()

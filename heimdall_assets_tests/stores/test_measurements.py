@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch, Origin, SessionStatus
 from heimdall_assets.errors import InvalidInput, NotFound, Refused
+from heimdall_assets.people import name_people
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.measurements import ImportReport, MeasurementStore
 from heimdall_assets_tests.stores.batches import START, make_batch, make_id, make_measurement
@@ -190,7 +191,7 @@ def test_every_change_of_mind_is_one_event(store: MeasurementStore) -> None:
     assert store.decide([ids(batch)[0]], PENDING, "ada", "will look again") == 1
     assert store.decide(ids(batch)[1:], PENDING, "ada", "too early") == 2
     assert store.decide([], APPROVED, "ada", "nothing") == 0
-    events = store.list_approval_events(ids(batch)[0])
+    events = name_people(store.list_approval_events(ids(batch)[0]), store.read_names)
     assert [(event["decision"], event["decided_by"], event["reason"]) for event in events] == [
         ("approved", "ada", "heard clearly"),
         ("rejected", "bob", "wrong transmitter"),
@@ -198,7 +199,7 @@ def test_every_change_of_mind_is_one_event(store: MeasurementStore) -> None:
     ]
     assert all(before <= datetime.fromisoformat(event["decided_at"]) <= datetime.now(UTC) for event in events)
     assert [event["id"] for event in store.list_approval_events()] == [1, 2, 3, 4, 5, 6, 7]
-    assert store.find_session("alps 0")["approval_events"] == events
+    assert name_people(store.find_session("alps 0")["approval_events"], store.read_names) == events
     assert {row["approval_status"] for row in store.list_sessions()} == {"pending"}
     assert store.check_ledger() == []
 

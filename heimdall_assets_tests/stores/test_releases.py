@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound, Refused
+from heimdall_assets.people import name_people
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.releases import store as store_module
 from heimdall_assets.stores.releases.bucket import BucketFiles
@@ -326,7 +327,7 @@ def test_names_mean_versions(releases: ReleaseStore) -> None:
         releases.set_alias("champion", second, "bob", "better")
     assert releases.resolve("champion") == second
     assert [release["aliases"] for release in releases.list_releases()] == [[], ["champion"]]
-    events = releases.list_promotion_events()
+    events = name_people(releases.list_promotion_events(), releases.read_names)
     assert [(event["alias"], event["version"], event["decided_by"]) for event in events] == [
         ("champion", "v1.0.0", "ada"),
         ("champion", "v1.1.0", "bob"),

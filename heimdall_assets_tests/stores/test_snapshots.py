@@ -104,7 +104,8 @@ def test_a_row_says_everything_that_is_known(store: MeasurementStore) -> None:
     for name in ("iq_data_location", "iq_data_format", "iq_sample_rate_hz", "iq_samples_count", "iq_start_unix_ns"):
         assert row[name] == getattr(expected, name)
     event = store.list_approval_events(session.id)[-1]
-    assert (row["approved_by"], row["approval_reason"], row["approval_event_id"]) == (
+    approved_by = store.read_names()[row["approved_by"]]
+    assert (approved_by, row["approval_reason"], row["approval_event_id"]) == (
         "ada",
         "heard clearly",
         event["id"],

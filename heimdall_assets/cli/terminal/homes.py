@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heimdall_assets.cli.terminal.output import write_notice
+from heimdall_assets.cli.terminal.output import show_names, write_notice
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus, check_name
 from heimdall_assets.errors import NoHome, NotFound
@@ -31,7 +31,9 @@ def open_home() -> "Stores":
     """
     places = read_places()
     _spread_work(places)
-    return places.open_stores(begin=False)
+    stores = places.open_stores(begin=False)
+    show_names(stores.read_names)
+    return stores
 
 
 def look_home() -> "Stores | None":
@@ -49,6 +51,7 @@ def begin_home() -> "tuple[Places, Stores]":
     is_new = read_format(places.home) is None
     _spread_work(places)
     stores = places.open_stores()
+    show_names(stores.read_names)
     if is_new and read_format(places.home) is not None:
         write_notice(f"{show_home()}: begun")
     return places, stores

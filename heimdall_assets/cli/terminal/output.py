@@ -1,7 +1,8 @@
 """Output: every result once as JSON for programs, once as a table for people; errors as one line.
 
 Belongs here: all that a command writes: whatever stored rows, files and arguments say is escaped here, for a name may
-hold what moves a terminal's cursor or rewrites its lines. Does not belong here: progress (``progress``).
+hold what moves a terminal's cursor or rewrites its lines; and people have their names here, where what is kept for ever
+has a pseudonym. Does not belong here: progress (``progress``).
 """
 
 import json
@@ -10,7 +11,8 @@ import math
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -18,11 +20,15 @@ import click
 from heimdall_assets.cli.terminal.signals import Stopped
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import HeimdallError
+from heimdall_assets.people import name_people
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _LONGEST_VALUE = 200
+
+_NAMES = "heimdall_assets.names"
+"""In the context of a command: what gives pseudonym -> name."""
 
 _LOGGER = logging.getLogger("heimdall_assets")
 
@@ -94,9 +100,26 @@ def escape_text(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
+def show_names(read_names: Callable[[], Mapping[str, str]]) -> None:
+    """Have the rest of this command show names in place of pseudonyms; ``read_names`` is asked once, at the first."""
+    command = click.get_current_context(silent=True)
+    if command is not None:
+        command.meta[_NAMES] = cache(read_names)
+
+
+def _named(value: Any) -> Any:
+    command = click.get_current_context(silent=True)
+    read_names = None if command is None else command.meta.get(_NAMES)
+    return value if read_names is None else name_people(value, read_names)
+
+
+def _shown(text: str) -> str:
+    return escape_text(_named(text))
+
+
 def write_text(text: str, err: bool = False) -> None:
     """Print one line, however wide the terminal is; on stderr with ``err``."""
-    click.echo(escape_text(text), err=err)
+    click.echo(_shown(text), err=err)
 
 
 def write_lines(text: str, err: bool = False) -> None:
@@ -105,14 +128,24 @@ def write_lines(text: str, err: bool = False) -> None:
         write_text(line, err=err)
 
 
+def write_document(text: str) -> None:
+    """Print a document in the lines that it has, with the pseudonyms that its digest is over."""
+    for line in text.removesuffix("\n").split("\n"):
+        click.echo(escape_text(line))
+
+
 def write_notice(text: str) -> None:
     """Print one line beside the answer, on stderr: a program that reads the answer is not disturbed."""
-    click.echo(escape_text(" ".join(text.split())), err=True)
+    click.echo(_shown(" ".join(text.split())), err=True)
 
 
-def write_json(value: Any) -> None:
-    """Print ``value`` as JSON; what is NaN or infinite becomes null, since JSON has neither."""
-    text = json.dumps(to_plain(value), indent=2, ensure_ascii=False, default=str)
+def write_json(value: Any, as_kept: bool = False) -> None:
+    """Print ``value`` as JSON; what is NaN or infinite becomes null, since JSON has neither.
+
+    Pseudonyms stay where it is printed ``as_kept``, for a digest is over them.
+    """
+    plain = to_plain(value)
+    text = json.dumps(plain if as_kept else _named(plain), indent=2, ensure_ascii=False, default=str)
     click.echo("\n".join(map(_escape_json, text.split("\n"))))
 
 
@@ -144,7 +177,7 @@ def write_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     from rich.text import Text
 
     table = Table(
-        title=Text(escape_text(title)),
+        title=Text(_shown(title)),
         title_justify="left",
         title_style="bold",
         box=SIMPLE,
@@ -153,19 +186,15 @@ def write_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     )
     for index, column in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in rows)
-        table.add_column(Text(escape_text(column)), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(_shown(column)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(escape_text(_format(value))) for value in row))  # a name in brackets is no markup
+        table.add_row(*(Text(_shown(_format(value))) for value in row))  # a name in brackets is no markup
     _console().print(table)
 
 
 def write_fields(fields: Mapping[str, Any]) -> None:
     """Print what is known of one thing, a line each, names on the left; what is unknown is left out."""
-    known = {
-        escape_text(name): escape_text(_show(value))
-        for name, value in fields.items()
-        if value not in (None, "", [], {})
-    }
+    known = {_shown(name): _shown(_show(value)) for name, value in fields.items() if value not in (None, "", [], {})}
     width = max(map(len, known), default=0)
     if not sys.stdout.isatty():
         for name, text in known.items():
@@ -206,7 +235,7 @@ def write_line(text: str) -> None:
     """Print ``text``; a terminal breaks it between words, a pipe gets one line."""
     from rich.text import Text
 
-    _console().print(Text(escape_text(text)), soft_wrap=not sys.stdout.isatty())
+    _console().print(Text(_shown(text)), soft_wrap=not sys.stdout.isatty())
 
 
 def format_share(share: float | None) -> str:

@@ -26,6 +26,7 @@ from heimdall_assets.kinds import (
     VAL_SPLIT,
 )
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.people import ITSELF
 from heimdall_assets.pipeline.prediction.released import Released, read_released
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
@@ -37,8 +38,6 @@ from heimdall_assets.stores.objects.tables import load_table
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-ITSELF = "heimdall"
-"""Who decides where no person does."""
 
 
 @dataclass(frozen=True)
@@ -221,8 +220,9 @@ def roll_back(stores: Stores, by: str, reason: str) -> str:
     champions = [str(event["version"]) for event in changes]
     if len(champions) < 2:
         raise NotFound(f"champion {champions[0] if champions else 'none'}: found no champion before it")
+    by, reason = check_words(by, reason)
     said = (changes[-1]["decided_by"], changes[-1]["reason"])
-    if champions[-1] in champions[-3:-2] and said == check_words(by, reason):
+    if champions[-1] in champions[-3:-2] and said == (stores.releases.find_pseudonym(by), reason):
         return champions[-1]
     return promote_release(stores, champions[-2], by, reason)
 

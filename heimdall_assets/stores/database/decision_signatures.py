@@ -18,6 +18,7 @@ from heimdall_assets.manifests import encode_canonical_json
 from heimdall_assets.merkle import compute_root
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
 from heimdall_assets.stores.database.log import append_entries, read_entries
+from heimdall_assets.stores.database.people import find_pseudonym, read_names
 from heimdall_assets.stores.database.schema import log_entries
 
 SIGNATURE = "signature"
@@ -36,8 +37,9 @@ def check_signer(connection: Connection, key: Signer, by: str) -> None:
     if known is None or known.retired_entry is not None:
         found = "nobody knows" if known is None else f"was retired at {known.retired_at}"
         raise Refused(f"key {key.id}: found one that {found}, expected one that counts (heimdall keys add)")
-    if known.owner != by:
-        raise Refused(f"key {key.id}: found it to be {known.owner}'s, expected that of {by}, who decides")
+    if known.owner not in (by, find_pseudonym(connection, by)):
+        owner = read_names(connection).get(known.owner, known.owner)
+        raise Refused(f"key {key.id}: found it to be {owner}'s, expected that of {by}, who decides")
 
 
 def sign_entries(connection: Connection, rows: Sequence[Mapping[str, Any]], key: Signer) -> None:

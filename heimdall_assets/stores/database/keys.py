@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from heimdall_assets.errors import NotFound, Refused
 from heimdall_assets.stores.database.ledger import check_words
 from heimdall_assets.stores.database.log import append_entries, plain, read_clock, read_entries
+from heimdall_assets.stores.database.people import name_person
 
 KEY = "key"
 """Kind of their entries in the log."""
@@ -25,7 +26,7 @@ class KnownKey:
     Attributes:
         id: SHA-256 of the public key in DER, 64 hex digits.
         public_pem: the public key.
-        owner: whose it is.
+        owner: whose it is, by pseudonym.
         added_at: when, ISO 8601.
         entry: of the log, that added it.
         retired_entry: of the log, that retired it; what was signed before still counts. None: it counts.
@@ -69,7 +70,8 @@ def add_key(connection: Connection, key_id: str, public_pem: str, owner: str, by
     owner, by = check_words(owner, by)
     if key_id in read_keys(connection):
         raise Refused(f"key {key_id}: found it in the log already, expected a new one")
-    _append(connection, ADDED, key_id, {"public_key": public_pem, "owner": owner}, by)
+    said = {"public_key": public_pem, "owner": name_person(connection, owner)}
+    _append(connection, ADDED, key_id, said, by)
 
 
 def retire_key(connection: Connection, key_id: str, by: str, reason: str) -> None:
@@ -88,4 +90,4 @@ def retire_key(connection: Connection, key_id: str, by: str, reason: str) -> Non
 
 def _append(connection: Connection, action: str, key_id: str, said: dict[str, Any], by: str) -> None:
     told = {"kind": KEY, "action": action, "key_id": key_id, **said}
-    append_entries(connection, [{**told, "decided_by": by, "decided_at": plain(read_clock())}])
+    append_entries(connection, [{**told, "decided_by": name_person(connection, by), "decided_at": plain(read_clock())}])

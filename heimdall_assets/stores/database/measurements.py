@@ -27,6 +27,7 @@ from heimdall_assets.stores.database.held_recordings import check_approved
 from heimdall_assets.stores.database.ledger import append_events, check_events, check_words, describe_event
 from heimdall_assets.stores.database.log import read_clock, read_entries
 from heimdall_assets.stores.database.one_table import ROW_APPROVED
+from heimdall_assets.stores.database.people import check_people, name_person, read_names
 from heimdall_assets.stores.database.rows import (
     count_measurements,
     count_nameless,
@@ -219,7 +220,8 @@ class MeasurementStore:
                     dict.fromkeys(changed, waiver) if waiver is not None else self._read_waivers(connection, changed)
                 )
                 reasons = {name: add_waiver(reason, waivers.get(name)) for name in changed}
-            event = {"decision": str(decision), "decided_by": by, "decided_at": read_clock()}
+            person = name_person(connection, by)
+            event = {"decision": str(decision), "decided_by": person, "decided_at": read_clock()}
             if key is not None:
                 check_signer(connection, key, by)
             events = [{"recording_session_id": name, **event, "reason": reasons[name]} for name in changed]
@@ -255,17 +257,23 @@ class MeasurementStore:
             entries = read_entries(connection, "approval") if signers else {}
         return {entry["id"]: signers[number] for number, entry in entries.items() if number in signers}
 
+    def read_names(self) -> dict[str, str]:
+        """Return pseudonym -> name of everybody who decided something; none in a database of the field."""
+        with self._reading() as (connection, shape):
+            return read_names(connection) if shape.kind is Kind.OURS else {}
+
     def check_ledger(self) -> list[str]:
         """Return what is wrong with the ledger of approvals, one line a problem; empty: all is as it was written.
 
         Found are: an event changed, taken out, put in or moved; a signature on some that does not hold; a session's
-        status that no event accounts for.
+        status that no event accounts for; a name put in the place of another's.
         Promotions are checked where they are kept (``releases``), which need not be this database.
         """
         with self._reading() as (connection, shape):
             if shape.kind is not Kind.OURS:
                 return []
             problems = [*check_events(connection, approval_events), *check_signatures(connection)]
+            problems += check_people(connection)
             for session_id, (status, last) in sorted(read_standing(connection, shape).items()):
                 if status != (last or str(ApprovalStatus.PENDING)):
                     problems.append(

@@ -156,6 +156,14 @@ promotion_events = Table(
     Column("reason", Text, nullable=False),
 )
 
+people = Table(
+    "people",
+    metadata,
+    Column("pseudonym", String(64), primary_key=True),
+    Column("name", Text, unique=True),  # null: erased
+    Column("secret", String(64)),  # hex, of the pseudonym; null: destroyed with the name
+)
+
 log_entries = Table(
     "log_entries",
     metadata,

@@ -16,6 +16,7 @@ from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
 from heimdall_assets.stores.database.ledger import check_promotions
 from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_entries, read_log
+from heimdall_assets.stores.database.people import check_people, find_pseudonym, read_names
 from heimdall_assets.stores.database.schema import plain_row, promotion_events
 from heimdall_assets.stores.releases.interface import ReleaseFiles
 from heimdall_assets.stores.releases.ledger import ReleaseLedger
@@ -143,7 +144,22 @@ class ReleaseReader:
             return []
         with self._ledger.reading() as connection:
             found = [*check_entries(connection), *check_promotions(connection), *check_releases(connection)]
+            found += check_people(connection)
         return list(dict.fromkeys(found))
+
+    def read_names(self) -> dict[str, str]:
+        """Return pseudonym -> name of everybody who promoted, added a key or had something computed."""
+        if not self._ledger.exists:
+            return {}
+        with self._ledger.reading() as connection:
+            return read_names(connection)
+
+    def find_pseudonym(self, name: str) -> str | None:
+        """Return the pseudonym of a person, by name; None: they have none here."""
+        if not self._ledger.exists:
+            return None
+        with self._ledger.reading() as connection:
+            return find_pseudonym(connection, name)
 
     def read_checkpoint(self, size: int | None = None) -> Checkpoint | None:
         """Return the checkpoint over the first ``size`` entries of the log, or over all; None: there are fewer.

@@ -14,6 +14,7 @@ from heimdall_assets.errors import CorruptObject
 from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
 from heimdall_assets.stores.database.ledger import append_events
 from heimdall_assets.stores.database.log import append_entries, find_missing_log, plain, read_clock, read_entries
+from heimdall_assets.stores.database.people import name_person
 from heimdall_assets.stores.database.schema import model_aliases, model_releases, plain_row, promotion_events
 from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import format_version
@@ -134,7 +135,8 @@ def _describe(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def promote(connection: Connection, alias: str, version: str, why: tuple[str, str]) -> None:
     """Let an alias mean a version; who and why is kept for ever, and said again in the same words it is no event."""
-    said = {"alias": alias, "version": version, "decided_by": why[0], "reason": why[1]}
+    person = name_person(connection, why[0])
+    said = {"alias": alias, "version": version, "decided_by": person, "reason": why[1]}
     if _find_last_promotion(connection, alias) != said:
         append_events(connection, promotion_events, [{**said, "decided_at": read_clock()}])
     known = connection.execute(select(model_aliases).where(model_aliases.c.alias == alias)).first()

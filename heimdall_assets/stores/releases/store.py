@@ -16,6 +16,7 @@ from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInpu
 from heimdall_assets.manifests import compute_digest
 from heimdall_assets.stores.database.keys import add_key, retire_key
 from heimdall_assets.stores.database.ledger import check_words
+from heimdall_assets.stores.database.people import name_person
 from heimdall_assets.stores.releases.contents import check_file, encode_record
 from heimdall_assets.stores.releases.interface import LATEST_FILE
 from heimdall_assets.stores.releases.reading import LATEST, ReleaseReader
@@ -107,6 +108,18 @@ class ReleaseStore(ReleaseReader):
         if found != expected:
             raise Refused(f"release {version}: file {name} was published with SHA-256 {expected}, found {found}")
         self.files.write_file(record["version"], name, data)
+
+    def name_person(self, name: str) -> str:
+        """Return the pseudonym of a person, given now where they had none.
+
+        Raises:
+            Refused: the ledger is opened read-only.
+        """
+        known = self.find_pseudonym(name)
+        if known is not None:
+            return known
+        with self._ledger.writing() as connection:
+            return name_person(connection, name)
 
     def point_at_latest(self) -> bool:
         """Have ``latest.json`` name the newest published release; return whether it named another one.
