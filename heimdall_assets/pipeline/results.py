@@ -107,6 +107,8 @@ def read_result(objects: ObjectStore, name: str) -> Manifest | None:
         return None  # another's: whoever wrote the reference so meant it to be taken for this one
     if manifest.summary.get("num_unread"):
         return None
+    if not objects.renew_reference(name):
+        return None  # removed just now; from here on, what hangs on it stays
     held = {artifact.digest for artifact in manifest.artifacts.values()} | set(manifest.summary.get("shards", []))
     return manifest if objects.find_present(held) == held else None
 

@@ -60,9 +60,7 @@ def test_only_who_decides_signs_and_with_a_key_that_counts(store: MeasurementSto
         retire_key(connection, key.id, "ada", "lost")
     with pytest.raises(Refused, match="found one that was retired at"):
         store.decide(ids(batch), REJECTED, "ada", "moved", key=key)
-    assert name_people([*store.list_signers().values()], store.read_names) == [
-        "ada"
-    ]  # it still counts
+    assert name_people([*store.list_signers().values()], store.read_names) == ["ada"]  # it still counts
     assert len(store.list_approval_events()) == 1
 
 

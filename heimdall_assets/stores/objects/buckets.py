@@ -162,6 +162,14 @@ class Bucket:
             self._check_size(key, found.meta["size"], max_bytes)
             return bytes(found.bytes())
 
+    def get_dated(self, key: str) -> tuple[bytes, datetime]:
+        """Return the bytes of ``key`` and when they were stored; raises as ``get``."""
+        import obstore
+
+        with self._told(key, "read"):
+            found = obstore.get(self._store, key)
+            return bytes(found.bytes()), found.meta["last_modified"]
+
     def get_pieces(self, key: str, max_bytes: int | None = None) -> Iterator[bytes]:
         """Return the bytes of ``key`` in order; of a large one several ranges are read at once, so it must not change.
 
@@ -207,11 +215,19 @@ class Bucket:
         Raises:
             StorageError: the service refused, or could not be reached.
         """
+        yield from (key for key, _ in self.list_heads(prefix))
+
+    def list_heads(self, prefix: str = "") -> Iterator[tuple[str, Head]]:
+        """Return the keys below the folder ``prefix``, ascending, and what the service says of each; raises the same.
+
+        The ETag is not looked at.
+        """
         import obstore
 
         with self._told(prefix or "*", "listed"):
             pages = list(obstore.list(self._store, prefix or None))
-        yield from sorted(item["path"] for page in pages for item in page)
+        for path, item in sorted((item["path"], item) for page in pages for item in page):
+            yield path, Head(item["size"], None, item["last_modified"])
 
     def copy(self, key: str, target: str) -> None:
         """Give the bytes of ``key`` a second key, in place of what was there; raises as ``get``."""

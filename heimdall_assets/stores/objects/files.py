@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,14 @@ class FileSystem:
     def remove(self, path: Path) -> None:
         """Remove the file ``path``."""
         path.unlink()
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give ``source`` a second name; one that is taken is an error."""
+        os.link(source, target, follow_symlinks=False)
+
+    def mark_used(self, path: Path) -> None:
+        """Let the file ``path`` be used now: its time of change is the present."""
+        os.utime(path, follow_symlinks=False)
 
     def remove_folder(self, path: Path) -> None:
         """Remove the empty folder ``path``."""
@@ -170,6 +179,39 @@ class FileWriter:
         self.files.replace(path, target)
         self.files.sync_folder(target.parent)
         self.files.sync_folder(path.parent)
+
+    def mark_used(self, path: Path, after_s: float) -> bool:
+        """Mark a file as used now that was not within ``after_s``; return whether it is there; raises ``OSError``."""
+        try:
+            if path.lstat().st_mtime < time.time() - after_s:
+                self.files.mark_used(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def remove_unused(self, path: Path, used_before: float) -> bool:
+        """Remove a file that was not used since ``used_before``, Unix seconds; return whether it is gone.
+
+        Whoever marks it as used either does so in time, or finds that it is gone. Raises ``OSError``.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # nobody takes what is set aside here for a dead writer's
+            if os.fstat(descriptor).st_mtime >= used_before:
+                return False
+            aside = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+            self.files.replace(path, aside)
+            is_unused = os.fstat(descriptor).st_mtime < used_before
+            if not is_unused:  # just before it lost its name
+                with suppress(FileExistsError):  # else it was written again meanwhile
+                    self.files.link(aside, path)
+            self.files.remove(aside)
+            return is_unused
+        finally:
+            os.close(descriptor)
 
     def make_durable(self, path: Path) -> None:
         """Make the existing file ``path`` durable, whoever wrote it.

@@ -6,6 +6,7 @@ Belongs here: ``objects.interface`` on a disk. Does not belong here: on a bucket
 Layout of a folder: ``objects/sha256/ab/abcd...`` and ``references/results/<key>@``.
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from heimdall_assets.errors import InvalidInput, NotFound, StorageError
 from heimdall_assets.manifests import Artifact, compute_digest
 from heimdall_assets.stores.objects.files import FileSystem, FileWriter, describe
-from heimdall_assets.stores.objects.interface import ObjectStore
+from heimdall_assets.stores.objects.interface import USED_AGAIN_S, ObjectStore, Resting
 from heimdall_assets.stores.objects.locations import (
     check_digest,
     parse_location,
@@ -114,6 +115,37 @@ class FolderObjectStore(ObjectStore):
         ]
         return sorted(name for name in names if name.startswith(prefix))
 
+    def renew_reference(self, name: str) -> bool:
+        try:
+            return self._writer.mark_used(self._reference_path(name), USED_AGAIN_S)
+        except PermissionError:
+            return True  # of somebody else's, who may only be looked at
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                return True
+            raise StorageError(f"reference {name}: could not be marked as used ({describe(error)})") from error
+
+    def list_resting(self) -> Iterator[Resting]:
+        for digest in self.list_digests():
+            yield from _describe(digest, self._path(digest))
+
+    def list_resting_references(self) -> Iterator[Resting]:
+        for name in self.list_references():
+            yield from _describe(name, self._reference_path(name))
+
+    def remove_object(self, digest: str, used_before: float) -> bool:
+        self._durable.discard(digest)
+        return self._remove(f"object {digest}", self._path(digest), used_before)
+
+    def remove_reference(self, name: str, used_before: float) -> bool:
+        return self._remove(f"reference {name}", self._reference_path(name), used_before)
+
+    def _remove(self, what: str, path: Path, used_before: float) -> bool:
+        try:
+            return self._writer.remove_unused(path, used_before)
+        except OSError as error:
+            raise StorageError(f"{what}: could not be removed ({describe(error)})") from error
+
     def read_location(self, location: str, max_bytes: int) -> bytes:
         found = parse_location(location)
         return self.recordings.read(found, max_bytes) if found.digest is None else self._read(found.digest, max_bytes)
@@ -129,6 +161,8 @@ class FolderObjectStore(ObjectStore):
         path = self._path(digest)
         try:
             if path.is_symlink() or hash_file(path)[0] != digest:
+                return False
+            if not self._writer.mark_used(path, USED_AGAIN_S):
                 return False
         except OSError:
             return False
@@ -164,3 +198,11 @@ class FolderObjectStore(ObjectStore):
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return NotFound(f"object {digest}: found nothing in {self.root}, expected an object put there before")
         return StorageError(f"object {digest}: could not be read ({describe(error)})")
+
+
+def _describe(name: str, path: Path) -> Iterator[Resting]:
+    try:
+        facts = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return  # removed since it was listed
+    yield Resting(name, facts.st_size, facts.st_mtime)

@@ -6,13 +6,37 @@ Belongs here: the one small interface that the rest of the project works on. Doe
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from heimdall_assets.manifests import Artifact
 
+USED_AGAIN_S = 86_400.0
+"""What is used again so long after it was stored or last used is marked as used now; sooner it is young anyway."""
+
+
+@dataclass(frozen=True)
+class Resting:
+    """Something at rest.
+
+    Attributes:
+        name: digest of an object, or name of a reference.
+        size: bytes.
+        used_at: when it was stored or last used, Unix seconds, to within ``USED_AGAIN_S``.
+    """
+
+    name: str
+    size: int
+    used_at: float
+
 
 class ObjectStore(ABC):
-    """Content-addressed bytes. Returned means stored; read means verified. Nothing is ever deleted."""
+    """Content-addressed bytes. Returned means stored; read means verified.
+
+    Nothing is deleted but by ``remove_object`` and ``remove_reference``, whose callers know what nobody needs. What is
+    put, or found behind a reference that is renewed, counts as used from then on, so that neither takes it from under
+    a run that goes on from it.
+    """
 
     @abstractmethod
     def put_bytes(self, data: bytes, media_type: str) -> Artifact:
@@ -99,6 +123,34 @@ class ObjectStore(ABC):
     @abstractmethod
     def list_references(self, prefix: str = "") -> list[str]:
         """Return the names of references that start with ``prefix``, ascending."""
+
+    @abstractmethod
+    def renew_reference(self, name: str) -> bool:
+        """Mark a reference, and so all that hangs on it, as used now; return whether it is still there."""
+
+    @abstractmethod
+    def list_resting(self) -> Iterator[Resting]:
+        """Return all objects, ascending."""
+
+    @abstractmethod
+    def list_resting_references(self) -> Iterator[Resting]:
+        """Return all references, ascending."""
+
+    @abstractmethod
+    def remove_object(self, digest: str, used_before: float) -> bool:
+        """Remove an object that was not used since ``used_before``, Unix seconds; return whether it is gone.
+
+        Raises:
+            StorageError: it could not be removed.
+        """
+
+    @abstractmethod
+    def remove_reference(self, name: str, used_before: float) -> bool:
+        """Remove a reference that was not used since ``used_before``, Unix seconds; return whether it is gone.
+
+        Raises:
+            StorageError: it could not be removed.
+        """
 
     @abstractmethod
     def read_location(self, location: str, max_bytes: int) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.manifests import Artifact
-from heimdall_assets.stores.objects.interface import ObjectStore
+from heimdall_assets.stores.objects.interface import ObjectStore, Resting
 
 
 class RecomputingStore(ObjectStore):
@@ -65,6 +65,21 @@ class RecomputingStore(ObjectStore):
 
     def list_references(self, prefix: str = "") -> list[str]:
         return self.apart.list_references(prefix)
+
+    def renew_reference(self, name: str) -> bool:
+        return self.apart.renew_reference(name)
+
+    def list_resting(self) -> Iterator[Resting]:
+        return self.apart.list_resting()
+
+    def list_resting_references(self) -> Iterator[Resting]:
+        return self.apart.list_resting_references()
+
+    def remove_object(self, digest: str, used_before: float) -> bool:
+        return self.apart.remove_object(digest, used_before)
+
+    def remove_reference(self, name: str, used_before: float) -> bool:
+        return self.apart.remove_reference(name, used_before)
 
     def read_location(self, location: str, max_bytes: int) -> bytes:
         digest = self._pinned.get(location)

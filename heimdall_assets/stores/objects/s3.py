@@ -9,6 +9,7 @@ digest, and the last writer of a reference wins: nothing hangs on writes that ar
 """
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from heimdall_assets.errors import CorruptObject, NotFound
 from heimdall_assets.manifests import Artifact, compute_digest
 from heimdall_assets.stores.objects.buckets import NUM_AT_ONCE, PART_BYTES, Bucket, ETag
 from heimdall_assets.stores.objects.cache import ObjectCache
-from heimdall_assets.stores.objects.interface import ObjectStore
+from heimdall_assets.stores.objects.interface import USED_AGAIN_S, ObjectStore, Resting
 from heimdall_assets.stores.objects.locations import CHUNK_BYTES, check_digest, parse_location
 from heimdall_assets.stores.objects.other_recordings import OtherRecordings
 from heimdall_assets.stores.objects.references import (
@@ -51,6 +52,7 @@ class BucketObjectStore(ObjectStore):
         self.bucket, self.cache, self.recordings = bucket, cache, recordings
         self._uses_copies = uses_copies
         self._stored: set[str] = set()  # objects that this process stored or saw whole
+        self._used_at: dict[str, float] = {}  # of references that it read, Unix seconds
         self._damaged: set[str] = set()  # objects whose bytes it saw wrong, whatever their ETag says
 
     def put_bytes(self, data: bytes, media_type: str) -> Artifact:
@@ -122,9 +124,10 @@ class BucketObjectStore(ObjectStore):
 
     def read_reference(self, name: str) -> str | None:
         try:
-            data = self.bucket.get(_reference_key(name))
+            data, stored_at = self.bucket.get_dated(_reference_key(name))
         except NotFound:
             return None
+        self._used_at[name] = stored_at.timestamp()
         return decode_reference(name, data)
 
     def list_references(self, prefix: str = "") -> list[str]:
@@ -132,6 +135,44 @@ class BucketObjectStore(ObjectStore):
         keys = [key for key in self.bucket.list_keys(folder) if key.endswith(SUFFIX)]
         names = [key.removeprefix("references/").removesuffix(SUFFIX) for key in keys]
         return sorted(name for name in names if name.startswith(prefix))
+
+    def renew_reference(self, name: str) -> bool:
+        used_at = self._used_at.get(name)
+        if used_at is not None and used_at >= time.time() - USED_AGAIN_S:
+            return True
+        key = _reference_key(name)
+        head = self.bucket.head(key)
+        if head is None:
+            return False
+        if head.stored_at.timestamp() < time.time() - USED_AGAIN_S:
+            self.bucket.put(key, self.bucket.get(key))
+        return True
+
+    def list_resting(self) -> Iterator[Resting]:
+        for key, head in self.bucket.list_heads(_OBJECTS):
+            if found := _OBJECT_KEY.fullmatch(key):
+                yield Resting(found[2], head.size, head.stored_at.timestamp())
+
+    def list_resting_references(self) -> Iterator[Resting]:
+        for key, head in self.bucket.list_heads("references"):
+            if key.endswith(SUFFIX):
+                name = key.removeprefix("references/").removesuffix(SUFFIX)
+                yield Resting(name, head.size, head.stored_at.timestamp())
+
+    def remove_object(self, digest: str, used_before: float) -> bool:
+        self._stored.discard(digest)
+        return self._remove(_key(digest), used_before)
+
+    def remove_reference(self, name: str, used_before: float) -> bool:
+        return self._remove(_reference_key(name), used_before)
+
+    def _remove(self, key: str, used_before: float) -> bool:
+        """Remove a key; a service cannot tell in one step whether it was stored again since it was looked at."""
+        head = self.bucket.head(key)
+        if head is not None and head.stored_at.timestamp() >= used_before:
+            return False
+        self.bucket.remove([key])
+        return True
 
     def read_location(self, location: str, max_bytes: int) -> bytes:
         found = parse_location(location)
@@ -142,6 +183,8 @@ class BucketObjectStore(ObjectStore):
         head = None if artifact.digest in self._damaged else self.bucket.head(_key(artifact.digest))
         if head is None or head.size != artifact.size:
             return False
+        if head.stored_at.timestamp() < time.time() - USED_AGAIN_S:
+            return False  # stored anew, it counts as used
         if head.e_tag not in e_tags:
             try:
                 for _ in self._fetch(artifact.digest):

@@ -184,7 +184,9 @@ def read_index(objects: ObjectStore, name: str) -> Index | None:
     """
     try:
         digest = objects.read_reference(name)
-        return None if digest is None else Index(name, digest, decode_table(objects.read_bytes(digest)))
+        if digest is None or not objects.renew_reference(name):
+            return None
+        return Index(name, digest, decode_table(objects.read_bytes(digest)))
     except OutOfReach:
         raise
     except HeimdallError:
