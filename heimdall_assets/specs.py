@@ -393,6 +393,9 @@ class RetentionPolicy(Spec):
     unchanged_runs: int = Field(3, ge=1, description="newest runs kept of those in which every result was found")
     run_days: float = Field(365.0, gt=0, description="any other run leaves the graph's history after this long")
     scratch_days: float = Field(30.0, gt=0, description="checkpoints of a training that nobody took up again")
+    object_days: float = Field(
+        30.0, ge=2, description="heimdall gc leaves what was stored or used so lately, whoever may need it"
+    )
 
 
 class AcceleratorSpec(Spec):

@@ -4,7 +4,7 @@ Belongs here: every comparison, and naming what disagrees. Does not belong here:
 The frozen file is the evidence; Dagster's log is only a cross-check, for it can be edited and deleted.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,8 @@ from heimdall_assets.manifests import compute_digest
 __all__ = ["Evidence", "Finding", "ObjectReader", "verify_model"]
 
 Progress = Callable[[str, int, int], None]
+
+GONE = "no such object"
 
 FindReleases = Callable[[Collection[str]], Mapping[str, Sequence[str]]]
 """Digests of objects -> versions that hang on each."""
@@ -62,9 +64,10 @@ def verify_model(
     findings += verify_strangers(evidence)
     if provenance is None:
         return findings + list(verify_chain(evidence))
-    damaged = list(_verify_objects(provenance, list_recordings(provenance, objects, read_table), objects,
-                                   progress or _ignore))  # fmt: skip
-    findings += damaged
+    recordings = list_recordings(provenance, objects, read_table)
+    found = _tell_erased(_verify_objects(provenance, recordings, objects, progress or _ignore), evidence.erased)
+    findings += found
+    damaged = [finding for finding in found if finding.severity == "error"]
     findings += _verify_provenance(evidence, provenance)
     findings += verify_chain(evidence)
     findings += verify_signatures(evidence)
@@ -180,12 +183,23 @@ def _verify_objects(
             if kind == "manifest":
                 decode_manifest(digest, data)
         except NotFound:
-            yield Finding(kind, name, "no such object", f"SHA-256 {digest}", (), again)
+            yield Finding(kind, name, GONE, f"SHA-256 {digest}", (), again)
         except OutOfReach:
             raise
         except HeimdallError as error:
             yield Finding(kind, name, str(error), f"SHA-256 {digest}", (), again)
         progress("objects hashed", count, len(wanted))
+
+
+def _tell_erased(findings: Iterable[Finding], erased: Mapping[str, str]) -> list[Finding]:
+    """Return findings in which an object that is gone because somebody erased it is no fault."""
+    told = []
+    for finding in findings:
+        why = erased.get(finding.name.split()[-1])
+        if why is not None and finding.found == GONE:
+            finding = replace(finding, found=why, severity="notice", next_command="nothing: it was meant to go")
+        told.append(finding)
+    return told
 
 
 def _tell_cure(kind: str, label: str, version: str) -> str:

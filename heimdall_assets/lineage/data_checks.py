@@ -149,6 +149,8 @@ def verify_database(evidence: Evidence, data: RecordedData) -> Iterator[Finding]
                 )  # fmt: skip
         # A column that no row had a value in was not kept then: each of its values is new.
         unkept = dict.fromkeys([name for name in now if name not in then and name in DATABASE_COLUMNS])
+        if what == "sources":  # that of an erased session, of which nothing else is recorded, has no place any more
+            known &= ~then[key].isin(_list_erased_sources(evidence, data))
         before = then[known].reset_index(drop=True).assign(**unkept)
         after = now.loc[before[key]].reset_index()
         different = compare_rows(before, after, DATABASE_COLUMNS)
@@ -161,6 +163,11 @@ def verify_database(evidence: Evidence, data: RecordedData) -> Iterator[Finding]
                 "database_row", _name_row(key, old), list_pairs(new, names), list_pairs(old, names),
                 (evidence.version,), "heimdall train (releases a model of today's rows)",
             )  # fmt: skip
+
+
+def _list_erased_sources(evidence: Evidence, data: RecordedData) -> set[str]:
+    is_erased = data.sessions["session_id"].isin(list(evidence.erased))
+    return set(data.sessions.loc[is_erased, "source_id"])
 
 
 def _name_row(key: str, row: Mapping[str, Any]) -> str:

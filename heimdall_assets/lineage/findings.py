@@ -89,6 +89,7 @@ class Evidence:
         dagster_events: storage id -> asset, run_id, data_version, inputs (asset -> data version), or some of them;
             an id that is not there: the event is gone; None: no
             Dagster instance at hand, which is not compared.
+        erased: session id, or digest of an object -> when, by whom and why it was erased, as the log tells.
         database_rows: today's rows behind approved sessions, usable or not: table of the database -> columns as in
             ``domain.APPROVED_COLUMNS``; None: not compared.
     """
@@ -104,4 +105,5 @@ class Evidence:
     entry: int | None = None
     logged: Mapping[str, str] = field(default_factory=dict)
     dagster_events: Mapping[int, Mapping[str, Any]] | None = None
+    erased: Mapping[str, str] = field(default_factory=dict)
     database_rows: "Mapping[str, pd.DataFrame] | None" = field(default=None, compare=False)

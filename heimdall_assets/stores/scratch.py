@@ -129,6 +129,15 @@ def remove_old_work(scratch: Path, older_than_days: float) -> list[str]:
     return [path.name for path in old]
 
 
+def find_oldest_work(scratch: Path) -> float | None:
+    """Return when the oldest file of work in progress was written, Unix seconds; None: there is none."""
+    try:
+        times = [path.lstat().st_mtime for path in scratch.rglob("*") if path.is_file()]
+    except OSError as error:
+        raise StorageError(f"scratch {scratch}: could not be looked through ({describe(error)})") from error
+    return min(times, default=None)
+
+
 def _find_newest(folder: Path) -> float:
     """Return when anything in a folder was last written, in seconds since 1970."""
     times = [folder.stat().st_mtime]

@@ -60,6 +60,7 @@ def gather_evidence(
         ledger_problems=list(dict.fromkeys([*stores.measurements.check_ledger(), *stores.releases.check_ledger()])),
         strangers=stores.releases.find_strangers(),
         log=log,
+        erased=_read_erased(stores),
         **_read_keys(stores, version),
         dagster_events=dagster_events,
         database_rows=rows,
@@ -145,6 +146,19 @@ def _read_keys(stores: Stores, version: str) -> dict[str, Any]:
         return {"keys": keys, "entry": number, "logged": dict(entry.get("files", {}))}
     except (CorruptObject, KeyError, TypeError, ValueError):
         return {}  # the log's own problems say so
+
+
+def _read_erased(stores: Stores) -> dict[str, str]:
+    """Return what was erased, session or object -> in words; nothing where the log cannot be read, which it says."""
+    try:
+        erasures = stores.measurements.list_erasures()
+    except (CorruptObject, KeyError, TypeError, ValueError):
+        return {}
+    return {
+        thing: erasure.describe()
+        for erasure in erasures
+        for thing in (*erasure.objects, *filter(None, [erasure.session]))
+    }
 
 
 def _read_checkpoint(stores: Stores, then: Mapping[str, Any] | None) -> dict[str, Any] | None:

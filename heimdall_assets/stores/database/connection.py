@@ -155,6 +155,15 @@ class Database:
         with self._transaction(writes=True) as connection:
             yield connection
 
+    def compact(self) -> None:
+        """Leave nothing of what was overwritten in the write-ahead log of SQLite; PostgreSQL vacuums by itself."""
+        if self._url.get_backend_name() == "sqlite":
+            try:
+                with closing(self._open_sqlite(read_only=False)) as connection:
+                    self._wait(lambda: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+            except sqlite3.DatabaseError as error:
+                raise self._explain(str(error)) from error
+
     def close(self) -> None:
         """Close idle connections."""
         self._engine.dispose()

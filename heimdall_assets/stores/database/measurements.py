@@ -24,6 +24,15 @@ from heimdall_assets.stores.database.decision_signatures import (
     sign_entries,
 )
 from heimdall_assets.stores.database.held_recordings import check_approved
+from heimdall_assets.stores.database.keeping import (
+    Erasure,
+    Hold,
+    end_hold,
+    erase_session,
+    place_hold,
+    read_erasures,
+    read_holds,
+)
 from heimdall_assets.stores.database.ledger import append_events, check_events, check_words, describe_event
 from heimdall_assets.stores.database.log import read_clock, read_entries
 from heimdall_assets.stores.database.one_table import ROW_APPROVED
@@ -125,6 +134,58 @@ class MeasurementStore:
         for row in rows:
             row["num_measurements"] = counts.get(row["id"], 0)
         return sorted(rows, key=lambda row: (str(row["session_start"]), str(row["session_name"]), str(row["id"])))
+
+    def list_locations(self, without: str | None = None) -> set[str]:
+        """Return where the recordings of all measurements rest, whatever became of their sessions.
+
+        Those of the session ``without`` do not count.
+        """
+        with self._reading() as (connection, shape):
+            heard = shape.table("measurements", "m")
+            location = shape.pick(heard, "measurements", "iq_data_location")
+            query = select(location).select_from(heard).where(location.is_not(None)).distinct()
+            if without is not None:
+                query = query.where(shape.pick(heard, "measurements", "recording_session_id") != without)
+            return {str(row[0]) for row in connection.execute(query)}
+
+    def list_holds(self) -> list[Hold]:
+        """Return what is held against removal, by the name of the hold; none in a database of the field."""
+        with self._reading() as (connection, shape):
+            return read_holds(connection) if shape.kind is Kind.OURS else []
+
+    def place_hold(self, name: str, thing: str, by: str, reason: str) -> None:
+        """Hold an object (digest) or a session (id) from now on.
+
+        Raises:
+            Refused: a hold of this name stands, or ``by`` or ``reason`` is blank.
+        """
+        with self.database.writing() as connection:
+            place_hold(connection, name, thing, by, reason)
+
+    def end_hold(self, name: str, by: str, reason: str) -> None:
+        """Hold something no more.
+
+        Raises:
+            NotFound: no such hold stands.
+        """
+        with self.database.writing() as connection:
+            end_hold(connection, name, by, reason)
+
+    def list_erasures(self) -> list[Erasure]:
+        """Return what was erased, oldest first; nothing in a database of the field."""
+        with self._reading() as (connection, shape):
+            return read_erasures(connection) if shape.kind is Kind.OURS else []
+
+    def erase_session(self, session_id: str, objects: Sequence[str], by: str, reason: str) -> None:
+        """Take a session's rows away; the log tells of it and of the objects that go; see ``database.keeping``.
+
+        Raises:
+            NotFound: no such session.
+            Refused: it is held, or ``by`` or ``reason`` is blank.
+        """
+        with self.database.writing() as connection:
+            erase_session(connection, session_id, objects, by, reason)
+        self.database.compact()
 
     def count_nameless(self) -> int:
         """Return how many measurements say no session, and so are left out of everything."""

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, insert, inspect, select, text, update
 
 from heimdall_assets.errors import CorruptObject, NotFound
 from heimdall_assets.people import ITSELF, find_pseudonyms, is_pseudonym, make_pseudonym
+from heimdall_assets.stores.database.ledger import check_words
 from heimdall_assets.stores.database.log import append_entries, plain, read_clock, read_entries, read_log
 from heimdall_assets.stores.database.schema import SCHEMA, people
 
@@ -96,30 +97,25 @@ def _is_own(pseudonym: str, name: Any, secret: Any) -> bool:
         return False
 
 
-def list_erased(connection: Connection) -> list[str]:
-    """Return the pseudonyms whose names are gone, in order."""
-    if not has_people(connection):
-        return []
-    query = select(people.c.pseudonym).where(people.c.name.is_(None)).order_by(people.c.pseudonym)
-    return [str(row.pseudonym) for row in connection.execute(query)]
-
-
-def forget_person(connection: Connection, pseudonym: str, by: str, reason: str) -> None:
-    """Destroy a person's name and the secret that ties it to the pseudonym, and have the log say so.
+def erase_person(connection: Connection, name: str, by: str, reason: str) -> str:
+    """Destroy a person's name and the secret that ties it to the pseudonym, which is returned; the log says so.
 
     The caller's transaction holds the write lock. SQLite overwrites the bytes of both.
 
     Raises:
-        NotFound: no such person, or their name is gone already.
+        NotFound: nobody of this name, or pseudonym, decided anything, or their name is gone already.
+        Refused: ``by`` or ``reason`` is blank.
     """
+    by, reason = check_words(by, reason)
+    pseudonym = _find(connection, name)
+    if pseudonym is None or pseudonym not in read_names(connection):
+        raise NotFound(f"person {name}: found nobody of this name, expected one who decided or started something")
     if connection.dialect.name == "sqlite":
         connection.execute(text("PRAGMA secure_delete = ON"))
     decided = {"decided_by": name_person(connection, by), "decided_at": plain(read_clock()), "reason": reason}
-    known = people.c.pseudonym == pseudonym
-    gone = connection.execute(update(people).where(known, people.c.name.is_not(None)).values(name=None, secret=None))
-    if gone.rowcount != 1:
-        raise NotFound(f"person {pseudonym}: found no name, expected one that is to be erased")
+    connection.execute(update(people).where(people.c.pseudonym == pseudonym).values(name=None, secret=None))
     append_entries(connection, [{"kind": ERASURE, "person": pseudonym, **decided}])
+    return pseudonym
 
 
 def has_people(connection: Connection) -> bool:

@@ -102,6 +102,17 @@ class ObjectCache:
         except StorageError as error:
             self._tell(f"{error}; objects are read from where they rest")
 
+    def forget(self, digest: str) -> None:
+        """Remove the copy of an object that was removed; one that is not there is fine.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        try:
+            self._path(digest).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"copy of object {digest}: could not be removed ({describe(error)})") from error
+
     def _path(self, digest: str) -> Path:
         return self.root / digest[:2] / digest
 

@@ -161,7 +161,10 @@ class BucketObjectStore(ObjectStore):
 
     def remove_object(self, digest: str, used_before: float) -> bool:
         self._stored.discard(digest)
-        return self._remove(_key(digest), used_before)
+        is_gone = self._remove(_key(digest), used_before)
+        if is_gone:
+            self.cache.forget(digest)
+        return is_gone
 
     def remove_reference(self, name: str, used_before: float) -> bool:
         return self._remove(_reference_key(name), used_before)

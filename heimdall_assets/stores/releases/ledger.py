@@ -46,6 +46,10 @@ class ReleaseLedger:
         with self._database.reading() as connection:
             yield connection
 
+    def compact(self) -> None:
+        """Leave nothing of what was overwritten in a write-ahead log."""
+        self._database.compact()
+
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Give a connection that alone may write, wherever else somebody else tries to.

@@ -16,7 +16,8 @@ from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInpu
 from heimdall_assets.manifests import compute_digest
 from heimdall_assets.stores.database.keys import add_key, retire_key
 from heimdall_assets.stores.database.ledger import check_words
-from heimdall_assets.stores.database.people import name_person
+from heimdall_assets.stores.database.log import append_entries, plain, read_clock
+from heimdall_assets.stores.database.people import erase_person, name_person
 from heimdall_assets.stores.releases.contents import check_file, encode_record
 from heimdall_assets.stores.releases.interface import LATEST_FILE
 from heimdall_assets.stores.releases.reading import LATEST, ReleaseReader
@@ -39,6 +40,9 @@ from heimdall_assets.stores.releases.version_numbers import (
     format_version,
     parse_version,
 )
+
+COLLECTION = "collection"
+"""Kind of entries of the log."""
 
 
 class ReleaseStore(ReleaseReader):
@@ -120,6 +124,25 @@ class ReleaseStore(ReleaseReader):
             return known
         with self._ledger.writing() as connection:
             return name_person(connection, name)
+
+    def erase_person(self, name: str, by: str, reason: str) -> str:
+        """Destroy a person's name, given by name or pseudonym; return the pseudonym that is left.
+
+        Raises:
+            NotFound: nobody of this name decided or started anything, or it is gone already.
+            Refused: ``by`` or ``reason`` is blank, or the ledger is opened read-only.
+        """
+        with self._ledger.writing() as connection:
+            pseudonym = erase_person(connection, name, by, reason)
+        self._ledger.compact()
+        return pseudonym
+
+    def note_collection(self, num_objects: int, num_bytes: int, by: str) -> None:
+        """Have the log say that objects were removed which nobody needed."""
+        told = {"kind": COLLECTION, "num_objects": num_objects, "num_bytes": num_bytes}
+        with self._ledger.writing() as connection:
+            person = name_person(connection, by)
+            append_entries(connection, [{**told, "decided_by": person, "decided_at": plain(read_clock())}])
 
     def point_at_latest(self) -> bool:
         """Have ``latest.json`` name the newest published release; return whether it named another one.

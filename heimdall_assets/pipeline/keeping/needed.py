@@ -1,0 +1,174 @@
+"""Needed: which stored objects something hangs on, and which references lead to what is still asked for.
+
+Belongs here: the walk from releases, results, recordings and holds to bytes. Does not belong here: removing anything
+(``collecting``), what Dagster knows (``defs``).
+
+A reference that was used lately is alive, and so is all that hangs on it; one that was not is alive where its result is
+behind a release, the latest of its asset, or held. The cumulative tables that stages keep count while they are used.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, Refused
+from heimdall_assets.kinds import IQ_FILES
+from heimdall_assets.lineage.listings import RECORDINGS, decode_recordings
+from heimdall_assets.lineage.walk import list_parents
+from heimdall_assets.manifests import RESULTS, Manifest, decode_canonical_json
+from heimdall_assets.pipeline.releases.reading import read_provenance
+from heimdall_assets.stores.computing import ENVIRONMENT
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.objects.interface import ObjectStore
+from heimdall_assets.stores.objects.tables import decode_table
+
+FACTS, EXPERIMENTS = "facts/", "experiments/"
+"""What references begin with whose second part is the digest of a manifest: they live as long as it does."""
+
+ALIASES = EXPERIMENTS + "aliases"
+
+_POINTERS = ("shard", "digest")
+"""Columns of cumulative tables that hold digests of objects."""
+
+SHA256 = "sha256:"
+
+
+class Reach:
+    """Everything that is reached so far: manifests, and the digests of all objects, each with why it stays."""
+
+    def __init__(self, objects: ObjectStore):
+        self.objects = objects
+        self.manifests: set[str] = set()
+        self.why: dict[str, str] = {}
+
+    def add(self, digests: Iterable[str], why: str) -> None:
+        """Reach objects that nothing else is read from."""
+        for digest in digests:
+            self.why.setdefault(digest, why)
+
+    def walk(self, roots: Iterable[str], why: str) -> None:
+        """Reach manifests, what they hold, and their parents.
+
+        Raises:
+            HeimdallError: one of them cannot be read.
+            ValueError: one is no manifest.
+        """
+        pending = [digest for digest in roots if digest not in self.manifests]
+        while pending:
+            digest = pending.pop()
+            if digest in self.manifests:
+                continue
+            manifest = Manifest.decode(self.objects.read_bytes(digest))
+            self.manifests.add(digest)
+            self.add([digest, *list_held(self.objects, manifest)], why)
+            pending.extend(list_parents(manifest).values())
+
+
+def copy_reach(reach: Reach) -> Reach:
+    """Return what reaches as far, and may reach farther."""
+    copy = Reach(reach.objects)
+    copy.manifests, copy.why = set(reach.manifests), dict(reach.why)
+    return copy
+
+
+def list_held(objects: ObjectStore, manifest: Manifest) -> Iterator[str]:
+    """Return the digests of the objects that a manifest holds, recordings too where their list can be read."""
+    for artifact in manifest.artifacts.values():
+        yield artifact.digest
+    yield from (str(digest) for digest in manifest.summary.get("shards", []))
+    if manifest.kind == IQ_FILES and RECORDINGS in manifest.artifacts:
+        yield from dict(decode_recordings(objects.read_bytes(manifest.artifacts[RECORDINGS].digest)))
+
+
+def reach_released(stores: Stores, reach: Reach) -> None:
+    """Reach whatever a release hangs on, its own files' copies too.
+
+    Raises:
+        Refused: what one of them needs is not known: nothing may be removed then.
+    """
+    for record in stores.releases.list_releases():
+        version = str(record["version"])
+        try:
+            nodes = read_provenance(stores, version)["nodes"]
+            for node in nodes:
+                manifest = Manifest.model_validate({name: node[name] for name in Manifest.model_fields})
+                reach.manifests.add(node["digest"])
+                reach.add([node["digest"], *list_held(stores.objects, manifest)], version)
+        except OutOfReach:
+            raise
+        except HeimdallError as error:
+            raise Refused(
+                f"release {version}: what it hangs on cannot be told ({error}), expected it whole; nothing was "
+                f"removed; run heimdall verify {version}"
+            ) from error
+        reach.add((str(entry["sha256"]) for entry in record["files"].values()), version)
+        reach.add(filter(None, [record.get("provenance")]), version)
+
+
+def reach_recordings(stores: Stores, reach: Reach) -> None:
+    """Reach the recording of every measurement that the database names by content, whatever its approval."""
+    located = stores.measurements.list_locations()
+    reach.add((text.removeprefix(SHA256) for text in located if text.startswith(SHA256)), "the database")
+
+
+def reach_references(objects: ObjectStore, reach: Reach, targets: Mapping[str, str]) -> int:
+    """Reach what references point at; return how many of them lead to nothing that can be read.
+
+    Args:
+        objects: where they rest.
+        reach: what is reached so far.
+        targets: reference -> digest.
+    """
+    lost = 0
+    for name, digest in targets.items():
+        try:
+            if name.startswith(RESULTS):
+                reach.walk([digest], "results used lately")
+            elif name.startswith(FACTS):
+                environment = decode_canonical_json(objects.read_bytes(digest))[ENVIRONMENT]
+                reach.add([digest, str(environment)], "facts")
+            else:
+                reach.add([digest, *_list_pointed(objects, name, digest)], "tables of what is computed")
+        except OutOfReach:
+            raise
+        except (HeimdallError, ValueError, KeyError, TypeError):
+            lost += 1
+            reach.add([digest], "references")
+    return lost
+
+
+def find_owner(name: str) -> str | None:
+    """Return the digest of the manifest that a reference is about and lives with; None: it is about none.
+
+    Examples:
+        >>> find_owner("facts/" + "0" * 64) == "0" * 64, find_owner("results/" + "0" * 64)
+        (True, None)
+    """
+    for begins in (FACTS, EXPERIMENTS):
+        if name.startswith(begins) and name != ALIASES:
+            return name.removeprefix(begins)
+    return None
+
+
+def walk_roots(reach: Reach, roots: Collection[str], why: str) -> None:
+    """Reach from digests that are manifests, or other objects.
+
+    Raises:
+        Refused: one is damaged: what it needs is not known.
+    """
+    for digest in roots:
+        try:
+            reach.walk([digest], why)
+        except OutOfReach:
+            raise
+        except NotFound:
+            continue  # gone: nothing hangs on it any more
+        except CorruptObject as error:
+            raise Refused(f"{why}: {error}; nothing was removed; run heimdall verify latest") from error
+        except ValueError:
+            reach.add([digest], why)  # whole, and something else than a manifest
+
+
+def _list_pointed(objects: ObjectStore, name: str, digest: str) -> list[str]:
+    if name.startswith(EXPERIMENTS):
+        return []
+    table = decode_table(objects.read_bytes(digest))
+    return [str(value) for column in _POINTERS if column in table for value in table[column].dropna().unique()]
