@@ -144,6 +144,7 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "RetentionPolicy": {
         "keep_unchanged": "unchanged_runs", "max_runs": "unchanged_runs",
         "keep_days": "run_days", "max_age_days": "run_days", "purge_after_days": "run_days",
+        "retention_days": "object_days", "gc_days": "object_days", "grace_days": "object_days",
     },
     "RetrainPolicy": {
         "cooldown": "quiet_period_s", "debounce": "quiet_period_s", "quiet_period": "quiet_period_s",

@@ -1,5 +1,6 @@
 """``heimdall gc``, ``erase`` and ``hold``: what nobody needs, what somebody wants gone, what must stay."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from heimdall_assets.pipeline.keeping.collecting import Collected
     from heimdall_assets.pipeline.keeping.erasing import Erased
 
+_DAY_S = 86_400.0
+
 _by = click.option("--by", required=True, help="Who decides.")
 _reason = click.option("--reason", required=True, help="Why.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
@@ -44,7 +47,8 @@ def gc(dry_run: bool, as_json: bool) -> None:
 
         with _history() as instance:
             in_use = InUse() if instance is None else find_in_use(instance)
-        found = collect_garbage(stores, days, in_use, dry_run, without_asset(listener))
+        used_before = time.time() - days * _DAY_S
+        found = collect_garbage(stores, used_before, in_use, dry_run, without_asset(listener))
     num_bytes = sum(found.objects.values())
     if found.objects and not dry_run:
         stores.releases.note_collection(len(found.objects), num_bytes, name_user())

@@ -62,7 +62,7 @@ def list_rest(home: Path) -> dict[str, bytes]:
 
 
 def collect(stores: Stores, in_use: InUse | None = None, dry_run: bool = False, days: float = DAYS) -> Collected:
-    return collect_garbage(stores, days, in_use or InUse(), dry_run, ignore)
+    return collect_garbage(stores, time.time() - days * 86_400, in_use or InUse(), dry_run, ignore)
 
 
 def find_unreleased(stores: Stores) -> str:

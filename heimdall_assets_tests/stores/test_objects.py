@@ -3,6 +3,7 @@ outside is ever reached."""
 
 import os
 import secrets
+import time
 from pathlib import Path
 
 import pytest
@@ -247,3 +248,35 @@ def test_a_location_is_refused_or_stays_below_the_root(text: str) -> None:
         assert Path(os.path.normpath(below)) == below
         assert below != Path("/root/of/all")
         assert "/".join(parts) == text
+
+
+# --- what was used lately, and what may go
+
+HOUR_S = 3600.0
+
+
+def test_only_what_was_not_used_since_goes(place: ObjectPlace, store: ObjectStore) -> None:
+    digest = store.put_bytes(b"kept", TYPE).digest
+    store.write_reference("results/a", digest)
+    (resting,), (named,) = list(store.list_resting()), list(store.list_resting_references())
+    assert (resting.name, resting.size, named.name) == (digest, 4, "results/a")
+    assert abs(resting.used_at - time.time()) < HOUR_S
+    assert abs(named.used_at - time.time()) < HOUR_S
+    before, after = time.time() - HOUR_S, time.time() + HOUR_S
+    assert not store.remove_object(digest, before)
+    assert not store.remove_reference("results/a", before)
+    assert store.renew_reference("results/a")
+    assert place.open().renew_reference("results/a")
+    assert store.read_bytes(digest) == b"kept"
+    for _ in range(2):  # what is gone already is gone
+        assert store.remove_reference("results/a", after)
+        assert store.remove_object(digest, after)
+    assert not store.renew_reference("results/a")
+    assert store.read_reference("results/a") is None
+    for opened in (store, place.open()):
+        assert not opened.exists(digest)
+        with pytest.raises(NotFound, match="found nothing in"):
+            opened.read_bytes(digest)  # no copy is left either
+    assert list(store.list_resting()) == list(store.list_resting_references()) == []
+    store.write_reference("results/a", store.put_bytes(b"kept", TYPE).digest)
+    assert place.open().read_bytes(digest) == b"kept"

@@ -4,6 +4,7 @@ The promises that hold wherever objects rest are asked in ``test_objects``; ever
 a service takes as long for one as a disk for hundreds.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.errors import InvalidIdentifier, StorageError
-from heimdall_assets.stores.objects.files import FileSystem
+from heimdall_assets.stores.objects.files import FileSystem, FileWriter
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.other_recordings import FolderRecordings
 
@@ -122,3 +123,68 @@ def test_a_place_that_cannot_be_is_one_line(quick_path: Path) -> None:
     with pytest.raises(StorageError, match="could not be stored") as caught:
         FolderObjectStore(quick_path / "file" / "store").put_bytes(b"x", TYPE)
     assert "\n" not in str(caught.value)
+
+
+# --- used and unused
+
+
+LONG_AGO = 1e9
+
+
+class UsedBeside(FileSystem):
+    """A disk on which somebody else uses a file just before, or just after, it is set aside."""
+
+    def __init__(self, moment: str) -> None:
+        self.moment = moment
+
+    def replace(self, source: Path, target: Path) -> None:
+        is_set_aside = target.name.startswith(".tmp-")
+        if is_set_aside and self.moment == "before":
+            os.utime(source)
+        super().replace(source, target)
+        if is_set_aside and self.moment == "written again":
+            source.write_bytes(b"newer")
+
+
+@pytest.mark.parametrize("moment", ["before", "written again", "never"])
+def test_a_file_that_is_used_while_it_is_removed_stays(quick_path: Path, moment: str) -> None:
+    writer = FileWriter(quick_path, UsedBeside(moment))
+    path = quick_path / "file"
+    path.write_bytes(b"whole")
+    os.utime(path, (LONG_AGO, LONG_AGO))
+    assert writer.remove_unused(path, LONG_AGO + 1) is (moment != "before")
+    left = {"before": [b"whole"], "written again": [b"newer"], "never": []}[moment]
+    assert [one.read_bytes() for one in quick_path.iterdir()] == left
+
+
+def test_putting_and_finding_mark_as_used(quick_path: Path) -> None:
+    store = FolderObjectStore(quick_path)
+    digest = store.put_bytes(b"kept", TYPE).digest
+    store.write_reference("results/a", digest)
+    paths = [path for path in quick_path.rglob("*") if path.is_file()]
+    for path in paths:
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    assert not FolderObjectStore(quick_path).remove_object(digest, LONG_AGO)
+    FolderObjectStore(quick_path).put_bytes(b"kept", TYPE)
+    assert FolderObjectStore(quick_path).renew_reference("results/a")
+    assert all(path.stat().st_mtime > LONG_AGO + 1 for path in paths)
+    assert not store.remove_object(digest, LONG_AGO + 1)
+
+
+def test_what_may_only_be_read_is_found_and_not_marked(quick_path: Path) -> None:
+    class ReadOnly(FileSystem):
+        def mark_used(self, path: Path) -> None:
+            raise OSError(errno.EROFS, "read-only")
+
+    store = FolderObjectStore(quick_path)
+    store.write_reference("results/a", store.put_bytes(b"kept", TYPE).digest)
+    path = next((quick_path / "references").rglob("*@"))
+    os.utime(path, (LONG_AGO, LONG_AGO))
+    assert FolderObjectStore(quick_path, files=ReadOnly()).renew_reference("results/a")
+
+    class Broken(FileSystem):
+        def mark_used(self, path: Path) -> None:
+            raise OSError(errno.EIO, "no")
+
+    with pytest.raises(StorageError, match="reference results/a: could not be marked as used"):
+        FolderObjectStore(quick_path, files=Broken()).renew_reference("results/a")

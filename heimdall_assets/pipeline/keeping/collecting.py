@@ -7,7 +7,6 @@ is still reached is found anew, and only then do objects go. A run that finds a 
 reference as used, or finds that it is gone and computes; one that stores an object again marks that.
 """
 
-import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -28,8 +27,6 @@ from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.interface import USED_AGAIN_S, Resting
 from heimdall_assets.stores.scratch import find_oldest_work
-
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -70,12 +67,12 @@ class Collected:
         return {**asdict(self), "num_bytes": sum(self.objects.values())}
 
 
-def collect_garbage(stores: Stores, object_days: float, in_use: InUse, dry_run: bool, progress: Progress) -> Collected:
+def collect_garbage(stores: Stores, used_before: float, in_use: InUse, dry_run: bool, progress: Progress) -> Collected:
     """Return what was removed, or with ``dry_run`` would be; nothing that a release, hold, run or result needs goes.
 
     Args:
         stores: the opened stores.
-        object_days: what was stored or used so lately stays, whoever may need it.
+        used_before: what was stored or used since then, Unix seconds, stays, whoever may need it.
         in_use: what Dagster knows.
         dry_run: remove nothing.
         progress: told how many objects were looked at.
@@ -84,7 +81,7 @@ def collect_garbage(stores: Stores, object_days: float, in_use: InUse, dry_run: 
         Refused: what a release or another root needs is not known; nothing was removed.
         StorageError: something could not be read or removed; trying again goes on.
     """
-    objects, used_before = stores.objects, _find_limit(stores, object_days, in_use)
+    objects, used_before = stores.objects, _find_limit(stores, used_before, in_use)
     roots = Reach(objects)
     reach_released(stores, roots)
     walk_roots(roots, in_use.manifests, "the latest results")
@@ -113,11 +110,10 @@ def collect_garbage(stores: Stores, object_days: float, in_use: InUse, dry_run: 
     return Collected(used_before, removed, gone, dict(sorted(kept.items())), young, lost)
 
 
-def _find_limit(stores: Stores, object_days: float, in_use: InUse) -> float:
+def _find_limit(stores: Stores, used_before: float, in_use: InUse) -> float:
     """Return since when what was used stays: longer than asked for where work is under way that began before."""
-    now = time.time()
     begun = [moment for moment in (in_use.since, find_oldest_work(stores.scratch)) if moment is not None]
-    return min([now - object_days * DAY_S, *(moment - USED_AGAIN_S for moment in begun)])
+    return min([used_before, *(moment - USED_AGAIN_S for moment in begun)])
 
 
 def _list_dead(stores: Stores, roots: Reach, used_before: float) -> list[str]:
