@@ -107,7 +107,9 @@ def find_contradictions(heard: Heard) -> dict[str, str]:
     usual_m = np.where(
         heard.frequency_hz < GROUND_WAVE_MAX_HZ, SKY_WAVE_USUAL_M, np.maximum(reach_m - BEYOND_HORIZON_M, 0.0)
     )
-    sessions, inverse = np.unique(heard.session.astype(str), return_inverse=True)
+    sessions = sorted(set(heard.session))
+    place_of = {session: place for place, session in enumerate(sessions)}
+    inverse = np.fromiter(map(place_of.__getitem__, heard.session), dtype=np.int64, count=len(heard.session))
     known = np.isfinite(distance_m)
     # Those with a receiver within the usual distance, or of no known distance, cannot be contradicted as a whole.
     all_far = np.bincount(inverse, weights=known & (distance_m <= usual_m), minlength=len(sessions)) == 0
@@ -118,7 +120,7 @@ def find_contradictions(heard: Heard) -> dict[str, str]:
         if len(rows):
             why = _explain(heard, rows, distance_m[rows], reach_m[rows], bool(all_far[index]))
             if why is not None:
-                found[str(sessions[index])] = why
+                found[sessions[index]] = why
     return found
 
 

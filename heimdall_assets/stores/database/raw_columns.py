@@ -4,8 +4,10 @@ Belongs here: conversions that never raise, each made once and of each value onc
 belong here: which row has which value (``raw_rows``), what a value should be (``row_rules``).
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
+from itertools import repeat
+from operator import is_
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,7 @@ class RawColumn:
     @cached_property
     def nulls(self) -> Mask:
         """Where it is NULL, bool (V,)."""
-        return np.fromiter((value is None for value in self.values), dtype=bool, count=len(self.values))
+        return np.fromiter(map(is_, self.values, repeat(None)), dtype=bool, count=len(self.values))
 
     @cached_property
     def numbers(self) -> NDArray[np.float64]:
@@ -93,24 +95,26 @@ class RawColumn:
 
     def test(self, judge: Callable[[str | None], bool]) -> Mask:
         """Return what ``judge`` says of each text, bool (V,)."""
-        return np.fromiter((judge(text) for text in self.texts), dtype=bool, count=len(self.texts))
+        return np.fromiter(map(judge, self.texts), dtype=bool, count=len(self.texts))
 
     def find(self, known: Mapping[Hashable, int]) -> Places:
         """Return what is known of each value, int64 (V,); -1: nothing."""
         return np.fromiter((known.get(value, -1) for value in self.values), dtype=np.int64, count=len(self.values))
 
 
-def share_texts(values: Sequence[Any]) -> tuple[list[Any], Places | None]:
-    """Return each text of a column once, and for each row the place of its own.
+def share_values(values: list[Any]) -> tuple[list[Any], Places | None]:
+    """Return each text of a column once, and for each row the place of its own; so too where all is NULL.
 
     The column as it is, and None: it holds other things than texts, of which equal ones need not be the same (1, 1.0,
     true), or its texts are seldom the same.
     """
-    if not values or not set(map(type, values)) <= _TEXTS:
-        return list(values), None
+    if values.count(None) == len(values):
+        return [None], np.zeros(len(values), dtype=np.int64)
+    if not isinstance(values[0], str | None) or not set(map(type, values)) <= _TEXTS:
+        return values, None
     distinct = list(dict.fromkeys(values))
     if 2 * len(distinct) > len(values):
-        return list(values), None
+        return values, None
     known = {text: place for place, text in enumerate(distinct)}
     return distinct, np.fromiter(map(known.__getitem__, values), dtype=np.int64, count=len(values))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.stores.database.raw_columns import Mask, Places, RawColumn, share_texts
+from heimdall_assets.stores.database.raw_columns import Mask, Places, RawColumn, share_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,13 +27,13 @@ class RawRows:
     are.
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[Any]], num_rows: int):
+    def __init__(self, columns: Mapping[str, list[Any]], num_rows: int):
         """Keep columns, name -> values as read, one for each of the ``num_rows`` rows."""
         self._columns: dict[str, RawColumn] = {}
         self._places: dict[str, Places | None] = {}
         self.num_rows = num_rows
         for name, values in columns.items():
-            distinct, self._places[name] = share_texts(values)
+            distinct, self._places[name] = share_values(values)
             self._columns[name] = RawColumn(distinct)
 
     def hang_on(self, other: "RawRows", places: Places) -> None:
@@ -49,7 +49,8 @@ class RawRows:
     def choose(self, rows: NDArray[np.int64]) -> "RawRows":
         """Return these rows alone, in this order; what was found out about their values is known there too."""
         chosen = RawRows({}, len(rows))
-        composed = {id(places): places[rows] for places in self._places.values() if places is not None}
+        shared = {id(places): places for places in self._places.values() if places is not None}
+        composed = {key: places[rows] for key, places in shared.items()}
         for name, column in self._columns.items():
             places = self._places[name]
             chosen._columns[name] = column

@@ -6,6 +6,7 @@ what fields must have in common. Does not belong here: which values one field ma
 """
 
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
@@ -23,6 +24,8 @@ from heimdall_assets.stores.database.stated_receivers import RECEIVERS_VARIABLE
 from heimdall_assets.stores.objects.locations import parse_location
 
 _BY_NAME = {field.read_as: field for field in SNAPSHOT}
+_USUAL_LOCATION = re.compile(r"sha256:[0-9a-f]{64}\Z")
+"""Of what our importers stored; hundreds of thousands of them are told in a tenth of the time of parsing."""
 _KEYS = ("measurement_id", "session_id", "station_id")
 
 
@@ -268,6 +271,8 @@ def _is_text(text: str | None) -> bool:
 def _is_location(text: str | None) -> bool:
     if text is None:
         return False
+    if _USUAL_LOCATION.match(text):
+        return True
     try:
         parse_location(text)
     except InvalidIdentifier:

@@ -38,7 +38,7 @@ def encode_table(table: "pd.DataFrame") -> bytes:
             raise InvalidTable(f"table column {name!r}: expected a name that is a string and used once")
         dtypes[name] = str(table[name].dtype)
         try:
-            columns[name] = pa.array(table[name], from_pandas=True)
+            columns[name] = _encode_column(table[name])
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise InvalidTable(f"table column {name}: found values without a common type ({error})") from error
     # Arrow's own note about pandas would hold library versions: only the dtypes are kept.
@@ -53,6 +53,17 @@ def encode_table(table: "pd.DataFrame") -> bytes:
     )
     data: bytes = sink.getvalue().to_pybytes()
     return data
+
+
+def _encode_column(column: "pd.Series") -> Any:
+    """Return a column as Arrow's array."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    if isinstance(column.array, pd.arrays.StringArray):  # as pandas does, which looks for missing ones first: as slow
+        return pa.array(np.asarray(column.array, dtype=object), type=pa.string(), from_pandas=True)
+    return pa.array(column, from_pandas=True)
 
 
 def decode_table(data: bytes) -> "pd.DataFrame":
