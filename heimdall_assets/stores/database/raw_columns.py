@@ -67,7 +67,8 @@ class RawColumn:
     def texts(self) -> NDArray[np.object_]:
         """As objects (V,): str, or None."""
         texts = np.empty(len(self.values), dtype=object)
-        texts[:] = [value if isinstance(value, str) else None for value in self.values]
+        is_text = set(map(type, self.values)) <= _TEXTS
+        texts[:] = self.values if is_text else [value if isinstance(value, str) else None for value in self.values]
         return texts
 
     @cached_property

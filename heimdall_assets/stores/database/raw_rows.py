@@ -4,7 +4,7 @@ Belongs here: columns that many rows share, rows that are chosen. Does not belon
 (``raw_columns``), what it should be (``row_rules``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -35,6 +35,12 @@ class RawRows:
         for name, values in columns.items():
             distinct, self._places[name] = share_values(values)
             self._columns[name] = RawColumn(distinct)
+
+    def leave_empty(self, names: Collection[str]) -> None:
+        """Take in columns in which every row reads as NULL."""
+        places = np.zeros(self.num_rows, dtype=np.int64)
+        for name in names:
+            self._columns[name], self._places[name] = RawColumn([None]), places
 
     def hang_on(self, other: "RawRows", places: Places) -> None:
         """Take in the columns of other rows.

@@ -220,8 +220,9 @@ def _build_query(shape: Shape, sessions: Any) -> Select[Any]:
 def _read_raw(connection: Connection, query: Select[Any], empty: Collection[str] = ()) -> RawRows:
     """Return what ``query`` finds, beside columns that are ``empty``."""
     columns = fetch_columns(connection, query)
-    num_rows = len(next(iter(columns.values())))
-    return RawRows(columns | {name: [None] * num_rows for name in empty}, num_rows)
+    raw = RawRows(columns, len(next(iter(columns.values()))))
+    raw.leave_empty(empty)
+    return raw
 
 
 def _part_rows(raw: RawRows, reasons: NDArray[np.object_]) -> "tuple[pd.DataFrame, pd.DataFrame]":
