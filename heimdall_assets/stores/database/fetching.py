@@ -1,6 +1,6 @@
 """Fetching: what a query found, column by column; a database of hundreds of thousands of rows in a second.
 
-Belongs here: the way from a driver's rows to lists. Does not belong here: what is asked (``snapshots``), what the
+Belongs here: the way from a driver's rows to columns. Does not belong here: what is asked (``snapshots``), what the
 values are (``raw_columns``).
 """
 
@@ -12,11 +12,13 @@ from typing import Any
 from sqlalchemy import Connection, Select
 from sqlalchemy.exc import OperationalError
 
+from heimdall_assets.stores.database.raw_columns import Gathered
+
 _CHUNK = 200
 """Rows turned into columns at once: few enough to be forgotten before Python looks for what to collect."""
 
 
-def fetch_columns(connection: Connection, query: Select[Any]) -> dict[str, list[Any]]:
+def fetch_columns(connection: Connection, query: Select[Any]) -> dict[str, Gathered]:
     """Return what ``query`` finds, label -> values as the driver gives them, in the order of the rows.
 
     SQLAlchemy's own rows would double the time. A text of SQLite that is no UTF-8 reads with a sign in place of what is
@@ -45,14 +47,12 @@ def _reading_strictly(driver: sqlite3.Connection) -> Iterator[None]:
         driver.text_factory = lenient
 
 
-def _fetch(connection: Connection, query: Select[Any]) -> dict[str, list[Any]]:
+def _fetch(connection: Connection, query: Select[Any]) -> dict[str, Gathered]:
     result = connection.execute(query)
     cursor: Any = result.cursor
-    names = list(result.keys())
-    columns: list[list[Any]] = [[] for _ in names]
+    columns = {name: Gathered() for name in list(result.keys())}
     while rows := cursor.fetchmany(_CHUNK):
-        for column, part in zip(columns, zip(*rows, strict=True), strict=True):
+        for column, part in zip(columns.values(), zip(*rows, strict=True), strict=True):
             column.extend(part)
-    found = dict(zip(names, columns, strict=True))
     result.close()
-    return found
+    return columns

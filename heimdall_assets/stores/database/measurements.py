@@ -292,7 +292,8 @@ class MeasurementStore:
             names = ["id", *([] if shape.one_table is None else ("timestamp", "frequency_hz", "snr_db"))]
             columns = [shape.pick(heard, "measurements", name).label(name) for name in names]
             found = fetch_columns(connection, select(*columns).select_from(joined).where(*scope, *own))
-            measurements = sorted(map("|".join, zip(*(map(str, values) for values in found.values()), strict=True)))
+            texts = [map(str, column.list_rows()) for column in found.values()]
+            measurements = sorted(map("|".join, zip(*texts, strict=True)))
         stated = {} if shape.one_table is None else {"stated": shape.one_table.digest}
         return compute_texts_digest({"sessions": sorted(approved), "measurements": measurements, **stated})
 

@@ -4,7 +4,7 @@ Belongs here: conversions that never raise, each made once and of each value onc
 belong here: which row has which value (``raw_rows``), what a value should be (``row_rules``).
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 from operator import is_
@@ -103,21 +103,61 @@ class RawColumn:
         return np.fromiter((known.get(value, -1) for value in self.values), dtype=np.int64, count=len(self.values))
 
 
-def share_values(values: list[Any]) -> tuple[list[Any], Places | None]:
-    """Return each text of a column once, and for each row the place of its own; so too where all is NULL.
+class Gathered:
+    """A column as it comes, part by part: texts that many rows share, and NULL, are kept once.
 
-    The column as it is, and None: it holds other things than texts, of which equal ones need not be the same (1, 1.0,
-    true), or its texts are seldom the same.
+    A column that holds anything else stays as it is, for of other things equal ones need not be the same (1, 1.0,
+    true); so does one whose texts are seldom the same.
     """
-    if values.count(None) == len(values):
-        return [None], np.zeros(len(values), dtype=np.int64)
-    if not isinstance(values[0], str | None) or not set(map(type, values)) <= _TEXTS:
-        return values, None
-    distinct = list(dict.fromkeys(values))
-    if 2 * len(distinct) > len(values):
-        return values, None
-    known = {text: place for place, text in enumerate(distinct)}
-    return distinct, np.fromiter(map(known.__getitem__, values), dtype=np.int64, count=len(values))
+
+    def __init__(self) -> None:
+        self._known: _Numbered | None = _Numbered()
+        self._rows: list[Any] = []  # while texts are known: the place of each; else values
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def extend(self, values: Sequence[Any]) -> None:
+        """Take in the values of more rows."""
+        if self._known is not None and not set(map(type, values)) <= _TEXTS:
+            self._spread()
+        if self._known is None:
+            self._rows.extend(values)
+            return
+        self._rows.extend(map(self._known.__getitem__, values))
+        if 2 * len(self._known) > len(self._rows):
+            self._spread()
+
+    def list_rows(self) -> list[Any]:
+        """Return the value of each row."""
+        self._spread()
+        return self._rows
+
+    def list_shared(self) -> tuple[list[Any], Places | None]:
+        """Return what is kept once and for each row its place; or the value of each row, and None."""
+        if self._known is None:
+            return self._rows, None
+        return list(self._known), np.array(self._rows, dtype=np.int64)
+
+    def _spread(self) -> None:
+        if self._known is not None:
+            distinct, self._known = list(self._known), None
+            self._rows = [distinct[place] for place in self._rows]
+
+
+class _Numbered(dict[str | None, int]):
+    """Texts in the order in which they were first asked for, each with its number."""
+
+    def __missing__(self, text: str | None) -> int:
+        self[text] = number = len(self)
+        return number
+
+
+def gather(values: Sequence[Any]) -> Gathered:
+    """Return a column of ``values``."""
+    column = Gathered()
+    column.extend(values)
+    return column
 
 
 def _to_float(value: Any) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.stores.database.raw_columns import Mask, Places, RawColumn, share_values
+from heimdall_assets.stores.database.raw_columns import Gathered, Mask, Places, RawColumn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,14 +27,14 @@ class RawRows:
     are.
     """
 
-    def __init__(self, columns: Mapping[str, list[Any]], num_rows: int):
+    def __init__(self, columns: Mapping[str, Gathered], num_rows: int):
         """Keep columns, name -> values as read, one for each of the ``num_rows`` rows."""
         self._columns: dict[str, RawColumn] = {}
         self._places: dict[str, Places | None] = {}
         self.num_rows = num_rows
-        for name, values in columns.items():
-            distinct, self._places[name] = share_values(values)
-            self._columns[name] = RawColumn(distinct)
+        for name, gathered in columns.items():
+            values, self._places[name] = gathered.list_shared()
+            self._columns[name] = RawColumn(values)
 
     def leave_empty(self, names: Collection[str]) -> None:
         """Take in columns in which every row reads as NULL."""

@@ -138,17 +138,23 @@ def _read_apart(connection: Connection, shape: Shape, dataset: DatasetSpec) -> d
                 columns += _pick_columns(shape, _EVENTS, events)
         elif table is heard:
             source = heard.join(sessions, sessions.c.id == heard.c.recording_session_id)
-        empty = _find_empty(connection, columns, heard) if table is heard and shape.one_table is None else set()
+        empty = _find_empty(connection, shape, heard) if table is heard and shape.one_table is None else set()
         query = select(*[column for column in columns if column.name not in empty]).select_from(source)
         raws[name] = _read_raw(connection, query.where(approved) if table in (heard, sessions) else query, empty)
     return raws
 
 
-def _find_empty(connection: Connection, columns: list[Any], table: Any) -> set[str]:
-    """Return the columns of ``table`` in which no row has a value: half of them, usually, and to count is quick."""
-    counted = [func.count(column.element).label(column.name) for column in columns]
-    counts = connection.execute(select(*counted).select_from(table))
-    return {name for name, count in counts.mappings().one().items() if count == 0}
+def _find_empty(connection: Connection, shape: Shape, heard: Any) -> set[str]:
+    """Return what no measurement has a value of: half of the columns, usually; to count is quicker than to fetch."""
+    optional = [field for field in SNAPSHOT if field.table == "measurements" and field.may_be_null]
+    columns = {field.read_as: shape.pick(heard, field.table, field.name) for field in optional}
+    labelled = [column.label(name) for name, column in columns.items()]
+    first = connection.execute(select(*labelled).select_from(heard).limit(1)).one_or_none()
+    unseen = [] if first is None else [name for name, value in zip(columns, first, strict=True) if value is None]
+    if not unseen:
+        return set()
+    counts = connection.execute(select(*[func.count(columns[name]) for name in unseen]).select_from(heard)).one()
+    return {name for name, count in zip(unseen, counts, strict=True) if count == 0}
 
 
 def _join(raws: dict[str, RawRows]) -> RawRows:
