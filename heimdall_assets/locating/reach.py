@@ -18,7 +18,7 @@ from heimdall_assets.signals.geodesy import (
     MEAN_EARTH_RADIUS_M,
     FloatArray,
     compute_distance_m,
-    compute_sphere_distance_m,
+    compute_longest_m,
 )
 
 EARTH_FACTOR = 4.0 / 3.0
@@ -42,10 +42,6 @@ SKY_WAVE_USUAL_M = 2000e3
 
 MISTAKEN_RATIO = 5.0
 """Coordinates are mistaken where, turned, they lie this many times nearer to every receiver than they are to any."""
-
-SPHERE_MARGIN = 1.01
-"""No shortest path on the ellipsoid is this many times as long as on the sphere of mean radius: radii of curvature lie
-within 0.6 % of it, from a (1 - e^2) = 6335 km along the meridian at the equator to a^2 / b = 6400 km at the poles."""
 
 
 def compute_horizon_m(height_m: ArrayLike, other_height_m: ArrayLike) -> FloatArray:
@@ -110,8 +106,8 @@ def find_contradictions(heard: Heard) -> dict[str, str]:
     place_of = {session: place for place, session in enumerate(sessions)}
     of_session = np.fromiter(map(place_of.__getitem__, heard.session), dtype=np.int64, count=len(heard.session))
     reach_m, usual_m = _compute_limits_m(heard)
-    at_most_m = SPHERE_MARGIN * compute_sphere_distance_m(*_list_ends(heard))
-    doubtful = np.flatnonzero(np.logical_or(*_judge(at_most_m, reach_m, usual_m, of_session))[of_session])
+    longest_m = compute_longest_m(*_list_ends(heard))
+    doubtful = np.flatnonzero(np.logical_or(*_judge(longest_m, reach_m, usual_m, of_session))[of_session])
     distance_m = np.full(len(of_session), np.nan)
     distance_m[doubtful] = compute_distance_m(*(degrees[doubtful] for degrees in _list_ends(heard)))
     all_far, beyond = _judge(distance_m, reach_m, usual_m, of_session)
