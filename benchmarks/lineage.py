@@ -1,4 +1,4 @@
-"""What asking costs at ten thousand sessions: lineage, where used, difference and audit: `make bench-lineage`.
+"""What asking costs at ten thousand sessions: lineage, where used, difference, plan and audit: `make bench-lineage`.
 
 A home is written with the manifests of two releases over one set of sessions, without training: what is asked reads
 tables, ledger and log, and these are of full size. The measurements of a session share one recording; the audit hashes
@@ -126,6 +126,7 @@ def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
         "lineage --object (a recording)": ("lineage", "--object", recordings[0]),
         "lineage MODEL --table sessions": ("lineage", second, "--table", "sessions"),
         "diff": ("diff", first, second),
+        "plan": ("plan",),
     }
     ask(folder, "--version")
     rows = []

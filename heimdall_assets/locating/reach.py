@@ -18,6 +18,7 @@ from heimdall_assets.signals.geodesy import (
     MEAN_EARTH_RADIUS_M,
     FloatArray,
     compute_distance_m,
+    compute_longest_m,
 )
 
 EARTH_FACTOR = 4.0 / 3.0
@@ -101,25 +102,49 @@ def find_contradictions(heard: Heard) -> dict[str, str]:
     A source is contradicted by a receiver beyond its reach, and, whatever the band, by being far from every receiver
     but near all of them once its coordinates are turned.
     """
-    latitude, longitude, altitude_m = heard.source.T
-    distance_m = compute_distance_m(latitude, longitude, heard.receiver[:, 0], heard.receiver[:, 1])
-    reach_m = compute_reach_m(heard.frequency_hz, heard.receiver[:, 2], altitude_m)
-    usual_m = np.where(
-        heard.frequency_hz < GROUND_WAVE_MAX_HZ, SKY_WAVE_USUAL_M, np.maximum(reach_m - BEYOND_HORIZON_M, 0.0)
-    )
-    sessions, inverse = np.unique(heard.session.astype(str), return_inverse=True)
-    known = np.isfinite(distance_m)
-    # Those with a receiver within the usual distance, or of no known distance, cannot be contradicted as a whole.
-    all_far = np.bincount(inverse, weights=known & (distance_m <= usual_m), minlength=len(sessions)) == 0
-    beyond = np.bincount(inverse, weights=known & (distance_m > reach_m), minlength=len(sessions)) > 0
+    sessions = sorted(set(heard.session))
+    place_of = {session: place for place, session in enumerate(sessions)}
+    of_session = np.fromiter(map(place_of.__getitem__, heard.session), dtype=np.int64, count=len(heard.session))
+    reach_m, usual_m = _compute_limits_m(heard)
+    longest_m = compute_longest_m(*_list_ends(heard))
+    doubtful = np.flatnonzero(np.logical_or(*_judge(longest_m, reach_m, usual_m, of_session))[of_session])
+    distance_m = np.full(len(of_session), np.nan)
+    distance_m[doubtful] = compute_distance_m(*(degrees[doubtful] for degrees in _list_ends(heard)))
+    all_far, beyond = _judge(distance_m, reach_m, usual_m, of_session)
+    known = doubtful[np.isfinite(distance_m[doubtful])]
+    known = known[np.argsort(of_session[known], kind="stable")]
     found = {}
-    for index in np.flatnonzero(beyond | all_far).tolist():
-        rows = np.flatnonzero((inverse == index) & known)
-        if len(rows):
-            why = _explain(heard, rows, distance_m[rows], reach_m[rows], bool(all_far[index]))
+    for rows in np.split(known, np.flatnonzero(np.diff(of_session[known])) + 1) if len(known) else []:
+        session = of_session[rows[0]]
+        if all_far[session] or beyond[session]:
+            why = _explain(heard, rows, distance_m[rows], reach_m[rows], bool(all_far[session]))
             if why is not None:
-                found[str(sessions[index])] = why
+                found[sessions[session]] = why
     return found
+
+
+def _list_ends(heard: Heard) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return latitude and longitude of sources and of receivers, in degrees, each float64 (M,)."""
+    return heard.source[:, 0], heard.source[:, 1], heard.receiver[:, 0], heard.receiver[:, 1]
+
+
+def _compute_limits_m(heard: Heard) -> tuple[FloatArray, FloatArray]:
+    """Return how far a source may be, and how far one usually is, in m, each float64 (M,)."""
+    reach_m = compute_reach_m(heard.frequency_hz, heard.receiver[:, 2], heard.source[:, 2])
+    beyond_usual_m = np.maximum(reach_m - BEYOND_HORIZON_M, 0.0)
+    return reach_m, np.where(heard.frequency_hz < GROUND_WAVE_MAX_HZ, SKY_WAVE_USUAL_M, beyond_usual_m)
+
+
+def _judge(
+    distance_m: FloatArray, reach_m: FloatArray, usual_m: FloatArray, of_session: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return, bool for each session, whether no receiver is within the usual distance, and whether one is out of reach.
+
+    Those with a receiver within the usual distance, or of no known distance, cannot be contradicted as a whole.
+    """
+    num_sessions = of_session.max(initial=-1) + 1
+    near = np.bincount(of_session, distance_m <= usual_m, num_sessions) > 0
+    return ~near, np.bincount(of_session, distance_m > reach_m, num_sessions) > 0
 
 
 def _explain(

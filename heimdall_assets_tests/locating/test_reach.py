@@ -1,8 +1,19 @@
 import numpy as np
 import pytest
 
-from heimdall_assets.locating.reach import Heard, compute_horizon_m, compute_reach_m, find_contradictions
-from heimdall_assets.signals.geodesy import MEAN_EARTH_RADIUS_M, LocalFrame
+from heimdall_assets.locating.reach import (
+    Heard,
+    _explain,
+    compute_horizon_m,
+    compute_reach_m,
+    find_contradictions,
+)
+from heimdall_assets.signals.geodesy import (
+    MEAN_EARTH_RADIUS_M,
+    LocalFrame,
+    compute_distance_m,
+    compute_longest_m,
+)
 
 UHF, VHF, LONG_WAVE = 462.7e6, 145.5e6, 77.5e3
 DCF77 = (50.0155, 9.0108)
@@ -84,3 +95,48 @@ def test_an_unknown_place_contradicts_nothing_and_sessions_are_told_apart():
     good, bad = hear((46.0, 8.0), [(46.0, 8.1)], UHF, "good"), hear((0.0, 0.0), [(46.0, 8.1)], UHF, "bad")
     both = Heard(**{name: np.concatenate([getattr(good, name), getattr(bad, name)]) for name in vars(good)})
     assert set(find_contradictions(both)) == {"bad"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_only_sessions_in_doubt_are_measured_and_none_is_judged_otherwise(seed):
+    draw = np.random.default_rng(seed)
+    sessions = np.array([f"s{number % 50:02d}" for number in draw.permutation(300)], dtype=object)
+    sources = draw.uniform([-80.0, -180.0, 0.0], [80.0, 180.0, 0.0], (50, 3))
+    source = sources[[int(name[1:]) for name in sessions]]
+    # Distances from nothing to half the globe, most of them near what a band reaches; a few coordinates turned.
+    away = draw.choice([0.1, 3.0, 4.4, 8.5, 8.6, 20.6, 60.0], (300, 1)) * draw.choice([-1.0, 1.0], (300, 3))
+    receiver = np.clip(source + away * [1.0, 0.0, 0.0], -90.0, 90.0)
+    turned = draw.random(300) < 0.3
+    receiver[turned] = np.clip(source[turned] * [1.0, -1.0, 1.0], -90.0, 90.0)
+    receiver[draw.random(300) < 0.1] = np.nan
+    frequency = draw.choice([77.5e3, 50e6, VHF, UHF], 50)[[int(name[1:]) for name in sessions]]
+    station = np.array([f"R{row}" for row in range(300)], dtype=object)
+    heard = Heard(sessions, station, frequency, receiver, source)
+    found = find_contradictions(heard)
+    assert list(found) == sorted(found)
+    assert found == {name: why for name in sorted(set(sessions)) if (why := explain_plainly(heard, name))}
+    assert 0 < len(found) < 50
+
+
+def explain_plainly(heard, session):
+    """Every receiver of the session measured on the ellipsoid."""
+    distance_m = compute_distance_m(*heard.source.T[:2], *heard.receiver.T[:2])
+    rows = np.flatnonzero((heard.session == session) & np.isfinite(distance_m))
+    reach_m = compute_reach_m(heard.frequency_hz, heard.receiver[:, 2], heard.source[:, 2])
+    usual_m = np.where(heard.frequency_hz < 30e6, 2000e3, reach_m - 500e3)
+    all_far = bool((distance_m > usual_m)[rows].all())
+    if not len(rows) or not (all_far or (distance_m > reach_m)[rows].any()):
+        return None
+    return _explain(heard, rows, distance_m[rows], reach_m[rows], all_far)
+
+
+def test_no_shortest_path_is_longer_than_its_bound_or_much_shorter():
+    draw = np.random.default_rng(0)
+    low, high = np.array([[-90.0], [-180.0]]), np.array([[90.0], [180.0]])
+    first, anywhere = draw.uniform(low, high, (2, 2, 20_000))
+    near = np.clip(first + draw.uniform(-0.01, 0.01, first.shape), low, high)
+    for other in (anywhere, near):
+        ratio = compute_distance_m(*first, *other) / compute_longest_m(*first, *other)
+        assert ratio.min() > 1.0 - 0.011
+        assert ratio.max() <= 1.0 + 1e-9  # of metres: the last digits of either
+    assert compute_longest_m(90.0, 0.0, 89.0, 0.0) == pytest.approx(compute_distance_m(90.0, 0.0, 89.0, 0.0), rel=1e-5)

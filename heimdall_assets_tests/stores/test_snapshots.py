@@ -32,6 +32,7 @@ from heimdall_assets.lineage.recorded import compare_rows
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database import row_rules, snapshots
 from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.database.raw_columns import gather
 from heimdall_assets.stores.database.raw_rows import RawRows
 from heimdall_assets.stores.database.row_rules import find_reasons
 from heimdall_assets.stores.objects.tables import decode_table, encode_table
@@ -41,6 +42,10 @@ from heimdall_assets_tests.stores.test_measurements import ids, run_sql
 EVERYTHING = DatasetSpec()
 ALWAYS = {field.snapshot: field.dtype for field in SNAPSHOT if field.snapshot and not field.since}
 """The columns that every snapshot has."""
+
+
+def gather_rows(columns: dict[str, list[object]], num_rows: int) -> RawRows:
+    return RawRows({name: gather(values) for name, values in columns.items()}, num_rows)
 
 
 def fill(store: MeasurementStore, batch: ImportBatch) -> None:
@@ -366,7 +371,7 @@ def test_no_value_stops_the_rules(data: st.DataObject, num_rows: int) -> None:
     columns = {field.read_as: [None] * num_rows for field in SNAPSHOT}
     for name in data.draw(st.sets(st.sampled_from(list(columns)), max_size=8)):
         columns[name] = data.draw(st.lists(ANYTHING, min_size=num_rows, max_size=num_rows))
-    reasons = find_reasons(RawRows(columns, num_rows), needs_truth=True, needs_decision=False)
+    reasons = find_reasons(gather_rows(columns, num_rows), needs_truth=True, needs_decision=False)
     assert all(isinstance(reason, str) for reason in reasons)  # no drawn row is complete
 
 
@@ -396,7 +401,7 @@ def later(monkeypatch: pytest.MonkeyPatch, store: MeasurementStore) -> dict[str,
 
 
 def judge(columns: dict[str, list[object]]) -> tuple[list[object], pd.DataFrame]:
-    raw = RawRows(columns, 2)
+    raw = gather_rows(columns, 2)
     reasons = find_reasons(raw, needs_truth=True, needs_decision=True)
     return list(reasons), snapshots._part_rows(raw, reasons)[0]
 
@@ -431,7 +436,7 @@ def test_a_later_column_of_any_kind_is_judged_and_kept(later, name, good, kept, 
 @given(value=st.integers(-(2**63), 2**63 - 1))
 @settings(max_examples=50, deadline=None)
 def test_integers_keep_their_last_digit(value: int) -> None:
-    raw = RawRows({"a": [value, None, 2**63, 1.5, "7", True]}, 6)
+    raw = gather_rows({"a": [value, None, 2**63, 1.5, "7", True]}, 6)
     found = raw.integers("a")
     assert found[0] == value
     assert pd.isna(found[1:4]).all()

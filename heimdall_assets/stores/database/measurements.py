@@ -23,6 +23,7 @@ from heimdall_assets.stores.database.decision_signatures import (
     read_signers,
     sign_entries,
 )
+from heimdall_assets.stores.database.fetching import fetch_columns
 from heimdall_assets.stores.database.held_recordings import check_approved
 from heimdall_assets.stores.database.keeping import (
     Erasure,
@@ -358,9 +359,10 @@ class MeasurementStore:
             own = [] if shape.one_table is None else [heard.c[ROW_APPROVED] == 1]
             # Nobody's event tells of a row of somebody else's table that was corrected: what is read of it counts.
             names = ["id", *([] if shape.one_table is None else ("timestamp", "frequency_hz", "snr_db"))]
-            columns = [shape.pick(heard, "measurements", name) for name in names]
-            query = select(*columns).select_from(joined).where(*scope, *own)
-            measurements = sorted("|".join(map(str, row)) for row in connection.execute(query))
+            columns = [shape.pick(heard, "measurements", name).label(name) for name in names]
+            found = fetch_columns(connection, select(*columns).select_from(joined).where(*scope, *own))
+            texts = [map(str, column.list_rows()) for column in found.values()]
+            measurements = sorted(map("|".join, zip(*texts, strict=True)))
         stated = {} if shape.one_table is None else {"stated": shape.one_table.digest}
         return compute_texts_digest({"sessions": sorted(approved), "measurements": measurements, **stated})
 

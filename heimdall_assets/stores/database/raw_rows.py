@@ -1,48 +1,67 @@
-"""Raw rows: columns as a database gave them, whatever is in them, and what of them is a number, a text or a time.
+"""Raw rows: which row has which of the values that a database gave, and each column for all rows.
 
-Belongs here: conversions that never raise. Does not belong here: what a value should be (``row_rules``).
+Belongs here: columns that many rows share, rows that are chosen. Does not belong here: what a value is
+(``raw_columns``), what it should be (``row_rules``).
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heimdall_assets.stores.database.raw_columns import Gathered, Mask, Places, RawColumn
+
 if TYPE_CHECKING:
     import pandas as pd
 
-Mask = NDArray[np.bool_]
-Places = NDArray[np.int64]
+__all__ = ["Mask", "Places", "RawRows"]
+
+_Array = TypeVar("_Array", bound=Any)
 
 
 class RawRows:
     """Columns as the database gave them, each also as numbers, texts or times; NaN or None where it cannot be one.
 
-    Many rows may share what they hang on: such a column is kept, and judged, as often as it was read, and taken where
-    its rows are.
+    Many rows may share what they hang on, and texts: such a value is kept, and judged, once, and taken where its rows
+    are.
     """
 
-    def __init__(self, columns: dict[str, list[Any]], num_rows: int, places: dict[str, Places] | None = None):
-        """Keep columns.
+    def __init__(self, columns: Mapping[str, Gathered], num_rows: int):
+        """Keep columns, name -> values as read, one for each of the ``num_rows`` rows."""
+        self._columns: dict[str, RawColumn] = {}
+        self._places: dict[str, Places | None] = {}
+        self.num_rows = num_rows
+        for name, gathered in columns.items():
+            values, self._places[name] = gathered.list_shared()
+            self._columns[name] = RawColumn(values)
+
+    def leave_empty(self, names: Collection[str]) -> None:
+        """Take in columns in which every row reads as NULL."""
+        places = np.zeros(self.num_rows, dtype=np.int64)
+        for name in names:
+            self._columns[name], self._places[name] = RawColumn([None]), places
+
+    def hang_on(self, other: "RawRows", places: Places) -> None:
+        """Take in the columns of other rows.
 
         Args:
-            columns: name -> values as read.
-            num_rows: N, how many rows there are.
-            places: name -> for each row the place of its value in the column, which ends with None for rows that hang
-                on nothing; a column that is not there has a value a row.
+            places: int64 (N,), for each row its place among ``other``; -1: none, which reads as NULL.
         """
-        self._columns = columns
-        self._places = places or {}
-        self._numbers: dict[str, NDArray[np.float64]] = {}
-        self._texts: dict[str, NDArray[np.object_]] = {}
-        self._nulls: dict[str, Mask] = {}
-        self.num_rows = num_rows
+        for name in other.names:
+            self._columns[name] = RawColumn([*other.values(name), None])
+            self._places[name] = places
 
-    def values(self, name: str) -> list[Any]:
-        """Return the values as read, one a row."""
-        column = self._columns[name]
-        return [column[place] for place in self._places[name]] if name in self._places else column
+    def choose(self, rows: NDArray[np.int64]) -> "RawRows":
+        """Return these rows alone, in this order; what was found out about their values is known there too."""
+        chosen = RawRows({}, len(rows))
+        shared = {id(places): places for places in self._places.values() if places is not None}
+        composed = {key: places[rows] for key, places in shared.items()}
+        for name, column in self._columns.items():
+            places = self._places[name]
+            chosen._columns[name] = column
+            chosen._places[name] = rows if places is None else composed[id(places)]
+        return chosen
 
     @property
     def names(self) -> list[str]:
@@ -53,83 +72,57 @@ class RawRows:
         """Return whether such a column was read."""
         return name in self._columns
 
+    def value(self, name: str, row: int) -> Any:
+        """Return one value as read."""
+        places = self._places[name]
+        return self._columns[name].values[row if places is None else places[row]]
+
+    def values(self, name: str) -> list[Any]:
+        """Return the values as read, one a row."""
+        column, places = self._columns[name].values, self._places[name]
+        return column if places is None else [column[place] for place in places.tolist()]
+
     def nulls(self, name: str) -> Mask:
         """Return where the column is NULL, bool (N,)."""
-        if name not in self._nulls:
-            self._nulls[name] = self._take(name, np.array([value is None for value in self._columns[name]], dtype=bool))
-        return self._nulls[name]
+        return self._take(name, self._columns[name].nulls)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return the column as float64 (N,); NaN where it is NULL or no number."""
-        if name not in self._numbers:
-            column = self._columns[name]
-            try:
-                numbers = np.array(column, dtype=np.float64)
-            except (TypeError, ValueError, ArithmeticError):  # one of them is no number: one by one
-                numbers = np.array([_to_float(value) for value in column], dtype=np.float64)
-            self._numbers[name] = self._take(name, numbers)
-        return self._numbers[name]
+        return self._take(name, self._columns[name].numbers)
 
-    def integers(self, name: str) -> "pd.api.extensions.ExtensionArray":
+    def integers(self, name: str) -> "pd.arrays.IntegerArray":
         """Return the column as Int64 (N,), exact to the last digit; NA where it is NULL or no integer of 64 bits."""
-        import pandas as pd
+        return self._take(name, self._columns[name].integers)
 
-        column = self._columns[name]
-        try:
-            numbers = np.array([0 if value is None else value for value in column])
-        except ValueError:  # one of them is no number
-            numbers = np.empty(0)
-        if numbers.dtype == np.int64 and numbers.shape == (len(column),):
-            return pd.arrays.IntegerArray(self._take(name, numbers), self.nulls(name).copy())
-        return pd.array(
-            self._take(name, np.array([_to_integer(value) for value in column], dtype=object)), dtype="Int64"
-        )
-
-    def flags(self, name: str) -> "pd.api.extensions.ExtensionArray":
+    def flags(self, name: str) -> "pd.arrays.BooleanArray":
         """Return the column as boolean (N,); NA where it is NULL or neither true nor false."""
-        import pandas as pd
-
-        numbers = self.numbers(name)
-        return pd.arrays.BooleanArray(numbers == 1, ~np.isin(numbers, (0, 1)))
+        return self._take(name, self._columns[name].flags)
 
     def texts(self, name: str) -> NDArray[np.object_]:
         """Return the column as objects (N,): str, or None where it is NULL or no text."""
-        if name not in self._texts:
-            self._texts[name] = self._take(name, self._read_texts(name))
-        return self._texts[name]
+        return self._take(name, self._columns[name].texts)
+
+    def strings(self, name: str) -> "pd.api.extensions.ExtensionArray":
+        """Return the column as pandas strings (N,); NA where it is NULL or no text."""
+        return self._take(name, self._columns[name].strings)
+
+    def times(self, name: str) -> "pd.arrays.DatetimeArray":
+        """Return the column as datetime64[us, UTC] (N,); NaT where it is NULL or no time."""
+        return self._take(name, self._columns[name].times)
+
+    def ranks(self, name: str) -> Places:
+        """Return the place of each text in the order of all, int64 (N,): the same for the same; last what is none."""
+        return self._take(name, self._columns[name].ranks)
 
     def test(self, name: str, judge: Callable[[str | None], bool]) -> Mask:
         """Return what ``judge`` says of each text, bool (N,); it is asked once of what many rows share."""
-        return self._take(name, np.array([judge(text) for text in self._read_texts(name)], dtype=bool))
+        return self._take(name, self._columns[name].test(judge))
 
-    def times(self, name: str) -> "pd.Series[Any]":
-        """Return the column as datetime64[us, UTC] (N,); NaT where it is NULL or no time."""
-        import pandas as pd
+    def find(self, name: str, among: Sequence[Any]) -> Places:
+        """Return the place of each value among others, int64 (N,); -1 where it is none of them."""
+        return self._take(name, self._columns[name].find({value: place for place, value in enumerate(among)}))
 
-        texts = pd.Series(self._read_texts(name), dtype=object)
-        times = pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce").astype("datetime64[us, UTC]")
-        return times.iloc[self._places[name]].reset_index(drop=True) if name in self._places else times
-
-    def _read_texts(self, name: str) -> NDArray[np.object_]:
-        texts = np.empty(len(self._columns[name]), dtype=object)
-        texts[:] = [value if isinstance(value, str) else None for value in self._columns[name]]
-        return texts
-
-    def _take(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
-        return values[self._places[name]] if name in self._places else values
-
-
-def _to_float(value: Any) -> float:
-    try:
-        return float("nan") if value is None or isinstance(value, bytes) else float(value)
-    except (TypeError, ValueError, ArithmeticError):
-        return float("nan")
-
-
-def _to_integer(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        try:
-            value = int(value) if value == int(value) else None
-        except (TypeError, ValueError, OverflowError, ArithmeticError):
-            return None
-    return value if value is not None and -(2**63) <= value < 2**63 else None
+    def _take(self, name: str, values: _Array) -> _Array:
+        places = self._places[name]
+        taken: _Array = values if places is None else values[places]
+        return taken

@@ -4,19 +4,22 @@ Belongs here: the one query that joins measurements to what they hang on, and th
 what makes a value believable (``row_rules``), who approved what (``measurements``).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Select, and_, func, select
 
 from heimdall_assets.domain import SNAPSHOT, ApprovalStatus, SessionStatus
 from heimdall_assets.fields import Field
 from heimdall_assets.specs import DatasetSpec
+from heimdall_assets.stores.database.fetching import fetch_columns
 from heimdall_assets.stores.database.one_table import NUM_PLACES, ROW_APPROVED
-from heimdall_assets.stores.database.raw_rows import Mask, Places, RawRows
-from heimdall_assets.stores.database.row_rules import find_reasons, find_truth
+from heimdall_assets.stores.database.raw_rows import RawRows
+from heimdall_assets.stores.database.row_rules import find_good, find_reasons, find_truth
 from heimdall_assets.stores.database.shape import Kind, Shape
 
 if TYPE_CHECKING:
@@ -135,35 +138,36 @@ def _read_apart(connection: Connection, shape: Shape, dataset: DatasetSpec) -> d
                 columns += _pick_columns(shape, _EVENTS, events)
         elif table is heard:
             source = heard.join(sessions, sessions.c.id == heard.c.recording_session_id)
-        query = select(*columns).select_from(source)
-        raws[name] = _read_raw(connection, query.where(approved) if table in (heard, sessions) else query)
+        empty = _find_empty(connection, shape, heard) if table is heard and shape.one_table is None else set()
+        query = select(*[column for column in columns if column.name not in empty]).select_from(source)
+        raws[name] = _read_raw(connection, query.where(approved) if table in (heard, sessions) else query, empty)
     return raws
+
+
+def _find_empty(connection: Connection, shape: Shape, heard: Any) -> set[str]:
+    """Return what no measurement has a value of: half of the columns, usually; to count is quicker than to fetch."""
+    optional = [field for field in SNAPSHOT if field.table == "measurements" and field.may_be_null]
+    columns = {field.read_as: shape.pick(heard, field.table, field.name) for field in optional}
+    labelled = [column.label(name) for name, column in columns.items()]
+    first = connection.execute(select(*labelled).select_from(heard).limit(1)).one_or_none()
+    unseen = [] if first is None else [name for name, value in zip(columns, first, strict=True) if value is None]
+    if not unseen:
+        return set()
+    counts = connection.execute(select(*[func.count(columns[name]) for name in unseen]).select_from(heard)).one()
+    return {name for name, count in zip(unseen, counts, strict=True) if count == 0}
 
 
 def _join(raws: dict[str, RawRows]) -> RawRows:
     """Return a row for each measurement, which takes what it hangs on from where that stands."""
     heard = raws["measurements"]
     sessions, sources, stations = (raws[name] for name in ("recording_sessions", "known_sources", "websdr_stations"))
-    of_session = _find_places(heard.values("session_id"), sessions.values(_SESSION))
-    source_of = np.append(_find_places(sessions.values(_SOURCE), sources.values("source_id")), -1)
-    places = {
-        "recording_sessions": of_session,
-        "known_sources": source_of[of_session],
-        "websdr_stations": _find_places(heard.values("station_id"), stations.values("known_station_id")),
-    }
-    columns = {name: heard.values(name) for name in heard.names}
-    taken = {}
-    for table, place in places.items():
-        for name in raws[table].names:
-            columns[name] = [*raws[table].values(name), None]
-            taken[name] = place
-    return RawRows(columns, heard.num_rows, taken)
-
-
-def _find_places(keys: list[Any], among: list[Any]) -> Places:
-    """Return for each key its place among those of a table; -1, which is the last, where it has none."""
-    known = {key: place for place, key in enumerate(among)}
-    return np.array([known.get(key, -1) for key in keys], dtype=np.int64)
+    of_session = heard.find("session_id", sessions.values(_SESSION))
+    source_of = np.append(sessions.find(_SOURCE, sources.values("source_id")), -1)
+    of_station = heard.find("station_id", stations.values("known_station_id"))
+    heard.hang_on(sessions, of_session)
+    heard.hang_on(sources, source_of[of_session])
+    heard.hang_on(stations, of_station)
+    return heard
 
 
 def _pick_columns(shape: Shape, name: str, table: Any) -> list[Any]:
@@ -219,19 +223,20 @@ def _build_query(shape: Shape, sessions: Any) -> Select[Any]:
     return select(*columns).select_from(joined)
 
 
-def _read_raw(connection: Connection, query: Select[Any]) -> RawRows:
-    result = connection.execute(query)
-    names = list(result.keys())
-    rows = result.fetchall()
-    columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {name: () for name in names}
-    return RawRows({name: list(values) for name, values in columns.items()}, len(rows))
+def _read_raw(connection: Connection, query: Select[Any], empty: Collection[str] = ()) -> RawRows:
+    """Return what ``query`` finds, beside columns that are ``empty``."""
+    columns = fetch_columns(connection, query)
+    raw = RawRows(columns, len(next(iter(columns.values()))))
+    raw.leave_empty(empty)
+    return raw
 
 
-def _part_rows(raw: RawRows, reasons: np.ndarray) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def _part_rows(raw: RawRows, reasons: NDArray[np.object_]) -> "tuple[pd.DataFrame, pd.DataFrame]":
     import pandas as pd
 
-    good = np.array([reason is None for reason in reasons], dtype=bool)
-    rows = _flatten(raw, good).loc[good].sort_values(["session_id", "station_id", "measurement_id"], ignore_index=True)
+    good = find_good(reasons)
+    # The rules leave one row a station of a session: no third key is needed.
+    by_key = np.lexsort((raw.ranks("station_id"), raw.ranks("session_id")))
     left_out = pd.DataFrame(
         {
             "measurement_id": raw.texts("measurement_id")[~good],
@@ -239,24 +244,24 @@ def _part_rows(raw: RawRows, reasons: np.ndarray) -> "tuple[pd.DataFrame, pd.Dat
             "reason": reasons[~good],
         }
     ).astype("string")
+    rows = _flatten(raw.choose(by_key[good[by_key]]))
     return rows, left_out.sort_values(["session_id", "measurement_id", "reason"], ignore_index=True)
 
 
-def _flatten(raw: RawRows, good: Mask) -> "pd.DataFrame":
+def _flatten(raw: RawRows) -> "pd.DataFrame":
     import pandas as pd
 
     # A column that came later is there once a row has a value: its coming alone changes no snapshot.
-    kept = [
-        field for field in SNAPSHOT if field.snapshot and not (field.since and raw.nulls(field.read_as)[good].all())
-    ]
+    kept = [field for field in SNAPSHOT if field.snapshot and not (field.since and raw.nulls(field.read_as).all())]
     columns = {field.snapshot: _read_column(raw, field) for field in kept}
     known = find_truth(raw)
     for part in ("source_latitude", "source_longitude"):
         columns[part] = np.where(known, columns[part], np.nan)
-    return pd.DataFrame(columns).astype({field.snapshot: field.dtype for field in kept})
+    return pd.DataFrame(columns, copy=False)  # nobody else holds them
 
 
 def _read_column(raw: RawRows, field: Field) -> Any:
+    """Return a column of dtype ``field.dtype``."""
     if field.kind is float:
         numbers = raw.numbers(field.read_as)
         if field.table == "websdr_stations" and field.is_place and raw.has("own_latitude"):
@@ -267,4 +272,4 @@ def _read_column(raw: RawRows, field: Field) -> Any:
         return raw.integers(field.read_as)
     if field.kind is bool:
         return raw.flags(field.read_as)
-    return raw.times(field.read_as) if field.kind is datetime else raw.texts(field.read_as)
+    return raw.times(field.read_as) if field.kind is datetime else raw.strings(field.read_as)
