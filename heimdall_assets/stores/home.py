@@ -10,6 +10,7 @@ from heimdall_assets.stores.home_format import EMBEDDED, FORMAT, begin_home, may
 from heimdall_assets.stores.objects.addresses import parse_folder, parse_place
 
 if TYPE_CHECKING:
+    from heimdall_assets.stores.database.edges import EdgeIndex
     from heimdall_assets.stores.database.measurements import MeasurementStore
     from heimdall_assets.stores.objects.folder import ObjectStore
     from heimdall_assets.stores.releases.store import ReleaseStore
@@ -26,6 +27,13 @@ class Stores:
     """Local folder for work in progress: checkpoints of a training that may be resumed."""
     signing_key: Path | None = None
     """File of the private key that signs releases; None: they are not signed."""
+
+    @property
+    def edges(self) -> "EdgeIndex":
+        """The index of lineage, beside the ledger of releases."""
+        from heimdall_assets.stores.database.edges import EdgeIndex
+
+        return EdgeIndex(self.releases.database)
 
 
 def open_stores(

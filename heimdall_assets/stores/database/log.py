@@ -68,6 +68,24 @@ def read_entries(connection: Connection, kind: str | None = None) -> dict[int, d
     return found
 
 
+def find_entries(connection: Connection, kind: str, words: str = "") -> dict[int, dict[str, Any]]:
+    """Return number -> entry, in order, of those that say their kind, and ``words``, as canonical JSON does.
+
+    What says it otherwise is not heard and nothing else is decoded: for whoever shows entries, not for an audit.
+
+    Raises:
+        CorruptObject: one of them is no entry.
+    """
+    if not _has_log(connection):
+        return {}
+    query = select(log_entries.c.id, log_entries.c.body).order_by(log_entries.c.id)
+    query = query.where(log_entries.c.body.contains(f'"kind":"{kind}"', autoescape=True))
+    if words:
+        query = query.where(log_entries.c.body.contains(words, autoescape=True))
+    found = {row.id: _decode(row.id, row.body) for row in connection.execute(query)}
+    return {number: body for number, body in found.items() if body["kind"] == kind}
+
+
 def check_entries(connection: Connection) -> list[str]:
     """Return what the log says against itself, one line a problem; empty: it is whole, from its first entry on.
 
