@@ -76,7 +76,7 @@ def lineage(
     provenance = read_provenance(stores, version)
     digest = stores.releases.find_record(version).get("provenance")
     if html is not None:
-        from heimdall_assets.lineage.page import render_html
+        from heimdall_assets.lineage.pages.offline import render_html
         from heimdall_assets.pipeline.releases.audit import read_data
 
         page = render_html(provenance, read_data(stores, provenance), read_decisions(stores, provenance), digest)

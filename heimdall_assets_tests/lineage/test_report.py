@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heimdall_assets.lineage.page import MAX_TABLE_ROWS, render_html
+from heimdall_assets.lineage.pages.offline import MAX_TABLE_ROWS, render_html
 from heimdall_assets.lineage.tree import render_tree
 from heimdall_assets_tests.lineage.world import REASON, make_world
 

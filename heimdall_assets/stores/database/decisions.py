@@ -4,15 +4,14 @@ Belongs here: reading them by session or by number. Does not belong here: decidi
 and log agree (``ledger``).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection
 
-from heimdall_assets.manifests import encode_canonical_json
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.decision_signatures import read_signers
-from heimdall_assets.stores.database.log import find_entries
+from heimdall_assets.stores.database.log import find_numbers
 from heimdall_assets.stores.database.rows import read_by, read_table
 from heimdall_assets.stores.database.shape import Kind
 
@@ -36,7 +35,7 @@ def read_history(database: Database, called: str) -> list[dict[str, Any]]:
         rows = read_table(
             connection, shape, "approval_events", events, [events.c.recording_session_id.in_(sessions[:_CHUNK])]
         )
-        signers = _find_signers(connection, sessions)
+        signers = _find_signers(connection, [int(row["id"]) for row in rows])
     return [{**row, "signed_by": signers.get(row["id"])} for row in sorted(rows, key=lambda row: int(row["id"]))]
 
 
@@ -55,15 +54,15 @@ def read_decisions(database: Database, numbers: Collection[int]) -> dict[int, di
     return found
 
 
-def _find_signers(connection: Connection, sessions: Sequence[str]) -> dict[int, str]:
-    """Return number of a decision -> who signed it, of those about some sessions."""
-    signers = read_signers(connection)
-    if not signers:
+def find_signers(database: Database, numbers: Collection[int]) -> dict[int, str]:
+    """Return number of a decision -> whose signature on it holds, of those of these numbers that somebody signed."""
+    with database.reading() as connection:
+        return _find_signers(connection, numbers) if database.shape.kind is Kind.OURS else {}
+
+
+def _find_signers(connection: Connection, numbers: Collection[int]) -> dict[int, str]:
+    signers, wanted = read_signers(connection), set(numbers)
+    if not signers or not wanted:
         return {}
-    found = {}
-    for session in sessions:
-        words = f'"recording_session_id":{encode_canonical_json(session).decode()}'
-        for number, entry in find_entries(connection, APPROVAL, words).items():
-            if number in signers and entry.get("recording_session_id") == session:
-                found[int(entry["id"])] = signers[number]
-    return found
+    entries = find_numbers(connection, APPROVAL)
+    return {number: signers[entries[number]] for number in wanted if entries.get(number) in signers}
