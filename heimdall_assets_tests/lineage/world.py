@@ -257,7 +257,7 @@ class World:
         """Publish a release of these roots and return its version; ``told`` stands in its record."""
         version = self.releases.reserve_version(change, f"results/{roots['onnx_model']}")
         provenance = self.freeze(roots, version)
-        self.sizes[version] = provenance["log"]["size"]
+        self.sizes[version] = (provenance["log"] or {"size": 0})["size"]  # before the first entry there is no log
         data = encode_canonical_json(provenance)
         digest = compute_digest(data)
         model = self.objects.read_bytes(provenance["model"]["artifacts"]["model.onnx"])

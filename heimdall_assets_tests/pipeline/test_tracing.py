@@ -19,9 +19,12 @@ from heimdall_assets.stores.database.edges import number_thing
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.database.schema import lineage_edges, lineage_nodes
 from heimdall_assets.stores.home import Stores
-from heimdall_assets_tests.lineage.world import make_world
+from heimdall_assets.stores.objects.folder import FolderObjectStore
+from heimdall_assets_tests.lineage.world import World, make_world
+from heimdall_assets_tests.stores.one_table import make_one_table, open_one_table, write_receivers
 from heimdall_assets_tests.stores.processes import run_at_once
 from heimdall_assets_tests.stores.releasing import open_at
+from heimdall_assets_tests.stores.test_one_table import RECEIVERS, ROWS
 
 SPLITS = {kind: split for split, kind in SPLIT_KINDS.items()}
 
@@ -364,3 +367,25 @@ def test_a_result_is_stored_although_its_index_cannot_be_written(tmp_path, caplo
     assert "not in the index of lineage yet" in caplog.text
     assert world.objects.read_reference(made.manifest.reference) == made.manifest.digest
     assert set(find_missing(world.stores, world.stores.edges.read_results())) >= {made.manifest.digest}
+
+
+def test_a_database_of_somebody_else_is_asked_and_never_written(tmp_path):
+    url = f"sqlite:///{tmp_path / 'theirs.db'}"
+    make_one_table(url, ROWS)
+    stated = write_receivers(tmp_path / "receivers.json", RECEIVERS)
+    before = (tmp_path / "theirs.db").read_bytes()
+    measurements = open_one_table(url, stated)
+    releases = open_at(str(tmp_path / "heimdall-models"), measurements)
+    world = World(measurements, FolderObjectStore(tmp_path / "objects"), releases, {}, tmp_path / "theirs.db")
+    roots = world.make_chain()
+    session = ROWS[0][0]
+    assert not world.stores.edges.is_there  # no ledger yet: nobody made one to answer a question
+    assert len(ask(world, session=session)["results"]) == 9
+    assert not (tmp_path / "heimdall-models").exists()
+    version = world.release(roots)
+    (use,) = ask(world, session=session)["releases"]
+    assert (use["version"], use["sessions"][0]["approved_by"]) == (version, None)
+    assert len(use["measurements"]) == 2
+    assert set(world.stores.edges.read_results()) == set(read_all(world))  # beside the ledger of releases
+    assert ask(world, station="1")["releases"][0]["measurements"] == [f"{session}/1"]
+    assert (tmp_path / "theirs.db").read_bytes() == before

@@ -130,15 +130,19 @@ class _Taker:
 
     Attributes:
         known: digests of those that are in the index.
+        references: of those that were taken in now.
         unread: what cannot be read -> why.
     """
 
     objects: ObjectStore
     index: EdgeIndex
     known: set[str]
+    references: set[str] = field(default_factory=set)
     unread: dict[str, str] = field(default_factory=dict)
 
     def take(self, name: str, reference: str | None) -> None:
+        if name in self.references:
+            return
         try:
             digest = name if reference is None else self.objects.read_reference(reference)
         except OutOfReach:
@@ -180,6 +184,7 @@ class _Taker:
             return
         _write_edges(self.index, digest, manifest, members)
         self.known.add(digest)
+        self.references.add(manifest.reference)
 
 
 def index_result(objects: ObjectStore, index: EdgeIndex, digest: str, manifest: Manifest) -> None:
