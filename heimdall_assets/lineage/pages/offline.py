@@ -10,7 +10,7 @@ from heimdall_assets.lineage.pages.rendering import describe_release, render
 from heimdall_assets.lineage.recorded import RecordedData, list_rows
 from heimdall_assets.lineage.tree import Decisions, describe_data
 
-MAX_TABLE_ROWS = 5000
+MAX_TABLE_ROWS = 10_000
 """Of each table on the page, which a browser opens as a whole; it says how to get the others."""
 
 
