@@ -57,10 +57,25 @@ TABLE = "table"
 
 @dataclass(frozen=True)
 class Member:
-    """What a table holds of one session: a thing, and the edges to it, which are the same wherever it stands."""
+    """What a table holds of one session: a thing, and the edges to it, which are the same wherever it stands.
+
+    Attributes:
+        thing: named by its rows.
+        session: its id.
+        rows: of the table, in the order of the columns that are read of it.
+    """
 
     thing: Thing
-    edges: tuple[Edge, ...]
+    session: str
+    rows: Sequence[tuple[Any, ...]]
+
+    def list_edges(self) -> list[Edge]:
+        """Return the edges to it and to the names of what stands in it, each once."""
+        if self.thing[0] == SESSION_ROWS:
+            return list(dict.fromkeys(_list_row_edges(self)))
+        if self.thing[0] == SESSION_RECORDINGS:
+            return [((OBJECT, digest), self.thing, (MEASUREMENT, str(name))) for _, name, digest in self.rows if digest]
+        return []
 
 
 def list_edges(digest: str, manifest: Manifest) -> list[Edge]:
@@ -92,7 +107,7 @@ def list_members(manifest: Manifest, read_columns: ReadColumns) -> list[Member]:
         return [_describe_rows(name, found) for name, found in rows.items()]
     if manifest.kind == IQ_FILES:
         return [_describe_recordings(name, found) for name, found in rows.items()]
-    return [Member((SESSION, name), ()) for name in rows]
+    return [Member((SESSION, name), name, ()) for name in rows]
 
 
 def list_parts(digest: str, manifest: Manifest, members: Sequence[Member]) -> Iterator[tuple[Thing, list[Edge]]]:
@@ -127,24 +142,31 @@ def _name_member(decision: int | None, rows: Sequence[Sequence[Any]], session: s
 
 
 def _describe_rows(session: str, rows: Sequence[tuple[Any, ...]]) -> Member:
-    _, name, source, source_name, decision, *_ = rows[0]
-    thing = (SESSION_ROWS, _name_member(None if decision is None else int(decision), rows, session))
-    edges: list[Edge] = [((SESSION, session), thing, None)]
+    decision = rows[0][4]
+    name = _name_member(None if decision is None else int(decision), rows, session)
+    return Member((SESSION_ROWS, name), session, rows)
+
+
+def _list_row_edges(member: Member) -> Iterator[Edge]:
+    _, name, source, source_name, decision, *_ = member.rows[0]
+    session, thing = (SESSION, member.session), member.thing
+    yield session, thing, None
     if name is not None:
-        edges.append(((SESSION_NAME, str(name)), (SESSION, session), None))
+        yield (SESSION_NAME, str(name)), session, None
     if source is not None:
-        edges.append(((SOURCE, str(source)), thing, None))
-        edges += [] if source_name is None else [((SOURCE_NAME, str(source_name)), (SOURCE, str(source)), None)]
+        yield (SOURCE, str(source)), thing, None
+        if source_name is not None:
+            yield (SOURCE_NAME, str(source_name)), (SOURCE, str(source)), None
     if decision is not None:
-        edges.append(((DECISION, str(int(decision))), thing, None))
-    for *_, measurement_id, station, station_name in rows:
+        yield (DECISION, str(int(decision))), thing, None
+    for *_, measurement_id, station, station_name in member.rows:
         measurement = (MEASUREMENT, str(measurement_id))
-        edges += [(measurement, thing, None), ((STATION, str(station)), thing, measurement)]
-        edges += [] if station_name is None else [((STATION_NAME, str(station_name)), (STATION, str(station)), None)]
-    return Member(thing, tuple(dict.fromkeys(edges)))
+        yield measurement, thing, None
+        yield (STATION, str(station)), thing, measurement
+        if station_name is not None:
+            yield (STATION_NAME, str(station_name)), (STATION, str(station)), None
 
 
 def _describe_recordings(session: str, rows: Sequence[tuple[Any, ...]]) -> Member:
     held = [(name, digest) for _, name, digest in rows if digest is not None]
-    thing = (SESSION_RECORDINGS, _name_member(None, held, session))
-    return Member(thing, tuple(((OBJECT, digest), thing, (MEASUREMENT, str(name))) for name, digest in held))
+    return Member((SESSION_RECORDINGS, _name_member(None, held, session)), session, rows)

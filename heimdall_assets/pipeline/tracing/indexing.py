@@ -88,7 +88,8 @@ def find_missing(stores: Stores, known: Mapping[str, str]) -> dict[str, str | No
     Args:
         known: digest -> reference of the results that the index has.
     """
-    facts = {name.removeprefix(FACTS) for name in stores.objects.list_references(FACTS)}
+    names = stores.objects.list_references()
+    facts = {name.removeprefix(FACTS) for name in names if name.startswith(FACTS)}
     released = {
         str(record[part])
         for record in stores.releases.list_releases()
@@ -97,8 +98,8 @@ def find_missing(stores: Stores, known: Mapping[str, str]) -> dict[str, str | No
     }
     missing: dict[str, str | None] = dict.fromkeys(sorted((facts | released) - known.keys()))
     references = set(known.values())
-    for name in stores.objects.list_references(RESULTS):
-        if name not in references:
+    for name in names:
+        if name.startswith(RESULTS) and name not in references:
             missing[name] = name
     return missing
 
@@ -207,7 +208,7 @@ def _read_members(objects: ObjectStore, manifest: Manifest) -> list[Member]:
 def _write_edges(index: EdgeIndex, digest: str, manifest: Manifest, members: Sequence[Member]) -> None:
     """Write what is in a table before its parts, and those before the note that all of it is there."""
     known = index.find_known(member.thing for member in members)
-    _add_in_turns(index, (list(member.edges) for member in members if member.thing not in known))
+    _add_in_turns(index, (member.list_edges() for member in members if member.thing not in known))
     parts = list(list_parts(digest, manifest, members))
     old = index.find_known(part for part, _ in parts)
     _add_in_turns(index, (edges[-1:] if part in old else edges for part, edges in parts))
