@@ -4,11 +4,17 @@ A home is written with the manifests of two releases over one set of sessions, w
 tables, ledger and log, and these are of full size. The measurements of a session share one recording; the audit hashes
 each once, and `sha256sum` over the same files is what it is compared with, in turns. Each command is a
 process of its own, bytecode compiled; memory is the most that it held.
+
+The index of lineage and the pages are measured on homes of their own, with trainings beside the releases that nobody
+released: how many edges there are, how large they are, what taking them in and asking costs, how long each page takes
+a server that has just started, and one that has drawn it before.
 """
 
 import argparse
+import json
 import os
 import re
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -34,6 +40,8 @@ HEARD_BY = 23.2511
 NUM_STATIONS = 40
 BATCH = 500
 ROUNDS = 5
+RECORDING_BYTES_OF_MANY = 100
+"""Of the homes for index and pages, which never read one."""
 PROGRAM = """
 import atexit, pathlib, sys
 atexit.register(lambda: sys.stderr.write(pathlib.Path("/proc/self/status").read_text()))
@@ -48,17 +56,17 @@ def put_recordings(world: World, count: int, size: int) -> list[str]:
     return [world.objects.put_bytes(draw.bytes(size), NPY_MEDIA_TYPE).digest for _ in range(count)]
 
 
-def fill(world: World, num_sessions: int, recordings: Sequence[str]) -> None:
-    """Import and approve sessions, each with a recording that its measurements share."""
+def fill(world: World, numbers: range, recordings: Sequence[str]) -> None:
+    """Import and approve sessions of these numbers, each with a recording that its measurements share."""
     draw, total = np.random.default_rng(2), 0
     stations = [
         Station(id=f"station-{place}", name=f"Station {place}",
                 position=Position(latitude=44.0 + 0.1 * place, longitude=7.0 + 0.05 * place))
         for place in range(NUM_STATIONS)
     ]  # fmt: skip
-    for first in range(0, num_sessions, BATCH):
+    for first in range(numbers.start, numbers.stop, BATCH):
         sources, sessions, heard = [], [], []
-        for index in range(first, min(first + BATCH, num_sessions)):
+        for index in range(first, min(first + BATCH, numbers.stop)):
             start, name = START + timedelta(minutes=index), f"session-{index:06d}"
             place = Position(latitude=44.5 + 1e-4 * index, longitude=8.0 + 2e-4 * index)
             sources.append(Source(id=f"source-{index}", name=f"Source {index}", position=place, error_margin_m=30.0))
@@ -67,7 +75,7 @@ def fill(world: World, num_sessions: int, recordings: Sequence[str]) -> None:
             count = int(HEARD_BY) + int(draw.random() < HEARD_BY % 1)
             for station in draw.permutation(NUM_STATIONS)[:count]:
                 iq = {
-                    "iq_data_location": f"sha256:{recordings[index]}",
+                    "iq_data_location": f"sha256:{recordings[index - numbers.start]}",
                     "iq_data_format": "npy",
                     "iq_sample_rate_hz": 24000.0,
                     "iq_start_unix_ns": int(start.timestamp()) * 10**9 + total,
@@ -105,10 +113,115 @@ def make_home(folder: Path, num_sessions: int, recording_bytes: int) -> World:
     is_new = not (folder / "heimdall.db").exists()
     world = make_world(folder, 0)
     if is_new:
-        fill(world, num_sessions, put_recordings(world, num_sessions, recording_bytes))
+        fill(world, range(num_sessions), put_recordings(world, num_sessions, recording_bytes))
         world.release(world.make_chain())
         world.release(world.make_chain(TrainingSpec(seed=7), median_m=110.0))
     return world
+
+
+PAGES = """
+import json, sys, time
+from heimdall_assets.places import read_places
+from heimdall_assets.web.lineage_pages import find_page
+places, told = read_places(), {}
+for name, path, query in json.loads(sys.argv[1]):
+    took = []
+    for _ in range(2):
+        started = time.perf_counter()
+        size = len(find_page(places.open_stores(), path, query).data)
+        took.append(time.perf_counter() - started)
+    told[name] = [*took, size]
+print(json.dumps(told))
+"""
+"""A server that has just started: the first page loads what all of them need, and reads the tables."""
+
+
+def add_trainings(world: World, count: int) -> None:
+    """Put results of trainings that no release was made from, on the data of the last release."""
+    nodes = {node["kind"]: node["digest"] for node in world.read_provenance("v1.0.1")["nodes"]}
+    splits = {name: nodes[name] for name in ("train_split", "val_split")}
+    for seed in range(1000, 1000 + count):
+        weights = world.objects.put_bytes(f"weights {seed}".encode(), NPY_MEDIA_TYPE)
+        made = world.put_manifest("trained_checkpoint", splits, {"weights": weights}, [TrainingSpec(seed=seed)])
+        judged = {"trained_checkpoint": made, "test_split": nodes["test_split"]}
+        world.put_manifest("evaluation_metrics", judged, {"metrics.json": weights})
+        world.put_manifest("onnx_model", judged, {"model.onnx": weights})
+
+
+def measure_size(database: Path) -> tuple[float, float]:
+    """Return megabytes of the index, and of the whole database."""
+    connection = sqlite3.connect(database)
+    sizes = dict(connection.execute("SELECT name, sum(pgsize) FROM dbstat GROUP BY name").fetchall())
+    connection.close()
+    index = sum(size for name, size in sizes.items() if "lineage_" in name)
+    return index / 1e6, sum(sizes.values()) / 1e6
+
+
+def draw_pages(home: Path, session: str) -> dict[str, list[float]]:
+    """Return page -> seconds in a server that has just started and drew nothing, seconds again, bytes."""
+    sessions = "/v1.0.1/sessions"
+    pages = {
+        "Released models": ("/", ""), "one release": ("/v1.0.1", ""), "its sessions": (sessions, ""),
+        "page 7 of them": (sessions, "page=7"), "search": (sessions, "q=night+77"),
+        "one session": ("/v1.0.1/session", f"id={session}"), "changes": ("/v1.0.1/changes", ""),
+    }  # fmt: skip
+    told = {}
+    for name, (path, query) in pages.items():
+        asked = json.dumps([[name, path, query]])
+        done = subprocess.run(
+            [sys.executable, "-c", PAGES, asked], env={**os.environ, "HEIMDALL_HOME": str(home)},
+            capture_output=True, check=True,
+        )  # fmt: skip
+        told |= json.loads(done.stdout)
+    return told
+
+
+def run_index(folder: Path, num_sessions: int, num_trainings: int) -> str:
+    world = make_home(folder, num_sessions, RECORDING_BYTES_OF_MANY)
+    if len(world.objects.list_references("results/")) < 3 * num_trainings:
+        add_trainings(world, num_trainings)
+    recording = world.read_table(world.read_provenance("v1.0.1")["nodes"][1]["artifacts"]["table"]["digest"])
+    digest, session = str(recording["digest"].iloc[0]), f"session-{num_sessions // 2:06d}"
+    wall, cpu, memory = ask(folder, "lineage", "--reindex")
+    num_results = len(world.stores.edges.read_results())
+    edges, (index_mb, all_mb) = world.stores.edges.count_edges(), measure_size(world.database)
+    questions = {
+        "--session": ("--session", session), "--measurement": ("--measurement", find_measurement(world, session)),
+        "--source": ("--source", f"Source {num_sessions // 3}"), "--object (a recording)": ("--object", digest),
+    }  # fmt: skip
+    rows = []
+    for name, arguments in questions.items():
+        taken = [ask(folder, "lineage", *arguments) for _ in range(ROUNDS)]
+        middle = [statistics.median(each) for each in zip(*taken, strict=True)]
+        rows.append(f"| `lineage {name}` | {middle[0]:.2f} | {middle[1]:.2f} | {middle[2]:.0f} |")
+    number = len(world.measurements.list_sessions())
+    fill(world, range(number, number + 1), [world.objects.put_bytes(f"{number}".encode(), NPY_MEDIA_TYPE).digest])
+    world.make_chain()
+    grown = ask(folder, "lineage", *questions["--session"])
+    more = world.stores.edges.count_edges() - edges
+    pages = [f"| {name} | {first:.2f} | {again:.2f} | {size / 1e3:.0f} |"
+             for name, (first, again, size) in draw_pages(folder, session).items()]  # fmt: skip
+    return "\n".join(
+        [
+            f"## The index and the pages at {num_sessions} sessions\n",
+            f"{edges} edges of {num_results} results, {3 * num_trainings} of them of no release: "
+            f"{index_mb:.0f} MB of a database of {all_mb:.0f} MB. Made anew in {wall:.1f} s (processor {cpu:.1f} s, "
+            f"{memory:.0f} MB). A snapshot with one session more, and all that is made from it, adds {more} edges; the "
+            f"question that takes them in takes {grown[0]:.1f} s.\n",
+            "| question, a process of its own | wall, s | processor, s | memory, MB |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "| page | first of a server, s | again, s | kB |",
+            "|---|---|---|---|",
+            *pages,
+            "",
+        ]
+    )
+
+
+def find_measurement(world: World, session: str) -> str:
+    return str(world.measurements.find_session(session)["measurements"][0]["id"])
 
 
 def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
@@ -170,8 +283,24 @@ if __name__ == "__main__":
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--recording-bytes", type=int, default=200_000)
     parser.add_argument("--home", type=Path, help="where the home is kept, and taken again")
+    parser.add_argument(
+        "--many", type=int, nargs="*", default=[10_000, 100_000], help="sessions of those for the index"
+    )
+    parser.add_argument(
+        "--many-homes", type=Path, help="folder in which those are kept, each by its number of sessions"
+    )
+    parser.add_argument("--trainings", type=int, default=300)
+    parser.add_argument("--only-index", action="store_true", help="leave the first part of the file as it is")
     options = parser.parse_args()
+    written = HERE / "lineage.md"
     with tempfile.TemporaryDirectory() as folder:
-        text = run(options.home or Path(folder), options.sessions, options.recording_bytes)
-    (HERE / "lineage.md").write_text(text)
+        if options.only_index:
+            text = written.read_text().split("\n## ")[0] + "\n"
+        else:
+            text = run(options.home or Path(folder) / "home", options.sessions, options.recording_bytes)
+        for count in options.many:
+            home = (options.many_homes or Path(folder)) / str(count)
+            home.mkdir(parents=True, exist_ok=True)
+            text += f"\n{run_index(home, count, options.trainings)}"
+    written.write_text(text)
     print(text)

@@ -78,6 +78,7 @@ SLOW = (
     "pipeline/test_reference_graph",
     "pipeline/test_stages_s3",
     "pipeline/test_table_forms",
+    "pipeline/test_tracing",
     "pipeline/test_trained_checkpoint",
     "signals/test_delays",
     "signals/test_reference_clock",

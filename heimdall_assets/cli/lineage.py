@@ -12,8 +12,9 @@ import click
 
 from heimdall_assets.cli.ledger import read_checkpoint_file
 from heimdall_assets.cli.terminal.homes import find_model, open_home
-from heimdall_assets.cli.terminal.output import json_option, write_json, write_lines, write_table, write_text
+from heimdall_assets.cli.terminal.output import json_option, write_json, write_lines, write_text
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
+from heimdall_assets.cli.uses import rebuild_index, show_uses
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import InvalidInput, NotFound, OutOfReach, StorageError
@@ -45,12 +46,17 @@ _LOG = logging.getLogger(__name__)
 @click.option("--object", "digest", help="Which models hang on this stored object (SHA-256)?")
 @click.option("--table", type=click.Choice(TABLES), help="Print what it was made of, as CSV, or as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one page that opens offline.")
+@click.option("--reindex", is_flag=True, help="Make the index that answers these questions anew.")
 @json_option
-def lineage(model: str | None, table: str | None, html: Path | None, as_json: bool, **asked: str | None) -> None:
-    """Show where MODEL (version, latest or alias) comes from, or which models used something."""
-    if (model is None) == (not any(asked.values())):
+def lineage(
+    model: str | None, table: str | None, html: Path | None, reindex: bool, as_json: bool, **asked: str | None
+) -> None:
+    """Show where MODEL (version, latest or alias) comes from, or what used something and who decided about it."""
+    given = [model, *asked.values(), reindex or None]
+    if sum(one is not None for one in given) != 1:
         raise InvalidInput(
-            "lineage: expected either a MODEL or one of --session, --measurement, --source, --station, --object"
+            "lineage: expected either a MODEL or one of --session, --measurement, --source, --station, --object, "
+            "--reindex"
         )
     for what, name in asked.items():
         if name is not None:
@@ -58,8 +64,11 @@ def lineage(model: str | None, table: str | None, html: Path | None, as_json: bo
     if model is None and (table or html):
         raise InvalidInput(f"lineage: found {'--table' if table else '--html'} without a MODEL, expected both")
     stores = open_home()
+    if reindex:
+        rebuild_index(stores, as_json)
+        return
     if model is None:
-        _show_uses(stores, asked, as_json)
+        show_uses(stores, asked, as_json)
         return
     version = find_model(stores, model)
     from heimdall_assets.lineage.tree import render_tree
@@ -68,7 +77,7 @@ def lineage(model: str | None, table: str | None, html: Path | None, as_json: bo
     provenance = read_provenance(stores, version)
     digest = stores.releases.find_record(version).get("provenance")
     if html is not None:
-        from heimdall_assets.lineage.page import render_html
+        from heimdall_assets.lineage.pages.offline import render_html
         from heimdall_assets.pipeline.releases.audit import read_data
 
         page = render_html(provenance, read_data(stores, provenance), read_decisions(stores, provenance), digest)
@@ -96,45 +105,6 @@ def _show_table(stores: Stores, provenance: Mapping[str, Any], name: str, as_jso
     writer.writeheader()
     writer.writerows(rows)
     write_lines(file.getvalue())
-
-
-def _show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) -> None:
-    from heimdall_assets.pipeline.releases.reading import find_using_releases
-
-    uses = find_using_releases(stores, **asked)
-    if not uses:
-        _check_known(stores, asked)
-    if as_json:
-        write_json(uses)
-        return
-    rows = [
-        [
-            use["version"],
-            row["session_name"],
-            row["split"],
-            row["approved_by"],
-            row["approved_at"],
-            row["approval_reason"],
-        ]
-        for use in uses
-        for row in use["sessions"]
-    ] + [[use["version"], node, None, None, None, None] for use in uses for node in use["nodes"]]
-    if not rows:
-        write_text("no released model used it")
-        return
-    write_table(
-        f"used by {say_count(len(uses), 'released model')}",
-        ["model", "what", "split", "approved by", "when", "why"],
-        rows,
-    )
-
-
-def _check_known(stores: Stores, asked: Mapping[str, str | None]) -> None:
-    """Raise ``NotFound`` where nobody knows what is asked about: that nothing used it would be no answer."""
-    what, name = next((what, name) for what, name in asked.items() if name is not None)
-    if not (stores.objects.exists(name) if what == "digest" else stores.measurements.is_known(what, name)):
-        place = "the object store" if what == "digest" else "the database"
-        raise NotFound(f"{what} {name}: found neither in {place} nor behind any released model")
 
 
 @click.command(short_help="Hash everything behind a model again.")

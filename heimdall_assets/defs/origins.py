@@ -1,7 +1,7 @@
 """Origins: who or what asked for a run, and why, as its tags say; it stands in the facts of all that the run computes.
 
-Belongs here: the tags of person and reason, for those who ask and those who tell. Does not belong here: what is kept
-of them (``stores.computing``).
+Belongs here: the tags of person, reason and release, for those who ask and those who tell. Does not belong here: what
+is kept of them (``stores.computing``).
 """
 
 from dataclasses import replace
@@ -13,6 +13,8 @@ from heimdall_assets.stores.home import Stores
 
 PERSON_TAG = "heimdall/person"
 REASON_TAG = "heimdall/reason"
+RELEASE_TAG = "heimdall/release"
+"""Of the run whose model was released, or that found its release again: the version."""
 
 PAGE = "Dagster's page"
 
@@ -25,6 +27,11 @@ def tag_origin(reason: str | None = None) -> dict[str, str]:
 def tag_reason(reason: str | None) -> dict[str, str]:
     """Return the tag of a reason; empty: none was given."""
     return {REASON_TAG: reason} if reason else {}
+
+
+def tag_release(version: str) -> dict[str, str]:
+    """Return the tag of the release that a run made or found again."""
+    return {RELEASE_TAG: version}
 
 
 def describe_origin(run: dg.DagsterRun | None) -> Origin:

@@ -12,6 +12,7 @@ import dagster as dg
 
 from heimdall_assets.defs.io_manager import ManifestIOManager
 from heimdall_assets.defs.origins import describe_origin, hide_person
+from heimdall_assets.pipeline.results import tell_results
 from heimdall_assets.stores.computing import originate
 from heimdall_assets.stores.home import Stores
 
@@ -28,8 +29,11 @@ def build_stores(
     """
 
     def open_for_step(context: dg.InitResourceContext) -> Iterator[Stores]:
+        from heimdall_assets.pipeline.tracing.indexing import build_listener
+
         stores = open_stores()
-        with spread_work(), originate(hide_person(describe_origin(context.run), stores)):
+        origin = hide_person(describe_origin(context.run), stores)
+        with spread_work(), originate(origin), tell_results(build_listener(stores)):
             yield stores
 
     return dg.ResourceDefinition(open_for_step, description=description)

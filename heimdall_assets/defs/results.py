@@ -18,6 +18,7 @@ from heimdall_assets.kinds import (
     SPLIT_KINDS,
     TRAINED_CHECKPOINT,
 )
+from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import Result
 
 CURVES: dict[str, tuple[str, ...]] = {
@@ -29,6 +30,9 @@ CURVES: dict[str, tuple[str, ...]] = {
     EVALUATION_METRICS: ("median_m", "p90_m", "coverage_90", "median_error_over_bound"),
 }
 """Kind -> numbers whose course from run to run says something."""
+
+DIGEST_LENGTH = 12
+"""Characters of a digest that are shown: enough to find it."""
 
 
 def materialize(
@@ -54,10 +58,19 @@ def materialize(
             **(shown or {}),
             **{name: _round(manifest.summary[name]) for name in curves},
             "facts": render_facts({**facts, "size in MB": float(f"{size_mb:.3g}")}),
+            "made_from": link_parents(manifest),
             "reused": result.reused,
             "manifest": manifest.digest,
         },
     )
+
+
+def link_parents(manifest: Manifest) -> dg.MarkdownMetadataValue:
+    """Return what a result was made from: each asset, as a link within Dagster's own page, and its data version."""
+    lines = [
+        f"[{kind}](/assets/{kind}) `{digest[:DIGEST_LENGTH]}`" for kind, digest in sorted(manifest.parents.items())
+    ]
+    return dg.MetadataValue.md("  \n".join(lines) or "nothing")
 
 
 def _round(value: float) -> float:

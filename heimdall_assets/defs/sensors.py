@@ -32,6 +32,7 @@ OpenStores = Callable[[], Stores]
 FINGERPRINT_TAG = "heimdall/approved_fingerprint"
 RETRAINING_TAG = "heimdall/retraining"
 RETRAIN_JOB = "release"
+WEEKLY_REASON = "weekly, whether anything changed or not"
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -200,6 +201,7 @@ def build_weekly_schedule(open_stores: OpenStores) -> dg.ScheduleDefinition:
         description="Retrains every Sunday at 03:00 UTC, changed or not, with the champion's settings. Off by default.",
     )
     def weekly_retraining() -> dg.RunRequest:
-        return dg.RunRequest(run_config=build_run_config(list(read_baseline(open_stores()).specs)))
+        specs = list(read_baseline(open_stores()).specs)
+        return dg.RunRequest(run_config=build_run_config(specs), tags=tag_reason(WEEKLY_REASON))
 
     return weekly_retraining

@@ -33,6 +33,7 @@ def diff_models(
         trained; ``metrics``: figure -> first, second, difference.
     """
     old, new = data
+    told = diff_provenances(first, second)
     return {
         "from": first["model"]["version"],
         "to": second["model"]["version"],
@@ -43,8 +44,16 @@ def diff_models(
             "stations": _diff_tables(old.stations, new.stations, "station_id"),
             "moved": _diff_column(old.sessions, new.sessions, "split"),
             "approved_anew": _diff_column(old.sessions, new.sessions, "approval_event_id"),
-            "dataset": _diff_values(_flatten(first["database"], "dataset"), _flatten(second["database"], "dataset")),
+            "dataset": told.pop("dataset"),
         },
+        **told,
+    }
+
+
+def diff_provenances(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what changed beside the rows: ``dataset``, ``settings``, ``code``, ``environment``, ``metrics``."""
+    return {
+        "dataset": _diff_values(_flatten(first["database"], "dataset"), _flatten(second["database"], "dataset")),
         "settings": _diff_values(_flatten_specs(first), _flatten_specs(second)),
         "code": _diff_values(_list_code(first), _list_code(second)),
         "environment": compare_environments(*(_find_environment(provenance) for provenance in (first, second))),

@@ -1,6 +1,6 @@
 """Tree: a provenance as text, from the release back to the database, and who approved what behind it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from heimdall_assets.counts import say_count
@@ -35,7 +35,8 @@ def render_tree(provenance: Mapping[str, Any], decisions: Decisions) -> str:
     Below it: who approved what and why, checks, seeds and environment.
     """
     told = [*draw_branches(provenance), "", *describe_approvals(decisions), *_list_environment(provenance)]
-    return f"{provenance['model']['version']}  {describe_data(provenance, decisions)}\n" + "\n".join(told) + "\n"
+    said = describe_data(provenance, {str(entry["decided_by"]) for entry in decisions.values()})
+    return f"{provenance['model']['version']}  {said}\n" + "\n".join(told) + "\n"
 
 
 def draw_branches(provenance: Mapping[str, Any]) -> list[str]:
@@ -49,20 +50,19 @@ def draw_branches(provenance: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def describe_data(provenance: Mapping[str, Any], decisions: Decisions) -> str:
-    """Return in one line how much a model was made of, and by whom it was approved, as its manifests counted it."""
+def describe_data(provenance: Mapping[str, Any], people: Collection[str]) -> str:
+    """Return in one line how much a model was made of, as its manifests counted it, and who approved it: ``people``."""
     summaries = {node["kind"]: node["summary"] for node in provenance["nodes"]}
     snapshot = summaries[APPROVED_MEASUREMENTS]
     splits = {name: summaries[kind]["num_sessions"] for name, kind in SPLIT_KINDS.items() if kind in summaries}
     unused = snapshot["num_sessions"] - sum(splits.values())
     splits |= {"unused": unused} if unused else {}
-    people = sorted({str(entry["decided_by"]) for entry in decisions.values()})
     parts = [
         f"{say_count(snapshot['num_sessions'], 'session')} ({_list_counts(splits)})",
         _list_counts(snapshot["sessions_by_origin"]),
         f"{say_count(snapshot['num_measurements'], 'measurement')} of {say_count(snapshot['num_stations'], 'station')}",
     ]
-    return "; ".join([*parts, f"approved by {', '.join(people)}"] if people else parts)
+    return "; ".join([*parts, f"approved by {', '.join(sorted(people))}"] if people else parts)
 
 
 def _list_counts(counts: Mapping[str, int]) -> str:

@@ -3,7 +3,9 @@
 Belongs here: the lookup by ``Manifest.reference`` and walking to a result's parents. Not what is computed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +84,32 @@ def find_or_compute(
     )
     digest = objects.put_bytes(manifest.encode(), JSON_MEDIA_TYPE).digest
     keep_facts(objects, digest, computation.describe())
+    _tell_result(digest, manifest)
     objects.write_reference(name, digest)  # last: what is found has its facts
     return Result(manifest, reused=False)
+
+
+Listener = Callable[[str, Manifest], None]
+"""Digest and manifest of a result that is stored and not found by others yet."""
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def tell_results(listener: Listener) -> Iterator[None]:
+    """Tell ``listener`` of each result that is computed inside, before it can be found."""
+    before = _listener.get()
+    _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.set(before)  # no token: Dagster may end a step's resources in another context
+
+
+def _tell_result(digest: str, manifest: Manifest) -> None:
+    listener = _listener.get()
+    if listener is not None:
+        listener(digest, manifest)
 
 
 def read_result(objects: ObjectStore, name: str) -> Manifest | None:

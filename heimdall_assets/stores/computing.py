@@ -26,6 +26,9 @@ from heimdall_assets.stores.objects.interface import ObjectStore
 
 FORMAT = "heimdall-facts/1"
 
+FACTS = "facts/"
+"""What the references of facts begin with; the digest of a manifest follows."""
+
 ENVIRONMENT = "environment"
 """In the facts at rest: the digest of the environment."""
 
@@ -165,4 +168,4 @@ def name_user() -> str:
 
 
 def _name(manifest: str) -> str:
-    return f"facts/{manifest}"
+    return FACTS + manifest

@@ -10,6 +10,7 @@ from heimdall_assets.stores.home_format import EMBEDDED, FORMAT, begin_home, may
 from heimdall_assets.stores.objects.addresses import parse_folder, parse_place
 
 if TYPE_CHECKING:
+    from heimdall_assets.stores.database.edges import EdgeIndex
     from heimdall_assets.stores.database.measurements import MeasurementStore
     from heimdall_assets.stores.objects.folder import ObjectStore
     from heimdall_assets.stores.releases.store import ReleaseStore
@@ -30,6 +31,13 @@ class Stores:
     def read_names(self) -> dict[str, str]:
         """Return pseudonym -> name of everybody who decided or started something and was not erased."""
         return {**self.measurements.read_names(), **self.releases.read_names()}
+
+    @property
+    def edges(self) -> "EdgeIndex":
+        """The index of lineage, beside the ledger of releases."""
+        from heimdall_assets.stores.database.edges import EdgeIndex
+
+        return EdgeIndex(self.releases.database)
 
 
 def open_stores(

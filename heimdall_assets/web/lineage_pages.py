@@ -1,24 +1,22 @@
-"""Lineage pages: what ``heimdall lineage MODEL --html`` writes, served read-only to a browser.
+"""Lineage pages: where releases come from, in parts, served read-only to a browser.
 
-Each is drawn when asked for, from the provenance frozen with the release; results and model card stand beside it. A
-path is never a file's: it is the version of a published release or the digest of a result, or nothing is shown.
+Each is drawn when asked for, from the provenance and the tables frozen with the release; results and model card stand
+beside it. A path is never a file's: it is the version of a published release or the digest of a result, or nothing is
+shown. Nothing runs in a browser: links and one form lead from page to page.
 """
 
 from collections.abc import Callable
-from html import escape
 from http import HTTPStatus
-from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heimdall_assets.errors import HeimdallError, NotFound
-from heimdall_assets.lineage.page import render_html
 from heimdall_assets.people import name_people_in_html
-from heimdall_assets.pipeline.releases.audit import read_data
-from heimdall_assets.pipeline.releases.reading import read_decisions, read_provenance
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.web.queries import parse_query
 from heimdall_assets.web.refusals import Refusal, send_refusal
+from heimdall_assets.web.release_pages import find_part, render_releases
 from heimdall_assets.web.result_pages import HTML, Page, find_stored, render_release
 
 PARTS = ("results", "card")
@@ -31,43 +29,33 @@ DRAWN_AT_ONCE = 4
 """Pages; more wait for these, and never for a thread that Dagster's page needs."""
 
 
-def find_page(stores: Stores, path: str) -> Page:
-    """Return the page at ``path``.
+def find_page(stores: Stores, path: str, query: str = "") -> Page:
+    """Return the page at ``path``, of what the query asks for.
 
-    The list of releases is at ``/``, one release at ``/v1.2.3``, its results and its model card below it; a result that
-    is not released at ``/results/DIGEST``, each figure at ``/results/DIGEST/NAME.svg`` and
-    ``/trainings/DIGEST/losses.svg``.
+    The list of releases is at ``/``, one release at ``/v1.2.3``, below it ``sessions?q=WORDS&page=NUMBER``,
+    ``session?id=ID``, ``changes``, its results and its model card; a result that is not released is at
+    ``/results/DIGEST``, each figure at ``/results/DIGEST/NAME.svg`` and ``/trainings/DIGEST/losses.svg``.
 
     Raises:
-        NotFound: the path is none of them; it is compared with what is stored and never opened.
+        NotFound: the path is none of them, or the query is not one that the page has; nothing of either is opened.
     """
-    stored = find_stored(stores.objects, path)
+    stored = None if query else find_stored(stores.objects, path)
     if stored is not None:
         return stored
-    releases = {str(record["version"]): record for record in stores.releases.list_releases()}
+    records = stores.releases.list_releases()
+    releases = {str(record["version"]): record for record in records}
     if path == "/":
-        return Page(HTML, _render_list(releases).encode())
-    version, _, part = path[1:].partition("/")
-    if not path.startswith("/") or version not in releases or ((part or path[1:] != version) and part not in PARTS):
+        parse_query(query, ())
+        return Page(HTML, render_releases(records).encode())
+    version, slash, part = path[1:].partition("/")
+    draw = find_part(part)
+    is_part = bool(part) and (draw is not None or part in PARTS)
+    if not path.startswith("/") or version not in releases or bool(slash) != is_part:
         raise NotFound(f"lineage page {path!r:.60}: found no such release, expected / or one such as /v1.0.0")
-    if part:
+    if draw is None:
+        parse_query(query, ())
         return render_release(stores, releases[version], part)
-    provenance = read_provenance(stores, version)
-    data, decisions = read_data(stores, provenance), read_decisions(stores, provenance)
-    page = render_html(provenance, data, decisions, releases[version].get("provenance"))
-    return Page(HTML, page.encode())
-
-
-def _render_list(releases: dict[str, dict[str, Any]]) -> str:
-    rows = [
-        f'<li><a href="/{escape(version)}">{escape(version)}</a> {escape(", ".join(record["aliases"]))} '
-        f'(<a href="/{escape(version)}/results">results</a>, <a href="/{escape(version)}/card">card</a>)</li>'
-        for version, record in reversed(releases.items())
-    ]
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Lineage</title>'
-        f"<h1>Released models</h1><ul>{''.join(rows) or '<li>none yet</li>'}</ul></html>"
-    )
+    return Page(HTML, draw(stores, releases[version], query).encode())
 
 
 def build_lineage_app(open_stores: Callable[[], Stores]) -> ASGIApp:
@@ -76,7 +64,7 @@ def build_lineage_app(open_stores: Callable[[], Stores]) -> ASGIApp:
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            page = await to_thread.run_sync(lambda: _draw(open_stores(), _read_target(scope)), limiter=limiter)
+            page = await to_thread.run_sync(lambda: _draw(open_stores(), *_read_target(scope)), limiter=limiter)
         except NotFound as error:
             await send_refusal(Refusal(HTTPStatus.NOT_FOUND, str(error)), scope, send)
         except (HeimdallError, OSError) as error:
@@ -87,18 +75,17 @@ def build_lineage_app(open_stores: Callable[[], Stores]) -> ASGIApp:
     return serve
 
 
-def _draw(stores: Stores, target: str) -> Page:
+def _draw(stores: Stores, path: str, query: str) -> Page:
     """Return the page that was asked for, with the names of people in place of their pseudonyms."""
-    page = find_page(stores, target)
+    page = find_page(stores, path, query)
     if page.kind != HTML:
         return page
     return Page(HTML, name_people_in_html(page.data.decode(), stores.read_names).encode())
 
 
-def _read_target(scope: Scope) -> str:
-    """Return what was asked for as it was written: nothing of it is decoded, and no page has a query."""
-    asked = scope["raw_path"].decode("latin-1")
-    return f"{asked}?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else asked
+def _read_target(scope: Scope) -> tuple[str, str]:
+    """Return path and query as they were written: nothing of a path is decoded."""
+    return scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
 
 
 async def _send_page(page: Page, send: Send) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from heimdall_assets.errors import HeimdallError, NotFound
 from heimdall_assets.kinds import EVALUATION_METRICS, TRAINED_CHECKPOINT
+from heimdall_assets.lineage.pages.served import list_links
 from heimdall_assets.manifests import SVG_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_training
@@ -55,14 +56,14 @@ def find_stored(objects: ObjectStore, path: str) -> Page | None:
 def render_release(stores: Stores, record: Mapping[str, Any], part: str) -> Page:
     """Return the page ``results`` or ``card`` of a published release."""
     version = str(record["version"])
-    links = {"All releases": "/", "Lineage": f"/{version}"}
+    links = {text: address for text, address in list_links(version, part).items() if address}
     if part == "card":
         from heimdall_assets.evaluation.results_page import render_card_page
 
         card = stores.releases.read_file(version, "README.md").decode()
-        return Page(HTML, render_card_page(version, card, {**links, "Results": f"/{version}/results"}).encode())
+        return Page(HTML, render_card_page(version, card, links).encode())
     evaluation = _read(stores.objects, str(record["evaluation"]), EVALUATION_METRICS)
-    return Page(HTML, _render_evaluation(stores.objects, evaluation, version, {**links, "Card": f"/{version}/card"}))
+    return Page(HTML, _render_evaluation(stores.objects, evaluation, version, links))
 
 
 def _read(objects: ObjectStore, digest: str, kind: str) -> Manifest:

@@ -24,6 +24,8 @@ from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
+from heimdall_assets.pipeline.tracing.indexing import find_missing
+from heimdall_assets.pipeline.tracing.uses import find_uses
 from heimdall_assets.specs import AugmentationSpec, GateSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.keys import make_key
 from heimdall_assets.stores.objects.tables import load_table
@@ -149,7 +151,22 @@ def test_a_second_run_computes_nothing_and_finds_the_same_release(home):
             assert made.tags["dagster/data_version"] == again["manifests"][name]
             parents = Manifest.decode(objects.read_bytes(again["manifests"][name])).parents
             assert {key: made.tags[f"dagster/input_data_version/{key}"] for key in parents} == parents
+            linked = made.metadata["made_from"].value
+            assert all(f"(/assets/{key}) `{digest[:12]}`" in linked for key, digest in parents.items())
+        tags = instance.get_run_by_id(again["run_id"]).tags
+        assert (tags["heimdall/release"], tags["heimdall/person"]) == (again["version"], getpass.getuser())
         assert 0 < measure_metadata(instance, again["run_id"]) < 32_000
+
+
+def test_each_result_is_in_the_index_of_lineage_as_soon_as_it_is_stored(home):
+    places, summary = home
+    stores = places.open_stores()
+    known = stores.edges.read_results()
+    assert find_missing(stores, known) == {}
+    assert set(summary["manifests"].values()) - {summary["manifests"]["champion_model"]} <= known.keys()
+    session = stores.measurements.list_sessions()[0]["id"]
+    (use,) = find_uses(stores, stores.edges, session=session)["releases"]
+    assert use["version"] == summary["version"]
 
 
 def test_the_release_holds_what_the_contract_names(home):

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from heimdall_assets.defs.figures import INLINE_LENGTH, is_told, show_comparison, show_epochs, show_figures
-from heimdall_assets.defs.results import CURVES, materialize
+from heimdall_assets.defs.results import CURVES, link_parents, materialize
 from heimdall_assets.defs.tables import preview, render_facts, render_table, shorten
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.kinds import EVALUATION_METRICS, TRAINED_CHECKPOINT
@@ -57,13 +57,25 @@ def test_only_what_says_something_as_a_curve_is_a_number():
     )
     made = materialize(Result(manifest, reused=True), {"losses": "a picture", "resumed": False})
     assert list(made.metadata) == [
-        "losses", "resumed", "best_val_loss", "num_train_sessions", "facts", "reused", "manifest",
+        "losses", "resumed", "best_val_loss", "num_train_sessions", "facts", "made_from", "reused", "manifest",
     ]  # fmt: skip
     facts = made.metadata["facts"].value
     for said in ("| weights | 3,503,031 |", "| best epoch | none |", "| size in MB | 2 |"):
         assert said in facts
     assert "mix" not in facts
     assert set(CURVES) <= set(STAGES)
+
+
+def test_a_result_names_its_parents_within_the_page_itself():
+    parents = {"val_split": "b" * 64, "train_split": "a" * 64}
+    manifest = Manifest(kind=TRAINED_CHECKPOINT, code_version="1", parents=parents)
+    assert link_parents(manifest).value == (
+        f"[train_split](/assets/train_split) `{'a' * 12}`  \n[val_split](/assets/val_split) `{'b' * 12}`"
+    )
+    assert link_parents(manifest.model_copy(update={"parents": {}})).value == "nothing"
+    for kind, stage in STAGES.items():
+        told = link_parents(Manifest(kind=kind, code_version="1", parents=dict.fromkeys(stage.parents, "a" * 64)))
+        assert len(told.value) < INLINE_LENGTH
 
 
 def test_facts_read_like_words():

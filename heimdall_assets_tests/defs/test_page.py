@@ -96,6 +96,8 @@ def test_a_run_asked_for_in_the_page_succeeds_and_lineage_and_plots_are_there(br
     for said in ("An interrupted training resumes", "heimdall", "PyTorch", "best_val_loss", "weights"):
         page.get_by_text(said).first.wait_for()  # description, group, kind, figures, facts
     take(page, "checkpoint")
+    parent = page.get_by_role("link", name="train_split").and_(page.locator('a[href="/assets/train_split"]'))
+    assert parent.count()  # within Dagster's own page
     page.get_by_text("Plots", exact=True).click()
     page.locator("canvas").first.wait_for()
     drawn = [name for name in ("best_val_loss", "num_weights", "epoch") if page.get_by_text(name, exact=True).count()]

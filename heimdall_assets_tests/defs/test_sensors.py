@@ -206,6 +206,7 @@ def test_the_weekly_schedule_is_off_until_somebody_turns_it_on_and_keeps_the_set
     with dg.instance_for_test() as instance:
         (request,) = schedule.evaluate_tick(dg.build_schedule_context(instance)).run_requests
     assert request.run_config["ops"]["trained_checkpoint"]["config"]["model"]["width"] == 16
+    assert request.tags["heimdall/reason"] == "weekly, whether anything changed or not"
 
 
 CANARY = "a" + "-webhook" + "s-secret"  # put together: a traceback shows lines of this file

@@ -13,7 +13,7 @@ from heimdall_assets.cli.lineage import TABLES
 from heimdall_assets.errors import CorruptObject
 from heimdall_assets.lineage.recorded import RecordedData
 from heimdall_assets.merkle import Checkpoint, compute_root, decode_checkpoint, hash_leaf
-from heimdall_assets.pipeline.releases.reading import find_using_releases, read_provenance
+from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.places import read_places
 from heimdall_assets_tests.lineage.world import make_world
 from heimdall_assets_tests.stores.releasing import take_away
@@ -64,15 +64,55 @@ def test_lineage_of_a_model_as_tree_json_and_page(home, tmp_path):
     assert "Where v1.0.0 comes from" in page.read_text()
 
 
+def ask_uses(*asked):
+    return json.loads(run("lineage", *asked, "--json"))["releases"]
+
+
 def test_a_withdrawn_session_names_the_release_that_used_it(home):
-    uses = json.loads(run("lineage", "--session", "session-0001", "--json"))
-    assert [use["version"] for use in uses] == ["v1.0.0"]
-    assert "v1.0.0" in run("lineage", "--session", "night 1")
-    assert len(json.loads(run("lineage", "--measurement", "session-0000-station-a", "--json"))) == 2
-    assert len(json.loads(run("lineage", "--source", "Source 5", "--json"))) == 1
+    told = json.loads(run("lineage", "--session", "session-0001", "--json"))
+    assert [use["version"] for use in told["releases"]] == ["v1.0.0"]
+    decisions = [(row["decision"], row["decided_by"], row["signed_by"]) for row in told["decisions"]]
+    assert decisions == [("approved", "Ada", None), ("rejected", "Bob", None)]
+    shown = run("lineage", "--session", "night 1")
+    assert "v1.0.0" in shown
+    assert "not signed" in shown
+    assert len(ask_uses("--measurement", "session-0000-station-a")) == 2
+    assert len(ask_uses("--source", "Source 5")) == 1
     home.add_sessions(6, 1)
     for asked in (("--session", "night 6"), ("--measurement", "session-0006-station-a"), ("--source", "source-6")):
         assert "no released model used it" in run("lineage", *asked)
+
+
+def test_an_object_names_what_made_it_and_what_used_it(home):
+    node = next(node for node in home.read_provenance("v1.0.0")["nodes"] if node["kind"] == "trained_checkpoint")
+    weights = node["artifacts"]["weights.safetensors"]["digest"]
+    told = json.loads(run("lineage", "--object", weights, "--json"))
+    assert told["releases"][0]["nodes"] == [f"trained_checkpoint {node['digest']}"]
+    assert told["made_from"][-1] == {"kind": "trained_checkpoint", "digest": node["digest"]}
+    assert told["made_from"][0]["kind"] == "measurement_database"
+    shown = run("lineage", "--object", weights)
+    assert shown.index("made from") < shown.index("used by 1 released model")
+
+
+def test_the_index_can_be_made_anew(home):
+    told = json.loads(run("lineage", "--reindex", "--json"))
+    assert (told["results"], told["unread"]) == (18, [])
+    assert f"indexed 18 results, {told['edges']} edges" in run("lineage", "--reindex")
+    path = home.objects.local_path(home.read_provenance("v1.0.0")["nodes"][0]["artifacts"]["table"]["digest"])
+    path.chmod(0o600)
+    path.write_bytes(b"no table")
+    assert "not indexed: approved_measurements" in run("lineage", "--reindex")
+    result = CliRunner().invoke(main, ["lineage", "--session", "session-0001"])
+    assert "of 1 result at rest nobody can say what they used: approved_measurements" in result.stderr
+
+
+def test_the_index_is_no_evidence(home):
+    run("lineage", "--reindex")
+    with sqlite3.connect(home.database) as connection:
+        connection.execute("UPDATE lineage_nodes SET name = 'another' WHERE kind = 'session'")
+        connection.execute("DELETE FROM lineage_edges")
+    connection.close()
+    assert "all is as it was released" in run("verify", "latest")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +167,14 @@ def test_every_table_of_a_model_is_shown(home):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("lineage",), ("lineage", "latest", "--session", "a"), ("lineage", "--session", "a", "--table", "sources")],
+    [
+        ("lineage",),
+        ("lineage", "latest", "--session", "a"),
+        ("lineage", "--session", "a", "--table", "sources"),
+        ("lineage", "--reindex", "--session", "a"),
+        ("lineage", "latest", "--reindex"),
+        ("lineage", "--session", "a", "--source", "b"),
+    ],
 )
 def test_lineage_wants_one_thing(home, arguments):
     run(*arguments, status=2)
@@ -165,12 +212,11 @@ def test_a_damaged_provenance_is_read_from_its_twin_and_refused_without_one(home
     whole = read_provenance(stores, "v1.0.0")
     stores.releases.files.write_file("v1.0.0", "provenance.json", b"{}")
     assert read_provenance(stores, "v1.0.0") == whole
-    assert len(find_using_releases(stores, source="Source 0")) == 2
     twin = stores.objects.local_path(stores.releases.find_record("v1.0.0")["provenance"])
     twin.unlink()
     with pytest.raises(CorruptObject, match=r"run heimdall verify v1\.0\.0"):
         read_provenance(stores, "v1.0.0")
-    run("lineage", "--session", "session-0001", status=2)
+    assert [use["version"] for use in ask_uses("--session", "session-0001")] == ["v1.0.0"]  # by index and ledger
     assert "provenance" in run("verify", "v1.0.0", status=1)
 
 

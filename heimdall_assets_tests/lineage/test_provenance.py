@@ -6,7 +6,7 @@ import json
 import pytest
 
 from heimdall_assets.domain import APPROVED_COLUMNS
-from heimdall_assets.errors import CorruptObject, InvalidInput, NotFound, Refused
+from heimdall_assets.errors import CorruptObject, NotFound, Refused
 from heimdall_assets.lineage.difference import diff_models, render_difference
 from heimdall_assets.lineage.environments import compare_environments
 from heimdall_assets.lineage.listings import DECISIONS, decode_decisions
@@ -18,7 +18,6 @@ from heimdall_assets.lineage.provenance import (
 )
 from heimdall_assets.lineage.recorded import list_rows
 from heimdall_assets.lineage.tree import render_tree
-from heimdall_assets.lineage.uses import find_uses, list_digests
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, encode_canonical_json
 from heimdall_assets.specs import DatasetSpec, TrainingSpec
@@ -239,40 +238,6 @@ def test_a_file_that_contradicts_itself_is_told_where(provenance, spoil, where):
     broken = copy.deepcopy(provenance)
     spoil(broken)
     assert any(where in f"{place} {what}" for place, what in find_contradictions(broken))
-
-
-def test_where_used_names_models_splits_and_approvals(tmp_path):
-    world = make_world(tmp_path, 5)
-    first = world.read_provenance(world.release(world.make_chain()))
-    world.withdraw(["session-0001"])
-    world.approve(world.add_sessions(5, 2))
-    second = world.read_provenance(world.release(world.make_chain()))
-
-    def ask(**asked):
-        return find_uses([first, second], world.find_rows, **asked)
-
-    withdrawn = ask(session="session-0001")
-    assert [use["version"] for use in withdrawn] == [first["model"]["version"]]
-    assert withdrawn[0]["sessions"][0]["split"] == "val"
-    assert world.name(withdrawn[0]["sessions"][0]["approved_by"]) == "Ada"
-    assert len(withdrawn[0]["measurements"]) == 3
-    assert [use["version"] for use in ask(session="night 5")] == [second["model"]["version"]]
-    assert len(ask(source="Source 0")) == 2
-    assert ask(measurement="session-0000-station-b")[0]["measurements"] == ["session-0000-station-b"]
-    assert len(ask(station="station-c")[1]["measurements"]) == 6
-    assert ask(session="nobody") == []
-
-    recording = world.read_data(first).measurements["iq_digest"].dropna().iloc[0]
-    assert len(ask(digest=recording)) == 2
-    table = first["nodes"][0]["artifacts"]["table"]["digest"]
-    assert ask(digest=table)[0]["nodes"] == [f"approved_measurements {first['nodes'][0]['digest']}"]
-    assert list_digests(first, [recording]) >= {recording, *(node["digest"] for node in first["nodes"])}
-
-
-@pytest.mark.parametrize("asked", [{}, {"session": "a", "source": "b"}])
-def test_where_used_wants_one_thing(asked):
-    with pytest.raises(InvalidInput, match="where used"):
-        find_uses([], lambda *_: [], **asked)
 
 
 def test_differences_tell_data_settings_and_figures(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heimdall_assets.lineage.page import MAX_TABLE_ROWS, render_html
+from heimdall_assets.lineage.pages.offline import MAX_TABLE_ROWS, render_html
 from heimdall_assets.lineage.tree import render_tree
 from heimdall_assets_tests.lineage.world import REASON, make_world
 
@@ -104,8 +104,11 @@ def test_the_map_is_svg_with_every_place(provenance, data, decisions):
 
 
 def test_long_tables_say_that_they_are_cut(provenance, data, decisions):
-    long = replace(data, sessions=pd.concat([data.sessions] * 1500))
-    assert f"Sessions ({MAX_TABLE_ROWS} of 7500)" in render_html(provenance, long, decisions)
+    long = replace(data, sessions=pd.concat([data.sessions] * (MAX_TABLE_ROWS // 5 + 1)))
+    page = render_html(provenance, long, decisions)
+    assert f"Sessions ({MAX_TABLE_ROWS} of {MAX_TABLE_ROWS + 5})" in page
+    assert page.count("heimdall lineage v1.0.0 --table sessions") == 1
+    assert "--table measurements" not in page
 
 
 def test_a_model_without_positions_draws_an_empty_map(provenance, data, decisions):

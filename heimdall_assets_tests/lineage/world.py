@@ -48,10 +48,11 @@ from heimdall_assets.people import name_people
 from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.computing import keep_facts, read_facts
 from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.keys import SigningKey
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.interface import ObjectStore
-from heimdall_assets.stores.objects.tables import decode_table, encode_table, find_rows
+from heimdall_assets.stores.objects.tables import decode_table, encode_table
 from heimdall_assets.stores.releases.store import ReleaseStore
 from heimdall_assets_tests.stores.releasing import open_at
 
@@ -90,6 +91,10 @@ class World:
     sizes: dict = field(default_factory=dict)
     """Version -> entries of the log before its release."""
     key: SigningKey | None = None
+
+    @property
+    def stores(self):
+        return Stores(self.measurements, self.objects, self.releases, self.database.parent / "scratch")
 
     def add_sessions(self, first, count):
         """Import and return the ids of ``count`` new sessions; station-c hears levels only."""
@@ -197,6 +202,7 @@ class World:
         recordings = pd.DataFrame(
             {
                 "measurement_id": with_iq["measurement_id"],
+                "session_id": with_iq["session_id"],
                 "status": "ok",
                 "reason": pd.Series(pd.NA, index=with_iq.index),
                 "digest": with_iq["iq_data_location"].str.removeprefix("sha256:"),
@@ -248,11 +254,11 @@ class World:
         )
         return {"onnx_model": onnx, "evaluation_metrics": evaluation}
 
-    def release(self, roots, change="patch"):
-        """Publish a release of these roots and return its version."""
+    def release(self, roots, change="patch", **told):
+        """Publish a release of these roots and return its version; ``told`` stands in its record."""
         version = self.releases.reserve_version(change, f"results/{roots['onnx_model']}")
         provenance = self.freeze(roots, version)
-        self.sizes[version] = provenance["log"]["size"]
+        self.sizes[version] = (provenance["log"] or {"size": 0})["size"]  # before the first entry there is no log
         data = encode_canonical_json(provenance)
         digest = compute_digest(data)
         model = self.objects.read_bytes(provenance["model"]["artifacts"]["model.onnx"])
@@ -273,6 +279,7 @@ class World:
             "provenance": digest,
             "specs": provenance["specs"],
             "median_m": provenance["metrics"]["median_m"],
+            **told,
         }
         self.releases.publish(version, files, record)
         for file in files.values():
@@ -301,9 +308,6 @@ class World:
 
     def read_decisions(self, provenance):
         return decode_decisions(self.objects.read_bytes(provenance["nodes"][0]["artifacts"][DECISIONS]["digest"]))
-
-    def find_rows(self, digest, columns, matches):
-        return find_rows(self.objects.read_bytes(digest), columns, matches)
 
     def read_table(self, digest):
         return decode_table(self.objects.read_bytes(digest))
@@ -337,7 +341,7 @@ def read_log(releases, size=None):
     return None if checkpoint is None else asdict(checkpoint)
 
 
-def make_world(folder, num_sessions=10, models=None, objects=None):
+def make_world(folder, num_sessions=10, models=None, objects=None, database_url=None):
     """Return a world with ``num_sessions`` approved sessions; below the folder lies what is not said to lie elsewhere.
 
     Args:
@@ -345,8 +349,9 @@ def make_world(folder, num_sessions=10, models=None, objects=None):
         num_sessions: of the approved set.
         models: address of releases.
         objects: the store.
+        database_url: of another database than a file in the folder.
     """
-    measurements = MeasurementStore(f"sqlite:///{folder / 'heimdall.db'}")
+    measurements = MeasurementStore(database_url or f"sqlite:///{folder / 'heimdall.db'}")
     measurements.upgrade()
     world = World(
         measurements,

@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from heimdall_assets.defs.results import link_parents
 from heimdall_assets.defs.settings import PromotionConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.kinds import CHAMPION_MODEL, MODEL_RELEASE
@@ -48,5 +49,6 @@ def champion_model(
             "promoted": decision.promoted,
             "reason": decision.reason,
             "comparison": decision.comparison,
+            "made_from": link_parents(manifest),
         },
     )

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.defs.events import find_checks, find_events
+from heimdall_assets.defs.origins import tag_release
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
@@ -56,6 +57,7 @@ def model_release(
     )
     progress("model released", 1, 1)
     version = result.manifest.summary["version"]
+    context.instance.add_run_tags(context.run.run_id, tag_release(version))
     if not result.reused:
         run_id = find_run(stores.objects, onnx_model.parents[TRAINED_CHECKPOINT])
         tracking.tell(

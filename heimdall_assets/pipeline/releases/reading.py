@@ -4,8 +4,7 @@ Belongs here: what is asked often and loads little: no pandas. Does not belong h
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, StorageError
@@ -14,10 +13,9 @@ from heimdall_assets.lineage.exports.released import Released
 from heimdall_assets.lineage.findings import PROVENANCE_FILE
 from heimdall_assets.lineage.listings import DECISIONS, decode_decisions
 from heimdall_assets.lineage.provenance import decode_provenance
-from heimdall_assets.lineage.uses import find_uses
 from heimdall_assets.manifests import PARQUET_MEDIA_TYPE, compute_digest
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.objects.tables import find_rows, read_columns
+from heimdall_assets.stores.objects.tables import read_columns
 
 
 def read_provenance(stores: Stores, version: str) -> dict[str, Any]:
@@ -75,24 +73,6 @@ def count_signed(stores: Stores, provenance: Mapping[str, Any]) -> tuple[int, di
     decisions, signers = read_decisions(stores, provenance), stores.measurements.list_signers()
     signed = Counter(signers[number] for number in decisions if number in signers)
     return len(decisions), dict(sorted(signed.items()))
-
-
-def find_using_releases(stores: Stores, **asked: str | None) -> list[dict[str, Any]]:
-    """Return which releases used something, by rising version; see ``lineage.uses.find_uses``.
-
-    Raises:
-        HeimdallError: one of them, or a table behind it, is damaged: where it was used could not be answered for.
-    """
-
-    @cache  # a table that several releases have is looked into once
-    def find_once(digest: str, columns: tuple[str, ...], matches: tuple[tuple[str, tuple[str, ...]], ...]) -> Any:
-        return find_rows(stores.objects.read_bytes(digest), columns, dict(matches))
-
-    def find(digest: str, columns: Sequence[str], matches: Mapping[str, Collection[str]]) -> Any:
-        return find_once(digest, tuple(columns), tuple((name, tuple(values)) for name, values in matches.items()))
-
-    versions = [str(record["version"]) for record in stores.releases.list_releases()]
-    return find_uses((read_provenance(stores, version) for version in versions), find, **asked)
 
 
 def list_recorded_events(provenance: Mapping[str, Any]) -> dict[int, str]:

@@ -17,7 +17,7 @@ from heimdall_assets.errors import CorruptObject, Refused
 from heimdall_assets.manifests import encode_canonical_json
 from heimdall_assets.merkle import compute_root
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
-from heimdall_assets.stores.database.log import append_entries, read_entries
+from heimdall_assets.stores.database.log import append_entries, find_entries, read_entries
 from heimdall_assets.stores.database.people import find_pseudonym, read_names
 from heimdall_assets.stores.database.schema import log_entries
 
@@ -52,21 +52,20 @@ def read_signers(connection: Connection) -> dict[int, str]:
     """Return number of an entry -> whose signature on it holds; what is not there, nobody signed.
 
     Raises:
-        CorruptObject: an entry of the log is none.
+        CorruptObject: the entry of a signature is none.
     """
-    return _judge(connection)[0]
+    return _judge(connection, find_entries(connection, SIGNATURE))[0]
 
 
 def check_signatures(connection: Connection) -> list[str]:
     """Return which signatures on decisions do not hold, one line each."""
     try:
-        return _judge(connection)[1]
+        return _judge(connection, read_entries(connection, SIGNATURE))[1]
     except CorruptObject as error:
         return [str(error)]
 
 
-def _judge(connection: Connection) -> tuple[dict[int, str], list[str]]:
-    entries = read_entries(connection, SIGNATURE)
+def _judge(connection: Connection, entries: Mapping[int, Mapping[str, Any]]) -> tuple[dict[int, str], list[str]]:
     if not entries:
         return {}, []
     keys, signers, problems = read_keys(connection), {}, []

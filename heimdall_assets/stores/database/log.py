@@ -7,6 +7,7 @@ An entry is canonical JSON with a ``kind``; its leaf is RFC 6962's over these by
 tables of events and releases say the same in columns that can be asked; each is compared with its entries.
 """
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -66,6 +67,34 @@ def read_entries(connection: Connection, kind: str | None = None) -> dict[int, d
         if kind is None or body["kind"] == kind:
             found[row.id] = body
     return found
+
+
+def find_entries(connection: Connection, kind: str) -> dict[int, dict[str, Any]]:
+    """Return number -> entry, in order, of those that say their kind as canonical JSON does.
+
+    Nothing else is decoded: for whoever shows entries, not for an audit.
+
+    Raises:
+        CorruptObject: one of them is no entry.
+    """
+    found = {number: _decode(number, body) for number, body in _list_bodies(connection, kind)}
+    return {number: body for number, body in found.items() if body["kind"] == kind}
+
+
+def find_numbers(connection: Connection, kind: str) -> dict[int, int]:
+    """Return the ``id`` that an entry of a kind tells -> its own number; what is not written canonically tells none."""
+    told = re.compile(rf'"id":([0-9]+),"kind":"{re.escape(kind)}"')
+    found = ((number, told.search(body)) for number, body in _list_bodies(connection, kind))
+    return {int(match.group(1)): number for number, match in found if match}
+
+
+def _list_bodies(connection: Connection, kind: str) -> list[tuple[int, str]]:
+    """Return number and body, in order, of the entries in whose body the kind stands."""
+    if not _has_log(connection):
+        return []
+    query = select(log_entries.c.id, log_entries.c.body).order_by(log_entries.c.id)
+    query = query.where(log_entries.c.body.contains(f'"kind":"{kind}"', autoescape=True))
+    return [(row.id, row.body) for row in connection.execute(query)]
 
 
 def check_entries(connection: Connection) -> list[str]:

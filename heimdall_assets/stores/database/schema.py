@@ -172,6 +172,43 @@ log_entries = Table(
     Column("leaf", String(64), nullable=False),  # RFC 6962's, of the body
 )
 
+_THING = BigInteger().with_variant(Integer(), "sqlite")  # of 63 bits on both; on SQLite so the key of the row itself
+
+lineage_nodes = Table(
+    "lineage_nodes",
+    metadata,
+    Column("id", _THING, primary_key=True, autoincrement=False),  # made from kind and name
+    Column("kind", String(32), nullable=False),
+    Column("name", Text, nullable=False),
+)
+"""The index of lineage, these three: made from results at rest, made again from them where it is lost, and evidence of
+nothing. Rows may be deleted and nobody audits them."""
+
+lineage_edges = Table(
+    "lineage_edges",
+    metadata,
+    Column("parent", _THING, primary_key=True, autoincrement=False),
+    Column("child", _THING, primary_key=True, autoincrement=False),
+    Column("through", _THING, primary_key=True, autoincrement=False),  # a measurement; 0: none
+    sqlite_with_rowid=False,
+)
+_IS_PLAIN = lineage_edges.c.through == 0  # nobody asks backwards for a station or a recording: two thirds of all edges
+Index(
+    "ix_lineage_edges_child",
+    lineage_edges.c.child,
+    lineage_edges.c.parent,
+    sqlite_where=_IS_PLAIN,
+    postgresql_where=_IS_PLAIN,
+)
+
+lineage_results = Table(
+    "lineage_results",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # of a result whose edges are all there
+    Column("reference", String(128), nullable=False),  # under which it is looked for
+    sqlite_with_rowid=False,
+)
+
 
 def plain_row(row: Any) -> dict[str, Any]:
     """Return a result row as a dictionary."""

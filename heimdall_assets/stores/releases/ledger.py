@@ -27,6 +27,11 @@ class ReleaseLedger:
         self._database = database
 
     @property
+    def database(self) -> Database:
+        """The database that it is kept in: always ours, and not there before the first number is given."""
+        return self._database
+
+    @property
     def exists(self) -> bool:
         """Whether anybody has ever reserved a number.
 

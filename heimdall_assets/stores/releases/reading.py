@@ -13,6 +13,7 @@ from heimdall_assets.domain import check_name
 from heimdall_assets.errors import CorruptObject, NotFound, OutOfReach, StorageError
 from heimdall_assets.manifests import compute_digest, decode_canonical_json
 from heimdall_assets.merkle import Checkpoint
+from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
 from heimdall_assets.stores.database.ledger import check_promotions
 from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_entries, read_log
@@ -40,6 +41,11 @@ class ReleaseReader:
     def __init__(self, files: ReleaseFiles, ledger: ReleaseLedger):
         self.files = files
         self._ledger = ledger
+
+    @property
+    def database(self) -> Database:
+        """The database of ours that keeps them; where that of the sessions is somebody else's, another one."""
+        return self._ledger.database
 
     def locate(self, version: str) -> str:
         """Return where the files of ``version`` are, for people: a folder, or an address of S3."""
