@@ -9,7 +9,7 @@ from heimdall_assets.cli.doctor import doctor
 from heimdall_assets.cli.exporting import export
 from heimdall_assets.cli.intake.importing import importing
 from heimdall_assets.cli.intake.inspecting import inspect
-from heimdall_assets.cli.keeping import erase, gc, hold
+from heimdall_assets.cli.keeping import collect, erase, hold
 from heimdall_assets.cli.keys import keys
 from heimdall_assets.cli.ledger import ledger
 from heimdall_assets.cli.lineage import diff, lineage, verify
@@ -44,7 +44,7 @@ def main(debug: bool) -> None:
 
 COMMANDS = (
     demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, export, verify,
-    receipt, ledger, keys, gc, erase, hold, diff, reproduce, doctor, prepare, ui, users, list_all,
+    receipt, ledger, keys, collect, erase, hold, diff, reproduce, doctor, prepare, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

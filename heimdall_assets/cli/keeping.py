@@ -31,10 +31,10 @@ _reason = click.option("--reason", required=True, help="Why.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
 
 
-@click.command(short_help="Remove stored objects that nobody needs.")
+@click.command("gc", short_help="Remove stored objects that nobody needs.")
 @_dry_run
 @json_option
-def gc(dry_run: bool, as_json: bool) -> None:
+def collect(dry_run: bool, as_json: bool) -> None:
     """Remove stored objects that no release, result in use, recording or hold needs.
 
     What was stored or used within object_days (HEIMDALL_RETENTION, 30 days) stays, whoever may need it, and so does

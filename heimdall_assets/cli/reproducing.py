@@ -37,6 +37,8 @@ def reproduce(model: str, assignments: tuple[str, ...], repair: bool, as_json: b
         told = {"same": first is None, "first_difference": None if first is None else first.stage}
         write_json({**dataclasses.asdict(found), **told})
     else:
+        for name, why in found.skipped.items():
+            write_text(f"{name}: not made again, but taken as it was ({why})")
         for stage in found.stages:
             write_text(f"{stage.stage}: {'; '.join(stage.differences) or 'the same'}")
         for name, (then, now) in found.environment.items():

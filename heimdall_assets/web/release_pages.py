@@ -4,7 +4,7 @@ Belongs here: which part of which release an address means. Does not belong here
 (``lineage.pages``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from heimdall_assets.errors import NotFound
@@ -20,6 +20,7 @@ from heimdall_assets.lineage.pages.served import (
     render_sessions,
 )
 from heimdall_assets.pipeline.releases.browsing import (
+    SessionList,
     compare_sessions,
     list_approvals,
     list_places,
@@ -29,7 +30,7 @@ from heimdall_assets.pipeline.releases.browsing import (
 from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.pipeline.tracing.indexing import find_missing
 from heimdall_assets.pipeline.tracing.uses import find_uses
-from heimdall_assets.stores.database.decisions import find_signers, read_history
+from heimdall_assets.stores.database.ledgers.decisions import find_signers, read_history
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.releases.status import read_status
 from heimdall_assets.web.queries import parse_page, parse_query
@@ -78,7 +79,7 @@ def draw_sessions(stores: Stores, record: Mapping[str, Any], query: str) -> str:
     if len(words) > LONGEST_WORDS:
         raise NotFound(f"query: found {len(words)} characters to search for, expected at most {LONGEST_WORDS}")
     sessions = read_session_list(stores, read_provenance(stores, version))
-    found = sessions.find(words)
+    found = _find_sessions(stores, sessions, words)
     last = count_pages(len(found))
     if page > last:
         raise NotFound(f"query: found page {page}, expected 1 to {last}")
@@ -87,6 +88,14 @@ def draw_sessions(stores: Stores, record: Mapping[str, Any], query: str) -> str:
     signers = find_signers(stores.measurements.database, numbers)
     told = [{**row, "signed_by": signers.get(row["approval_event_id"])} for row in rows]
     return render_sessions(version, told, page, words, (len(found), sessions.rows.num_rows))
+
+
+def _find_sessions(stores: Stores, sessions: SessionList, words: str) -> Sequence[int]:
+    """Return the places of the sessions that hold some words, in the name of who approved them too."""
+    if not words:
+        return sessions.find(words)
+    people = [one for one, name in stores.read_names().items() if words.casefold() in name.casefold()]
+    return sorted({place for text in (words, *people) for place in sessions.find(text)})
 
 
 def draw_session(stores: Stores, record: Mapping[str, Any], query: str) -> str:

@@ -104,6 +104,8 @@ def collect_garbage(stores: Stores, used_before: float, in_use: InUse, dry_run: 
             else:
                 young += 1
         progress("objects looked at", count, len(everything))
+    if removed and not dry_run and stores.edges.is_writable:
+        stores.edges.forget(list(removed))
     kept: dict[str, int] = {}
     for name in {one.name for one in everything} & alive.why.keys():
         kept[alive.why[name]] = kept.get(alive.why[name], 0) + 1

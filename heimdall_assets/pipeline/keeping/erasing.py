@@ -1,7 +1,7 @@
 """Erasing: a session's recordings and rows, or a person's name, destroyed; every digest over what is left still holds.
 
 Belongs here: what an erasure takes, and what it leaves because models were made of it. Does not belong here: the entry
-of the log that tells of it for ever (``stores.database.keeping``), run tags (``defs``).
+of the log that tells of it for ever (``stores.database.ledgers.keeping``), run tags (``defs``).
 
 Frozen tables keep what they say of a session (ids, times, places, levels), for a table without a row has another
 digest; so do weights that learned from it. The entry comes first: what a killed erasure left is removed by the next.
@@ -16,7 +16,8 @@ from heimdall_assets.errors import HeimdallError, NotFound, OutOfReach
 from heimdall_assets.kinds import IQ_FILES, SPECTROGRAM_FEATURES
 from heimdall_assets.manifests import RESULTS, Manifest
 from heimdall_assets.pipeline.keeping.needed import SHA256
-from heimdall_assets.pipeline.releases.reading import find_using_releases
+from heimdall_assets.pipeline.tracing.indexing import open_whole_index
+from heimdall_assets.pipeline.tracing.uses import find_uses
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import decode_table
 
@@ -71,7 +72,8 @@ def plan_erasure(stores: Stores, session: str) -> Erased:
     before = {digest for erasure in _list_done(stores, session_id) for digest in erasure}
     digests = named | pinned | (before - features)
     shared = {digest for digest in digests if SHA256 + digest in kept}
-    uses = find_using_releases(stores, session=session_id)
+    with open_whole_index(stores) as index:
+        uses = find_uses(stores, index.edges, session=session_id)["releases"]
     aliases = {str(record["version"]): list(record["aliases"]) for record in stores.releases.list_releases()}
     return Erased(
         session_id,

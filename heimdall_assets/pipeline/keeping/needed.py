@@ -15,13 +15,13 @@ from heimdall_assets.lineage.listings import RECORDINGS, decode_recordings
 from heimdall_assets.lineage.walk import list_parents
 from heimdall_assets.manifests import RESULTS, Manifest, decode_canonical_json
 from heimdall_assets.pipeline.releases.reading import read_provenance
-from heimdall_assets.stores.computing import ENVIRONMENT
+from heimdall_assets.stores.computing import ENVIRONMENT, FACTS
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.tables import decode_table
 
-FACTS, EXPERIMENTS = "facts/", "experiments/"
-"""What references begin with whose second part is the digest of a manifest: they live as long as it does."""
+EXPERIMENTS = "experiments/"
+"""What references begin with whose second part is, as that of facts, the digest of a manifest: they live with it."""
 
 ALIASES = EXPERIMENTS + "aliases"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import HeimdallError, InvalidSetting, OutOfReach
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
@@ -67,12 +68,14 @@ class Reproduction:
         stages: in the order in which they were computed.
         environment: name -> [then, now] of what is not as it was when the model was trained.
         restored: digests that were damaged or missing, came out the same, and are stored again.
+        skipped: stage -> why it cannot be made again: recordings were erased; what it gave then was taken as it is.
     """
 
     version: str
     stages: list[Remade]
     environment: dict[str, list[Any]]
     restored: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def first_difference(self) -> Remade | None:
@@ -102,11 +105,12 @@ def reproduce_release(
     provenance = read_provenance(stores, version)
     with lend_folder(stores.scratch) as folder:
         remaking = _Remaking(stores.objects, provenance, chosen, folder, progress)
+        remaking.skip_erased(_read_erased(stores))
         stages = list(remaking.run())
         restored = remaking.restore() if repair else []
         then = find_facts(provenance, TRAINED_CHECKPOINT)
         environment = compare_environments(then and then["environment"], remaking.environment)
-    return Reproduction(version, stages, environment, restored)
+    return Reproduction(version, stages, environment, restored, remaking.skipped)
 
 
 class _Remaking:
@@ -132,7 +136,21 @@ class _Remaking:
         apart = FolderObjectStore(folder / "objects")
         for manifest in self.recorded.values():  # as frozen: those at rest may be damaged
             apart.put_bytes(manifest.encode(), JSON_MEDIA_TYPE)
-        self.objects = RecomputingStore(base, apart, self._list_pinned(apart))
+        pinned = self._list_pinned(apart)
+        self._pinned = set(pinned.values())
+        self.skipped: dict[str, str] = {}
+        self.objects = RecomputingStore(base, apart, pinned)
+
+    def skip_erased(self, erased: Mapping[str, str]) -> None:
+        """Begin after the stages that read recordings where some are gone because somebody erased them.
+
+        Args:
+            erased: digest -> when, by whom and why.
+        """
+        gone = {digest for digest in self._pinned if digest in erased and not self._base.exists(digest)}
+        if gone:
+            why = f"{say_count(len(gone), 'recording')} of it {erased[min(gone)]}"
+            self.skipped = dict.fromkeys((IQ_FILES, SPECTROGRAM_FEATURES), why)
 
     def _list_pinned(self, apart: ObjectStore) -> dict[str, str]:
         """Return location -> digest of the recordings as they were read then."""
@@ -149,8 +167,9 @@ class _Remaking:
 
     def run(self) -> Iterator[Remade]:
         """Yield each stage as it comes out; those of one decision together."""
-        yield self._compare(IQ_FILES, self._make_recordings())
-        yield self._compare_features(self._make_features())
+        if not self.skipped:
+            yield self._compare(IQ_FILES, self._make_recordings())
+            yield self._compare_features(self._make_features())
         for kind, made in self._make_splits().items():
             yield self._compare(kind, made)
         checkpoint = self._make_checkpoint()
@@ -262,6 +281,10 @@ class _Remaking:
             return
         before, again = (load_table(self.objects, part[packed.artifact]) for part in (recorded, made.artifacts))
         yield from compare_packed(self.objects, packed, before, again)
+
+
+def _read_erased(stores: Stores) -> dict[str, str]:
+    return {digest: erasure.describe() for erasure in stores.measurements.list_erasures() for digest in erasure.objects}
 
 
 def _is_whole(objects: ObjectStore, digest: str) -> bool:

@@ -115,6 +115,16 @@ class EdgeIndex:
             _insert(connection, lineage_edges, rows)
             _insert(connection, lineage_results, [] if result is None else [result])
 
+    def forget(self, names: Collection[str]) -> None:
+        """Forget results and objects that are no longer at rest, by digest; what nobody knows is fine."""
+        with self._database.writing() as connection:
+            told = _read_rows(connection, [(name,) for name in names], {"name": Text})
+            numbers = select(lineage_nodes.c.id).where(lineage_nodes.c.name.in_(select(told.c.name)))
+            edges = or_(lineage_edges.c.parent.in_(numbers), lineage_edges.c.child.in_(numbers))
+            connection.execute(delete(lineage_edges).where(edges))
+            connection.execute(delete(lineage_nodes).where(lineage_nodes.c.id.in_(numbers)))
+            connection.execute(delete(lineage_results).where(lineage_results.c.digest.in_(select(told.c.name))))
+
     def clear(self) -> None:
         """Forget everything: it is taken in again from the results at rest."""
         with self._database.writing() as connection:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, or_, select, type_coerce
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidInput, NotFound
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.database.log import plain
+from heimdall_assets.stores.database.ledgers.log import plain
 from heimdall_assets.stores.database.one_table import NUM_PLACES
 from heimdall_assets.stores.database.schema import SCHEMA, UtcDateTime, metadata
 from heimdall_assets.stores.database.shape import Kind, Shape
