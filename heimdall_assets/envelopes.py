@@ -1,8 +1,8 @@
 """Envelopes: what somebody signed, with the signatures beside it (DSSE 1.0), opened and judged.
 
 Belongs here: whether signatures hold. Does not belong here: signing (``stores.keys``), which keys count
-(``stores.database.ledgers.keys``), what is signed (``lineage.attestations``, ``lineage.receipts``,
-``stores.database.ledgers.decision_signatures``).
+(``stores.database.keys``), what is signed (``lineage.attestations``, ``lineage.receipts``,
+``stores.database.decision_signatures``).
 """
 
 from collections.abc import Mapping

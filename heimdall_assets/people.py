@@ -1,7 +1,7 @@
 """People: the pseudonym that stands for a person wherever bytes are kept for ever, and names shown in its place.
 
 Belongs here: making pseudonyms, finding them in texts. Does not belong here: who is who
-(``stores.database.ledgers.people``), the one place where a name stands beside its pseudonym, and can be erased from.
+(``stores.database.people``), the one place where a name stands beside its pseudonym, and can be erased from.
 """
 
 import hashlib

@@ -177,7 +177,7 @@ def _read_file(text: str, variable: str) -> Path:
 
 
 def _read_offset(text: str, variable: str) -> str:
-    from heimdall_assets.stores.database.stated_receivers import parse_offset
+    from heimdall_assets.stores.database.raw.stated_receivers import parse_offset
 
     parse_offset(text, variable)
     return text

@@ -46,7 +46,7 @@ def probe_places(places: "Places") -> "Iterator[Finding]":
     from heimdall_assets.cli.probing.databases import probe_measurements, probe_sql
     from heimdall_assets.cli.probing.folders import probe_folder, probe_home
     from heimdall_assets.cli.probing.services import probe_service
-    from heimdall_assets.stores.database.stated_receivers import Statement
+    from heimdall_assets.stores.database.raw.stated_receivers import Statement
     from heimdall_assets.stores.objects.addresses import BucketAddress
 
     yield probe_home("HEIMDALL_HOME", places.home)

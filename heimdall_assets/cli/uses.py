@@ -25,7 +25,7 @@ def show_uses(stores: Stores, asked: Mapping[str, str | None], as_json: bool) ->
     with show_progress("Asking the index of lineage") as listener:
         from heimdall_assets.pipeline.tracing.indexing import open_whole_index
         from heimdall_assets.pipeline.tracing.uses import find_origins, find_uses
-        from heimdall_assets.stores.database.ledgers.decisions import read_history
+        from heimdall_assets.stores.database.decisions import read_history
 
         with open_whole_index(stores, without_asset(listener)) as whole:
             told = find_uses(stores, whole.edges, **asked)

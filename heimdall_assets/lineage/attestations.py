@@ -1,7 +1,7 @@
 """Attestations: what a release states about its files, as in-toto statements, and whether the signatures on it hold.
 
 Belongs here: the statements' content, verifying a bundle of envelopes. Does not belong here: one envelope
-(``envelopes``), signing (``stores.keys``), which keys count (``stores.database.ledgers.keys``).
+(``envelopes``), signing (``stores.keys``), which keys count (``stores.database.keys``).
 
 Sources: in-toto Attestation Framework 1.0 (Statement), SLSA 1.0 (provenance), DSSE 1.0 (envelope). A bundle is a file
 of JSON lines, an envelope each.

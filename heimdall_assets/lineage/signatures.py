@@ -1,7 +1,7 @@
 """Signatures on a release: whether they hold, whose they are, and whether their keys counted then.
 
 Belongs here: judging the bundle that lies in a release. Does not belong here: what it states (``attestations``), which
-keys there are (``stores.database.ledgers.keys``).
+keys there are (``stores.database.keys``).
 """
 
 from collections.abc import Iterator

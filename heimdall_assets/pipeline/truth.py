@@ -2,7 +2,7 @@
 
 Belongs here: sessions of an import and rows of the database to ``locating.reach`` and ``locating.truth_by_levels``, and
 what a waiver does. Does not belong here: what is physically possible, where a waiver rests
-(``stores.database.ledgers.waivers``).
+(``stores.database.waivers``).
 """
 
 from dataclasses import replace
@@ -20,8 +20,8 @@ from heimdall_assets.locating.truth_by_levels import (
     find_turned,
 )
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.database.ledgers.waivers import WAIVED, find_waiver
 from heimdall_assets.stores.database.measurements import ApprovedSnapshot, MeasurementStore
+from heimdall_assets.stores.database.waivers import WAIVED, find_waiver
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -66,7 +66,7 @@ def open_stores(
 
     ``ledger_url`` is where releases are numbered if the database is the field's own (``releases.ledger``).
 
-    ``receivers`` and ``time_zone`` say what a database of one table does not (``stores.database.stated_receivers``).
+    ``receivers`` and ``time_zone`` say what a database of one table does not (``database.raw.stated_receivers``).
 
     ``signing_key`` is the file of the private key that signs releases.
 
@@ -82,7 +82,7 @@ def open_stores(
     """
     # Databases are slow to load: whoever only lists the graph, or asks for help, opens none.
     from heimdall_assets.stores.database.measurements import MeasurementStore
-    from heimdall_assets.stores.database.stated_receivers import Statement
+    from heimdall_assets.stores.database.raw.stated_receivers import Statement
     from heimdall_assets.stores.objects.cache import ObjectCache
     from heimdall_assets.stores.objects.opening import open_object_store
     from heimdall_assets.stores.releases.opening import open_releases

@@ -1,7 +1,7 @@
 """Keys: Ed25519 private keys in files that their owners keep, and signing with one.
 
 Belongs here: making a key, reading one, envelopes around what it signs. Does not belong here: which keys count and
-whose they are (``database.ledgers.keys``), what is signed (``lineage.attestations``).
+whose they are (``database.keys``), what is signed (``lineage.attestations``).
 """
 
 from dataclasses import dataclass

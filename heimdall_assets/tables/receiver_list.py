@@ -1,7 +1,7 @@
 """Receiver lists: where the receivers of a table of levels stand, as JSON.
 
 Belongs here: the list's own form. Does not belong here: tables, which may say the positions themselves
-(``long_levels``); the list of a database of one table (``stores.database.stated_receivers``), which says more.
+(``long_levels``); the list of a database of one table (``stores.database.raw.stated_receivers``), which says more.
 """
 
 from pydantic import ValidationError

@@ -30,7 +30,7 @@ from heimdall_assets.pipeline.releases.browsing import (
 from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.pipeline.tracing.indexing import find_missing
 from heimdall_assets.pipeline.tracing.uses import find_uses
-from heimdall_assets.stores.database.ledgers.decisions import find_signers, read_history
+from heimdall_assets.stores.database.decisions import find_signers, read_history
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.releases.status import read_status
 from heimdall_assets.web.queries import parse_page, parse_query

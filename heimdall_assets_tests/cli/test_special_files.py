@@ -13,7 +13,7 @@ from heimdall_assets.cli import main
 from heimdall_assets.errors import InvalidInput, MissingDependency
 from heimdall_assets.formats import Stated
 from heimdall_assets.pipeline.intake.inspection import inspect_file
-from heimdall_assets.stores.database.stated_receivers import Statement
+from heimdall_assets.stores.database.raw.stated_receivers import Statement
 from heimdall_assets.stores.weights_files import read_weights_file
 from heimdall_assets_tests.cli.test_bad_input import OPTIONS
 from heimdall_assets_tests.formats.recordings import make_noise, make_npy

@@ -127,7 +127,7 @@ def fill_world(stores: Stores) -> None:
     # The moment of a decision stands in the snapshot, and so does the pseudonym of who decided.
     with (
         patch("heimdall_assets.stores.database.measurements.read_clock", lambda: START + timedelta(days=1)),
-        patch("heimdall_assets.stores.database.ledgers.people.draw_secret", lambda: bytes(32)),
+        patch("heimdall_assets.stores.database.people.draw_secret", lambda: bytes(32)),
     ):
         stores.measurements.decide(ids, ApprovalStatus.APPROVED, "golden", "the world is fixed")
 

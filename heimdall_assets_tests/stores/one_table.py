@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.database.stated_receivers import Statement
+from heimdall_assets.stores.database.raw.stated_receivers import Statement
 
 COLUMNS = (
     "session_id", "websdr_id", "latitude", "longitude", "frequency_mhz", "snr_db", "timestamp", "created_at",

@@ -1,4 +1,4 @@
-"""The rules of rows written plainly, one row at a time and slowly: what the columns of ``row_rules`` must come to.
+"""The rules of rows written plainly, one row at a time and slowly: what the columns of ``raw.rules`` must come to.
 
 Rows are SQLAlchemy's, of the one query that joins all tables; every value is looked at alone.
 """

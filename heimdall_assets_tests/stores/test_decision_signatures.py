@@ -12,7 +12,7 @@ from heimdall_assets.errors import Refused
 from heimdall_assets.manifests import decode_canonical_json, encode_canonical_json
 from heimdall_assets.merkle import hash_leaf
 from heimdall_assets.people import name_people
-from heimdall_assets.stores.database.ledgers.keys import add_key, retire_key
+from heimdall_assets.stores.database.keys import add_key, retire_key
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.keys import SigningKey, make_key
 from heimdall_assets_tests.stores.batches import make_batch

@@ -13,7 +13,7 @@ from heimdall_assets.cli import main
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import HeimdallError, InvalidInput, InvalidSetting, Refused, StorageError
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.database.stated_receivers import EXAMPLE, MAX_RECEIVERS, Statement
+from heimdall_assets.stores.database.raw.stated_receivers import EXAMPLE, MAX_RECEIVERS, Statement
 from heimdall_assets_tests.servers import PostgresServer
 from heimdall_assets_tests.stores.batches import make_batch
 from heimdall_assets_tests.stores.one_table import (

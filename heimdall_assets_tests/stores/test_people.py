@@ -12,8 +12,8 @@ from heimdall_assets.people import (
     name_people,
     name_people_in_html,
 )
-from heimdall_assets.stores.database.ledgers.people import name_person
 from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.database.people import name_person
 from heimdall_assets_tests.stores.batches import make_batch
 from heimdall_assets_tests.stores.releasing import open_at
 

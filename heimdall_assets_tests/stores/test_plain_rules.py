@@ -12,7 +12,7 @@ from heimdall_assets.domain import SNAPSHOT, ApprovalStatus
 from heimdall_assets.fields import Field
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.database.raw_columns import gather
+from heimdall_assets.stores.database.raw.columns import gather
 from heimdall_assets.stores.database.schema import CHOICE_LENGTH
 from heimdall_assets.stores.objects.tables import encode_table
 from heimdall_assets_tests.stores.batches import make_batch

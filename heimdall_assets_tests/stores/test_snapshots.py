@@ -30,11 +30,12 @@ from heimdall_assets.domain import (
 from heimdall_assets.fields import Stored, read_fields
 from heimdall_assets.lineage.recorded import compare_rows
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.database import row_rules, snapshots
+from heimdall_assets.stores.database import snapshots
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.database.raw_columns import gather
-from heimdall_assets.stores.database.raw_rows import RawRows
-from heimdall_assets.stores.database.row_rules import find_reasons
+from heimdall_assets.stores.database.raw import rules as row_rules
+from heimdall_assets.stores.database.raw.columns import gather
+from heimdall_assets.stores.database.raw.rows import RawRows
+from heimdall_assets.stores.database.raw.rules import find_reasons
 from heimdall_assets.stores.objects.tables import decode_table, encode_table
 from heimdall_assets_tests.stores.batches import START, make_batch, make_id
 from heimdall_assets_tests.stores.test_measurements import ids, run_sql

@@ -15,7 +15,7 @@ from heimdall_assets.errors import CorruptObject, NotFound
 from heimdall_assets.lineage.pages.served import PAGE_LENGTH, count_pages, render_changes
 from heimdall_assets.pipeline.tracing.indexing import rebuild
 from heimdall_assets.specs import TrainingSpec
-from heimdall_assets.stores.database.ledgers.keys import add_key
+from heimdall_assets.stores.database.keys import add_key
 from heimdall_assets.stores.keys import make_key
 from heimdall_assets.web.lineage_pages import find_page
 from heimdall_assets.web.queries import LONGEST, parse_page, parse_query

@@ -8,9 +8,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from heimdall_assets.cli.probing.finding import MAX_SKEW_S, Finding, State, compare_clocks, judge_clock
 from heimdall_assets.errors import HeimdallError, NotFound
 from heimdall_assets.stores.database.connection import Database, show_address
+from heimdall_assets.stores.database.raw.stated_receivers import Statement
 from heimdall_assets.stores.database.schema import approval_events
 from heimdall_assets.stores.database.shape import REVISION, Kind
-from heimdall_assets.stores.database.stated_receivers import Statement
 
 CONNECT_S = 5
 _BELIEVED = "set {place} to the right address, and start the server if it is down"

@@ -1,7 +1,7 @@
 """Erasing: a session's recordings and rows, or a person's name, destroyed; every digest over what is left still holds.
 
 Belongs here: what an erasure takes, and what it leaves because models were made of it. Does not belong here: the entry
-of the log that tells of it for ever (``stores.database.ledgers.keeping``), run tags (``defs``).
+of the log that tells of it for ever (``stores.database.keeping``), run tags (``defs``).
 
 Frozen tables keep what they say of a session (ids, times, places, levels), for a table without a row has another
 digest; so do weights that learned from it. The entry comes first: what a killed erasure left is removed by the next.

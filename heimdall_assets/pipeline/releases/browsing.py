@@ -14,7 +14,7 @@ import numpy as np
 
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, SPLIT_KINDS
 from heimdall_assets.lineage.edges import TABLE
-from heimdall_assets.stores.database.ledgers.decisions import find_signers
+from heimdall_assets.stores.database.decisions import find_signers
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.columns import FirstRows, find_columns, read_first_rows, read_values
 from heimdall_assets.stores.objects.interface import ObjectStore

@@ -32,7 +32,7 @@ from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.specs import EvaluationSpec, PromotionSpec
-from heimdall_assets.stores.database.ledgers.events import check_words
+from heimdall_assets.stores.database.ledger import check_words
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
 

@@ -29,8 +29,8 @@ from heimdall_assets.lineage.edges import read_member
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.tracing.graph import Graph
+from heimdall_assets.stores.database.decisions import read_decisions
 from heimdall_assets.stores.database.edges import EdgeIndex, number_thing
-from heimdall_assets.stores.database.ledgers.decisions import read_decisions
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.releases.status import read_status
 

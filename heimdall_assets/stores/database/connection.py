@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound, Refused, StorageError
+from heimdall_assets.stores.database.raw.stated_receivers import Statement
 from heimdall_assets.stores.database.schema import SCHEMA
 from heimdall_assets.stores.database.shape import REVISION, Kind, Shape, read_shape
 from heimdall_assets.stores.database.sqlite_locks import (
@@ -26,7 +27,6 @@ from heimdall_assets.stores.database.sqlite_locks import (
     lies_where_nothing_may_be_written,
     wait_for_sqlite,
 )
-from heimdall_assets.stores.database.stated_receivers import Statement
 from heimdall_assets.stores.database.upgrading import run_migrations
 from heimdall_assets.stores.database.waiting import TURN_S, Busy, find_postgresql_holder, wait_until_free
 from heimdall_assets.stores.objects.addresses import DATABASE_EXPECTED, POSTGRESQL_SCHEMES, SQLITE_SCHEMES

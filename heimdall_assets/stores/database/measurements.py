@@ -17,16 +17,14 @@ from heimdall_assets.manifests import compute_texts_digest, encode_canonical_jso
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.additions import ImportReport, add_batch
 from heimdall_assets.stores.database.connection import Database
-from heimdall_assets.stores.database.fetching import fetch_columns
-from heimdall_assets.stores.database.held_recordings import check_approved
-from heimdall_assets.stores.database.ledgers.decision_signatures import (
+from heimdall_assets.stores.database.decision_signatures import (
     check_signatures,
     check_signer,
     read_signers,
     sign_entries,
 )
-from heimdall_assets.stores.database.ledgers.events import append_events, check_events, check_words, describe_event
-from heimdall_assets.stores.database.ledgers.keeping import (
+from heimdall_assets.stores.database.held_recordings import check_approved
+from heimdall_assets.stores.database.keeping import (
     Erasure,
     Hold,
     end_hold,
@@ -35,10 +33,12 @@ from heimdall_assets.stores.database.ledgers.keeping import (
     read_erasures,
     read_holds,
 )
-from heimdall_assets.stores.database.ledgers.log import read_clock, read_entries
-from heimdall_assets.stores.database.ledgers.people import check_people, name_person, read_names
-from heimdall_assets.stores.database.ledgers.waivers import add_waiver, read_waiver
-from heimdall_assets.stores.database.one_table import ROW_APPROVED
+from heimdall_assets.stores.database.ledger import append_events, check_events, check_words, describe_event
+from heimdall_assets.stores.database.log import read_clock, read_entries
+from heimdall_assets.stores.database.people import check_people, name_person, read_names
+from heimdall_assets.stores.database.raw.fetching import fetch_columns
+from heimdall_assets.stores.database.raw.one_table import ROW_APPROVED
+from heimdall_assets.stores.database.raw.stated_receivers import Statement
 from heimdall_assets.stores.database.rows import (
     count_measurements,
     count_nameless,
@@ -62,7 +62,7 @@ from heimdall_assets.stores.database.snapshots import (
     read_snapshot,
     read_tables,
 )
-from heimdall_assets.stores.database.stated_receivers import Statement
+from heimdall_assets.stores.database.waivers import add_waiver, read_waiver
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,7 +178,7 @@ class MeasurementStore:
             return read_erasures(connection) if shape.kind is Kind.OURS else []
 
     def erase_session(self, session_id: str, objects: Sequence[str], by: str, reason: str) -> None:
-        """Take a session's rows away; the log tells of it and of the objects that go; see ``ledgers.keeping``.
+        """Take a session's rows away; the log tells of it and of the objects that go; see ``database.keeping``.
 
         Raises:
             NotFound: no such session.

@@ -1,6 +1,6 @@
 """Rows: what a database holds, as JSON values, whoever made it.
 
-Belongs here: reading tables and what stands about a session. Does not belong here: judging values (``row_rules``).
+Belongs here: reading tables and what stands about a session. Does not belong here: judging values (``raw.rules``).
 """
 
 import json
@@ -16,8 +16,8 @@ from sqlalchemy import Connection, func, or_, select, type_coerce
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidInput, NotFound
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.database.ledgers.log import plain
-from heimdall_assets.stores.database.one_table import NUM_PLACES
+from heimdall_assets.stores.database.log import plain
+from heimdall_assets.stores.database.raw.one_table import NUM_PLACES
 from heimdall_assets.stores.database.schema import SCHEMA, UtcDateTime, metadata
 from heimdall_assets.stores.database.shape import Kind, Shape
 from heimdall_assets.stores.database.snapshots import in_scope, latest_events

@@ -14,9 +14,9 @@ from sqlalchemy.sql.selectable import TableClause
 
 from heimdall_assets.domain import FIELDS
 from heimdall_assets.errors import StorageError
-from heimdall_assets.stores.database.one_table import COLUMNS, OneTable, is_one_table, read_one_table
+from heimdall_assets.stores.database.raw.one_table import COLUMNS, OneTable, is_one_table, read_one_table
+from heimdall_assets.stores.database.raw.stated_receivers import Statement
 from heimdall_assets.stores.database.schema import FIELD_TABLES, LEDGERS, SCHEMA, UtcDateTime, metadata
-from heimdall_assets.stores.database.stated_receivers import Statement
 
 VERSION_TABLE = "heimdall_schema_version"
 _STEPS = files("heimdall_assets.stores.database.migrations").joinpath("versions")

@@ -1,7 +1,7 @@
 """Snapshots: rows of the database as one table, every field judged, and every row left out with its reason.
 
 Belongs here: the one query that joins measurements to what they hang on, and the flattened table. Does not belong here:
-what makes a value believable (``row_rules``), who approved what (``measurements``).
+what makes a value believable (``raw.rules``), who approved what (``measurements``).
 """
 
 from collections.abc import Collection
@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Select, and_, func, select
 from heimdall_assets.domain import SNAPSHOT, ApprovalStatus, SessionStatus
 from heimdall_assets.fields import Field
 from heimdall_assets.specs import DatasetSpec
-from heimdall_assets.stores.database.fetching import fetch_columns
-from heimdall_assets.stores.database.one_table import NUM_PLACES, ROW_APPROVED
-from heimdall_assets.stores.database.raw_rows import RawRows
-from heimdall_assets.stores.database.row_rules import find_good, find_reasons, find_truth
+from heimdall_assets.stores.database.raw.fetching import fetch_columns
+from heimdall_assets.stores.database.raw.one_table import NUM_PLACES, ROW_APPROVED
+from heimdall_assets.stores.database.raw.rows import RawRows
+from heimdall_assets.stores.database.raw.rules import find_good, find_reasons, find_truth
 from heimdall_assets.stores.database.shape import Kind, Shape
 
 if TYPE_CHECKING:

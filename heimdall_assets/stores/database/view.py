@@ -1,7 +1,7 @@
 """View: the approved measurements in SQL, for whoever looks at the database without this project.
 
 Belongs here: the columns of the snapshot as a view, defined anew by each upgrade. Does not belong here: whether the
-values of a row can be believed (``row_rules``): the view shows what may be trained on in principle.
+values of a row can be believed (``raw.rules``): the view shows what may be trained on in principle.
 """
 
 from typing import Any

@@ -14,10 +14,10 @@ from heimdall_assets.errors import CorruptObject, NotFound, OutOfReach, StorageE
 from heimdall_assets.manifests import compute_digest, decode_canonical_json
 from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.stores.database.connection import Database
-from heimdall_assets.stores.database.ledgers.events import check_promotions
-from heimdall_assets.stores.database.ledgers.keys import KnownKey, read_keys
-from heimdall_assets.stores.database.ledgers.log import check_entries, read_checkpoint, read_entries, read_log
-from heimdall_assets.stores.database.ledgers.people import check_people, find_pseudonym, read_names
+from heimdall_assets.stores.database.keys import KnownKey, read_keys
+from heimdall_assets.stores.database.ledger import check_promotions
+from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_entries, read_log
+from heimdall_assets.stores.database.people import check_people, find_pseudonym, read_names
 from heimdall_assets.stores.database.schema import plain_row, promotion_events
 from heimdall_assets.stores.releases.interface import ReleaseFiles
 from heimdall_assets.stores.releases.ledger import ReleaseLedger

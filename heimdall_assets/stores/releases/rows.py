@@ -12,15 +12,15 @@ from sqlalchemy import Connection, insert, select, update
 
 from heimdall_assets.errors import CorruptObject
 from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
-from heimdall_assets.stores.database.ledgers.events import append_events
-from heimdall_assets.stores.database.ledgers.log import (
+from heimdall_assets.stores.database.ledger import append_events
+from heimdall_assets.stores.database.log import (
     append_entries,
     find_missing_log,
     plain,
     read_clock,
     read_entries,
 )
-from heimdall_assets.stores.database.ledgers.people import name_person
+from heimdall_assets.stores.database.people import name_person
 from heimdall_assets.stores.database.schema import model_aliases, model_releases, plain_row, promotion_events
 from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import format_version

@@ -14,10 +14,10 @@ from typing import Any, get_args
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound, Refused
 from heimdall_assets.manifests import compute_digest
-from heimdall_assets.stores.database.ledgers.events import check_words
-from heimdall_assets.stores.database.ledgers.keys import add_key, retire_key
-from heimdall_assets.stores.database.ledgers.log import append_entries, plain, read_clock
-from heimdall_assets.stores.database.ledgers.people import erase_person, name_person
+from heimdall_assets.stores.database.keys import add_key, retire_key
+from heimdall_assets.stores.database.ledger import check_words
+from heimdall_assets.stores.database.log import append_entries, plain, read_clock
+from heimdall_assets.stores.database.people import erase_person, name_person
 from heimdall_assets.stores.releases.contents import check_file, encode_record
 from heimdall_assets.stores.releases.interface import LATEST_FILE
 from heimdall_assets.stores.releases.reading import LATEST, ReleaseReader

@@ -8,7 +8,7 @@ from alembic import op
 
 from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
 from heimdall_assets.merkle import hash_leaf
-from heimdall_assets.stores.database.ledgers.log import begin_log, plain
+from heimdall_assets.stores.database.log import begin_log, plain
 from heimdall_assets.stores.database.migrations.append_only import lift, protect
 from heimdall_assets.stores.database.schema import UtcDateTime
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, select
 
 from heimdall_assets.errors import CorruptObject, Refused
-from heimdall_assets.stores.database.ledgers.log import append_entries, find_missing_log, plain, read_entries
+from heimdall_assets.stores.database.log import append_entries, find_missing_log, plain, read_entries
 from heimdall_assets.stores.database.schema import model_aliases, plain_row, promotion_events
 
 KINDS = {"approval_events": "approval", "promotion_events": "promotion"}

@@ -16,9 +16,9 @@ from heimdall_assets.envelopes import Signer, find_signers, open_envelope, read_
 from heimdall_assets.errors import CorruptObject, Refused
 from heimdall_assets.manifests import encode_canonical_json
 from heimdall_assets.merkle import compute_root
-from heimdall_assets.stores.database.ledgers.keys import KnownKey, read_keys
-from heimdall_assets.stores.database.ledgers.log import append_entries, find_entries, read_entries
-from heimdall_assets.stores.database.ledgers.people import find_pseudonym, read_names
+from heimdall_assets.stores.database.keys import KnownKey, read_keys
+from heimdall_assets.stores.database.log import append_entries, find_entries, read_entries
+from heimdall_assets.stores.database.people import find_pseudonym, read_names
 from heimdall_assets.stores.database.schema import log_entries
 
 SIGNATURE = "signature"

@@ -1,7 +1,7 @@
 """People: whose name each pseudonym stands for, in a table whose rows can be emptied, beside ledgers that never change.
 
 Belongs here: giving pseudonyms, reading names back, forgetting a name. Does not belong here: what a pseudonym is
-(``people``), what is decided under it (``events``).
+(``people``), what is decided under it (``ledger``).
 
 The secret of a row ties its name to the pseudonym that entries of the log hold: a name that was changed is found. Once
 both are gone, nobody can tell whose the pseudonym was, and every digest over it still holds.
@@ -14,8 +14,8 @@ from sqlalchemy import Connection, insert, inspect, select, text, update
 
 from heimdall_assets.errors import CorruptObject, NotFound
 from heimdall_assets.people import ITSELF, find_pseudonyms, is_pseudonym, make_pseudonym
-from heimdall_assets.stores.database.ledgers.events import check_words
-from heimdall_assets.stores.database.ledgers.log import append_entries, plain, read_clock, read_entries, read_log
+from heimdall_assets.stores.database.ledger import check_words
+from heimdall_assets.stores.database.log import append_entries, plain, read_clock, read_entries, read_log
 from heimdall_assets.stores.database.schema import SCHEMA, people
 
 ERASURE = "erasure"

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, delete, select, text, update
 
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import NotFound, Refused
-from heimdall_assets.stores.database.ledgers.events import append_events, check_words
-from heimdall_assets.stores.database.ledgers.log import append_entries, plain, read_clock, read_entries
-from heimdall_assets.stores.database.ledgers.people import ERASURE, name_person
+from heimdall_assets.stores.database.ledger import append_events, check_words
+from heimdall_assets.stores.database.log import append_entries, plain, read_clock, read_entries
+from heimdall_assets.stores.database.people import ERASURE, name_person
 from heimdall_assets.stores.database.schema import approval_events, known_sources, measurements, recording_sessions
 
 HOLD = "hold"

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from heimdall_assets.domain import SNAPSHOT, ApprovalStatus, SessionStatus
 from heimdall_assets.errors import InvalidIdentifier
 from heimdall_assets.fields import Bounds, Field
-from heimdall_assets.stores.database.one_table import NUM_PLACES, ROW_APPROVED
-from heimdall_assets.stores.database.raw_rows import Mask, RawRows
-from heimdall_assets.stores.database.stated_receivers import RECEIVERS_VARIABLE
+from heimdall_assets.stores.database.raw.one_table import NUM_PLACES, ROW_APPROVED
+from heimdall_assets.stores.database.raw.rows import Mask, RawRows
+from heimdall_assets.stores.database.raw.stated_receivers import RECEIVERS_VARIABLE
 from heimdall_assets.stores.objects.locations import parse_location
 
 _BY_NAME = {field.read_as: field for field in SNAPSHOT}

@@ -1,7 +1,7 @@
 """One table: measurements(session_id, websdr_id, latitude, ..., approved) of somebody else, seen as the field's tables.
 
 Belongs here: what its columns mean, as queries that give the four tables; nothing is written or copied. Does not belong
-here: what is stated beside it (``stated_receivers``), which rows can be believed (``row_rules``).
+here: what is stated beside it (``stated_receivers``), which rows can be believed (``rules``).
 
 A row is one receiver's recording of one session. Latitude and longitude are the transmitter's, so the rows of a session
 agree on them; approved is of the row, and a session is approved where one of its rows is.
@@ -37,7 +37,7 @@ from sqlalchemy import (
 from heimdall_assets.domain import ApprovalStatus, SessionStatus
 from heimdall_assets.errors import InvalidSetting, StorageError
 from heimdall_assets.manifests import compute_json_digest
-from heimdall_assets.stores.database.stated_receivers import (
+from heimdall_assets.stores.database.raw.stated_receivers import (
     EXAMPLE,
     OFFSET_EXPECTED,
     OFFSET_VARIABLE,

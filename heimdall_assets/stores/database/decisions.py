@@ -1,7 +1,7 @@
 """Decisions about some sessions: who approved, withdrew or rejected each, when, why, and whether they signed it.
 
 Belongs here: reading them by session or by number. Does not belong here: deciding (``measurements``), whether ledger
-and log agree (``events``).
+and log agree (``ledger``).
 """
 
 from collections.abc import Collection
@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from heimdall_assets.stores.database.connection import Database
-from heimdall_assets.stores.database.ledgers.decision_signatures import read_signers
-from heimdall_assets.stores.database.ledgers.log import find_numbers
+from heimdall_assets.stores.database.decision_signatures import read_signers
+from heimdall_assets.stores.database.log import find_numbers
 from heimdall_assets.stores.database.rows import read_by, read_table
 from heimdall_assets.stores.database.shape import Kind
 

@@ -1,7 +1,7 @@
 """Raw columns: the values of one column as a database gave them, and what of them is a number, a text or a time.
 
 Belongs here: conversions that never raise, each made once and of each value once, however many rows share it. Does not
-belong here: which row has which value (``raw_rows``), what a value should be (``row_rules``).
+belong here: which row has which value (``rows``), what a value should be (``rules``).
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from heimdall_assets.errors import NotFound, Refused
-from heimdall_assets.stores.database.ledgers.events import check_words
-from heimdall_assets.stores.database.ledgers.log import append_entries, plain, read_clock, read_entries
-from heimdall_assets.stores.database.ledgers.people import name_person
+from heimdall_assets.stores.database.ledger import check_words
+from heimdall_assets.stores.database.log import append_entries, plain, read_clock, read_entries
+from heimdall_assets.stores.database.people import name_person
 
 KEY = "key"
 """Kind of their entries in the log."""

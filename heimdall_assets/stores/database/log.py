@@ -1,7 +1,7 @@
 """The log: every decision and every release in the order in which they were made, one table that only grows.
 
 Belongs here: appending entries, reading them, checking them against themselves, the checkpoint over all of them. Does
-not belong here: what an entry is about (``events``, ``releases.rows``), the tree over entries ``merkle``.
+not belong here: what an entry is about (``ledger``, ``releases.rows``), the tree over entries ``merkle``.
 
 An entry is canonical JSON with a ``kind``; its leaf is RFC 6962's over these bytes. The first entry names the log. The
 tables of events and releases say the same in columns that can be asked; each is compared with its entries.

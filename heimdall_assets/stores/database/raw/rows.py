@@ -1,7 +1,7 @@
 """Raw rows: which row has which of the values that a database gave, and each column for all rows.
 
 Belongs here: columns that many rows share, rows that are chosen. Does not belong here: what a value is
-(``raw_columns``), what it should be (``row_rules``).
+(``columns``), what it should be (``rules``).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.stores.database.raw_columns import Gathered, Mask, Places, RawColumn
+from heimdall_assets.stores.database.raw.columns import Gathered, Mask, Places, RawColumn
 
 if TYPE_CHECKING:
     import pandas as pd

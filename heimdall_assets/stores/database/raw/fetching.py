@@ -1,7 +1,7 @@
 """Fetching: what a query found, column by column; a database of hundreds of thousands of rows in a second.
 
 Belongs here: the way from a driver's rows to columns. Does not belong here: what is asked (``snapshots``), what the
-values are (``raw_columns``).
+values are (``columns``).
 """
 
 import sqlite3
@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select
 from sqlalchemy.exc import OperationalError
 
-from heimdall_assets.stores.database.raw_columns import Gathered
+from heimdall_assets.stores.database.raw.columns import Gathered
 
 _CHUNK = 200
 """Rows turned into columns at once: few enough to be forgotten before Python looks for what to collect."""
