@@ -225,6 +225,7 @@ def find_measurement(world: World, session: str) -> str:
 
 
 def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
+    load = os.getloadavg()[0]
     world = make_home(folder, num_sessions, recording_bytes)
     first, second = (str(record["version"]) for record in world.releases.list_releases())
     provenance = world.read_provenance(second)
@@ -263,7 +264,8 @@ def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
     return "\n".join(
         [
             "# Asking at size\n",
-            "Written by `make bench-lineage`; figures as measured.\n",
+            f"Written by `make bench-lineage`; figures as measured, on {os.cpu_count()} processors where {load:.1f} "
+            "processes ran when it began.\n",
             f"{num_sessions} sessions, {num_measurements} measurements, {len(recordings)} recordings of "
             f"{recording_bytes / 1e3:.0f} kB; two releases. Evidence beside one model: {evidence / 1e3:.0f} kB in "
             f"{len(files) - 1} files, of it provenance.json {files['provenance.json'] / 1e3:.0f} kB.\n",

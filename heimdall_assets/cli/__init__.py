@@ -1,8 +1,5 @@
 """``heimdall``: the command line. Thin: every command is one call, its result as a table or as JSON."""
 
-import atexit
-import gc
-
 import click
 
 from heimdall_assets.cli.doctor import doctor
@@ -38,8 +35,6 @@ def main(debug: bool) -> None:
     history. `heimdall demo` begins one with simulated sessions, `heimdall import` one with yours.
     """
     silence_libraries()
-    # What was loaded stays to the end: to look through all of it for cycles once more would take a third of a second.
-    atexit.register(gc.freeze)
 
 
 COMMANDS = (

@@ -1,5 +1,7 @@
 """``heimdall plan``: what would be computed now, and why."""
 
+import atexit
+import gc
 from pathlib import Path
 
 import click
@@ -15,6 +17,8 @@ from heimdall_assets.cli.terminal.progress import show_progress
 @json_option
 def plan(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
     """Say what `heimdall train` with these settings would compute and what it would find, and why."""
+    # What it loads stays to the end: to look through all of that for cycles once more would take a third of a second.
+    atexit.register(gc.freeze)
     chosen = read_chosen(campaigns, settings_file, assignments)
     stores = open_home()
     check_trainable(stores, find_dataset(chosen))

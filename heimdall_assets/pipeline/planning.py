@@ -118,7 +118,8 @@ def _explain(
         reasons.append("other pretrained weights than the latest release's")
     changed = [name for name, digest in parents.items() if before.parents.get(name) != digest]
     if changed and kind == APPROVED_MEASUREMENTS:
-        approved = len(stores.measurements.list_sessions(approval_status=ApprovalStatus.APPROVED))
+        campaigns = stores.measurements.count_sessions().values()
+        approved = sum(counts.get(ApprovalStatus.APPROVED, 0) for counts in campaigns)
         then = say_count(before.summary["num_sessions"], "session")
         reasons.append(f"the approved set changed since the latest release: {then} then, {approved} approved now")
     elif changed:

@@ -148,6 +148,19 @@ def test_rows_are_found_as_a_reader_of_the_whole_table_finds_them(rows, first, s
     assert found == expected
 
 
+def test_rows_are_found_wherever_they_stand_in_a_long_table():
+    wanted = [0, 1, 16_383, 16_384, 16_385, 32_768, 39_999]
+    names = [f"m{number}" if number in wanted else "other" for number in range(40_000)]
+    table = pd.DataFrame({"name": names, "number": range(40_000)}).astype({"name": "string"})
+    found = find_rows(encode_table(table), ["number"], {"name": [f"m{number}" for number in reversed(wanted)]})
+    assert found == [{"number": number} for number in wanted]
+
+
+def test_a_column_that_is_looked_in_is_missed_where_there_is_no_row_either():
+    with pytest.raises(CorruptObject, match="no column b"):
+        find_rows(encode_table(pd.DataFrame({"a": ["1"]})[:0]), ["a"], {"b": ["1"]})
+
+
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"x" * 100])
 def test_rows_of_what_is_no_table_are_refused(data):
     with pytest.raises(CorruptObject, match="expected Parquet"):
