@@ -19,7 +19,10 @@ from heimdall_assets.stores.database.edges import number_thing
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.database.schema import lineage_edges, lineage_nodes
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.objects.addresses import parse_place
+from heimdall_assets.stores.objects.cache import ObjectCache
 from heimdall_assets.stores.objects.folder import FolderObjectStore
+from heimdall_assets.stores.objects.opening import open_object_store
 from heimdall_assets_tests.lineage.world import World, make_world
 from heimdall_assets_tests.stores.one_table import make_one_table, open_one_table, write_receivers
 from heimdall_assets_tests.stores.processes import run_at_once
@@ -281,8 +284,8 @@ def test_a_result_that_cannot_be_read_is_said(tmp_path):
         assert whole.unread  # until somebody computes it again
 
 
-def index_home(folder):
-    return rebuild_quietly(make_world(folder, 0))
+def index_home(folder, url):
+    return rebuild_quietly(make_world(folder, 0, database_url=url))
 
 
 def rebuild_quietly(world):
@@ -295,14 +298,26 @@ def read_rows(world):
         return [sorted(map(tuple, connection.execute(select(table)))) for table in (lineage_nodes, lineage_edges)]
 
 
-def test_two_processes_that_index_the_same_write_the_same(tmp_path):
-    world = make_world(tmp_path, 8)
+def test_processes_that_index_the_same_at_once_write_the_same(tmp_path, database_url):
+    world = make_world(tmp_path, 8, database_url=database_url)
     world.make_chain()
     rebuild(world.stores)
     expected = read_rows(world)
     world.stores.edges.clear()
-    run_at_once(index_home, (tmp_path,), (tmp_path,), (tmp_path,))
+    run_at_once(index_home, *[(tmp_path, database_url)] * 3)
     assert read_rows(world) == expected
+    world.measurements.close()
+
+
+def test_results_in_a_bucket_are_indexed_alike(tmp_path, bucket, s3):
+    cache = ObjectCache(tmp_path / "cache", 10**9)
+    place = parse_place(f"{bucket}/objects", "objects")
+    objects = open_object_store(place, parse_place(f"{bucket}/recordings", "recordings"), s3.endpoint, cache)
+    world = make_world(tmp_path, 5, objects=objects)
+    world.release(world.make_chain())
+    (use,) = ask(world, session="session-0001")["releases"]
+    assert use["sessions"][0]["split"] == "val"
+    assert find_missing(world.stores, world.stores.edges.read_results()) == {}
 
 
 def test_a_snapshot_with_one_session_more_adds_few_edges(tmp_path):

@@ -19,7 +19,10 @@ from heimdall_assets.stores.database.keys import add_key
 from heimdall_assets.stores.keys import make_key
 from heimdall_assets.web.lineage_pages import find_page
 from heimdall_assets.web.queries import LONGEST, parse_page, parse_query
+from heimdall_assets.web.sites import build_lineage_site
+from heimdall_assets_tests.browsers import open_browser
 from heimdall_assets_tests.lineage.world import REASON, make_world
+from heimdall_assets_tests.web.running import serve_site
 
 NUM_SESSIONS = 2 * PAGE_LENGTH + 7
 
@@ -261,3 +264,28 @@ def test_a_table_that_was_taken_away_is_not_shown_from_memory(tmp_path):
     made.objects.local_path(node["artifacts"]["table"]["digest"]).unlink()
     with pytest.raises((NotFound, CorruptObject), match="object"):
         find_page(made.stores, "/v1.0.0/sessions")
+
+
+@pytest.mark.browser
+def test_a_browser_searches_turns_pages_and_opens_a_session_and_nothing_runs(world):
+    with (
+        serve_site(lambda bound: build_lineage_site(bound, lambda: world.stores, "http://127.0.0.1")) as port,
+        open_browser() as browser,
+    ):
+        page = browser.new_page()
+        refused: list[str] = []
+        page.on("console", lambda message: refused.append(message.text))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_role("link", name="v1.0.1", exact=True).click()
+        page.get_by_label("search").fill("source-20 <&>")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_text('0 of 209 sessions with "source-20 <&>"').wait_for()
+        page.get_by_label("search").fill("NIGHT")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_role("link", name="next").first.click()
+        page.get_by_text("page 2 of 3").first.wait_for()
+        assert page.url.endswith("/v1.0.1/sessions?q=NIGHT&page=2")
+        page.get_by_role("link", name="night 150", exact=True).click()
+        page.get_by_role("heading", name="night 150").wait_for()
+        assert page.locator("script").count() == 0
+        assert refused == []  # nothing that the policy forbids was tried

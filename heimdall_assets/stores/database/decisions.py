@@ -4,7 +4,7 @@ Belongs here: reading them by session or by number. Does not belong here: decidi
 and log agree (``ledger``).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -13,7 +13,7 @@ from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.decision_signatures import read_signers
 from heimdall_assets.stores.database.log import find_numbers
 from heimdall_assets.stores.database.rows import read_by, read_table
-from heimdall_assets.stores.database.shape import Kind
+from heimdall_assets.stores.database.shape import Kind, Shape
 
 APPROVAL = "approval"
 _CHUNK = 10_000  # values in one IN (...); both databases allow 32 766
@@ -31,33 +31,31 @@ def read_history(database: Database, called: str) -> list[dict[str, Any]]:
             return []
         found = [read_by(connection, shape, "recording_sessions", name, [called]) for name in ("id", "session_name")]
         sessions = sorted({str(row["id"]) for rows in found for row in rows})
-        events = shape.table("approval_events", "e")
-        rows = read_table(
-            connection, shape, "approval_events", events, [events.c.recording_session_id.in_(sessions[:_CHUNK])]
-        )
+        rows = _read_rows(connection, shape, "recording_session_id", sessions)
         signers = _find_signers(connection, [int(row["id"]) for row in rows])
     return [{**row, "signed_by": signers.get(row["id"])} for row in sorted(rows, key=lambda row: int(row["id"]))]
 
 
 def read_decisions(database: Database, numbers: Collection[int]) -> dict[int, dict[str, Any]]:
     """Return number -> decision of those of these numbers that are there."""
-    wanted, found = sorted(numbers), {}
     with database.reading() as connection:
         shape = database.shape
-        if shape.kind is not Kind.OURS:
-            return {}
-        events = shape.table("approval_events", "e")
-        for start in range(0, len(wanted), _CHUNK):
-            chosen = [events.c.id.in_(wanted[start : start + _CHUNK])]
-            for row in read_table(connection, shape, "approval_events", events, chosen):
-                found[int(row["id"])] = row
-    return found
+        rows = _read_rows(connection, shape, "id", sorted(numbers)) if shape.kind is Kind.OURS else []
+    return {int(row["id"]): row for row in rows}
 
 
 def find_signers(database: Database, numbers: Collection[int]) -> dict[int, str]:
     """Return number of a decision -> whose signature on it holds, of those of these numbers that somebody signed."""
     with database.reading() as connection:
         return _find_signers(connection, numbers) if database.shape.kind is Kind.OURS else {}
+
+
+def _read_rows(connection: Connection, shape: Shape, name: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+    events, rows = shape.table("approval_events", "e"), []
+    for start in range(0, len(values), _CHUNK):
+        chosen = [events.c[name].in_(values[start : start + _CHUNK])]
+        rows += read_table(connection, shape, "approval_events", events, chosen)
+    return rows
 
 
 def _find_signers(connection: Connection, numbers: Collection[int]) -> dict[int, str]:

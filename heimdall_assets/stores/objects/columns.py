@@ -135,7 +135,8 @@ def find_columns(data: bytes, columns: Sequence[str], key: str, value: str) -> l
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[key])
         picked = [name for name in columns if name in file.schema_arrow.names and name != key]
         held = file.read([key], use_threads=False).column(key).cast(pa.string())
-        places = pc.indices_nonzero(pc.equal(held, value).fill_null(False))
+        # NumPy's, for Arrow's own indices_nonzero ends the process where a column has no rows.
+        places = pa.array(np.flatnonzero(pc.equal(held, value).fill_null(False).to_numpy()), type=pa.int64())
         rows: dict[str, list[Any]] = {key: [value] * len(places)}
         for name in picked:  # one by one: of a column only these rows stay in memory
             rows[name] = _list_plain(file.read([name], use_threads=False).column(name).take(places))
