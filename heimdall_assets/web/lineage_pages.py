@@ -64,7 +64,7 @@ def build_lineage_app(open_stores: Callable[[], Stores]) -> ASGIApp:
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            page = await to_thread.run_sync(lambda: _draw(open_stores(), *_read_target(scope)), limiter=limiter)
+            page = await to_thread.run_sync(lambda: draw_page(open_stores(), *_read_target(scope)), limiter=limiter)
         except NotFound as error:
             await send_refusal(Refusal(HTTPStatus.NOT_FOUND, str(error)), scope, send)
         except (HeimdallError, OSError) as error:
@@ -75,7 +75,7 @@ def build_lineage_app(open_stores: Callable[[], Stores]) -> ASGIApp:
     return serve
 
 
-def _draw(stores: Stores, path: str, query: str) -> Page:
+def draw_page(stores: Stores, path: str, query: str) -> Page:
     """Return the page that was asked for, with the names of people in place of their pseudonyms."""
     page = find_page(stores, path, query)
     if page.kind != HTML:

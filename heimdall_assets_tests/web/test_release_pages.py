@@ -17,7 +17,7 @@ from heimdall_assets.pipeline.tracing.indexing import rebuild
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets.stores.database.keys import add_key
 from heimdall_assets.stores.keys import make_key
-from heimdall_assets.web.lineage_pages import find_page
+from heimdall_assets.web.lineage_pages import draw_page, find_page
 from heimdall_assets.web.queries import LONGEST, parse_page, parse_query
 from heimdall_assets.web.sites import build_lineage_site
 from heimdall_assets_tests.browsers import open_browser
@@ -40,7 +40,7 @@ def world(tmp_path_factory):
 
 
 def read(world, path, query=""):
-    return find_page(world.stores, path, query).data.decode()
+    return draw_page(world.stores, path, query).data.decode()
 
 
 def list_shown(page):
