@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import sys
 from pathlib import Path
 
 import click
@@ -17,8 +18,7 @@ from heimdall_assets.cli.terminal.progress import show_progress
 @json_option
 def plan(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
     """Say what `heimdall train` with these settings would compute and what it would find, and why."""
-    # What it loads stays to the end: to look through all of that for cycles once more would take a third of a second.
-    atexit.register(gc.freeze)
+    atexit.register(_leave_memory)
     chosen = read_chosen(campaigns, settings_file, assignments)
     stores = open_home()
     check_trainable(stores, find_dataset(chosen))
@@ -30,3 +30,12 @@ def plan(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tu
         write_json([{"asset": step.asset, "action": step.action, "reason": step.reason} for step in steps])
     else:
         write_table("what would run now", ["asset", "would", "why"], [[s.asset, s.action, s.reason] for s in steps])
+
+
+def _leave_memory() -> None:
+    """Let what was loaded not be looked through for cycles at the end, which would take a third of a second.
+
+    Not where torch is there as well, which planning never loads: its bindings would tell of leaks.
+    """
+    if "torch" not in sys.modules:
+        gc.freeze()
