@@ -15,7 +15,7 @@ from heimdall_assets.stores.objects.regular_files import check_regular_file
 from heimdall_assets.stores.plain_files import write_private_file
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 VARIABLE = "HEIMDALL_SIGNING_KEY"
 _EXPECTED = "expected an Ed25519 private key in PEM without a passphrase, as heimdall keys make writes it"
@@ -90,10 +90,36 @@ def read_key(path: Path, what: str = VARIABLE) -> SigningKey:
     return _describe(private)
 
 
+def read_public_key(path: Path, what: str) -> tuple[str, str]:
+    """Return id and PEM of the public key that a file holds; ``what`` names the argument in errors.
+
+    Raises:
+        InvalidSetting: there is no such file, or it holds no such key.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    expected = "expected an Ed25519 public key in PEM, as heimdall keys list --json shows it"
+    check_regular_file(path, what, InvalidSetting)
+    try:
+        public = load_pem_public_key(path.read_bytes())
+    except OSError as error:
+        raise InvalidSetting(f"{what}: {path} could not be read ({describe(error)}), {expected}") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise InvalidSetting(f"{what}: found something else in {path}, {expected}") from None
+    if not isinstance(public, Ed25519PublicKey):
+        raise InvalidSetting(f"{what}: found a key of another kind in {path}, {expected}")
+    return _identify(public)
+
+
 def _describe(private: "Ed25519PrivateKey") -> SigningKey:
+    return SigningKey(*_identify(private.public_key()), private)
+
+
+def _identify(public: "Ed25519PublicKey") -> tuple[str, str]:
+    """Return the id of a public key, and itself in PEM."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    public = private.public_key()
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return SigningKey(compute_digest(der), pem.decode(), private)
+    return compute_digest(der), public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
