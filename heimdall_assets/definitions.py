@@ -19,6 +19,7 @@ from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.defs.warning_checks import WARNING_CHECKS
+from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.places import read_places
 from heimdall_assets.variable_kinds import DATABASE, FOLDER, PLACE
 from heimdall_assets.variables import Places, find_kind
@@ -44,6 +45,7 @@ def build_definitions(places: Places) -> dg.Definitions:
         resources={
             "stores": build_stores(places.open_stores, _describe(places), places.spread_work),
             "tracking": tracking,
+            "witness": Witness(places.witness, places.s3_endpoint),
             "lineage_pages": LineagePages(url=places.lineage_url),
             "io_manager": manifest_io_manager,
         },

@@ -26,6 +26,7 @@ from heimdall_assets.specs import (
 )
 from heimdall_assets.stores.objects.addresses import (
     BucketAddress,
+    Place,
     check_database,
     parse_folder,
     parse_place,
@@ -136,6 +137,19 @@ def _read_webhook(text: str, variable: str) -> str:
     return text
 
 
+def _read_witness(text: str, variable: str) -> tuple[Place | str, ...]:
+    """Return folders, addresses of S3 and web addresses, which may hold a password."""
+    return tuple(_read_one_witness(part.strip(), variable) for part in text.split(",")) if text else ()
+
+
+def _read_one_witness(text: str, variable: str) -> Place | str:
+    if read_scheme(text) in ("http", "https"):
+        return _read_webhook(text, variable)
+    if not text:
+        raise InvalidSetting(f"{variable}: found an empty address, expected one on each side of a comma")
+    return parse_place(text, variable)
+
+
 def _read_mlflow(text: str, variable: str) -> str:
     scheme = read_scheme(text)
     if scheme in ("http", "https") and not _is_web_address(text, scheme):
@@ -194,6 +208,7 @@ POSTGRESQL = VariableKind("address of a PostgreSQL database, may hold a password
 BUCKET = VariableKind("s3://BUCKET/PREFIX", _read_bucket)
 MLFLOW = VariableKind("address of an MLflow store, may hold a password", _read_mlflow, is_secret=True)
 WEBHOOK = VariableKind("URL, may hold a password", _read_webhook, is_secret=True)
+WITNESS = VariableKind("folders, s3://BUCKET/PREFIX, URLs, with a comma between two", _read_witness, is_secret=True)
 PAGE = VariableKind("URL", _read_page)
 HOSTS = VariableKind("names, with a comma between two", _read_hosts)
 SECRET = VariableKind("secret of 32 characters or more", _read_secret, is_secret=True)

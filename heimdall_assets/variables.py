@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -45,9 +45,13 @@ from heimdall_assets.variable_kinds import (
     SECRET,
     SWITCH,
     WEBHOOK,
+    WITNESS,
     VariableKind,
     choose,
 )
+
+if TYPE_CHECKING:
+    from heimdall_assets.stores.witness_places import WitnessPlace
 
 EXECUTORS = ("in_process", "local", "ray", "k8s")
 """Where steps run: in the run's own process, each in one of this machine, the GPU-tagged one on Ray or in a pod."""
@@ -167,6 +171,9 @@ class Places(BaseSettings):
     webhook_url: Annotated[str | None, WEBHOOK] = _variable(
         "HEIMDALL_WEBHOOK_URL", None, "is sent title and text of each failed run, as JSON"
     )
+    witness: Annotated[tuple[Place | str, ...], WITNESS] = _variable(
+        "HEIMDALL_WITNESS", "", "the second place: is given the log's checkpoint after each release and promotion"
+    )
     retrain: Annotated[RetrainPolicy, POLICY] = _variable(
         "HEIMDALL_RETRAIN", "{}", "when a changed set of approved sessions is trained on"
     )
@@ -252,6 +259,12 @@ class Places(BaseSettings):
         from heimdall_assets.pipeline.work_pool import spread_with
 
         return spread_with(partial(build_backend, self.ray_address))
+
+    def open_witnesses(self) -> "tuple[WitnessPlace, ...]":
+        """Return the second places that keep checkpoints, those of ``HEIMDALL_WITNESS`` that are no web addresses."""
+        from heimdall_assets.stores.witness_places import open_witness
+
+        return tuple(open_witness(place, self.s3_endpoint) for place in self.witness if not isinstance(place, str))
 
     def open_stores(self, begin: bool = True) -> Stores:
         """Return the opened stores; the embedded database is created and upgraded on first use.

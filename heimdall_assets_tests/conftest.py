@@ -32,6 +32,7 @@ SLOW = (
     "cli/test_real_recordings",
     "cli/test_receipts",
     "cli/test_releases_elsewhere",
+    "cli/test_witness",
     "defs/test_executor",
     "defs/test_executor_k8s",
     "defs/test_graph",

@@ -10,11 +10,11 @@ import click
 from heimdall_assets.cli.terminal.homes import open_home
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_lines, write_text
 from heimdall_assets.counts import say_count
-from heimdall_assets.errors import InvalidInput, NotFound, Refused
-from heimdall_assets.lineage.notes import sign_note
+from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound
 from heimdall_assets.merkle import Checkpoint, decode_checkpoint
+from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.keys import SigningKey, read_key, read_public_key
+from heimdall_assets.stores.keys import read_key, read_public_key
 from heimdall_assets.stores.objects.regular_files import check_regular_file
 from heimdall_assets.stores.plain_files import write_named_file
 
@@ -48,6 +48,8 @@ def checkpoint(output: Path | None, key: Path | None, as_json: bool) -> None:
     Keep it where whoever may write the database may not: in a mail, on paper, in another machine's log. A signed one is
     a signed note (C2SP), as transparency logs write them.
     """
+    from heimdall_assets.pipeline.releases.witnesses import take_checkpoint
+
     signer = None if key is None else read_key(key, "--key")
     found, note = take_checkpoint(open_home(), signer)
     if output is not None:
@@ -57,6 +59,31 @@ def checkpoint(output: Path | None, key: Path | None, as_json: bool) -> None:
         write_json({**asdict(found), **({} if signer is None else {"key": signer.id})})
     elif output is None:
         write_lines(note)
+
+
+@ledger.command(short_help="Post the checkpoint to the second place.")
+@json_option
+def post(as_json: bool) -> None:
+    """Post the checkpoint of now to each address of HEIMDALL_WITNESS; exit 1 where one could not be told.
+
+    Each release and each promotion does it by itself; what was out of reach then has it from this command on.
+    """
+    places = read_places()
+    if not places.witness:
+        raise InvalidSetting(
+            "HEIMDALL_WITNESS: found none, expected a folder, s3://BUCKET/PREFIX or an https:// address"
+        )
+    from heimdall_assets.defs.witnessing import Witness
+
+    posted = Witness(places.witness, places.s3_endpoint).post(open_home())
+    failed = [each for each in posted if each.problem is not None]
+    if as_json:
+        write_json({"ok": not failed, "posted": [asdict(each) for each in posted]})
+    else:
+        for each in posted:
+            write_text(each.describe())
+    if failed:
+        raise SystemExit(1)
 
 
 @ledger.command(short_help="Write all entries as JSON lines.")
@@ -87,6 +114,7 @@ def prove(entry: str, kept: Path | None, output: Path | None, as_json: bool) -> 
     check-proof, or ten lines of any language, check it.
     """
     from heimdall_assets.lineage.log_proofs import prove_entry
+    from heimdall_assets.pipeline.releases.witnesses import take_checkpoint
 
     stores = open_home()
     note = take_checkpoint(stores)[1] if kept is None else read_checkpoint_file(kept)[1]
@@ -101,6 +129,7 @@ def prove(entry: str, kept: Path | None, output: Path | None, as_json: bool) -> 
 def prove_growth(old: Path, new: Path | None, output: Path | None, as_json: bool) -> None:
     """Prove that the log under checkpoint NEW, or that of now, begins with all entries under checkpoint OLD."""
     from heimdall_assets.lineage import log_proofs
+    from heimdall_assets.pipeline.releases.witnesses import take_checkpoint
 
     stores = open_home()
     notes = [read_checkpoint_file(old)[1], take_checkpoint(stores)[1] if new is None else read_checkpoint_file(new)[1]]
@@ -132,24 +161,6 @@ def check_proof(file: Path, kept: Path | None, keys: tuple[Path, ...], as_json: 
         write_text(f"proof {file}: {holds}{signed}")
     if judged.problems:
         raise SystemExit(1)
-
-
-def take_checkpoint(stores: Stores, signer: SigningKey | None = None) -> tuple[Checkpoint, str]:
-    """Return the checkpoint of now, and its text, signed where there is a ``signer``.
-
-    Raises:
-        NotFound: the log has no entry yet.
-        Refused: the key does not count.
-    """
-    found = stores.releases.read_checkpoint()
-    if found is None:
-        raise NotFound("log: found no entry, expected one; the first approval or release begins it")
-    if signer is None:
-        return found, found.encode()
-    known = stores.releases.list_keys().get(signer.id)
-    if known is None or known.retired_entry is not None:
-        raise Refused(f"key {signer.id}: found one that does not count, expected one that does (heimdall keys list)")
-    return found, sign_note(found.encode(), signer.public_pem, signer.sign_bytes)
 
 
 def read_checkpoint_file(file: Path) -> tuple[Checkpoint, str]:

@@ -10,6 +10,7 @@ from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import GateConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.kinds import MODEL_RELEASE, TRAINED_CHECKPOINT
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
@@ -33,6 +34,7 @@ def model_release(
     evaluation_metrics: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: dg.ResourceParam[ExperimentTracking],
+    witness: dg.ResourceParam[Witness],
     lineage_pages: LineagePages,
 ) -> dg.MaterializeResult[Any]:
     """The released model: ONNX file, settings, figures, model card and provenance under one version.
@@ -55,6 +57,7 @@ def model_release(
         gates=config.pure(),
     )
     progress("model released", 1, 1)
+    witness.tell(context, stores, is_news=not result.reused)
     version = result.manifest.summary["version"]
     if not result.reused:
         run_id = find_run(stores.objects, onnx_model.parents[TRAINED_CHECKPOINT])
