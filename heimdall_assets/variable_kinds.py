@@ -131,6 +131,12 @@ def _read_secret(text: str, variable: str) -> str:
     return text
 
 
+def _read_pem(text: str, variable: str) -> str:
+    if not text.lstrip().startswith("-----BEGIN "):
+        raise InvalidSetting(f"{variable}: found something else, expected a private key in PEM, -----BEGIN first")
+    return text
+
+
 def _read_webhook(text: str, variable: str) -> str:
     if not _is_web_address(text, "http", "https"):
         raise InvalidSetting(f"{variable}: found something else, expected an address of http:// or https://")
@@ -211,6 +217,8 @@ WEBHOOK = VariableKind("URL, may hold a password", _read_webhook, is_secret=True
 WITNESS = VariableKind("folders, s3://BUCKET/PREFIX, URLs, with a comma between two", _read_witness, is_secret=True)
 PAGE = VariableKind("URL", _read_page)
 HOSTS = VariableKind("names, with a comma between two", _read_hosts)
+PEM = VariableKind("private key in PEM", _read_pem, is_secret=True)
+PASSPHRASE = VariableKind("passphrase", lambda text, _: text, is_secret=True)
 SECRET = VariableKind("secret of 32 characters or more", _read_secret, is_secret=True)
 CLUSTER = VariableKind("URL", _read_cluster)
 SWITCH = VariableKind("on or off", lambda text, variable: choose("on", "off").read(text, variable) == "on")

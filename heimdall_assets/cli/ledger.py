@@ -14,7 +14,7 @@ from heimdall_assets.errors import InvalidInput, InvalidSetting, NotFound
 from heimdall_assets.merkle import Checkpoint, decode_checkpoint
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.keys import read_key, read_public_key
+from heimdall_assets.stores.keys import read_public_key
 from heimdall_assets.stores.objects.regular_files import check_regular_file
 from heimdall_assets.stores.plain_files import write_named_file
 
@@ -50,7 +50,7 @@ def checkpoint(output: Path | None, key: Path | None, as_json: bool) -> None:
     """
     from heimdall_assets.pipeline.releases.witnesses import take_checkpoint
 
-    signer = None if key is None else read_key(key, "--key")
+    signer = None if key is None else read_places().read_key(key, "--key")
     found, note = take_checkpoint(open_home(), signer)
     if output is not None:
         write_named_file(output, note.encode())
