@@ -11,6 +11,7 @@ from heimdall_assets.defs.assets import ASSETS
 from heimdall_assets.defs.checks import CHECKS
 from heimdall_assets.defs.executor.router import Machines, build_executor
 from heimdall_assets.defs.jobs import JOBS
+from heimdall_assets.defs.lineage_events import build_following
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.orphans import tag_start
 from heimdall_assets.defs.recovery import Recover, build_recovery
@@ -41,7 +42,7 @@ def build_definitions(places: Places) -> dg.Definitions:
         jobs=JOBS,
         schedules=[build_weekly_schedule(places.open_stores)],
         sensors=[build_approval_sensor(places.retrain, places.open_stores, recover), build_failure_sensor(notify)],
-        executor=build_executor(_find_machines(places), begin),
+        executor=build_executor(_find_machines(places), begin, build_following(places.open_stores, places.openlineage)),
         resources={
             "stores": build_stores(places.open_stores, _describe(places), places.spread_work),
             "tracking": tracking,

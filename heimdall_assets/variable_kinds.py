@@ -156,6 +156,13 @@ def _read_one_witness(text: str, variable: str) -> Place | str:
     return parse_place(text, variable)
 
 
+def _read_openlineage(text: str, variable: str) -> str | Path:
+    """Return a web address, which may hold a password, or a folder."""
+    if read_scheme(text) in ("http", "https"):
+        return _read_webhook(text, variable)
+    return parse_folder(text, variable)
+
+
 def _read_mlflow(text: str, variable: str) -> str:
     scheme = read_scheme(text)
     if scheme in ("http", "https") and not _is_web_address(text, scheme):
@@ -215,6 +222,7 @@ BUCKET = VariableKind("s3://BUCKET/PREFIX", _read_bucket)
 MLFLOW = VariableKind("address of an MLflow store, may hold a password", _read_mlflow, is_secret=True)
 WEBHOOK = VariableKind("URL, may hold a password", _read_webhook, is_secret=True)
 WITNESS = VariableKind("folders, s3://BUCKET/PREFIX, URLs, with a comma between two", _read_witness, is_secret=True)
+OPENLINEAGE = VariableKind("URL, may hold a password, or folder", _read_openlineage, is_secret=True)
 PAGE = VariableKind("URL", _read_page)
 HOSTS = VariableKind("names, with a comma between two", _read_hosts)
 PEM = VariableKind("private key in PEM", _read_pem, is_secret=True)

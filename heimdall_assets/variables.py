@@ -37,6 +37,7 @@ from heimdall_assets.variable_kinds import (
     LINEAGE_URL,
     MLFLOW,
     OFFSET,
+    OPENLINEAGE,
     PAGE,
     PASSPHRASE,
     PEM,
@@ -182,6 +183,9 @@ class Places(BaseSettings):
     )
     witness: Annotated[tuple[Place | str, ...], WITNESS] = _variable(
         "HEIMDALL_WITNESS", "", "the second place: is given the log's checkpoint after each release and promotion"
+    )
+    openlineage: Annotated[str | Path | None, OPENLINEAGE] = _variable(
+        "HEIMDALL_OPENLINEAGE", None, "is told of each asset while a run goes on, as OpenLineage events"
     )
     retrain: Annotated[RetrainPolicy, POLICY] = _variable(
         "HEIMDALL_RETRAIN", "{}", "when a changed set of approved sessions is trained on"

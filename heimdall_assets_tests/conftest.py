@@ -37,6 +37,7 @@ SLOW = (
     "defs/test_executor_k8s",
     "defs/test_graph",
     "defs/test_graph_on_pods",
+    "defs/test_lineage_events",
     "defs/test_moved_home",
     "defs/test_one_table",
     "defs/test_orphans",

@@ -43,6 +43,7 @@ def doctor(as_json: bool) -> None:
 def probe_places(places: "Places") -> "Iterator[Finding]":
     """Give what each place answers, one after the other."""
     from heimdall_assets.cli.probing.buckets import probe_bucket
+    from heimdall_assets.cli.probing.collectors import probe_collector
     from heimdall_assets.cli.probing.databases import probe_measurements, probe_sql
     from heimdall_assets.cli.probing.folders import probe_folder, probe_home
     from heimdall_assets.cli.probing.keys import probe_signing_key
@@ -69,6 +70,8 @@ def probe_places(places: "Places") -> "Iterator[Finding]":
     if (source := places.find_signing_key()) is not None:
         yield probe_signing_key(places, source)
     yield from probe_witnesses(places)
+    if places.openlineage is not None:
+        yield probe_collector(places.openlineage)
     if places.dagster_url is not None:
         yield probe_sql("HEIMDALL_DAGSTER_URL", places.dagster_url)
     if places.tracking and places.mlflow_uri.startswith(("http://", "https://")):

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from heimdall_assets.cli.probing.buckets import probe_bucket
 from heimdall_assets.cli.probing.finding import Finding, State
 from heimdall_assets.cli.probing.folders import probe_folder
+from heimdall_assets.cli.probing.web import probe_web
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.stores.objects.addresses import BucketAddress, Place
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from heimdall_assets.stores.home import Stores
     from heimdall_assets.variables import Places
 
-ANSWER_S = 5.0
 VARIABLE = "HEIMDALL_WITNESS"
 
 
@@ -61,16 +61,6 @@ def _open(places: "Places") -> "Stores | None":
 
 
 def _probe_web(number: int, url: str) -> Finding:
-    """Return whether somebody answers at a web address, which is not told anything; its path may be a secret."""
-    import requests
-
+    """Return whether somebody answers at a web address, whose path may be a secret."""
     parts = urlsplit(url)
-    where = f"web address {number}, {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    try:
-        answer = requests.head(url, timeout=ANSWER_S)
-    except requests.RequestException as error:
-        why = "does not answer in time" if isinstance(error, requests.Timeout) else "cannot be reached"
-        return Finding(VARIABLE, State.WRONG, f"{where}: {why}", f"start the service there, or set {VARIABLE}")
-    return Finding(
-        VARIABLE, State.OK, f"{where}: answers {answer.status_code} to HEAD; what it does with a post is not asked"
-    )
+    return probe_web(VARIABLE, url, f"web address {number}, {parts.scheme}://{parts.netloc.rpartition('@')[2]}")
