@@ -11,6 +11,7 @@ from heimdall_assets.defs.assets import ASSETS
 from heimdall_assets.defs.checks import CHECKS
 from heimdall_assets.defs.executor.router import Machines, build_executor
 from heimdall_assets.defs.jobs import JOBS
+from heimdall_assets.defs.lineage_events import build_following
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.orphans import tag_start
 from heimdall_assets.defs.recovery import Recover, build_recovery
@@ -19,6 +20,7 @@ from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.defs.warning_checks import WARNING_CHECKS
+from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.places import read_places
 from heimdall_assets.variable_kinds import DATABASE, FOLDER, PLACE
 from heimdall_assets.variables import Places, find_kind
@@ -40,10 +42,11 @@ def build_definitions(places: Places) -> dg.Definitions:
         jobs=JOBS,
         schedules=[build_weekly_schedule(places.open_stores)],
         sensors=[build_approval_sensor(places.retrain, places.open_stores, recover), build_failure_sensor(notify)],
-        executor=build_executor(_find_machines(places), begin),
+        executor=build_executor(_find_machines(places), begin, build_following(places.open_stores, places.openlineage)),
         resources={
             "stores": build_stores(places.open_stores, _describe(places), places.spread_work),
             "tracking": tracking,
+            "witness": Witness(places.witness, places.s3_endpoint),
             "lineage_pages": LineagePages(url=places.lineage_url),
             "io_manager": manifest_io_manager,
         },

@@ -26,6 +26,7 @@ from heimdall_assets.specs import (
 )
 from heimdall_assets.stores.objects.addresses import (
     BucketAddress,
+    Place,
     check_database,
     parse_folder,
     parse_place,
@@ -130,10 +131,36 @@ def _read_secret(text: str, variable: str) -> str:
     return text
 
 
+def _read_pem(text: str, variable: str) -> str:
+    if not text.lstrip().startswith("-----BEGIN "):
+        raise InvalidSetting(f"{variable}: found something else, expected a private key in PEM, -----BEGIN first")
+    return text
+
+
 def _read_webhook(text: str, variable: str) -> str:
     if not _is_web_address(text, "http", "https"):
         raise InvalidSetting(f"{variable}: found something else, expected an address of http:// or https://")
     return text
+
+
+def _read_witness(text: str, variable: str) -> tuple[Place | str, ...]:
+    """Return folders, addresses of S3 and web addresses, which may hold a password."""
+    return tuple(_read_one_witness(part.strip(), variable) for part in text.split(",")) if text else ()
+
+
+def _read_one_witness(text: str, variable: str) -> Place | str:
+    if read_scheme(text) in ("http", "https"):
+        return _read_webhook(text, variable)
+    if not text:
+        raise InvalidSetting(f"{variable}: found an empty address, expected one on each side of a comma")
+    return parse_place(text, variable)
+
+
+def _read_openlineage(text: str, variable: str) -> str | Path:
+    """Return a web address, which may hold a password, or a folder."""
+    if read_scheme(text) in ("http", "https"):
+        return _read_webhook(text, variable)
+    return parse_folder(text, variable)
 
 
 def _read_mlflow(text: str, variable: str) -> str:
@@ -194,8 +221,12 @@ POSTGRESQL = VariableKind("address of a PostgreSQL database, may hold a password
 BUCKET = VariableKind("s3://BUCKET/PREFIX", _read_bucket)
 MLFLOW = VariableKind("address of an MLflow store, may hold a password", _read_mlflow, is_secret=True)
 WEBHOOK = VariableKind("URL, may hold a password", _read_webhook, is_secret=True)
+WITNESS = VariableKind("folders, s3://BUCKET/PREFIX, URLs, with a comma between two", _read_witness, is_secret=True)
+OPENLINEAGE = VariableKind("URL, may hold a password, or folder", _read_openlineage, is_secret=True)
 PAGE = VariableKind("URL", _read_page)
 HOSTS = VariableKind("names, with a comma between two", _read_hosts)
+PEM = VariableKind("private key in PEM", _read_pem, is_secret=True)
+PASSPHRASE = VariableKind("passphrase", lambda text, _: text, is_secret=True)
 SECRET = VariableKind("secret of 32 characters or more", _read_secret, is_secret=True)
 CLUSTER = VariableKind("URL", _read_cluster)
 SWITCH = VariableKind("on or off", lambda text, variable: choose("on", "off").read(text, variable) == "on")

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -20,6 +20,7 @@ from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.specs import AcceleratorSpec, KubernetesSpec, RetentionPolicy, RetrainPolicy
 from heimdall_assets.stores.home import Stores, open_stores
 from heimdall_assets.stores.home_format import EMBEDDED
+from heimdall_assets.stores.keys import PEM_VARIABLE, VARIABLE, KeySource, SigningKey, read_key
 from heimdall_assets.stores.objects.addresses import BucketAddress, Place
 from heimdall_assets.suggestions import suggest_name
 from heimdall_assets.variable_kinds import (
@@ -36,7 +37,10 @@ from heimdall_assets.variable_kinds import (
     LINEAGE_URL,
     MLFLOW,
     OFFSET,
+    OPENLINEAGE,
     PAGE,
+    PASSPHRASE,
+    PEM,
     PLACE,
     POLICY,
     POSTGRESQL,
@@ -45,9 +49,13 @@ from heimdall_assets.variable_kinds import (
     SECRET,
     SWITCH,
     WEBHOOK,
+    WITNESS,
     VariableKind,
     choose,
 )
+
+if TYPE_CHECKING:
+    from heimdall_assets.stores.witness_places import WitnessPlace
 
 EXECUTORS = ("in_process", "local", "ray", "k8s")
 """Where steps run: in the run's own process, each in one of this machine, the GPU-tagged one on Ray or in a pod."""
@@ -121,6 +129,12 @@ class Places(BaseSettings):
     signing_key: Annotated[Path | None, FILE] = _variable(
         "HEIMDALL_SIGNING_KEY", None, "private key that signs releases, made by heimdall keys make; unset: unsigned"
     )
+    signing_key_pem: Annotated[str | None, PEM] = _variable(
+        "HEIMDALL_SIGNING_KEY_PEM", None, "the private key itself instead of its file, for secrets of a cluster"
+    )
+    signing_key_passphrase: Annotated[str | None, PASSPHRASE] = _variable(
+        "HEIMDALL_SIGNING_KEY_PASSPHRASE", None, "opens private keys that are encrypted, those of --key too"
+    )
     scratch: Annotated[Path, FOLDER] = _variable(
         "HEIMDALL_SCRATCH", BelowHome("scratch"), "trainings under way, which go on from here after an end"
     )
@@ -166,6 +180,12 @@ class Places(BaseSettings):
     )
     webhook_url: Annotated[str | None, WEBHOOK] = _variable(
         "HEIMDALL_WEBHOOK_URL", None, "is sent title and text of each failed run, as JSON"
+    )
+    witness: Annotated[tuple[Place | str, ...], WITNESS] = _variable(
+        "HEIMDALL_WITNESS", "", "the second place: is given the log's checkpoint after each release and promotion"
+    )
+    openlineage: Annotated[str | Path | None, OPENLINEAGE] = _variable(
+        "HEIMDALL_OPENLINEAGE", None, "is told of each asset while a run goes on, as OpenLineage events"
     )
     retrain: Annotated[RetrainPolicy, POLICY] = _variable(
         "HEIMDALL_RETRAIN", "{}", "when a changed set of approved sessions is trained on"
@@ -253,6 +273,32 @@ class Places(BaseSettings):
 
         return spread_with(partial(build_backend, self.ray_address))
 
+    def open_witnesses(self) -> "tuple[WitnessPlace, ...]":
+        """Return the second places that keep checkpoints, those of ``HEIMDALL_WITNESS`` that are no web addresses."""
+        from heimdall_assets.stores.witness_places import open_witness
+
+        return tuple(open_witness(place, self.s3_endpoint) for place in self.witness if not isinstance(place, str))
+
+    def find_signing_key(self) -> KeySource | None:
+        """Return where the key that signs comes from, which is not read yet; None: nothing is signed.
+
+        Raises:
+            InvalidSetting: both its file and itself are set.
+        """
+        if self.signing_key is not None and self.signing_key_pem is not None:
+            raise InvalidSetting(f"{PEM_VARIABLE}: found {VARIABLE} set too, expected one of them")
+        if self.signing_key is None and self.signing_key_pem is None:
+            return None
+        return KeySource(self.signing_key, self.signing_key_pem or "", self.signing_key_passphrase or "")
+
+    def read_key(self, path: Path, what: str) -> SigningKey:
+        """Return the private key in a file that ``what`` names, opened with the passphrase where it is encrypted.
+
+        Raises:
+            InvalidSetting: there is no such file, it holds no such key, or the passphrase does not open it.
+        """
+        return read_key(path, what, self.signing_key_passphrase or "")
+
     def open_stores(self, begin: bool = True) -> Stores:
         """Return the opened stores; the embedded database is created and upgraded on first use.
 
@@ -273,7 +319,7 @@ class Places(BaseSettings):
             ledger_url=self.ledger_url or "",
             receivers=str(self.receivers or ""),
             time_zone=self.time_zone or "",
-            signing_key=str(self.signing_key or ""),
+            signing_key=self.find_signing_key(),
             begin=begin,
         )
 

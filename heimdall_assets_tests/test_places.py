@@ -61,6 +61,8 @@ def test_what_steps_elsewhere_are_told_leads_to_the_same_places_and_holds_no_sec
         "HEIMDALL_LEDGER_URL": "postgresql://me:hunter2@host/ledger",
         "MLFLOW_TRACKING_URI": "http://me:hunter2@host",
         "HEIMDALL_WEBHOOK_URL": "http://host/hunter2",
+        "HEIMDALL_OPENLINEAGE": "http://me:hunter2@host",
+        "HEIMDALL_WITNESS": "s3://second/log,http://host/hunter2,/mnt/second",
     }
     places = read_places({**told, **secret})
     shared = places.share()

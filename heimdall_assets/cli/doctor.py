@@ -43,9 +43,12 @@ def doctor(as_json: bool) -> None:
 def probe_places(places: "Places") -> "Iterator[Finding]":
     """Give what each place answers, one after the other."""
     from heimdall_assets.cli.probing.buckets import probe_bucket
+    from heimdall_assets.cli.probing.collectors import probe_collector
     from heimdall_assets.cli.probing.databases import probe_measurements, probe_sql
     from heimdall_assets.cli.probing.folders import probe_folder, probe_home
+    from heimdall_assets.cli.probing.keys import probe_signing_key
     from heimdall_assets.cli.probing.services import probe_service
+    from heimdall_assets.cli.probing.witnesses import probe_witnesses
     from heimdall_assets.stores.database.raw.stated_receivers import Statement
     from heimdall_assets.stores.objects.addresses import BucketAddress
 
@@ -64,6 +67,11 @@ def probe_places(places: "Places") -> "Iterator[Finding]":
             yield probe_bucket(variable, place, places.s3_endpoint, is_written)
         elif place is not None:
             yield probe_folder(variable, place, is_written)
+    if (source := places.find_signing_key()) is not None:
+        yield probe_signing_key(places, source)
+    yield from probe_witnesses(places)
+    if places.openlineage is not None:
+        yield probe_collector(places.openlineage)
     if places.dagster_url is not None:
         yield probe_sql("HEIMDALL_DAGSTER_URL", places.dagster_url)
     if places.tracking and places.mlflow_uri.startswith(("http://", "https://")):

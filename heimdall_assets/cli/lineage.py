@@ -120,20 +120,22 @@ def _show_table(stores: Stores, provenance: Mapping[str, Any], name: str, as_jso
 def verify(model: str, repair: bool, kept: Path | None, as_json: bool) -> None:
     """Hash everything behind MODEL again and compare it with ledger and events; exit 1 where anything disagrees."""
     known = None if kept is None else read_checkpoint_file(kept)
-    stores = open_home()
+    places, stores = read_places(), open_home()
     version = find_model(stores, model)
     with show_progress(f"Verifying model {version}") as listener:
         from heimdall_assets.pipeline.releases.audit import audit_log, audit_release, read_signers
         from heimdall_assets.pipeline.releases.repair import heal_release, list_damaged_objects
+        from heimdall_assets.pipeline.releases.witnesses import audit_witnesses
 
         done = heal_release(stores, version, list_damaged_objects(stores, version)) if repair else []
         findings = audit_release(
             stores,
             version,
-            _read_events(read_places(), stores, version),
+            _read_events(places, stores, version),
             without_asset(listener),
         )
         findings += [] if known is None else audit_log(stores, *known)
+        findings += audit_witnesses(stores, places.open_witnesses())
         signers, approvals = read_signers(stores, version), _count_approvals(stores, version)
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:

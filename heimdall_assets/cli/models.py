@@ -1,6 +1,7 @@
 """``heimdall models``: the released models."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,10 +20,13 @@ from heimdall_assets.cli.terminal.progress import show_progress
 from heimdall_assets.counts import say_count
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.plain_files import write_named_file
 from heimdall_assets.stores.releases.status import read_status
 
 if TYPE_CHECKING:
     from heimdall_assets.variables import Places
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -108,6 +112,55 @@ def rollback(by: str, reason: str, as_json: bool) -> None:
     _say_champion(read_places(), stores, champion, as_json)
 
 
+@models.command(short_help="Sign a release as OpenSSF's model-signing does.")
+@click.argument("model")
+@click.option("--key", type=_FILE, required=True, help="Private key of an elliptic curve, such as P-256, in PEM.")
+@click.option("--output", type=_FILE, required=True, help="Write the signature to this file, outside of the release.")
+@json_option
+def sign(model: str, key: Path, output: Path, as_json: bool) -> None:
+    """Sign all files of MODEL in the format of OpenSSF's model-signing, for readers that know no other.
+
+    It stands beside our own signatures, which are made with the release (heimdall keys).
+    """
+    places, stores = read_places(), open_home()
+    version = find_model(stores, model)
+    from heimdall_assets.stores.model_signatures import sign_files
+
+    listed = stores.releases.find_record(version)["files"]
+    files = {name: stores.releases.read_file(version, name) for name in listed}
+    data = sign_files(stores.scratch, version, files, (key, places.signing_key_passphrase or ""))
+    write_named_file(output, data)
+    if as_json:
+        write_json({"version": version, "file": str(output), "num_files": len(files)})
+    else:
+        write_text(f"wrote {output}: signature on {say_count(len(files), 'file')} of {version}")
+
+
+@models.command(short_help="Check a signature of OpenSSF's model-signing.")
+@click.argument("model")
+@click.argument("signature", type=_FILE)
+@click.option("--key", type=_FILE, required=True, help="Public key of whom you expect to have signed, in PEM.")
+@json_option
+def check_signature(model: str, signature: Path, key: Path, as_json: bool) -> None:
+    """Check SIGNATURE, made by heimdall models sign or another tool, against the files of MODEL; exit 1: it fails."""
+    stores = open_home()
+    version = find_model(stores, model)
+    from heimdall_assets.pipeline.releases.reading import find_record, read_as_it_lies
+    from heimdall_assets.stores.model_signatures import check_files
+
+    record = find_record(stores, version)
+    lying = {name: read_as_it_lies(stores, record, name) for name in stores.releases.files.list_files(version)}
+    problem = check_files(
+        stores.scratch, {name: data for name, data in lying.items() if data is not None}, signature, key
+    )
+    if as_json:
+        write_json({"version": version, "holds": problem is None, "problem": problem})
+    else:
+        write_text(f"model {version}: the signature {'holds' if problem is None else 'does not hold: ' + problem}")
+    if problem is not None:
+        raise SystemExit(1)
+
+
 def _tell_trained(record: Mapping[str, Any]) -> str:
     """Return yes or no; "-" for a release made before that was recorded."""
     return "-" if "trained" not in record else "yes" if record["trained"] else "no"
@@ -119,6 +172,7 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
         write_json({"champion": version})
     else:
         write_text(f"champion: {version}")
+    _post_checkpoint(places, stores)
     if not places.tracking:
         return
     try:
@@ -130,3 +184,16 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
             store.mirror_aliases(stores.objects, read_aliases(stores))
     except Exception as error:  # whatever MLflow and the network raise
         write_text(f"Warning: MLflow could not be told: {' '.join(str(error).split()):.300}", err=True)
+
+
+def _post_checkpoint(places: "Places", stores: Stores) -> None:
+    """Post the log's checkpoint to the second place, whose absence costs one line."""
+    if not places.witness:
+        return
+    from heimdall_assets.defs.witnessing import Witness
+
+    with show_progress("Posting the log's checkpoint"):
+        posted = Witness(places.witness, places.s3_endpoint).post(stores)
+    for each in posted:
+        if each.is_worth_a_word:
+            write_text(f"Warning: {each.describe()}", err=True)

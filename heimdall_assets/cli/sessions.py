@@ -19,7 +19,7 @@ from heimdall_assets.cli.terminal.output import (
 from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.stores.keys import read_key
+from heimdall_assets.places import read_places
 
 if TYPE_CHECKING:
     from heimdall_assets.stores.database.measurements import MeasurementStore
@@ -140,7 +140,7 @@ def _decide(
     key: Path | None,
     waiver: str | None = None,
 ) -> None:
-    signer = None if key is None else read_key(key, "--key")
+    signer = None if key is None else read_places().read_key(key, "--key")
     if bool(names) + (campaign is not None) + everything != 1:
         raise InvalidSetting(
             "expected sessions by id or name, or --campaign NAME, or --all-pending: exactly one of them"

@@ -1,4 +1,4 @@
-"""Notifying: who hears of a failed run. Its log always does; whoever is plugged in does too."""
+"""Notifying: who hears of a failed run, or of whatever else. Its log always does; whoever is plugged in does too."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ Notifier = Callable[[str, str], None]
 """Called with a title and a text."""
 
 
-def post_webhook(url: str) -> Notifier:
-    """Return a notifier that posts ``{"title", "text"}`` as JSON to ``url``."""
+def post_webhook(url: str, name: str = "HEIMDALL_WEBHOOK_URL") -> Notifier:
+    """Return a notifier that posts ``{"title", "text"}`` as JSON to ``url``, which errors call by its ``name``."""
 
     def notify(title: str, text: str) -> None:
         import requests
@@ -20,9 +20,9 @@ def post_webhook(url: str) -> Notifier:
         try:
             answer = requests.post(url, json={"title": title, "text": text}, timeout=TELL_S)
         except requests.RequestException as error:  # its words repeat the address, which may be a secret
-            raise StorageError(f"HEIMDALL_WEBHOOK_URL: could not be told ({type(error).__name__})") from None
+            raise StorageError(f"{name}: could not be told ({type(error).__name__})") from None
         if not answer.ok:
-            raise StorageError(f"HEIMDALL_WEBHOOK_URL: could not be told (it answers {answer.status_code})")
+            raise StorageError(f"{name}: could not be told (it answers {answer.status_code})")
 
     return notify
 

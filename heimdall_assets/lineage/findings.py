@@ -40,7 +40,7 @@ class Finding:
 
     Attributes:
         kind: object | recording | manifest | reference | provenance | release_file | signature | ledger_row |
-            database_row | dagster_event | receipt.
+            database_row | dagster_event | receipt | witness.
         name: the thing itself: digest, file, row.
         found, expected: in words.
         releases: versions that hang on the thing.

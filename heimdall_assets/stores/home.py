@@ -12,6 +12,7 @@ from heimdall_assets.stores.objects.addresses import parse_folder, parse_place
 if TYPE_CHECKING:
     from heimdall_assets.stores.database.edges import EdgeIndex
     from heimdall_assets.stores.database.measurements import MeasurementStore
+    from heimdall_assets.stores.keys import KeySource
     from heimdall_assets.stores.objects.folder import ObjectStore
     from heimdall_assets.stores.releases.store import ReleaseStore
 
@@ -25,8 +26,8 @@ class Stores:
     releases: "ReleaseStore"
     scratch: Path
     """Local folder for work in progress: checkpoints of a training that may be resumed."""
-    signing_key: Path | None = None
-    """File of the private key that signs releases; None: they are not signed."""
+    signing_key: "KeySource | None" = None
+    """The private key that signs releases; None: they are not signed."""
 
     def read_names(self) -> dict[str, str]:
         """Return pseudonym -> name of everybody who decided or started something and was not erased."""
@@ -54,7 +55,7 @@ def open_stores(
     ledger_url: str = "",
     receivers: str = "",
     time_zone: str = "",
-    signing_key: str = "",
+    signing_key: "KeySource | None" = None,
     begin: bool = True,
 ) -> Stores:
     """Return the stores at these addresses; an embedded database is created and upgraded on first use.
@@ -68,7 +69,7 @@ def open_stores(
 
     ``receivers`` and ``time_zone`` say what a database of one table does not (``database.raw.stated_receivers``).
 
-    ``signing_key`` is the file of the private key that signs releases.
+    ``signing_key`` is the private key that signs releases.
 
     Without ``begin`` nothing is made where nobody has made anything before: no home, and no database either, for an
     address that was mistyped would be a new empty one.
@@ -113,5 +114,5 @@ def open_stores(
         objects=kept,
         releases=open_releases(released, measurements, s3_endpoint or None, ledger_url),
         scratch=work,
-        signing_key=Path(signing_key) if signing_key else None,
+        signing_key=signing_key,
     )

@@ -57,6 +57,18 @@ def write_private_file(path: Path, data: bytes) -> None:
     _ForeignFolder(path.parent, _PrivateFiles()).write_file(path, [data])
 
 
+def make_plain_folder(path: Path) -> None:
+    """Make the folder ``path`` and those above it; one that is there is fine.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: could not be made ({describe(error)})") from error
+
+
 def write_missing_file(path: Path, data: bytes) -> None:
     """Store ``data`` as the file ``path``, and its folder, unless there is one: what was edited by hand stays.
 
@@ -65,8 +77,5 @@ def write_missing_file(path: Path, data: bytes) -> None:
     """
     if path.exists():
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path.parent}: could not be made ({describe(error)})") from error
+    make_plain_folder(path.parent)
     _ForeignFolder(path.parent).write_file(path, [data])

@@ -25,6 +25,7 @@ from psycopg2 import sql
 from heimdall_assets.definitions import build_definitions
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.places import read_places
+from heimdall_assets.stores.keys import make_key
 from heimdall_assets.stores.objects.addresses import parse_place
 from heimdall_assets.stores.objects.buckets import Bucket
 from heimdall_assets_tests.homes import SIMULATION, TINY, ignore
@@ -83,8 +84,23 @@ def network(postgres: PostgresServer, s3: S3Server, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("network")
     canaries = {
         name: f"canary{secrets.token_hex(16)}"
-        for name in ("database", "history", "runs", "experiments", "webhook", "session", "ray", "token")
+        for name in (
+            "database",
+            "history",
+            "runs",
+            "experiments",
+            "webhook",
+            "session",
+            "ray",
+            "token",
+            "passphrase",
+            "witness",
+        )
     }
+    make_key(folder / "key.pem", canaries["passphrase"])
+    pem = (folder / "key.pem").read_text()
+    canaries["key"] = pem.splitlines()[1]
+    (folder / "key.pem").unlink()
     canaries["s3"] = s3.secret
     databases = [postgres.create_database() for _ in range(3)]
     for user, database in zip(("database", "history", "runs"), databases, strict=True):
@@ -110,6 +126,8 @@ def network(postgres: PostgresServer, s3: S3Server, tmp_path_factory: pytest.Tem
             "MLFLOW_TRACKING_TOKEN": canaries["token"],
             "HEIMDALL_WEBHOOK_URL": f"http://127.0.0.1:9/{canaries['webhook']}",
             "HEIMDALL_SESSION_SECRET": canaries["session"],
+            "HEIMDALL_SIGNING_KEY_PEM": pem,
+            "HEIMDALL_SIGNING_KEY_PASSPHRASE": canaries["passphrase"],
             "RAY_AUTH_TOKEN": canaries["ray"],
         }
         yield Network(folder, environment, canaries, databases, bucket)
@@ -132,8 +150,11 @@ def released(network: Network) -> dict[str, Any]:
             patch.setenv(name, value)
         import_simulated(places.open_stores(), SIMULATION, "demo", ignore, approve=False)
     network.run("one", "sessions", "approve", "--all-pending", *LEAVES)
-    first = json.loads(network.run("one", "train", "--json"))
-    checked = json.loads(network.run("two", "verify", "latest", "--json"))
+    network.run("one", "keys", "add", "--owner", "Office")
+    second_place = f"s3://{network.bucket}/witness"
+    away = {"HEIMDALL_WITNESS": f"{second_place},http://127.0.0.1:9/{network.canaries['witness']}"}
+    first = json.loads(network.run("one", "train", "--json", **away))
+    checked = json.loads(network.run("two", "verify", "latest", "--json", HEIMDALL_WITNESS=second_place))
     rows = json.loads(network.run("two", "sessions", "list", "--json"))
     session = rows[0]["session_name"] if isinstance(rows, list) else rows["sessions"][0]["session_name"]
     predicted = json.loads(network.run("two", "predict", "latest", session, "--json"))
@@ -144,7 +165,8 @@ def released(network: Network) -> dict[str, Any]:
 
 def test_what_one_machine_approves_is_released_and_used_by_the_other(network, released):
     assert released["first"]["version"] == "v1.0.0"
-    assert released["checked"]["ok"]
+    assert (released["checked"]["ok"], released["checked"]["findings"]) == (True, [])
+    assert released["checked"]["signed_by"][0].startswith("Office (key ")
     assert json.dumps(released["predicted"]).count('"ellipse_90"') >= 1
     assert released["first"]["folder"] == f"s3://{network.bucket}/models/v1.0.0"
 

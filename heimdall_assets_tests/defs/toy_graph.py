@@ -106,7 +106,7 @@ def build_definitions() -> dg.Definitions:
             dg.define_asset_job("pair", selection=["on_cpu", "second_on_gpu"]),
             dg.define_asset_job("endless", selection=["endless_on_gpu"]),
         ],
-        executor=build_executor(_find_machines(), begin=lambda *_: []),
+        executor=build_executor(_find_machines(), begin=lambda *_: [], follow=lambda _, events: events),
     )
 
 

@@ -113,7 +113,7 @@ RUN_EVENT = {
         "eventTime": {"type": "string", "format": "date-time"},
         "producer": {"type": "string", "format": "uri"},
         "schemaURL": {"const": "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"},
-        "eventType": {"enum": ["START", "COMPLETE"]},
+        "eventType": {"enum": ["START", "COMPLETE", "FAIL", "ABORT"]},
         "run": {
             "required": ["runId"],
             "properties": {"runId": {"format": "uuid"}, "facets": {"$ref": "#/$defs/facets"}},

@@ -7,6 +7,7 @@ import dagster as dg
 from heimdall_assets.defs.results import link_parents
 from heimdall_assets.defs.settings import PromotionConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.kinds import CHAMPION_MODEL, MODEL_RELEASE
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
@@ -22,6 +23,7 @@ def champion_model(
     model_release: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: dg.ResourceParam[ExperimentTracking],
+    witness: dg.ResourceParam[Witness],
 ) -> dg.MaterializeResult[Any]:
     """The release that ``champion`` means: the newest that is whole and not worse than the one before.
 
@@ -30,6 +32,7 @@ def champion_model(
     from heimdall_assets.pipeline.releases.promotion import CHAMPION, apply_promotion, read_aliases
 
     decision = apply_promotion(stores, model_release.summary["version"], config.pure())
+    witness.tell(context, stores, is_news=decision.promoted)
     aliases = read_aliases(stores)
     champion = aliases[CHAMPION]
     tracking.tell(context, "mirror aliases", lambda store: store.mirror_aliases(stores.objects, aliases))

@@ -11,6 +11,7 @@ from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import GateConfig
 from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.kinds import MODEL_RELEASE, TRAINED_CHECKPOINT
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
@@ -34,6 +35,7 @@ def model_release(
     evaluation_metrics: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: dg.ResourceParam[ExperimentTracking],
+    witness: dg.ResourceParam[Witness],
     lineage_pages: LineagePages,
 ) -> dg.MaterializeResult[Any]:
     """The released model: ONNX file, settings, figures, model card and provenance under one version.
@@ -56,6 +58,7 @@ def model_release(
         gates=config.pure(),
     )
     progress("model released", 1, 1)
+    witness.tell(context, stores, is_news=not result.reused)
     version = result.manifest.summary["version"]
     context.instance.add_run_tags(context.run.run_id, tag_release(version))
     if not result.reused:

@@ -23,6 +23,7 @@ from heimdall_assets.defs.executor.delegation import (
     create_compute_log_file_key,
     dagster_event_sequence_for_step,
 )
+from heimdall_assets.defs.lineage_events import Follow
 from heimdall_assets.defs.orphans import works_where_asked
 from heimdall_assets.defs.recovery import Begin
 from heimdall_assets.defs.stopping import StepStopped, cancel_when_stopped, heed_stop
@@ -34,9 +35,9 @@ POLL_S = 0.2
 class PatientExecutor(InProcessExecutor):
     """Runs steps in the run's own process; SIGINT and SIGTERM end it at once where it waits, else with the step."""
 
-    def __init__(self, retries: RetryMode, begin: Begin) -> None:
+    def __init__(self, retries: RetryMode, begin: Begin, follow: Follow) -> None:
         super().__init__(retries)
-        self._begin = begin
+        self._begin, self._follow = begin, follow
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         keys = execution_plan.step_keys_to_execute
@@ -44,7 +45,7 @@ class PatientExecutor(InProcessExecutor):
         yield DagsterEvent.engine_event(plan_context, f"Executing steps in process (pid: {os.getpid()})", told)
         yield from begin_run(plan_context, self._begin)
         with cancel_when_stopped(plan_context.instance, plan_context.run_id):
-            yield from ExecuteRunWithPlanIterable(
+            steps = ExecuteRunWithPlanIterable(
                 execution_plan=plan_context.execution_plan,
                 iterator=_run_steps,
                 execution_context_manager=PlanExecutionContextManager(
@@ -59,6 +60,7 @@ class PatientExecutor(InProcessExecutor):
                     step_dependency_config=self.step_dependency_config,
                 ),
             )
+            yield from self._follow(plan_context, steps)
 
 
 def begin_run(plan_context: Any, begin: Begin) -> Iterator[DagsterEvent]:

@@ -30,6 +30,7 @@ from heimdall_assets.defs.executor.in_process import PatientExecutor, begin_run
 from heimdall_assets.defs.executor.k8s import build_k8s_handler
 from heimdall_assets.defs.executor.local import LocalProcessHandler, check_gpus
 from heimdall_assets.defs.executor.ray import build_ray_handler
+from heimdall_assets.defs.lineage_events import Follow
 from heimdall_assets.defs.progress import tell_step
 from heimdall_assets.defs.recovery import Begin
 from heimdall_assets.defs.settings import AcceleratorConfig
@@ -126,15 +127,17 @@ class RouterHandler(StepHandler):
 class RouterExecutor(StepDelegatingExecutor):
     """Runs steps with a ``RouterHandler``; a run has ended when the processes of its steps on this machine have."""
 
-    def __init__(self, router: RouterHandler, local: LocalProcessHandler, begin: Begin, **options: Any) -> None:
+    def __init__(
+        self, router: RouterHandler, local: LocalProcessHandler, around: tuple[Begin, Follow], **options: Any
+    ) -> None:
         super().__init__(router, sleep_seconds=0.2, should_verify_step=True, **options)
-        self._local, self._begin = local, begin
+        self._local, (self._begin, self._follow) = local, around
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         yield from begin_run(plan_context, self._begin)
         try:
             with cancel_when_stopped(plan_context.instance, plan_context.run_id):
-                for event in super().execute(plan_context, execution_plan):
+                for event in self._follow(plan_context, super().execute(plan_context, execution_plan)):
                     heed_stop()
                     tell_step(event)
                     yield event
@@ -167,8 +170,14 @@ class Machines:
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
-def build_executor(machines: Machines, begin: Begin) -> dg.ExecutorDefinition:
-    """Return the executor of the graph; ``begin`` is called before the first step of a run."""
+def build_executor(machines: Machines, begin: Begin, follow: Follow) -> dg.ExecutorDefinition:
+    """Return the executor of the graph.
+
+    Args:
+        machines: where steps may run.
+        begin: called before the first step of a run.
+        follow: is given the events of its steps, and gives them on.
+    """
     address = Field(dg.StringSource, is_required=False, default_value=machines.ray_address)
     choices = {"in_process": {}, "local": {}, "ray": {"address": address}, "k8s": {}}
     asked = {
@@ -196,7 +205,7 @@ def build_executor(machines: Machines, begin: Begin) -> dg.ExecutorDefinition:
         said = ask_for(machines.accelerator, config.get("accelerator", {}))
         refuse_unkept(backend, said)
         if backend == "in_process":
-            return PatientExecutor(retries, begin)
+            return PatientExecutor(retries, begin, follow)
         local = LocalProcessHandler(machines.variables)
         cpu: StepHandler = local
         gpu: StepHandler = local
@@ -210,7 +219,7 @@ def build_executor(machines: Machines, begin: Begin) -> dg.ExecutorDefinition:
         return RouterExecutor(
             RouterHandler(cpu, gpu, said, machines.kubernetes),
             local,
-            begin,
+            (begin, follow),
             retries=retries,
             max_concurrent=config["max_concurrent"],
             check_step_health_interval_seconds=HEALTH_INTERVAL_S,

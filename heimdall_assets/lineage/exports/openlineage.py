@@ -1,14 +1,14 @@
 """OpenLineage: the runs behind a released model as events, a line of JSON each, as its own library writes them.
 
 Each computation and the release itself are a START and a COMPLETE; data sets are named by their digests. Nothing is
-sent anywhere, and nothing here speaks while a run goes on.
+sent anywhere; what is said while a run goes on is in ``openlineage_steps``.
 
 Source: OpenLineage 2-0-2 (https://openlineage.io/spec/2-0-2/OpenLineage.json) and its facets.
 """
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -52,27 +52,22 @@ def _list_events(released: Released) -> Iterator[Any]:
         if node["facts"] is None:
             found = "found no facts of its computation, expected when it was"
             raise Refused(f"export openlineage: {node['kind']} {node['digest']}: {found}")
-        inputs = [InputDataset(NAMESPACE, _name_parent(*parent)) for parent in node["parents"].items()]
-        outputs = [OutputDataset(NAMESPACE, node["digest"], facets=_describe_data(node["kind"]))]
-        outputs += [
-            OutputDataset(
-                NAMESPACE,
-                artifact["digest"],
-                facets=_describe_data(f"{node['kind']} {name}", released.tables.get(artifact["digest"])),
-            )
-            for name, artifact in node["artifacts"].items()
-        ]
-        run = _describe_run(released, node["digest"], node["facts"], node["specs"])
-        job = _describe_job(node["kind"], node["parents"], node["code_version"])
+        facts = {**node["facts"], "environment": released.find_environment(node["facts"])}
+        told = describe_facts(facts) | {"environment": node["facts"]["environment"]}
+        run = describe_run(make_uuid("run", node["digest"]), told, node["specs"], facts["run_id"])
+        job = describe_job(node["kind"], node["parents"], node["code_version"])
+        inputs, outputs = list_inputs(node["parents"]), list_outputs(node, node["digest"], released.tables)
         yield from _tell_run(run, job, node["facts"], inputs, outputs)
     facts, roots = released.provenance["released"], released.provenance["model"]["manifests"]
-    run = _describe_run(released, released.files["provenance.json"], facts, {})
+    told = describe_facts({**facts, "environment": released.find_environment(facts)})
+    told |= {"environment": facts["environment"]}
+    run = describe_run(make_uuid("run", released.files["provenance.json"]), told, {}, facts["run_id"])
     inputs = [InputDataset(NAMESPACE, digest) for digest in roots.values()]
     outputs = [
-        OutputDataset(NAMESPACE, digest, facets=_describe_data(f"{released.version} {name}"))
+        OutputDataset(NAMESPACE, digest, facets=describe_data(f"{released.version} {name}"))
         for name, digest in sorted(released.files.items())
     ]
-    yield from _tell_run(run, _describe_job(MODEL_RELEASE, roots), facts, inputs, outputs)
+    yield from _tell_run(run, describe_job(MODEL_RELEASE, roots), facts, inputs, outputs)
 
 
 def _tell_run(
@@ -94,7 +89,8 @@ def _tell_run(
         )
 
 
-def _describe_job(kind: str, parents: Mapping[str, str], code_version: str | None = None) -> "Job":
+def describe_job(kind: str, parents: Iterable[str], code_version: str | None = None) -> "Job":
+    """Return the job that makes results of a kind: what it is computed from, by which version of its code."""
     from openlineage.client.event_v2 import Job
     from openlineage.client.facet_v2 import documentation_job, tags_job
 
@@ -106,34 +102,79 @@ def _describe_job(kind: str, parents: Mapping[str, str], code_version: str | Non
     return Job(NAMESPACE, kind, facets)
 
 
-def _describe_run(released: Released, digest: str, facts: Mapping[str, Any], specs: Mapping[str, Any]) -> "Run":
-    """Return a run: settings, who had it done and why, by which code, and Dagster's run that it was part of."""
+def describe_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return who had something computed, why, and by which code: tags of its run.
+
+    Args:
+        facts: of the computation, with its environment in full.
+    """
+    told = {"started_by": facts["started_by"], "reason": facts["reason"]}
+    return told | {name: facts["environment"].get(name) for name in _CODE}
+
+
+def describe_run(name: str, told: Mapping[str, Any], specs: Mapping[str, Any], parent: str | None) -> "Run":
+    """Return a run: what is told of it, settings, and Dagster's run that it was part of.
+
+    Args:
+        name: its UUID.
+        told: tags; None: unknown, and left out.
+        specs: spec -> its fields.
+        parent: id of Dagster's run; None: there was none.
+    """
     from openlineage.client.event_v2 import Run
     from openlineage.client.facet_v2 import execution_parameters_run, parent_run, tags_run
 
-    environment = released.find_environment(facts)
-    told = {"started_by": facts["started_by"], "reason": facts["reason"], "environment": facts["environment"]}
-    told |= {name: environment.get(name) for name in _CODE}
     tags = [
-        tags_run.TagsRunFacetFields(name, show_number(value), NAMESPACE)
-        for name, value in told.items()
+        tags_run.TagsRunFacetFields(key, show_number(value), NAMESPACE)
+        for key, value in told.items()
         if value is not None
     ]
     settings = [
-        execution_parameters_run.ExecutionParameter(f"{spec}.{name}", value=show_number(value))
+        execution_parameters_run.ExecutionParameter(f"{spec}.{key}", value=show_number(value))
         for spec, fields in specs.items()
-        for name, value in fields.items()
+        for key, value in fields.items()
     ]
     facets: dict[str, Any] = {"tags": tags_run.TagsRunFacet(tags, producer=URN)}
     if settings:
         facets["executionParameters"] = execution_parameters_run.ExecutionParametersRunFacet(settings, producer=URN)
-    if facts["run_id"] is not None:
-        parent = parent_run.Run(runId=_name_run(facts["run_id"])), parent_run.Job(namespace=NAMESPACE, name=DAGSTER)
-        facets["parent"] = parent_run.ParentRunFacet(*parent, producer=URN)
-    return Run(make_uuid("run", digest), facets)
+    if parent is not None:
+        of = parent_run.Run(runId=_name_run(parent)), parent_run.Job(namespace=NAMESPACE, name=DAGSTER)
+        facets["parent"] = parent_run.ParentRunFacet(*of, producer=URN)
+    return Run(name, facets)
 
 
-def _describe_data(text: str, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
+def list_inputs(parents: Mapping[str, str]) -> "list[InputDataset]":
+    """Return the data sets that a result was computed from: kind -> digest of its manifest."""
+    from openlineage.client.event_v2 import InputDataset
+
+    return [InputDataset(NAMESPACE, _name_parent(*parent)) for parent in parents.items()]
+
+
+def list_outputs(
+    node: Mapping[str, Any], digest: str, tables: Mapping[str, Mapping[str, str]]
+) -> "list[OutputDataset]":
+    """Return the data sets that a computation gave: its manifest, then each artifact.
+
+    Args:
+        node: the manifest as JSON values.
+        digest: of it.
+        tables: digest of a table -> its columns -> their types.
+    """
+    from openlineage.client.event_v2 import OutputDataset
+
+    whole = OutputDataset(NAMESPACE, digest, facets=describe_data(node["kind"]))
+    return [whole] + [
+        OutputDataset(
+            NAMESPACE,
+            artifact["digest"],
+            facets=describe_data(f"{node['kind']} {name}", tables.get(artifact["digest"])),
+        )
+        for name, artifact in node["artifacts"].items()
+    ]
+
+
+def describe_data(text: str, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the facets of a data set: what it is, in words, and the columns of a table."""
     from openlineage.client.facet_v2 import documentation_dataset, schema_dataset
 
     facets: dict[str, Any] = {"documentation": documentation_dataset.DocumentationDatasetFacet(text, producer=URN)}

@@ -106,20 +106,21 @@ def _open_tables(objects: ObjectStore) -> ReadTable:
     return lambda digest: decode_table(objects.read_bytes(digest))
 
 
-def audit_log(stores: Stores, kept: Checkpoint, note: str = "") -> list[Finding]:
+def audit_log(stores: Stores, kept: Checkpoint, note: str = "", name: str = "the checkpoint") -> list[Finding]:
     """Return that the log is no longer the one, or no longer begins as the one, that ``kept`` was taken of.
 
     Args:
         stores: the opened stores.
         kept: the checkpoint.
         note: it with its signatures; those of known keys must hold.
+        name: what to call it.
     """
     found = _read_checkpoint(stores, asdict(kept))
-    findings = list(compare_logs(asdict(kept), found, "the checkpoint", ()))
-    for name in judge_note(note, {key: known.public_pem for key, known in stores.releases.list_keys().items()})[1]:
+    findings = list(compare_logs(asdict(kept), found, name, ()))
+    for key in judge_note(note, {key: known.public_pem for key, known in stores.releases.list_keys().items()})[1]:
         findings.append(
             Finding(
-                "signature", "the checkpoint", f"a signature of key {name} that does not hold",
+                "signature", name, f"a signature of key {key} that does not hold",
                 "one over its three lines", (), "compare it with another copy of the same checkpoint",
             )
         )  # fmt: skip

@@ -40,7 +40,7 @@ from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.specs import GateSpec
 from heimdall_assets.stores.computing import Computation, read_facts
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.keys import VARIABLE, SigningKey, read_key
+from heimdall_assets.stores.keys import SigningKey
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets.stores.releases.status import REJECTED, RELEASED
@@ -145,17 +145,19 @@ def find_signing_key(stores: Stores) -> SigningKey | None:
     """Return the key that signs releases; None: they are not signed.
 
     Raises:
-        InvalidSetting: the file holds no key, or one that does not count: nobody could tell whose signature it is.
+        InvalidSetting: there is no key, or one that does not count: nobody could tell whose signature it is.
     """
-    if stores.signing_key is None:
+    source = stores.signing_key
+    if source is None:
         return None
-    key = read_key(stores.signing_key)
+    key = source.read()
     known = stores.releases.list_keys().get(key.id)
     if known is None:
-        cure = f"heimdall keys add {stores.signing_key} --owner NAME"
-        raise InvalidSetting(f"{VARIABLE}: found key {key.id}, which nobody knows; {cure}")
+        cure = "heimdall keys add --owner NAME"
+        raise InvalidSetting(f"{source.variable}: found key {key.id}, which nobody knows; {cure}")
     if known.retired_entry is not None:
-        raise InvalidSetting(f"{VARIABLE}: key {key.id} was retired at {known.retired_at}, expected one that counts")
+        retired = f"was retired at {known.retired_at}"
+        raise InvalidSetting(f"{source.variable}: key {key.id} {retired}, expected one that counts")
     return key
 
 
