@@ -182,8 +182,9 @@ def grow_index(world: World, folder: Path, question: Sequence[str]) -> str:
     fill(world, range(number, number + 1), [world.objects.put_bytes(f"{number}".encode(), NPY_MEDIA_TYPE).digest])
     world.make_chain()
     wall, cpu, _ = ask(folder, "lineage", *question)
+    more = world.stores.edges.count_edges() - before
     return (
-        f"A snapshot with one session more, and all that is made from it, adds {world.stores.edges.count_edges() - before} "
+        f"A snapshot with one session more, and all that is made from it, adds {more} "
         f"edges; the question that takes them in takes {wall:.1f} s, processor {cpu:.1f} s.\n"
     )
 
