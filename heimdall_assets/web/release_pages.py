@@ -26,6 +26,7 @@ from heimdall_assets.pipeline.releases.browsing import (
     list_places,
     read_measurements,
     read_session_list,
+    read_stations,
 )
 from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.pipeline.tracing.indexing import find_missing
@@ -63,8 +64,7 @@ def draw_overview(stores: Stores, record: Mapping[str, Any], query: str) -> str:
     parse_query(query, ())
     provenance = read_provenance(stores, str(record["version"]))
     sessions = read_session_list(stores, provenance)
-    stations = sessions.stations.take(range(sessions.stations.num_rows))
-    approvals = list_approvals(stores, sessions)
+    approvals, stations = list_approvals(stores, sessions), read_stations(stores, provenance)
     return render_overview(provenance, record.get("provenance"), approvals, list_places(sessions), stations)
 
 

@@ -44,12 +44,10 @@ class SessionList:
     Attributes:
         rows: a row each; ``count`` is by how many stations it was heard.
         splits: session id -> what it serves; one that is not there serves nothing.
-        stations: a row each, as it first stands; ``count`` is its measurements.
     """
 
     rows: FirstRows
     splits: Mapping[str, str]
-    stations: FirstRows
 
     def find(self, words: str) -> Sequence[int]:
         """Return the places of the sessions whose name, id, source, campaign or approver holds ``words``; all: none."""
@@ -80,6 +78,17 @@ def read_session_list(stores: Stores, provenance: Mapping[str, Any]) -> SessionL
         if not stores.objects.exists(digest):  # it may have been taken away since
             stores.objects.read_bytes(digest)
     return _Reader(stores.objects, wanted).read()
+
+
+def read_stations(stores: Stores, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return each station of a release as it first stands; ``count`` is its measurements.
+
+    Raises:
+        HeimdallError: the table is damaged or gone.
+    """
+    data = stores.objects.read_bytes(_find_tables(provenance)[APPROVED_MEASUREMENTS])
+    stations = read_first_rows(data, "station_id", STATION)
+    return stations.take(range(stations.num_rows))
 
 
 def read_measurements(stores: Stores, provenance: Mapping[str, Any], session_id: str) -> list[dict[str, Any]]:
@@ -173,8 +182,7 @@ def _read_kept(reader: _Reader) -> SessionList:
         if kind in tables:
             listed = read_values(reader.objects.read_bytes(tables[kind]), ("session_id",))["session_id"]
             splits |= dict.fromkeys(listed, split)
-    rows = read_first_rows(data, "session_id", COLUMNS)
-    return SessionList(rows, splits, read_first_rows(data, "station_id", STATION))
+    return SessionList(read_first_rows(data, "session_id", COLUMNS), splits)
 
 
 def _find_tables(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -103,22 +103,24 @@ def read_first_rows(data: bytes, key: str, columns: Sequence[str]) -> FirstRows:
         if key not in texts:
             raise CorruptObject(f"table: found no column {key} of texts, expected one")
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
-        table = file.read([name for name in wanted if name in schema.names], use_threads=False)
+        table = file.read([name for name in wanted if name in schema.names])  # by all cores: somebody waits for a page
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise CorruptObject(
             f"table: found {len(data)} bytes that are no table ({error!s:.200}), expected Parquet"
         ) from error
     codes = table.column(key).combine_chunks()
     codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
-    numbers = codes.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    values, first, counts = np.unique(numbers, return_index=True, return_counts=True)
-    order = np.argsort(first)
-    order = order[values[order] >= 0]
+    numbers = codes.indices.fill_null(len(codes.dictionary)).to_numpy(zero_copy_only=False)
+    first = np.full(len(codes.dictionary) + 1, -1, dtype=np.int64)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the last that is written stays: the first row of each
+    counts = np.bincount(numbers, minlength=len(first)).astype(np.int64)
+    known = np.flatnonzero(first[:-1] >= 0)  # the place after all values is that of rows without one
+    order = known[np.argsort(first[known])]
     rows = table.take(pa.array(first[order], type=pa.int64()))
     for name in wanted:
         if name not in rows.column_names:
             rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.string()))
-    return FirstRows(rows, counts[order].astype(np.int64))
+    return FirstRows(rows, counts[order])
 
 
 def find_columns(data: bytes, columns: Sequence[str], key: str, value: str) -> list[dict[str, Any]]:
