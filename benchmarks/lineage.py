@@ -308,7 +308,7 @@ if __name__ == "__main__":
     written = HERE / "lineage.md"
     with tempfile.TemporaryDirectory() as folder:
         if options.only_index:
-            text = written.read_text().split("\n## ")[0] + "\n"
+            text = written.read_text().split("\n## ")[0].rstrip() + "\n"
         else:
             text = run(options.home or Path(folder) / "home", options.sessions, options.recording_bytes)
         for count in options.many:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from heimdall_assets.kinds import (
-    APPROVED_MEASUREMENTS,
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, MODEL_RELEASE, SPLIT_KINDS
+from heimdall_assets.manifests import Manifest, compute_texts_digest
+from heimdall_assets.things import (
     DECISION,
-    IQ_FILES,
     MEASUREMENT,
-    MODEL_RELEASE,
     OBJECT,
     PART,
     RELEASE,
@@ -27,13 +26,11 @@ from heimdall_assets.kinds import (
     SESSION_ROWS,
     SOURCE,
     SOURCE_NAME,
-    SPLIT_KINDS,
     STATION,
     STATION_NAME,
     Edge,
     Thing,
 )
-from heimdall_assets.manifests import Manifest, compute_texts_digest
 
 ReadColumns = Callable[[str, Sequence[str]], Mapping[str, Sequence[Any]]]
 """Digest of a table, and columns -> column -> its values, None in a column that the table lacks."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS
 from heimdall_assets.lineage.pages.map import Place, draw_map
 from heimdall_assets.lineage.pages.rendering import describe_release, render
 from heimdall_assets.lineage.tree import describe_data
@@ -54,7 +55,7 @@ def render_overview(
     """
     names = ("receiver_latitude", "receiver_longitude")
     receivers = sorted({tuple(row[name] for name in names) for row in stations if None not in map(row.get, names)})
-    counts = {node["kind"]: node["summary"] for node in provenance["nodes"]}["approved_measurements"]
+    counts = {node["kind"]: node["summary"] for node in provenance["nodes"]}[APPROVED_MEASUREMENTS]
     return render(
         "overview",
         **describe_release(provenance),

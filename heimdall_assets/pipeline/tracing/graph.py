@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from heimdall_assets.kinds import PART, Thing
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.database.edges import Reached
+from heimdall_assets.things import PART, Thing
 
 
 @dataclass

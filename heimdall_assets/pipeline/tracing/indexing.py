@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heimdall_assets.errors import HeimdallError, OutOfReach
-from heimdall_assets.kinds import Edge
 from heimdall_assets.lineage.edges import Member, list_edges, list_members, list_parts
 from heimdall_assets.lineage.walk import decode_manifest, list_parents
 from heimdall_assets.manifests import RESULTS, Manifest
@@ -24,6 +23,7 @@ from heimdall_assets.stores.database.edges import EdgeIndex, lend_index
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.columns import read_values
 from heimdall_assets.stores.objects.interface import ObjectStore
+from heimdall_assets.things import Edge
 
 _LOG = logging.getLogger(__name__)
 

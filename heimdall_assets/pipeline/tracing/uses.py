@@ -9,22 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.kinds import (
-    MEASUREMENT,
-    MEASUREMENT_DATABASE,
-    OBJECT,
-    RELEASE,
-    SESSION,
-    SESSION_NAME,
-    SESSION_RECORDINGS,
-    SESSION_ROWS,
-    SOURCE,
-    SOURCE_NAME,
-    SPLIT_KINDS,
-    STATION,
-    STATION_NAME,
-    Thing,
-)
+from heimdall_assets.kinds import MEASUREMENT_DATABASE, SPLIT_KINDS
 from heimdall_assets.lineage.edges import read_member
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
@@ -33,6 +18,20 @@ from heimdall_assets.stores.database.decisions import read_decisions
 from heimdall_assets.stores.database.edges import EdgeIndex, number_thing
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.releases.status import read_status
+from heimdall_assets.things import (
+    MEASUREMENT,
+    OBJECT,
+    RELEASE,
+    SESSION,
+    SESSION_NAME,
+    SESSION_RECORDINGS,
+    SESSION_ROWS,
+    SOURCE,
+    SOURCE_NAME,
+    STATION,
+    STATION_NAME,
+    Thing,
+)
 
 ASKED: dict[str, tuple[str, ...]] = {
     "session": (SESSION, SESSION_NAME),

@@ -18,9 +18,9 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Select, Table, Text, and_, column, delete, func, or_, select, text, true
 
 from heimdall_assets.errors import StorageError
-from heimdall_assets.kinds import Edge, Thing
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.schema import lineage_edges, lineage_nodes, lineage_results
+from heimdall_assets.things import Edge, Thing
 
 REVISION = "0006"
 """The first schema that has the index."""
