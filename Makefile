@@ -6,7 +6,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs configuration \
         bench-localization bench-signals bench-pairs bench-incremental bench-unchanged bench-outside bench-objects \
-        bench-lineage \
+        bench-lineage bench-reproduction \
         clean
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-outside        sources outside the network, and receivers on one line (minutes)"
 	@echo "make bench-objects        objects in a bucket beside a folder, requests counted (minutes)"
 	@echo "make bench-lineage        what lineage and audit cost at ten thousand sessions (minutes)"
+	@echo "make bench-reproduction   how far a model made again on another machine lies apart (long)"
 	@echo "make bench-unchanged      what a hundred runs leave that change nothing (minutes)"
 
 # pip puts the installer into the environment, then the installer takes exactly the locked versions.
@@ -126,6 +127,9 @@ bench-unchanged: $(VENV)/.installed-test
 
 bench-lineage: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lineage.py
+
+bench-reproduction: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/reproduction.py
 
 bench-objects: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/object_store.py

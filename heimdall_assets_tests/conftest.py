@@ -66,6 +66,7 @@ SLOW = (
     "lineage/test_exports",
     "lineage/test_out_of_reach",
     "locating/test_tdoa",
+    "pipeline/test_deviation",
     "pipeline/test_formats_to_positions",
     "pipeline/test_gates",
     "pipeline/test_golden",

@@ -30,7 +30,16 @@ from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest, show_value
 from heimdall_assets.pipeline.pretrained import read_pretrained
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
-from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, compare_packed
+from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, Unlike, compare_packed
+from heimdall_assets.pipeline.releases.deviation import (
+    ARRAYS,
+    TOLERANCES,
+    Measure,
+    Remade,
+    Verdict,
+    judge_stages,
+)
+from heimdall_assets.pipeline.releases.measuring import measure_stage
 from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint
 from heimdall_assets.pipeline.stages.iq_files import pin_recordings
@@ -53,14 +62,6 @@ REMADE = [kind for kind in list_needed(MODEL_RELEASE) if kind not in (APPROVED_M
 
 
 @dataclass(frozen=True)
-class Remade:
-    """One stage made again: in words how it differs from what was recorded; empty: it is the same."""
-
-    stage: str
-    differences: list[str]
-
-
-@dataclass(frozen=True)
 class Reproduction:
     """A model made again.
 
@@ -79,7 +80,12 @@ class Reproduction:
 
     @property
     def first_difference(self) -> Remade | None:
+        """The first stage that comes out otherwise, in the order of the graph."""
         return next((stage for stage in self.stages if stage.differences), None)
+
+    @property
+    def verdict(self) -> Verdict:
+        return judge_stages(self.stages, self.environment)
 
 
 def reproduce_release(
@@ -237,7 +243,10 @@ class _Remaking:
         return PretrainedWeights("kept weights", self._base.read_bytes(recorded.artifacts[PRETRAINED].digest))
 
     def _compare(self, kind: str, made: Manifest) -> Remade:
-        return Remade(kind, [*self._compare_rules(kind, made), *self._compare_artifacts(kind, made)])
+        rules, results = list(self._compare_rules(kind, made)), list(self._compare_artifacts(kind, made))
+        measures = list(measure_stage(self.objects, self.recorded, made)) if results else []
+        node = (self.recorded[kind].digest, made.digest)
+        return Remade(kind, rules, results, node, measures, bool(measures))
 
     def _compare_rules(self, kind: str, made: Manifest) -> Iterator[str]:
         recorded = self.recorded[kind]
@@ -263,21 +272,27 @@ class _Remaking:
     def _compare_features(self, made: Manifest) -> Remade:
         """Compare what lies in shards one by one, the rest whole."""
         kind = SPECTROGRAM_FEATURES
-        aside = [packed.artifact for packed in PACKED]
-        found = [*self._compare_rules(kind, made), *self._compare_artifacts(kind, made, aside)]
+        rules = list(self._compare_rules(kind, made))
+        others = list(self._compare_artifacts(kind, made, [packed.artifact for packed in PACKED]))
+        unlike: list[Unlike] = []
         for packed in PACKED:
             try:
-                found += self._compare_packed(packed, made)
+                unlike += self._compare_packed(packed, made)
             except OutOfReach:
                 raise
             except HeimdallError as error:
-                found.append(f"{packed.arrays} cannot be compared: {error}")
-        return Remade(kind, found)
+                unlike.append(Unlike(f"{packed.arrays} cannot be compared: {error}"))
+        results = [*others, *(each.text for each in unlike)]
+        unit, tolerance = "of the largest value", TOLERANCES[ARRAYS]
+        measures = [Measure(each.text, each.share, unit, tolerance=tolerance) for each in unlike]
+        # How shards are packed decides the manifest's digest too: where nothing differs, that says nothing.
+        node = (self.recorded[kind].digest, made.digest if rules or results else self.recorded[kind].digest)
+        return Remade(kind, rules, results, node, measures, not others)
 
-    def _compare_packed(self, packed: Packed, made: Manifest) -> Iterator[str]:
+    def _compare_packed(self, packed: Packed, made: Manifest) -> Iterator[Unlike]:
         recorded = self.recorded[SPECTROGRAM_FEATURES].artifacts
         if packed.artifact not in recorded:
-            yield f"{packed.artifact}: none then"
+            yield Unlike(f"{packed.artifact}: none then")
             return
         before, again = (load_table(self.objects, part[packed.artifact]) for part in (recorded, made.artifacts))
         yield from compare_packed(self.objects, packed, before, again)

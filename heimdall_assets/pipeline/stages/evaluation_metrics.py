@@ -18,7 +18,7 @@ from heimdall_assets.manifests import (
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
-from heimdall_assets.session_set import SessionSet
+from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.specs import EvaluationSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import artifact_of_table
@@ -67,8 +67,20 @@ def load_metrics(objects: ObjectStore, evaluation: Manifest) -> dict[str, Any]:
 
 
 def tabulate_predictions(sessions: SessionSet, evaluated: Evaluation) -> pd.DataFrame:
-    """Return one row per session: truth, prediction with covariance, bound."""
-    predictions = evaluated.predictions
+    """Return one row per session: prediction with covariance, truth, bound."""
+    table = tabulate_answers(sessions, evaluated.predictions)
+    refused = table.pop("refused")
+    return table.assign(
+        source_latitude=sessions.source_latitude,
+        source_longitude=sessions.source_longitude,
+        error_margin_m=sessions.error_margin_m,
+        bound_m=evaluated.bound_m,
+        refused=refused,
+    )
+
+
+def tabulate_answers(sessions: SessionSet, predictions: Predictions) -> pd.DataFrame:
+    """Return one row per session: prediction with covariance, and whether it was refused."""
     return pd.DataFrame(
         {
             "session_id": sessions.session_id.astype(str),
@@ -77,10 +89,6 @@ def tabulate_predictions(sessions: SessionSet, evaluated: Evaluation) -> pd.Data
             "variance_east_m2": predictions.covariance_m2[:, 0],
             "variance_north_m2": predictions.covariance_m2[:, 1],
             "covariance_en_m2": predictions.covariance_m2[:, 2],
-            "source_latitude": sessions.source_latitude,
-            "source_longitude": sessions.source_longitude,
-            "error_margin_m": sessions.error_margin_m,
-            "bound_m": evaluated.bound_m,
             "refused": np.zeros(len(sessions), bool) if predictions.refused is None else predictions.refused,
         }
     )
