@@ -137,21 +137,24 @@ def erase_one_person(name: str, by: str, reason: str, as_json: bool) -> None:
     stores = open_home()
     from heimdall_assets.pipeline.keeping.erasing import count_mentions
 
-    known = next((said for pseudonym, said in stores.read_names().items() if name in (said, pseudonym)), name)
-    pseudonym = stores.releases.erase_person(known, by, reason)
-    with _history() as instance:
-        from heimdall_assets.defs.keeping import forget_person
+    names = stores.read_names()
+    pseudonym, known = next((pair for pair in names.items() if name in pair), ("", name))
+    with _history() as instance:  # first: whoever is interrupted can still say who is meant
+        from heimdall_assets.defs.keeping import count_reasons, forget_person
 
-        num_runs = 0 if instance is None else forget_person(instance, known, pseudonym)
-    mentions = count_mentions(stores, known)
+        num_runs = 0 if instance is None else forget_person(instance, known, pseudonym or "erased")
+        mentions = 0 if instance is None else count_reasons(instance, known)
+    if pseudonym or not num_runs:
+        pseudonym = stores.releases.erase_person(known, by, reason)
+    mentions += count_mentions(stores, known)
     if as_json:
         write_json({"person": pseudonym, "num_runs": num_runs, "num_mentions": mentions})
         return
     write_text(f"erased: who {pseudonym} was; the name is gone from {say_count(num_runs, 'run')} of the graph too")
     if mentions:
         write_notice(
-            f"the name stands in clear in {say_count(mentions, 'entry')} of the log, in a reason or from before names "
-            "were kept apart: the log cannot forget it there"
+            f"the name stands in clear in {say_count(mentions, 'entry')} of the log, facts of results and reasons of "
+            "runs: what was written there cannot be forgotten"
         )
 
 
@@ -176,17 +179,17 @@ def place(name: str, session: str | None, digest: str | None, by: str, reason: s
     thing = _find_thing(stores, session, digest)
     stores.measurements.place_hold(name, thing, by, reason)
     if as_json:
-        write_json({"name": name, "thing": thing})
+        write_json({"name": name, "what": thing[0], "thing": thing[1]})
     else:
-        write_text(f"held: {thing}, by {name}")
+        write_text(f"held: {' '.join(thing)}, by {name}")
 
 
-def _find_thing(stores: Stores, session: str | None, digest: str | None) -> str:
+def _find_thing(stores: Stores, session: str | None, digest: str | None) -> tuple[str, str]:
     if session is not None:
-        return stores.measurements.resolve_sessions([session])[0]
+        return "session", stores.measurements.resolve_sessions([session])[0]
     if digest is None or not stores.objects.exists(digest):
         raise NotFound(f"object {digest}: found none in the object store")
-    return digest
+    return "object", digest
 
 
 @hold.command("list", short_help="List what is held.")
@@ -197,7 +200,7 @@ def list_held(as_json: bool) -> None:
     if as_json:
         write_json(rows)
         return
-    columns = ["name", "thing", "placed_by", "placed_at", "reason"]
+    columns = ["name", "what", "thing", "placed_by", "placed_at", "reason"]
     write_table(say_count(len(rows), "hold"), columns, [[row[name] for name in columns] for row in rows])
 
 

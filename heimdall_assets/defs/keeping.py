@@ -6,7 +6,7 @@ which runs leave the history (``retention``).
 
 import dagster as dg
 
-from heimdall_assets.defs.origins import PERSON_TAG
+from heimdall_assets.defs.origins import PERSON_TAG, REASON_TAG
 from heimdall_assets.pipeline.keeping.collecting import InUse
 
 _UNDER_WAY = [
@@ -37,3 +37,9 @@ def forget_person(instance: dg.DagsterInstance, name: str, pseudonym: str) -> in
     for run in runs:
         instance.add_run_tags(run.run_id, {PERSON_TAG: pseudonym})
     return len(runs)
+
+
+def count_reasons(instance: dg.DagsterInstance, name: str) -> int:
+    """Return how many runs have a reason that holds a name in clear."""
+    runs = (record.dagster_run for record in instance.get_run_records())
+    return sum(name.casefold() in run.tags.get(REASON_TAG, "").casefold() for run in runs)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach
-from heimdall_assets.kinds import IQ_FILES
+from heimdall_assets.kinds import IQ_FILES, SPECTROGRAM_FEATURES
 from heimdall_assets.lineage.cache_checks import verify_caches
 from heimdall_assets.lineage.crosschecks import (
     verify_chain,
@@ -20,7 +20,7 @@ from heimdall_assets.lineage.crosschecks import (
     verify_strangers,
 )
 from heimdall_assets.lineage.data_checks import verify_data
-from heimdall_assets.lineage.findings import PROVENANCE_FILE, Evidence, Finding, ObjectReader
+from heimdall_assets.lineage.findings import PROVENANCE_FILE, Erasure, Evidence, Finding, ObjectReader
 from heimdall_assets.lineage.listings import RECORDINGS, decode_recordings, encode_recordings
 from heimdall_assets.lineage.provenance import decode_provenance, find_contradictions
 from heimdall_assets.lineage.recorded import ReadTable
@@ -191,15 +191,23 @@ def _verify_objects(
         progress("objects hashed", count, len(wanted))
 
 
-def _tell_erased(findings: Iterable[Finding], erased: Mapping[str, str]) -> list[Finding]:
-    """Return findings in which an object that is gone because somebody erased it is no fault."""
-    told = []
-    for finding in findings:
-        why = erased.get(finding.name.split()[-1])
-        if why is not None and finding.found == GONE:
-            finding = replace(finding, found=why, severity="notice", next_command="nothing: it was meant to go")
-        told.append(finding)
-    return told
+def _tell_erased(findings: Iterable[Finding], erased: Sequence[Erasure]) -> list[Finding]:
+    """Return findings in which a recording, or a file of features, that went with an erased session is no fault.
+
+    No erasure takes anything else, whatever an entry of the log says.
+    """
+    why = {
+        f"{label} {digest}": erasure.describe()
+        for erasure in erased
+        for digest in erasure.objects
+        for label in (*(f"of measurement {name}" for name in erasure.measurements), f"{SPECTROGRAM_FEATURES} shard")
+    }
+    return [
+        replace(finding, found=why[finding.name], severity="notice", next_command="nothing: it was meant to go")
+        if finding.found == GONE and finding.name in why
+        else finding
+        for finding in findings
+    ]
 
 
 def _tell_cure(kind: str, label: str, version: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pandas as pd
+
 from heimdall_assets.domain import SNAPSHOT
 from heimdall_assets.errors import HeimdallError, OutOfReach
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES
@@ -150,7 +152,7 @@ def verify_database(evidence: Evidence, data: RecordedData) -> Iterator[Finding]
         # A column that no row had a value in was not kept then: each of its values is new.
         unkept = dict.fromkeys([name for name in now if name not in then and name in DATABASE_COLUMNS])
         if what == "sources":  # that of an erased session, of which nothing else is recorded, has no place any more
-            known &= ~then[key].isin(_list_erased_sources(evidence, data))
+            known &= ~then[key].isin(_list_emptied(evidence, data, now))
         before = then[known].reset_index(drop=True).assign(**unkept)
         after = now.loc[before[key]].reset_index()
         different = compare_rows(before, after, DATABASE_COLUMNS)
@@ -165,9 +167,12 @@ def verify_database(evidence: Evidence, data: RecordedData) -> Iterator[Finding]
             )  # fmt: skip
 
 
-def _list_erased_sources(evidence: Evidence, data: RecordedData) -> set[str]:
-    is_erased = data.sessions["session_id"].isin(list(evidence.erased))
-    return set(data.sessions.loc[is_erased, "source_id"])
+def _list_emptied(evidence: Evidence, data: RecordedData, now: pd.DataFrame) -> set[str]:
+    """Return the sources all of whose sessions were erased, and whose rows say so and nothing else."""
+    erased = data.sessions["session_id"].isin([one.session for one in evidence.erased])
+    bare = now[now["source_latitude"].isna() & now["source_longitude"].isna()]
+    emptied = {str(name) for name, called in bare["source_name"].items() if called == f"erased {name}"}
+    return emptied - set(data.sessions.loc[~erased, "source_id"])
 
 
 def _name_row(key: str, row: Mapping[str, Any]) -> str:

@@ -34,6 +34,18 @@ class SignerKey(Protocol):
     def retired_entry(self) -> int | None: ...
 
 
+class Erasure(Protocol):
+    """What the audit needs of the erasure of a session: which one, its measurements, objects that went, and words."""
+
+    @property
+    def session(self) -> str | None: ...
+    @property
+    def measurements(self) -> Sequence[str]: ...
+    @property
+    def objects(self) -> Sequence[str]: ...
+    def describe(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Finding:
     """One disagreement.
@@ -89,7 +101,7 @@ class Evidence:
         dagster_events: storage id -> asset, run_id, data_version, inputs (asset -> data version), or some of them;
             an id that is not there: the event is gone; None: no
             Dagster instance at hand, which is not compared.
-        erased: session id, or digest of an object -> when, by whom and why it was erased, as the log tells.
+        erased: sessions that were erased, as the log tells, without what was stored again since.
         database_rows: today's rows behind approved sessions, usable or not: table of the database -> columns as in
             ``domain.APPROVED_COLUMNS``; None: not compared.
     """
@@ -105,5 +117,5 @@ class Evidence:
     entry: int | None = None
     logged: Mapping[str, str] = field(default_factory=dict)
     dagster_events: Mapping[int, Mapping[str, Any]] | None = None
-    erased: Mapping[str, str] = field(default_factory=dict)
+    erased: Sequence[Erasure] = ()
     database_rows: "Mapping[str, pd.DataFrame] | None" = field(default=None, compare=False)

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
-from heimdall_assets.errors import NotFound, Refused
+from heimdall_assets.errors import CorruptObject, NotFound, Refused
 from heimdall_assets.lineage import verify_release
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Manifest, encode_canonical_json
+from heimdall_assets.merkle import hash_leaf
 from heimdall_assets.pipeline.keeping.collecting import Collected, InUse, collect_garbage
 from heimdall_assets.pipeline.keeping.erasing import erase_session, plan_erasure
 from heimdall_assets.pipeline.releases.audit import audit_release
@@ -153,10 +155,11 @@ def test_a_hold_keeps_a_result_until_it_ends(stores: Stores) -> None:
     digest = stores.objects.read_reference(name)
     assert digest is not None
     junk = stores.objects.put_bytes(b"nobody's", BINARY_MEDIA_TYPE).digest
-    stores.measurements.place_hold("audit 7", digest, *WHY)
-    stores.measurements.place_hold("a file", junk, *WHY)
+    stores.measurements.place_hold("audit 7", ("object", digest), *WHY)
+    stores.measurements.place_hold("a file", ("object", junk), *WHY)
+    stores.measurements.place_hold("a session", ("session", "session-0001"), *WHY)  # which is no digest
     with pytest.raises(Refused, match="hold audit 7: found one of this name that stands"):
-        stores.measurements.place_hold("audit 7", digest, *WHY)
+        stores.measurements.place_hold("audit 7", ("object", digest), *WHY)
     age(stores.scratch.parent)
     done = collect(stores)
     assert (done.kept["holds"] >= 2, name in done.references, junk in done.objects) == (True, False, False)
@@ -276,6 +279,8 @@ def test_an_erased_session_is_gone_and_its_releases_still_verify(
 def test_an_erasure_that_was_killed_is_finished_by_the_next(stores: Stores) -> None:
     planned = plan_erasure(stores, "night 2")
     stores.measurements.erase_session(planned.session, planned.recordings, *WHY)  # and no byte went
+    with pytest.raises(NotFound, match="the erasure of session session-0002 was interrupted: heimdall erase session"):
+        plan_erasure(stores, "night 2")  # whose name is gone by then
     again = plan_erasure(stores, "session-0002")
     assert again.recordings == planned.recordings
     erase_session(stores, again, False, *WHY)
@@ -295,7 +300,7 @@ def test_an_object_that_is_gone_without_an_erasure_stays_a_fault(stores: Stores,
 
 
 def test_what_is_held_is_not_erased(stores: Stores) -> None:
-    stores.measurements.place_hold("court", "session-0001", *WHY)
+    stores.measurements.place_hold("court", ("session", "session-0001"), *WHY)
     planned = plan_erasure(stores, "night 1")
     with pytest.raises(Refused, match=r"session-0001: found it held \(court, since .*: asked to\)"):
         erase_session(stores, planned, False, *WHY)
@@ -316,7 +321,153 @@ def test_a_recording_that_another_session_holds_stays(world: World, stores: Stor
     assert stores.objects.exists(planned.shared[0])
 
 
+def test_what_a_held_result_hangs_on_is_not_erased(world: World, stores: Stores) -> None:
+    manifest = stores.releases.find_record("v1.0.0")["manifest"]
+    stores.measurements.place_hold("audit", ("object", manifest), *WHY)
+    planned = plan_erasure(stores, "night 1")
+    with pytest.raises(Refused, match=rf"behind object {manifest}, which is held \(audit: asked to\)"):
+        erase_session(stores, planned, False, *WHY)
+    assert stores.objects.find_present(planned.recordings) == set(planned.recordings)
+    assert stores.measurements.find_session("night 1")["measurements"]
+
+
+def move_to_source(home: Path, session: str, source: str, name: str | None = None) -> None:
+    with sqlite3.connect(home / "heimdall.db") as connection:
+        connection.execute("update recording_sessions set known_source_id = ? where id = ?", (source, session))
+        if name is not None:
+            connection.execute("update recording_sessions set session_name = ? where id = ?", (name, session))
+
+
+def test_a_source_keeps_its_place_while_another_session_is_of_it(stores: Stores, quick_path: Path) -> None:
+    move_to_source(quick_path, "session-0002", "source-1", "Erased tape, restored")
+    erase_session(stores, plan_erasure(stores, "night 1"), False, *WHY)
+    assert stores.measurements.find_session("session-0002")["source"]["latitude"] is not None
+    erase_session(stores, plan_erasure(stores, "session-0002"), False, *WHY)
+    assert stores.measurements.find_session("session-0002")["source"]["latitude"] is None
+
+
+def test_a_place_that_was_changed_beside_an_erasure_is_found(world: World, quick_path: Path) -> None:
+    move_to_source(quick_path, "session-0002", "source-1")
+    version = world.release(world.make_chain(TrainingSpec(seed=7)))
+    stores = read_places({"HEIMDALL_HOME": str(quick_path)}).open_stores()
+    erase_session(stores, plan_erasure(stores, "night 1"), False, *WHY)
+    assert [one for one in audit_release(stores, version) if one.severity == "error"] == []
+    with sqlite3.connect(quick_path / "heimdall.db") as connection:
+        connection.execute("update known_sources set latitude = 10, longitude = 99 where id = 'source-1'")
+    errors = [one.name for one in audit_release(stores, version) if one.severity == "error"]
+    assert errors == ["source source-1"]
+
+
+def test_an_erasure_excuses_nothing_that_no_erasure_takes(world: World, stores: Stores, quick_path: Path) -> None:
+    node = next(one for one in world.read_provenance("v1.0.0")["nodes"] if one["kind"] == "trained_checkpoint")
+    weights = node["artifacts"]["weights.safetensors"]["digest"]
+    planned = plan_erasure(stores, "night 1")
+    stores.measurements.erase_session(planned.session, [*planned.recordings, weights], *WHY)
+    for digest in (*planned.recordings, weights):
+        _find(quick_path, digest).unlink()
+    errors = [one.name.split()[-1] for one in audit_release(stores, "v1.0.0") if one.severity == "error"]
+    assert errors == [weights]
+    faults = ask_script(quick_path, "v1.0.0")
+    assert len(faults) == 1
+    assert weights in faults[0]
+
+
+def test_a_recording_that_came_again_and_was_lost_is_lost(world: World, stores: Stores, quick_path: Path) -> None:
+    planned = plan_erasure(stores, "night 1")
+    erase_session(stores, planned, False, *WHY)
+    with sqlite3.connect(quick_path / "heimdall.db") as connection:
+        connection.execute(
+            "update measurements set iq_data_location = ? where id = 'session-0003-station-a'",
+            (f"sha256:{planned.recordings[0]}",),
+        )
+    errors = [one.name.split()[-1] for one in audit_release(stores, "v1.0.0") if one.kind == "recording"
+              and one.severity == "error"]  # fmt: skip
+    assert errors == [planned.recordings[0]]
+
+
+def test_the_files_of_features_go_where_that_is_asked(world: World, stores: Stores, quick_path: Path) -> None:
+    shards = [world.objects.put_bytes(text, BINARY_MEDIA_TYPE).digest for text in (b"shard 1", b"shard 2", b"pairs")]
+    index = pd.DataFrame({"measurement_id": ["session-0001-station-a", "session-0002-station-a"], "shard": shards[:2]})
+    pairs = pd.DataFrame(
+        {"first": ["session-0001-station-a"], "second": ["session-0001-station-b"], "shard": shards[2:]}
+    )
+    world.put_manifest("spectrogram_features", {"iq_files": "0" * 64},
+                       {"index": world.put_table(index), "tracks": world.put_table(index[:0]),
+                        "pairs": world.put_table(pairs)})  # fmt: skip
+    planned = plan_erasure(stores, "night 1")
+    assert set(planned.features) == {shards[0], shards[2]}
+    erase_session(stores, planned, False, *WHY)
+    assert stores.objects.find_present(shards) == set(shards)
+    again = plan_erasure(stores, "session-0001")  # asked for later
+    assert set(again.features) == {shards[0], shards[2]}
+    stores.measurements.place_hold("other", ("session", "session-0002"), *WHY)
+    erase_session(stores, again, True, *WHY)
+    assert stores.objects.find_present(shards) == {shards[1]}
+
+
+def test_damaged_bytes_that_were_moved_aside_go_too(stores: Stores, quick_path: Path) -> None:
+    planned = plan_erasure(stores, "night 1")
+    path = _find(quick_path, planned.recordings[0])
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(whole[:-1] + b"x")
+    assert stores.objects.set_aside(planned.recordings[0])
+    stores.objects.put_bytes(whole, BINARY_MEDIA_TYPE)
+    erase_session(stores, planned, False, *WHY)
+    assert not [path for path in quick_path.rglob(planned.recordings[0])]
+
+
+def test_where_something_behind_a_held_result_is_missing_nothing_goes(stores: Stores, quick_path: Path) -> None:
+    name = find_unreleased(stores)
+    digest = stores.objects.read_reference(name)
+    assert digest is not None
+    (parent,) = {Manifest.decode(stores.objects.read_bytes(digest)).parents["trained_checkpoint"]}
+    stores.measurements.place_hold("audit", ("object", digest), *WHY)
+    _find(quick_path, parent).unlink()
+    before = list_rest(quick_path)
+    with pytest.raises(Refused, match=f"holds: what {digest} hangs on cannot be told"):
+        collect(stores)
+    assert list_rest(quick_path) == before
+
+
+def add_entry(home: Path, body: dict[str, Any]) -> None:
+    encoded = encode_canonical_json(body)
+    with sqlite3.connect(home / "heimdall.db") as connection:
+        ((last,),) = connection.execute("select max(id) from log_entries")
+        connection.execute(
+            "insert into log_entries values (?, ?, ?)", (last + 1, encoded.decode(), hash_leaf(encoded).hex())
+        )
+
+
+SAID = {"decided_by": "heimdall", "decided_at": "2026-01-01T00:00:00.000000+00:00", "reason": "x"}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"kind": "erasure", "session": {"a": 1}, "objects": [], "measurements": [], **SAID},
+        {"kind": "erasure", "session": "s", "objects": 7, "measurements": [], **SAID},
+        {"kind": "erasure", "person": ["x"], **SAID},
+        {"kind": "erasure"},
+        {"kind": "hold", "action": "placed"},
+        {"kind": "hold", "action": "placed", "name": "a", "what": "object", "thing": 3, **SAID},
+    ],
+)
+def test_an_entry_that_is_none_is_a_finding(stores: Stores, quick_path: Path, entry: dict[str, Any]) -> None:
+    add_entry(quick_path, entry)
+    errors = [finding for finding in audit_release(stores, "v1.0.0") if finding.severity == "error"]
+    assert [finding.name.split()[0] for finding in errors] == ["log_entries"]
+    with pytest.raises(CorruptObject, match="log_entries"):
+        (stores.measurements.list_holds if entry["kind"] == "hold" else stores.measurements.list_erasures)()
+
+
 # --- names
+
+
+def test_a_pseudonym_that_a_reason_quotes_is_nobodys(stores: Stores) -> None:
+    quoted = "person:5664d0a0c71951c14e4947bf5156f58a"
+    stores.measurements.place_hold("a", ("session", "session-0001"), "Ada", f"as {quoted} said")
+    assert list_faults(stores) == []
 
 
 def test_an_erased_name_is_nowhere_and_every_digest_holds(world: World, stores: Stores, quick_path: Path) -> None:
@@ -375,6 +526,7 @@ def test_the_commands_collect_hold_and_erase(stores: Stores, quick_path: Path, m
     run("hold", "place", "court", "--session", "night 1", "--by", "Bo", "--reason", "a dispute")
     (held,) = json.loads(run("hold", "list", "--json").stdout)
     assert (held["name"], held["thing"], held["placed_by"]) == ("court", "session-0001", "Bo")
+    run("gc", "--dry-run")
     refused = run("erase", "session", "night 1", "--by", "Ada", "--reason", "asked", code=2)
     assert "found it held (court" in refused.stderr
     run("hold", "end", "court", "--by", "Bo", "--reason", "settled")

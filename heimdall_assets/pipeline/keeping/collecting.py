@@ -18,6 +18,7 @@ from heimdall_assets.pipeline.keeping.needed import (
     Reach,
     copy_reach,
     find_owner,
+    list_held_objects,
     reach_recordings,
     reach_references,
     reach_released,
@@ -85,7 +86,7 @@ def collect_garbage(stores: Stores, used_before: float, in_use: InUse, dry_run: 
     roots = Reach(objects)
     reach_released(stores, roots)
     walk_roots(roots, in_use.manifests, "the latest results")
-    walk_roots(roots, [hold.thing for hold in stores.measurements.list_holds()], "holds")
+    walk_roots(roots, list_held_objects(stores), "holds")
     gone = [
         name
         for name in _list_dead(stores, roots, used_before)

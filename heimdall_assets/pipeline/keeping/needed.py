@@ -7,9 +7,9 @@ A reference that was used lately is alive, and so is all that hangs on it; one t
 behind a release, the latest of its asset, or held. The cumulative tables that stages keep count while they are used.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, Refused
+from heimdall_assets.errors import HeimdallError, OutOfReach, Refused
 from heimdall_assets.kinds import IQ_FILES
 from heimdall_assets.lineage.listings import RECORDINGS, decode_recordings
 from heimdall_assets.lineage.walk import list_parents
@@ -38,6 +38,7 @@ class Reach:
         self.objects = objects
         self.manifests: set[str] = set()
         self.why: dict[str, str] = {}
+        self._unread: dict[str, list[str]] = {}
 
     def add(self, digests: Iterable[str], why: str) -> None:
         """Reach objects that nothing else is read from."""
@@ -48,18 +49,43 @@ class Reach:
         """Reach manifests, what they hold, and their parents.
 
         Raises:
-            HeimdallError: one of them cannot be read.
+            HeimdallError: one of them, or its list of recordings, cannot be read.
             ValueError: one is no manifest.
         """
         pending = [digest for digest in roots if digest not in self.manifests]
         while pending:
+            pending += self._visit(pending.pop(), why)
+
+    def walk_what_is_there(self, roots: Iterable[str], why: str) -> int:
+        """Reach as ``walk`` does, past what cannot be read; return how much of it cannot.
+
+        Raises:
+            OutOfReach: nobody can say what can.
+        """
+        pending, lost = [digest for digest in roots if digest not in self.manifests], 0
+        while pending:
             digest = pending.pop()
-            if digest in self.manifests:
-                continue
-            manifest = Manifest.decode(self.objects.read_bytes(digest))
-            self.manifests.add(digest)
-            self.add([digest, *list_held(self.objects, manifest)], why)
-            pending.extend(list_parents(manifest).values())
+            try:
+                pending += self._visit(digest, why)
+            except OutOfReach:
+                raise
+            except (HeimdallError, ValueError):
+                lost += 1
+                self.add([digest], why)
+                pending += self._unread.pop(digest, [])
+        return lost
+
+    def _visit(self, digest: str, why: str) -> list[str]:
+        """Reach one manifest and return its parents."""
+        if digest in self.manifests:
+            return []
+        manifest = Manifest.decode(self.objects.read_bytes(digest))
+        self.manifests.add(digest)
+        parents = list(list_parents(manifest).values())
+        self.add([digest, *list_parts(manifest)], why)
+        self._unread[digest] = parents  # whatever becomes of its list of recordings
+        self.add(list_recordings(self.objects, manifest), why)
+        return self._unread.pop(digest)
 
 
 def copy_reach(reach: Reach) -> Reach:
@@ -69,13 +95,21 @@ def copy_reach(reach: Reach) -> Reach:
     return copy
 
 
-def list_held(objects: ObjectStore, manifest: Manifest) -> Iterator[str]:
-    """Return the digests of the objects that a manifest holds, recordings too where their list can be read."""
-    for artifact in manifest.artifacts.values():
-        yield artifact.digest
-    yield from (str(digest) for digest in manifest.summary.get("shards", []))
-    if manifest.kind == IQ_FILES and RECORDINGS in manifest.artifacts:
-        yield from dict(decode_recordings(objects.read_bytes(manifest.artifacts[RECORDINGS].digest)))
+def list_parts(manifest: Manifest) -> list[str]:
+    """Return the digests of the objects that a manifest names itself."""
+    held = [artifact.digest for artifact in manifest.artifacts.values()]
+    return [*held, *(str(digest) for digest in manifest.summary.get("shards", []))]
+
+
+def list_recordings(objects: ObjectStore, manifest: Manifest) -> list[str]:
+    """Return the digests of the recordings that a manifest of ``iq_files`` lists; none: it is of another kind.
+
+    Raises:
+        HeimdallError: the list cannot be read.
+    """
+    if manifest.kind != IQ_FILES or RECORDINGS not in manifest.artifacts:
+        return []
+    return list(dict(decode_recordings(objects.read_bytes(manifest.artifacts[RECORDINGS].digest))))
 
 
 def reach_released(stores: Stores, reach: Reach) -> None:
@@ -91,7 +125,8 @@ def reach_released(stores: Stores, reach: Reach) -> None:
             for node in nodes:
                 manifest = Manifest.model_validate({name: node[name] for name in Manifest.model_fields})
                 reach.manifests.add(node["digest"])
-                reach.add([node["digest"], *list_held(stores.objects, manifest)], version)
+                reach.add([node["digest"], *list_parts(manifest)], version)
+                reach.add(list_recordings(stores.objects, manifest), version)
         except OutOfReach:
             raise
         except HeimdallError as error:
@@ -121,7 +156,7 @@ def reach_references(objects: ObjectStore, reach: Reach, targets: Mapping[str, s
     for name, digest in targets.items():
         try:
             if name.startswith(RESULTS):
-                reach.walk([digest], "results used lately")
+                lost += reach.walk_what_is_there([digest], "results used lately")
             elif name.startswith(FACTS):
                 environment = decode_canonical_json(objects.read_bytes(digest))[ENVIRONMENT]
                 reach.add([digest, str(environment)], "facts")
@@ -148,21 +183,27 @@ def find_owner(name: str) -> str | None:
     return None
 
 
+def list_held_objects(stores: Stores) -> list[str]:
+    """Return the digests that holds name."""
+    return [hold.thing for hold in stores.measurements.list_holds() if hold.what == "object"]
+
+
 def walk_roots(reach: Reach, roots: Collection[str], why: str) -> None:
-    """Reach from digests that are manifests, or other objects.
+    """Reach from digests that are manifests, or other objects; one that is gone itself needs nothing.
 
     Raises:
-        Refused: one is damaged: what it needs is not known.
+        Refused: one is damaged, or lacks something that it hangs on: what it needs is not known.
     """
-    for digest in roots:
+    for digest in sorted(reach.objects.find_present(roots)):
         try:
             reach.walk([digest], why)
         except OutOfReach:
             raise
-        except NotFound:
-            continue  # gone: nothing hangs on it any more
-        except CorruptObject as error:
-            raise Refused(f"{why}: {error}; nothing was removed; run heimdall verify latest") from error
+        except HeimdallError as error:
+            raise Refused(
+                f"{why}: what {digest} hangs on cannot be told ({error}), expected it whole; nothing was removed; "
+                "heimdall train or heimdall reproduce makes it again"
+            ) from error
         except ValueError:
             reach.add([digest], why)  # whole, and something else than a manifest
 

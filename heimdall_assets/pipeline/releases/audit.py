@@ -4,13 +4,13 @@ Belongs here: reading files, rows and ledgers as they lie. Does not belong here:
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject
 from heimdall_assets.lineage.audit import list_recordings, verify_model
 from heimdall_assets.lineage.crosschecks import compare_logs
-from heimdall_assets.lineage.findings import Evidence, Finding
+from heimdall_assets.lineage.findings import Erasure, Evidence, Finding
 from heimdall_assets.lineage.notes import judge_note
 from heimdall_assets.lineage.recorded import ReadTable, RecordedData, read_recorded
 from heimdall_assets.lineage.signatures import list_signers
@@ -149,17 +149,21 @@ def _read_keys(stores: Stores, version: str) -> dict[str, Any]:
         return {}  # the log's own problems say so
 
 
-def _read_erased(stores: Stores) -> dict[str, str]:
-    """Return what was erased, session or object -> in words; nothing where the log cannot be read, which it says."""
+def _read_erased(stores: Stores) -> list[Erasure]:
+    """Return the sessions that were erased, without the objects that a measurement of today names again.
+
+    Nothing where the log cannot be read, which it says itself.
+    """
     try:
         erasures = stores.measurements.list_erasures()
-    except (CorruptObject, KeyError, TypeError, ValueError):
-        return {}
-    return {
-        thing: erasure.describe()
-        for erasure in erasures
-        for thing in (*erasure.objects, *filter(None, [erasure.session]))
-    }
+    except CorruptObject:
+        return []
+    located = stores.measurements.list_locations() if erasures else set()
+    return [
+        replace(one, objects=tuple(digest for digest in one.objects if f"sha256:{digest}" not in located))
+        for one in erasures
+        if one.session is not None
+    ]
 
 
 def _read_checkpoint(stores: Stores, then: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -160,7 +160,13 @@ class Database:
         if self._url.get_backend_name() == "sqlite":
             try:
                 with closing(self._open_sqlite(read_only=False)) as connection:
-                    self._wait(lambda: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+                    ((is_busy, *_),) = self._wait(
+                        lambda: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    )
+                if is_busy:
+                    _LOG.warning(
+                        "%s: others read it; the bytes of what was erased stay in its files until they end", self.shown
+                    )
             except sqlite3.DatabaseError as error:
                 raise self._explain(str(error)) from error
 

@@ -125,6 +125,14 @@ class EdgeIndex:
             connection.execute(delete(lineage_nodes).where(lineage_nodes.c.id.in_(numbers)))
             connection.execute(delete(lineage_results).where(lineage_results.c.digest.in_(select(told.c.name))))
 
+    def forget_things(self, things: Collection[Thing]) -> None:
+        """Forget things with all their edges; what nobody knows is fine."""
+        with self._database.writing() as connection:
+            numbers = _list_numbers(connection, things)
+            edges = or_(lineage_edges.c.parent.in_(numbers), lineage_edges.c.child.in_(numbers))
+            connection.execute(delete(lineage_edges).where(edges))
+            connection.execute(delete(lineage_nodes).where(lineage_nodes.c.id.in_(numbers)))
+
     def clear(self) -> None:
         """Forget everything: it is taken in again from the results at rest."""
         with self._database.writing() as connection:

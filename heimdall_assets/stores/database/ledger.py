@@ -24,9 +24,14 @@ def check_words(by: str, reason: str) -> tuple[str, str]:
         Refused: one of them is blank: a decision without a name or a reason cannot be answered for.
     """
     for value, what in ((by, "by whom"), (reason, "why")):
-        if not isinstance(value, str) or not value.strip() or "\x00" in value:
+        if not isinstance(value, str) or not value.strip() or "\x00" in value or not _is_unicode(value):
             raise Refused(f"decision: found {value!r} for {what}, expected a text that is not blank")
     return by.strip(), reason.strip()
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can be kept: a terminal's bytes that are no UTF-8 reach us as halves of characters."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def append_events(connection: Connection, ledger: Table, events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

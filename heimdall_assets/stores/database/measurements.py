@@ -27,6 +27,7 @@ from heimdall_assets.stores.database.held_recordings import check_approved
 from heimdall_assets.stores.database.keeping import (
     Erasure,
     Hold,
+    check_keeping,
     end_hold,
     erase_session,
     place_hold,
@@ -53,7 +54,7 @@ from heimdall_assets.stores.database.rows import (
     resolve_sessions,
     stands,
 )
-from heimdall_assets.stores.database.schema import approval_events, recording_sessions
+from heimdall_assets.stores.database.schema import approval_events, measurements, recording_sessions
 from heimdall_assets.stores.database.shape import Kind, Shape
 from heimdall_assets.stores.database.snapshots import (
     ApprovedSnapshot,
@@ -154,8 +155,8 @@ class MeasurementStore:
         with self._reading() as (connection, shape):
             return read_holds(connection) if shape.kind is Kind.OURS else []
 
-    def place_hold(self, name: str, thing: str, by: str, reason: str) -> None:
-        """Hold an object (digest) or a session (id) from now on.
+    def place_hold(self, name: str, thing: tuple[str, str], by: str, reason: str) -> None:
+        """Hold ``session`` and its id, or ``object`` and its digest, from now on.
 
         Raises:
             Refused: a hold of this name stands, or ``by`` or ``reason`` is blank.
@@ -176,6 +177,19 @@ class MeasurementStore:
         """Return what was erased, oldest first; nothing in a database of the field."""
         with self._reading() as (connection, shape):
             return read_erasures(connection) if shape.kind is Kind.OURS else []
+
+    @contextmanager
+    def hold_writes(self) -> Iterator[set[str]]:
+        """Keep everybody else from writing, and give where the recordings of all measurements rest."""
+        with self.database.writing() as connection:
+            location = measurements.c.iq_data_location
+            query = select(location).where(location.is_not(None)).distinct()
+            yield {str(row[0]) for row in connection.execute(query)}
+
+    def find_measurements(self, ids: Collection[str]) -> set[str]:
+        """Return those of these ids that a measurement has."""
+        with self._reading() as (connection, shape):
+            return {str(row["id"]) for row in read_by(connection, shape, "measurements", "id", sorted(ids))}
 
     def erase_session(self, session_id: str, objects: Sequence[str], by: str, reason: str) -> None:
         """Take a session's rows away; the log tells of it and of the objects that go; see ``database.keeping``.
@@ -335,7 +349,7 @@ class MeasurementStore:
             if shape.kind is not Kind.OURS:
                 return []
             problems = [*check_events(connection, approval_events), *check_signatures(connection)]
-            problems += check_people(connection)
+            problems += [*check_people(connection), *check_keeping(connection)]
             for session_id, (status, last) in sorted(read_standing(connection, shape).items()):
                 if status != (last or str(ApprovalStatus.PENDING)):
                     problems.append(

@@ -13,13 +13,16 @@ from typing import Any
 from sqlalchemy import Connection, insert, inspect, select, text, update
 
 from heimdall_assets.errors import CorruptObject, NotFound
-from heimdall_assets.people import ITSELF, find_pseudonyms, is_pseudonym, make_pseudonym
+from heimdall_assets.people import ITSELF, is_pseudonym, make_pseudonym
 from heimdall_assets.stores.database.ledger import check_words
-from heimdall_assets.stores.database.log import append_entries, plain, read_clock, read_entries, read_log
+from heimdall_assets.stores.database.log import append_entries, plain, read_clock, read_entries
 from heimdall_assets.stores.database.schema import SCHEMA, people
 
 ERASURE = "erasure"
 """Kind of entries of the log: what stood for somebody, or was recorded, was erased."""
+
+_WHO = ("decided_by", "owner", "person")
+"""Fields of entries that say who."""
 
 _SECRET_BYTES = 32
 
@@ -72,10 +75,12 @@ def check_people(connection: Connection) -> list[str]:
     if not has_people(connection):
         return []
     try:
-        erased = {entry.get("person") for entry in read_entries(connection, ERASURE).values()}
+        entries = read_entries(connection)
     except CorruptObject as error:
         return [str(error)]
-    named = set().union(*map(find_pseudonyms, read_log(connection)))
+    erased = {str(entry.get("person")) for entry in entries.values() if entry["kind"] == ERASURE}
+    named = {str(entry.get(field)) for entry in entries.values() for field in _WHO}
+    named = {name for name in named if is_pseudonym(name)}  # a reason may quote anybody's
     problems = []
     for row in connection.execute(select(people).order_by(people.c.pseudonym)):
         named.discard(row.pseudonym)
@@ -107,6 +112,7 @@ def erase_person(connection: Connection, name: str, by: str, reason: str) -> str
         Refused: ``by`` or ``reason`` is blank.
     """
     by, reason = check_words(by, reason)
+    name, _ = check_words(name, reason)
     pseudonym = _find(connection, name)
     if pseudonym is None or pseudonym not in read_names(connection):
         raise NotFound(f"person {name}: found nobody of this name, expected one who decided or started something")

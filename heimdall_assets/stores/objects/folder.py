@@ -7,6 +7,7 @@ Layout of a folder: ``objects/sha256/ab/abcd...`` and ``references/results/<key>
 """
 
 import errno
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -135,7 +136,10 @@ class FolderObjectStore(ObjectStore):
 
     def remove_object(self, digest: str, used_before: float) -> bool:
         self._durable.discard(digest)
-        return self._remove(f"object {digest}", self._path(digest), used_before)
+        is_gone = self._remove(f"object {digest}", self._path(digest), used_before)
+        if is_gone:  # and the damaged bytes that were moved aside once
+            self._remove(f"damaged object {digest}", self.root / "damaged" / digest, math.inf)
+        return is_gone
 
     def remove_reference(self, name: str, used_before: float) -> bool:
         return self._remove(f"reference {name}", self._reference_path(name), used_before)

@@ -163,6 +163,7 @@ class BucketObjectStore(ObjectStore):
         self._stored.discard(digest)
         is_gone = self._remove(_key(digest), used_before)
         if is_gone:
+            self.bucket.remove([f"damaged/{digest}"])
             self.cache.forget(digest)
         return is_gone
 
