@@ -173,7 +173,7 @@ def _verify_objects(
     provenance: Mapping[str, Any], recordings: Mapping[str, str], objects: ObjectReader, progress: Progress
 ) -> Iterator[Finding]:
     """Yield every object at rest that is missing or changed: manifests, what they hold, shards, recordings."""
-    wanted = _list_objects(provenance, recordings)
+    wanted = list_objects(provenance, recordings)
     version = provenance["model"]["version"]
     for count, (digest, (kind, label)) in enumerate(sorted(wanted.items()), start=1):
         name = f"{label} {digest}"
@@ -221,7 +221,7 @@ def _tell_cure(kind: str, label: str, version: str) -> str:
     return f"heimdall reproduce {version} --repair (makes the same bytes again)"
 
 
-def _list_objects(provenance: Mapping[str, Any], recordings: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def list_objects(provenance: Mapping[str, Any], recordings: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return digest -> (kind, label) of everything a release hangs on; each once, the most telling label."""
     wanted = {digest: ("recording", f"of measurement {name}") for digest, name in recordings.items()}
     for node in provenance["nodes"]:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from heimdall_assets.lineage.audit import list_recordings, verify_model
-from heimdall_assets.lineage.uses import list_digests
+from heimdall_assets.lineage.audit import list_objects, list_recordings, verify_model
 from heimdall_assets.manifests import compute_digest, encode_canonical_json
 from heimdall_assets_tests.lineage.world import find_object_path, make_world
 
@@ -29,7 +28,7 @@ def audit(world, version, evidence=None, **others):
 def list_hung(world, version):
     """Return the digest of every object behind a release."""
     provenance = world.read_provenance(version)
-    return list_digests(provenance, list_recordings(provenance, world.objects, world.read_table))
+    return set(list_objects(provenance, list_recordings(provenance, world.objects, world.read_table)))
 
 
 def find_recording(world, version):

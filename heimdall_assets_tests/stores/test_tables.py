@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.errors import CorruptObject, InvalidTable
 from heimdall_assets.manifests import compute_digest
-from heimdall_assets.stores.objects.tables import decode_table, encode_table, find_rows, read_columns
+from heimdall_assets.stores.objects.tables import decode_table, encode_table, read_columns
 
 
 def make_table() -> pd.DataFrame:
@@ -126,44 +125,3 @@ def test_what_is_no_table_is_refused(data: bytes) -> None:
         read_columns(data)
     with pytest.raises(CorruptObject, match="no table"):
         decode_table(data)
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["x", "y", None]), st.integers(0, 9)), max_size=20),
-    st.sets(st.sampled_from("abcz")),
-    st.sets(st.sampled_from("xyz")),
-)
-def test_rows_are_found_as_a_reader_of_the_whole_table_finds_them(rows, first, second):
-    start = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    records = [(one, two, start + timedelta(microseconds=number), number) for one, two, number in rows]
-    table = pd.DataFrame(records, columns=["one", "two", "at", "number"]).astype(
-        {"one": "string", "two": "string", "at": "datetime64[us, UTC]", "number": "Int64"}
-    )
-    found = find_rows(encode_table(table), ["number", "at", "two", "absent"], {"one": first, "two": second})
-    expected = [
-        {"number": number, "at": at, "two": two, "absent": None}
-        for one, two, at, number in records
-        if one in first or two in second
-    ]
-    assert found == expected
-
-
-def test_rows_are_found_wherever_they_stand_in_a_long_table():
-    wanted = [0, 1, 16_383, 16_384, 16_385, 32_768, 39_999]
-    names = [f"m{number}" if number in wanted else "other" for number in range(40_000)]
-    table = pd.DataFrame({"name": names, "number": range(40_000)}).astype({"name": "string"})
-    found = find_rows(encode_table(table), ["number"], {"name": [f"m{number}" for number in reversed(wanted)]})
-    assert found == [{"number": number} for number in wanted]
-
-
-def test_a_column_that_is_looked_in_is_missed_where_there_is_no_row_either():
-    with pytest.raises(CorruptObject, match="no column b"):
-        find_rows(encode_table(pd.DataFrame({"a": ["1"]})[:0]), ["a"], {"b": ["1"]})
-
-
-@pytest.mark.parametrize("data", [b"", b"PAR1", b"x" * 100])
-def test_rows_of_what_is_no_table_are_refused(data):
-    with pytest.raises(CorruptObject, match="expected Parquet"):
-        find_rows(data, ["a"], {"a": ["1"]})
-    with pytest.raises(CorruptObject, match="expected Parquet"):
-        find_rows(encode_table(pd.DataFrame({"a": ["1"]})), ["a"], {"b": ["1"]})

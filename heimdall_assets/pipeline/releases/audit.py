@@ -8,13 +8,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject
-from heimdall_assets.lineage.audit import list_recordings, verify_model
+from heimdall_assets.lineage.audit import list_objects, list_recordings, verify_model
 from heimdall_assets.lineage.crosschecks import compare_logs
 from heimdall_assets.lineage.findings import Erasure, Evidence, Finding
 from heimdall_assets.lineage.notes import judge_note
 from heimdall_assets.lineage.recorded import ReadTable, RecordedData, read_recorded
 from heimdall_assets.lineage.signatures import list_signers
-from heimdall_assets.lineage.uses import list_digests
 from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.pipeline.releases.reading import find_record, read_as_it_lies, read_provenance
 from heimdall_assets.specs import DatasetSpec
@@ -99,7 +98,7 @@ def list_hung(stores: Stores, provenance: Mapping[str, Any]) -> set[str]:
         OutOfReach: nobody can say.
     """
     objects = stores.objects.at_rest()
-    return list_digests(provenance, list_recordings(provenance, objects, _open_tables(objects)))
+    return set(list_objects(provenance, list_recordings(provenance, objects, _open_tables(objects))))
 
 
 def _open_tables(objects: ObjectStore) -> ReadTable:

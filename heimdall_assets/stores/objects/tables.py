@@ -5,10 +5,8 @@ loaded when a table is made or read, not when this module is: whoever only names
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import reduce
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, InvalidTable, OutOfReach
@@ -109,71 +107,6 @@ def read_columns(data: bytes) -> dict[str, str]:
             f"table: found {len(data)} bytes that are no table ({error!s:.200}), expected Parquet"
         ) from error
     return {field.name: str(field.type) for field in schema}
-
-
-def find_rows(data: bytes, columns: Sequence[str], matches: Mapping[str, Collection[str]]) -> list[dict[str, Any]]:
-    """Return columns of the rows in which some column has one of the values that are looked for.
-
-    A tenth of the memory and half the time of reading all of it: pandas is not loaded, a few thousand rows are held at
-    once, and what does not match is no Python object.
-
-    Args:
-        data: the bytes of a table.
-        columns: of what is returned; those that the table lacks are None.
-        matches: column of texts -> values.
-
-    Raises:
-        CorruptObject: the bytes are no such table, or lack a column that is looked in.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        there = set(file.schema_arrow.names)
-        if not there.issuperset(matches):
-            raise KeyError(f"no column {', '.join(sorted(set(matches) - there))}")
-        known = [name for name in dict.fromkeys([*matches, *columns]) if name in there]
-        wanted = {
-            name: _make_array(sorted(values)).cast(file.schema_arrow.field(name).type)
-            for name, values in matches.items()
-        }
-        rows: list[dict[str, Any]] = []
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=known, use_threads=False) if wanted else ():
-            chosen = [pc.is_in(batch.column(name), value_set=values) for name, values in wanted.items()]
-            found = batch.filter(reduce(pc.or_, chosen))
-            if found.num_rows:
-                held = {name: _list_values(found.column(name)) for name in known}
-                empty = [None] * found.num_rows
-                values = zip(*(held.get(name, empty) for name in columns), strict=True)
-                rows += [dict(zip(columns, row, strict=True)) for row in values]
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptObject(
-            f"table: found {len(data)} bytes that are no table ({error!s:.200}), expected Parquet"
-        ) from error
-    return rows
-
-
-def _list_values(column: Any) -> list[Any]:
-    """Return a column as Python values; Arrow's own way with times would load pandas."""
-    import pyarrow as pa
-
-    if not pa.types.is_timestamp(column.type):
-        values: list[Any] = column.to_pylist()
-        return values
-    microseconds = column.cast(pa.timestamp("us", tz=column.type.tz)).cast(pa.int64()).to_pylist()
-    return [None if value is None else _EPOCH + timedelta(microseconds=value) for value in microseconds]
-
-
-def _make_array(texts: Sequence[str]) -> Any:
-    """Return an Arrow array of texts; ``pyarrow.array`` would load pandas to see whether it was given a series."""
-    import numpy as np
-    import pyarrow as pa
-
-    parts = [text.encode() for text in texts]
-    ends = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int32)
-    return pa.StringArray.from_buffers(len(parts), pa.py_buffer(ends.tobytes()), pa.py_buffer(b"".join(parts)))
 
 
 def artifact_of_table(objects: ObjectStore, table: "pd.DataFrame") -> Artifact:
