@@ -28,8 +28,7 @@ import numpy as np
 from incremental import read_cpu_s
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch, Measurement, Origin, Position, Session, Source, Station
-from heimdall_assets.lineage.audit import list_recordings
-from heimdall_assets.lineage.uses import list_digests
+from heimdall_assets.lineage.audit import list_objects, list_recordings
 from heimdall_assets.manifests import NPY_MEDIA_TYPE
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets_tests.lineage.world import REASON, START, World, make_world
@@ -259,7 +258,7 @@ def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
         taken = [ask(folder, *arguments) for _ in range(ROUNDS)]
         wall, cpu, memory = (statistics.median(each) for each in zip(*taken, strict=True))
         rows.append(f"| `{name}` | {wall:.2f} | {cpu:.2f} | {memory:.0f} |")
-    paths = [world.objects.local_path(digest) for digest in sorted(list_digests(provenance, recordings))]
+    paths = [world.objects.local_path(digest) for digest in sorted(list_objects(provenance, recordings))]
     walls, cpus, memories = [], [], []
     for _ in range(ROUNDS):
         plain_wall, plain_cpu = hash_files(paths)

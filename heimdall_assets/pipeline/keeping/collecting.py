@@ -87,12 +87,10 @@ def collect_garbage(stores: Stores, used_before: float, in_use: InUse, dry_run: 
     reach_released(stores, roots)
     walk_roots(roots, in_use.manifests, "the latest results")
     walk_roots(roots, list_held_objects(stores), "holds")
-    gone = [
-        name
-        for name in _list_dead(stores, roots, used_before)
-        if dry_run or objects.remove_reference(name, used_before)
-    ]
-    resting = {one.name: one for one in objects.list_resting_references() if not dry_run or one.name not in set(gone)}
+    dead = _list_dead(stores, roots, used_before)
+    gone = dict.fromkeys(name for name in dead if dry_run or objects.remove_reference(name, used_before))
+    left = {one.name: one for one in objects.list_resting_references()}
+    resting = {name: one for name, one in left.items() if name not in gone or not dry_run}
     alive = copy_reach(roots)
     reach_recordings(stores, alive)
     lost = reach_references(objects, alive, _read_targets(stores, resting))
@@ -110,7 +108,7 @@ def collect_garbage(stores: Stores, used_before: float, in_use: InUse, dry_run: 
     kept: dict[str, int] = {}
     for name in {one.name for one in everything} & alive.why.keys():
         kept[alive.why[name]] = kept.get(alive.why[name], 0) + 1
-    return Collected(used_before, removed, gone, dict(sorted(kept.items())), young, lost)
+    return Collected(used_before, removed, list(gone), dict(sorted(kept.items())), young, lost)
 
 
 def _find_limit(stores: Stores, used_before: float, in_use: InUse) -> float:

@@ -112,6 +112,7 @@ def erase_session(stores: Stores, planned: Erased, with_features: bool, by: str,
                 stores.objects.remove_object(digest, math.inf)
     if stores.edges.is_writable:
         stores.edges.forget_things(_list_names(before, stores.measurements.find_session(planned.session)))
+    stores.measurements.database.compact()
 
 
 def _check_not_held(stores: Stores, planned: Erased, digests: list[str], with_features: bool) -> None:

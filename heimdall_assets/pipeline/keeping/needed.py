@@ -199,13 +199,14 @@ def walk_roots(reach: Reach, roots: Collection[str], why: str) -> None:
             reach.walk([digest], why)
         except OutOfReach:
             raise
-        except HeimdallError as error:
+        except (HeimdallError, ValueError) as error:
+            if isinstance(error, ValueError) and digest not in reach.manifests:
+                reach.add([digest], why)  # whole, and something else than a manifest
+                continue
             raise Refused(
                 f"{why}: what {digest} hangs on cannot be told ({error}), expected it whole; nothing was removed; "
                 "heimdall train or heimdall reproduce makes it again"
             ) from error
-        except ValueError:
-            reach.add([digest], why)  # whole, and something else than a manifest
 
 
 def _list_pointed(objects: ObjectStore, name: str, digest: str) -> list[str]:

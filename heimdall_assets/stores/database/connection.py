@@ -350,6 +350,7 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")  # a decision that was reported survives a power loss
+        connection.execute("PRAGMA secure_delete=ON")  # what was erased is overwritten
     except sqlite3.Error:
         connection.close()
         raise

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy import Connection, delete, select, update
 
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import CorruptObject, NotFound, Refused
@@ -156,7 +156,7 @@ def erase_session(connection: Connection, session_id: str, objects: Sequence[str
     """Take a session's rows away and have the log say what went; an approved one is withdrawn with it.
 
     Its own row stays under another name, for decisions point at it; so does the row of its source, without name and
-    place, where no other session is of it. SQLite overwrites the bytes. Asked again, it tells of objects that were not
+    place, where no other session is of it. Asked again, it tells of objects that were not
     told of. The caller's transaction holds the write lock.
 
     Raises:
@@ -164,8 +164,6 @@ def erase_session(connection: Connection, session_id: str, objects: Sequence[str
         Refused: it is held; ``by`` or ``reason`` is blank.
     """
     by, reason = check_words(by, reason)
-    if connection.dialect.name == "sqlite":
-        connection.execute(text("PRAGMA secure_delete = ON"))
     row = connection.execute(select(recording_sessions).where(recording_sessions.c.id == session_id)).first()
     if row is None:
         raise NotFound(f"session {session_id}: found no session with this id")

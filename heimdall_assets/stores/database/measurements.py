@@ -200,7 +200,6 @@ class MeasurementStore:
         """
         with self.database.writing() as connection:
             erase_session(connection, session_id, objects, by, reason)
-        self.database.compact()
 
     def count_nameless(self) -> int:
         """Return how many measurements say no session, and so are left out of everything."""

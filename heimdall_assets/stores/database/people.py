@@ -10,7 +10,7 @@ both are gone, nobody can tell whose the pseudonym was, and every digest over it
 import secrets
 from typing import Any
 
-from sqlalchemy import Connection, insert, inspect, select, text, update
+from sqlalchemy import Connection, insert, inspect, select, update
 
 from heimdall_assets.errors import CorruptObject, NotFound
 from heimdall_assets.people import ITSELF, is_pseudonym, make_pseudonym
@@ -105,7 +105,7 @@ def _is_own(pseudonym: str, name: Any, secret: Any) -> bool:
 def erase_person(connection: Connection, name: str, by: str, reason: str) -> str:
     """Destroy a person's name and the secret that ties it to the pseudonym, which is returned; the log says so.
 
-    The caller's transaction holds the write lock. SQLite overwrites the bytes of both.
+    The caller's transaction holds the write lock.
 
     Raises:
         NotFound: nobody of this name, or pseudonym, decided anything, or their name is gone already.
@@ -116,8 +116,6 @@ def erase_person(connection: Connection, name: str, by: str, reason: str) -> str
     pseudonym = _find(connection, name)
     if pseudonym is None or pseudonym not in read_names(connection):
         raise NotFound(f"person {name}: found nobody of this name, expected one who decided or started something")
-    if connection.dialect.name == "sqlite":
-        connection.execute(text("PRAGMA secure_delete = ON"))
     decided = {"decided_by": name_person(connection, by), "decided_at": plain(read_clock()), "reason": reason}
     connection.execute(update(people).where(people.c.pseudonym == pseudonym).values(name=None, secret=None))
     append_entries(connection, [{"kind": ERASURE, "person": pseudonym, **decided}])
