@@ -258,7 +258,9 @@ def run(folder: Path, num_sessions: int, recording_bytes: int) -> str:
         taken = [ask(folder, *arguments) for _ in range(ROUNDS)]
         wall, cpu, memory = (statistics.median(each) for each in zip(*taken, strict=True))
         rows.append(f"| `{name}` | {wall:.2f} | {cpu:.2f} | {memory:.0f} |")
-    paths = [world.objects.local_path(digest) for digest in sorted(list_objects(provenance, dict.fromkeys(recordings, "")))]
+    paths = [
+        world.objects.local_path(digest) for digest in sorted(list_objects(provenance, dict.fromkeys(recordings, "")))
+    ]
     walls, cpus, memories = [], [], []
     for _ in range(ROUNDS):
         plain_wall, plain_cpu = hash_files(paths)
