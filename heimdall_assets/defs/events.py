@@ -31,11 +31,19 @@ def find_events(instance: dg.DagsterInstance, manifests: Iterable[Manifest]) -> 
 
 
 def find_checks(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any]]:
-    """Return asset, name, passed, severity and description of every asset check that a run evaluated."""
-    logs = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-    checks = []
-    for log in logs:
+    """Return asset, name, passed, severity and description of every asset check that a run evaluated.
+
+    ``checked`` is the digest of the manifest that it was evaluated on; None: this run made none of that asset before.
+    """
+    kinds = {dg.DagsterEventType.ASSET_CHECK_EVALUATION, dg.DagsterEventType.ASSET_MATERIALIZATION}
+    checks: list[dict[str, Any]] = []
+    made: dict[str, str | None] = {}
+    for log in instance.all_logs(run_id, of_type=kinds):
         if log.dagster_event is None:
+            continue
+        if log.asset_materialization is not None:
+            name = log.asset_materialization.asset_key.to_user_string()
+            made[name] = (log.asset_materialization.tags or {}).get("dagster/data_version")
             continue
         evaluation: Any = log.dagster_event.event_specific_data
         checks.append(
@@ -45,6 +53,7 @@ def find_checks(instance: dg.DagsterInstance, run_id: str) -> list[dict[str, Any
                 "passed": bool(evaluation.passed),
                 "severity": evaluation.severity.value,
                 "description": evaluation.description or "",
+                "checked": made.get(evaluation.asset_key.to_user_string()),
             }
         )
     return sorted(checks, key=lambda check: (check["asset"], check["name"]))

@@ -134,6 +134,10 @@ def find_contradictions(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     for digest, environment in provenance["environments"].items():
         if compute_json_digest(environment) != digest:
             found.append((f"environment {digest}", f"its fields have digest {compute_json_digest(environment)}"))
+    kinds = {node["kind"]: node["digest"] for node in provenance["nodes"]}
+    for check in provenance["checks"]:
+        if check.get("checked") is not None and kinds.get(check["asset"], check["checked"]) != check["checked"]:
+            found.append((f"check {check['asset']} {check['name']}", f"it is of {check['checked']}, which is no node"))
     found += [("release", what) for what in _find_loose_facts(provenance["released"], provenance["environments"])]
     return found
 

@@ -183,6 +183,10 @@ def test_the_release_holds_what_the_contract_names(home):
         "verify_release.py",
         "SHA256SUMS",
     }
+    provenance = read_provenance(places.open_stores(), summary["version"])
+    nodes = {node["kind"]: node["digest"] for node in provenance["nodes"]}
+    assert {check["asset"]: check["checked"] for check in provenance["checks"]}.items() <= nodes.items()
+    assert len(provenance["checks"]) > 5
     assert str(places.home) not in releases.read_file(summary["version"], "model.onnx").decode("latin-1")
     assert summary["parity"]["passed"]
     assert {row["method"] for row in summary["comparison"]} >= {"model", "tdoa_robust", "physical bound"}

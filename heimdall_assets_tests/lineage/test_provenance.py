@@ -232,6 +232,7 @@ def test_bytes_that_are_no_provenance_are_refused(data):
         (lambda p: p["nodes"].pop(1), "its parent iq_files"),
         (lambda p: p["model"]["manifests"].update(onnx_model="0" * 64), "model onnx_model"),
         (lambda p: p["nodes"][0]["event"].update(asset="iq_files"), "its Dagster event is of iq_files"),
+        (lambda p: p["checks"][0].update(checked="0" * 64), "check train_split splits_do_not_leak it is of 000000"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_told_where(provenance, spoil, where):
