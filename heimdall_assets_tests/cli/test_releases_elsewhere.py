@@ -60,4 +60,5 @@ def test_what_one_machine_released_another_shows_verifies_predicts_reproduces_an
     assert json.loads(run("verify", "latest", "--repair", "--json"))["ok"]
     assert json.loads(run("predict", "latest", session, "--json")) == before
     run("models", "promote", "v1.0.0", "--by", "ada", "--reason", "seen in the field")
-    assert places.open_stores().releases.list_promotion_events()[-1]["decided_by"] == "ada"
+    stores = places.open_stores()
+    assert stores.read_names()[stores.releases.list_promotion_events()[-1]["decided_by"]] == "ada"

@@ -22,6 +22,7 @@ from heimdall_assets.kinds import (
 )
 from heimdall_assets.lineage.walk import OUTSIDE
 from heimdall_assets.manifests import Manifest, compute_digest
+from heimdall_assets.people import name_people
 from heimdall_assets.pipeline.releases.promotion import apply_promotion, promote_release, roll_back
 from heimdall_assets.pipeline.results import Result
 from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
@@ -157,7 +158,7 @@ def describe(stores: Stores) -> dict[str, Any]:
         "aliases": {alias: record["version"] for record in records for alias in record["aliases"]},
         "promotions": [
             [event[name] for name in ("alias", "version", "decided_by", "reason")]
-            for event in releases.list_promotion_events()
+            for event in name_people(releases.list_promotion_events(), stores.read_names)
         ],
         "folders": {
             folder.name: {path.name: compute_digest(path.read_bytes()) for path in sorted(folder.iterdir())}

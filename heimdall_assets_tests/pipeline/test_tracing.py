@@ -152,7 +152,7 @@ def test_splits_approvals_and_measurements_are_told(tmp_path):
     (use,) = ask(world, session="session-0001")["releases"]
     assert (use["version"], use["status"]) == (first, "released")
     (row,) = use["sessions"]
-    told = {name: row[name] for name in ("session_name", "split", "approved_by")}
+    told = {name: world.name(row[name]) for name in ("session_name", "split", "approved_by")}
     assert told == {"session_name": "night 1", "split": "val", "approved_by": "Ada"}
     assert use["measurements"] == [f"session-0001-station-{name}" for name in "abc"]
     (row,) = ask(world, session="night 5")["releases"][0]["sessions"]
@@ -241,7 +241,7 @@ def test_what_fails_half_way_is_said_and_taken_in_later(tmp_path, table):
 def take_index_away(path):
     """Make a database that of the revision before."""
     with sqlite3.connect(path) as connection:
-        for name in ("lineage_nodes", "lineage_edges", "lineage_results"):
+        for name in ("lineage_nodes", "lineage_edges", "lineage_results", "people"):
             connection.execute(f"DROP TABLE {name}")
         connection.execute("UPDATE heimdall_schema_version SET version_num = '0005'")
     connection.close()

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from heimdall_assets.cli.probing.finding import Finding, State
 from heimdall_assets.errors import HeimdallError, InvalidSetting
+from heimdall_assets.people import name_people
 
 if TYPE_CHECKING:
     from heimdall_assets.stores.keys import KeySource
@@ -34,5 +35,5 @@ def probe_signing_key(places: "Places", source: "KeySource") -> Finding:
     except HeimdallError as error:
         told = str(error).removeprefix(f"{source.variable}: ")
         return Finding(source.variable, State.WRONG, f"{where}: {told}")
-    owner = stores.releases.list_keys()[key.id].owner
+    owner = name_people(stores.releases.list_keys()[key.id].owner, stores.read_names)
     return Finding(source.variable, State.OK, f"{where}: key {key.id} of {owner}, which counts")
