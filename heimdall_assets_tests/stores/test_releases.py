@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from heimdall_assets.errors import CorruptObject, InvalidIdentifier, InvalidInput, NotFound, Refused
 from heimdall_assets.people import name_people
@@ -367,3 +368,15 @@ def test_a_moved_alias_without_a_promotion_is_found(releases: ReleaseStore, stor
 def test_only_versions_are_versions(sqlite_releases: ReleaseStore, version: str) -> None:
     with pytest.raises(InvalidIdentifier, match="expected one such as"):
         sqlite_releases.locate(version)
+
+
+@pytest.mark.parametrize("column", ["files", "record"])
+@pytest.mark.parametrize("value", ["{", "7", "[]"])
+def test_a_row_that_is_no_json_is_one_line_that_names_it(releases, store, column, value):
+    version = publish(releases)
+    prefix = "heimdall." if store.engine.dialect.name == "postgresql" else ""
+    with store.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {prefix}model_releases SET {column} = :value"), {"value": value})
+    for ask in (releases.list_releases, lambda: releases.find_record(version), releases.point_at_latest):
+        with pytest.raises(CorruptObject, match=f"model_releases {version}: found {column}"):
+            ask()

@@ -3,7 +3,6 @@
 Belongs here: everything that changes nothing. Does not belong here: numbers, publishing and promotion (``store``).
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from sqlalchemy import select
 
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import CorruptObject, NotFound, OutOfReach, StorageError
-from heimdall_assets.manifests import compute_digest, decode_canonical_json
+from heimdall_assets.manifests import compute_digest
 from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
@@ -27,6 +26,7 @@ from heimdall_assets.stores.releases.rows import (
     check_releases,
     list_published,
     read_aliases,
+    read_json,
     select_row,
 )
 from heimdall_assets.stores.releases.status import is_rejected
@@ -222,11 +222,11 @@ class ReleaseReader:
 
 
 def _describe(row: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
-    record = decode_canonical_json(row["record"] or "{}")
+    record = read_json(row, "record")
     return {
         **{name: value for name, value in record.items() if name != RESULT},
         "version": row["version"],
         "aliases": aliases.get(row["version"], []),
         "created_at": row["published_at"].isoformat(),
-        "files": json.loads(row["files"]),
+        "files": read_json(row, "files"),
     }

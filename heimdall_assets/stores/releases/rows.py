@@ -40,6 +40,24 @@ def select_row(connection: Connection, version: str) -> dict[str, Any] | None:
     return None if row is None else plain_row(row)
 
 
+def read_json(row: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """Return ``files`` or ``record`` of a row; empty: nothing stands there yet.
+
+    Raises:
+        CorruptObject: it is no JSON object.
+    """
+    try:
+        value = decode_canonical_json(row[column] or "{}")
+    except (ValueError, RecursionError, TypeError):
+        value = None
+    if not isinstance(value, dict):
+        raise CorruptObject(
+            f"model_releases {row['version']}: found {column} {row[column]!r:.60}, expected a JSON object; restore the "
+            "database from its backup"
+        )
+    return value
+
+
 def list_numbers(connection: Connection) -> list[tuple[int, int, int]]:
     """Return major, minor and patch of every version that was ever reserved, in order."""
     return [(row[0], row[1], row[2]) for row in connection.execute(select(*NUMBERS).order_by(*NUMBERS))]
@@ -65,7 +83,7 @@ def find_reserved(connection: Connection, result: str) -> str | None:
     rows = [plain_row(row) for row in connection.execute(select(model_releases).order_by(*NUMBERS))]
     newest = max((_read_numbers(row) for row in rows if row["published_at"] is not None), default=(0, 0, 0))
     for row in rows:
-        mine = decode_canonical_json(row["record"] or "{}").get(RESULT) == result
+        mine = read_json(row, "record").get(RESULT) == result
         if mine and (row["published_at"] is not None or _read_numbers(row) > newest):
             return str(row["version"])
     return None
@@ -162,11 +180,11 @@ def read_aliases(connection: Connection) -> dict[str, list[str]]:
 
 def describe_latest(connection: Connection) -> bytes | None:
     """Return what ``latest.json`` must hold; None: nothing is published but what was rejected."""
-    rows = [row for row in list_published(connection) if not is_rejected(decode_canonical_json(row["record"] or "{}"))]
+    rows = [row for row in list_published(connection) if not is_rejected(read_json(row, "record"))]
     if not rows:
         return None
     row = rows[-1]
-    latest = {"version": row["version"], "folder": row["version"], "files": json.loads(row["files"])}
+    latest = {"version": row["version"], "folder": row["version"], "files": read_json(row, "files")}
     return json.dumps(latest, indent=2, sort_keys=True).encode() + b"\n"
 
 
