@@ -1,6 +1,6 @@
 """People: the pseudonym that stands for a person wherever bytes are kept for ever, and names shown in its place.
 
-Belongs here: making pseudonyms, finding them in texts. Does not belong here: who is who
+Belongs here: making pseudonyms, showing names in their place. Does not belong here: who is who
 (``stores.database.people``), the one place where a name stands beside its pseudonym, and can be erased from.
 """
 
@@ -33,11 +33,6 @@ def make_pseudonym(secret: bytes, name: str) -> str:
 def is_pseudonym(text: str) -> bool:
     """Return whether ``text`` is a pseudonym, whole."""
     return _PSEUDONYM.fullmatch(text) is not None
-
-
-def find_pseudonyms(text: str) -> set[str]:
-    """Return every pseudonym in a text."""
-    return set(_PSEUDONYM.findall(text)) if _PREFIX in text else set()
 
 
 def name_people(value: Any, read_names: Callable[[], Mapping[str, str]]) -> Any:

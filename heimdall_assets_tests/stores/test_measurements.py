@@ -373,3 +373,10 @@ def test_a_measurement_of_any_station_can_join_a_pending_session(store: Measurem
     assert store.add(ImportBatch(stations=more.stations, measurements=[late])) == ImportReport(
         1, 0, 0, 1, num_unchanged=1
     )
+
+
+def test_more_measurements_are_looked_for_than_a_query_holds(store: MeasurementStore) -> None:
+    batch = make_batch()
+    store.add(batch)
+    known = {one.id for one in batch.measurements}
+    assert store.find_measurements({*known, *(f"nobody {number}" for number in range(40_000))}) == known

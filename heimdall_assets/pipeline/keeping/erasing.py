@@ -42,7 +42,6 @@ class Erased:
             sessions; taken where that was asked for.
         num_measurements: rows that go.
         releases: versions that used it -> their aliases.
-        is_done: whether anything was changed.
     """
 
     session: str
@@ -52,7 +51,6 @@ class Erased:
     features: list[str]
     num_measurements: int
     releases: dict[str, list[str]] = field(default_factory=dict)
-    is_done: bool = False
 
     def dump(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -78,7 +76,7 @@ def plan_erasure(stores: Stores, session: str) -> Erased:
     digests = pinned | {text.removeprefix(SHA256) for text in located if text.startswith(SHA256)}
     digests |= {digest for one in done for digest in one.objects} - features
     kept = stores.measurements.list_locations(without=session_id)
-    alive = stores.measurements.find_measurements({name for names in others.values() for name in names})
+    alive = stores.measurements.find_measurements({name for digest in digests for name in others.get(digest, ())})
     shared = {digest for digest in digests if SHA256 + digest in kept or others.get(digest, set()) & alive}
     with open_whole_index(stores) as index:
         uses = find_uses(stores, index.edges, session=session_id)["releases"]

@@ -188,8 +188,12 @@ class MeasurementStore:
 
     def find_measurements(self, ids: Collection[str]) -> set[str]:
         """Return those of these ids that a measurement has."""
+        wanted, found = sorted(ids), set()
         with self._reading() as (connection, shape):
-            return {str(row["id"]) for row in read_by(connection, shape, "measurements", "id", sorted(ids))}
+            for start in range(0, len(wanted), _CHUNK):
+                chosen = wanted[start : start + _CHUNK]
+                found |= {str(row["id"]) for row in read_by(connection, shape, "measurements", "id", chosen)}
+        return found
 
     def erase_session(self, session_id: str, objects: Sequence[str], by: str, reason: str) -> None:
         """Take a session's rows away; the log tells of it and of the objects that go; see ``database.keeping``.
