@@ -55,6 +55,7 @@ def reproduce(model: str, assignments: tuple[str, ...], repair: bool, as_json: b
                 "stages": [stage.to_json() for stage in found.stages],
                 "environment": found.environment,
                 "restored": found.restored,
+                "skipped": found.skipped,
                 "tolerances": TOLERANCES,
             }
         )
@@ -69,7 +70,8 @@ def reproduce(model: str, assignments: tuple[str, ...], repair: bool, as_json: b
             write_text(f"environment: {name} {then} then, {now} now")
         for digest in found.restored:
             write_text(f"restored: object {digest}")
-        write_text(f"model {version}: " + _conclude(first, verdict, bool(found.environment)))
+        kept = f" ({', '.join(found.skipped)} taken as they were)" if found.skipped else ""
+        write_text(f"model {version}: " + _conclude(first, verdict, bool(found.environment)) + kept)
     if first is not None:
         raise SystemExit(EXIT_WITHIN if verdict is Verdict.WITHIN else EXIT_DIFFERS)
 
