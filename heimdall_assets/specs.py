@@ -313,12 +313,49 @@ class TrainingSpec(Spec):
     early_stopping_min_delta: float = Field(1e-4, ge=0, description="a smaller gain in validation loss is none")
     gradient_clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
     num_threads: int = Field(2, ge=1, description="part of the result: other counts give other bits")
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        "32-true", description="number format of the fit, in Lightning's words"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="number format of the fit, in Lightning's words; 16-mixed needs a GPU"
+    )
+    accumulate_batches: int = Field(1, ge=1, description="batches whose gradients make one step of the optimiser")
+    schedule: Literal["cosine", "one_cycle", "plateau", "constant"] = Field(
+        "cosine", description="of the step size, after the warm-up (one_cycle has its own)"
+    )
+    ema_decay: float | None = Field(
+        None, ge=0, lt=1, description="judge and keep a moving average of the weights, of this decay a step; null: none"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="compute activations again on the way back instead of keeping them: less memory, more time"
+    )
+    channels_last: bool = Field(False, description="spectrograms in memory with channels last, as convolutions like it")
+    compile: bool = Field(False, description="torch.compile: a minute at the start, faster steps after it")
+    fused_optimizer: bool = Field(False, description="AdamW's update of all weights in one piece")
+    num_devices: int = Field(1, ge=1, description="processes that share each batch, one a GPU; on processors by gloo")
+    find_learning_rate: bool = Field(
+        False, description="take the step size from a range test before training instead of learning_rate"
+    )
+    start_from: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="manifest of the checkpoint whose weights the fit starts from (heimdall train --from)",
     )
     num_simulated_sessions: int = Field(
         0, ge=0, description="network: simulated sessions (delays and levels, no IQ) added to training; recorded as mix"
     )
+
+
+class MachineSpec(Spec):
+    """How a fit uses the machine it runs on; no result depends on it."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU where there is one")
+    num_workers: int = Field(0, ge=0, description="processes that make batches beside the one that trains")
+    prefetch_batches: int = Field(2, ge=1, description="batches that each worker makes ahead")
+    pin_memory: bool = Field(False, description="batches in page-locked memory: faster on their way to a GPU")
+    checkpoint_every_epochs: int = Field(1, ge=1, description="epochs between checkpoints to go on from")
+    checkpoint_every_steps: int | None = Field(
+        None, ge=1, description="steps between checkpoints within an epoch; null: none"
+    )
+    max_power_w: float | None = Field(None, gt=0, description="a GPU that draws more is warned of; null: any")
+    max_temperature_c: float | None = Field(None, gt=0, description="a GPU that is hotter is warned of; null: any")
 
 
 class EvaluationSpec(Spec):

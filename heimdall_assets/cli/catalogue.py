@@ -120,4 +120,6 @@ def describe_use(spec: type[Spec]) -> str:
 
     first = list_settings(spec)[0]
     kinds = [kind for kind, stage in STAGES.items() if spec in stage.specs]
-    return f"set as in --set {spec.__name__}.{first.name}={first.default}; decides {', '.join(kinds)}"
+    handled = [kind for kind, stage in STAGES.items() if spec in stage.handling]
+    decides = f"decides {', '.join(kinds)}" if kinds else f"says how {', '.join(handled)} is computed"
+    return f"set as in --set {spec.__name__}.{first.name}={first.default}; {decides}"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from heimdall_assets.cli.catalogue import NOT_ON_THE_COMMAND_LINE
 from heimdall_assets.cli.intake.file_options import FILE
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.pipeline.recipe import SPECS
+from heimdall_assets.pipeline.recipe import SETTINGS
 from heimdall_assets.specs import DatasetSpec, Spec, describe_invalid, suggest_setting, suggest_spec
 
 Command = Callable[..., None]
@@ -75,14 +75,14 @@ def build_spec(name: str, fields: dict[str, Any]) -> Spec:
     Raises:
         InvalidSetting: an unknown spec or field, or a value out of its bounds.
     """
-    if name not in SPECS:
+    if name not in SETTINGS:
         raise InvalidSetting(f"{name}: {_refuse_spec(name)}")
     for field, value in fields.items():  # pydantic takes yes for 1
-        known = SPECS[name].model_fields.get(field)
+        known = SETTINGS[name].model_fields.get(field)
         if isinstance(value, bool) and known is not None and known.annotation in (int, float):
             raise InvalidSetting(f"{name}.{field}: found {str(value).lower()}, expected a number")
     try:
-        return SPECS[name].model_validate(fields)
+        return SETTINGS[name].model_validate(fields)
     except ValidationError as error:
         raise InvalidSetting(describe_invalid(name, error)) from None
 
@@ -94,7 +94,7 @@ def _split_assignment(assignment: str) -> tuple[str, str, str]:
     if found and dot:
         return spec, field, value
     hint = " (heimdall settings lists all)"
-    if name in SPECS:
+    if name in SETTINGS:
         hint = f" (heimdall settings {name} lists its fields)"
     elif found and (meant := suggest_setting(name)):
         hint = f", such as {meant}={value}"
@@ -103,11 +103,11 @@ def _split_assignment(assignment: str) -> tuple[str, str, str]:
 
 def _refuse_spec(name: str) -> str:
     """Return what to say of a spec ``name`` that cannot be set."""
-    meant, known = suggest_spec(name), f"expected one of {', '.join(SPECS)}"
+    meant, known = suggest_spec(name), f"expected one of {', '.join(SETTINGS)}"
     elsewhere = {spec.__name__: how for spec, how in NOT_ON_THE_COMMAND_LINE.items()}
     if name in elsewhere:
         return f"found a spec that is {elsewhere[name]}; {known}"
-    return f"found no such spec, did you mean {meant}?" if meant in SPECS else f"found no such spec, {known}"
+    return f"found no such spec, did you mean {meant}?" if meant in SETTINGS else f"found no such spec, {known}"
 
 
 def _read_file(file: Path) -> dict[str, dict[str, Any]]:

@@ -69,12 +69,17 @@ class AugmentationConfig(specs.AugmentationSpec, dg.Config):
     """Training-only disturbances."""
 
 
+class MachineConfig(specs.MachineSpec, dg.Config):
+    """How the fit uses its machine."""
+
+
 class CheckpointConfig(dg.Config):
-    """Everything that decides a checkpoint beside its data."""
+    """Everything that decides a checkpoint beside its data, and how its machine is used."""
 
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+    machine: MachineConfig = MachineConfig()
 
 
 class EvaluationConfig(specs.EvaluationSpec, dg.Config):

@@ -42,6 +42,7 @@ class Stage:
         specs: every number that decides it.
         columns: its tables, artifact -> columns.
         is_decided: it is a decision of the moment, made anew each time and never found again.
+        handling: specs that say how it is computed and change no result: no part of its cache key.
     """
 
     code_version: str
@@ -49,6 +50,7 @@ class Stage:
     specs: tuple[type[Spec], ...] = ()
     columns: Mapping[str, Columns] = field(default_factory=dict)
     is_decided: bool = False
+    handling: tuple[type[Spec], ...] = ()
 
 
 _SPLIT = Stage(
@@ -125,7 +127,10 @@ STAGES: dict[str, Stage] = {
     VAL_SPLIT: _SPLIT,
     TEST_SPLIT: _SPLIT,
     TRAINED_CHECKPOINT: Stage(
-        "8", (TRAIN_SPLIT, VAL_SPLIT), (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec)
+        "8",
+        (TRAIN_SPLIT, VAL_SPLIT),
+        (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec),
+        handling=(specs.MachineSpec,),
     ),
     EVALUATION_METRICS: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
     ONNX_MODEL: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
@@ -138,6 +143,9 @@ STAGES: dict[str, Stage] = {
 SPECS: dict[str, type[Spec]] = {cls.__name__: cls for stage in STAGES.values() for cls in stage.specs}
 """Every spec that decides a result, by name."""
 
+SETTINGS: dict[str, type[Spec]] = SPECS | {cls.__name__: cls for stage in STAGES.values() for cls in stage.handling}
+"""Every spec that a run of the graph takes, by name."""
+
 
 def list_needed(kind: str) -> list[str]:
     """Return the kinds that ``kind`` is computed from, however many steps back, and itself, in order."""
@@ -149,13 +157,13 @@ def list_needed(kind: str) -> list[str]:
 
 
 def find_kind(spec: type[Spec]) -> str:
-    """Return the kind of result that a spec decides; of the three splits, which are one decision, the first.
+    """Return the kind of result that a spec is a setting of; of the three splits, which are one decision, the first.
 
     Raises:
-        NotFound: it decides none.
+        NotFound: it is one of none.
     """
     for kind, stage in STAGES.items():
-        if spec.pure_class() in stage.specs:
+        if spec.pure_class() in (*stage.specs, *stage.handling):
             return kind
     raise NotFound(f"{spec.pure_class().__name__}: decides no stage of the pipeline")
 
