@@ -6,7 +6,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs configuration \
         bench-localization bench-signals bench-pairs bench-incremental bench-unchanged bench-outside bench-objects \
-        bench-lineage bench-reproduction \
+        bench-lineage bench-reproduction bench-training \
         clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make bench-objects        objects in a bucket beside a folder, requests counted (minutes)"
 	@echo "make bench-lineage        what lineage and audit cost at ten thousand sessions (minutes)"
 	@echo "make bench-reproduction   how far a model made again on another machine lies apart (long)"
+	@echo "make bench-training       what each switch of a training brings (tens of minutes)"
 	@echo "make bench-unchanged      what a hundred runs leave that change nothing (minutes)"
 
 # pip puts the installer into the environment, then the installer takes exactly the locked versions.
@@ -127,6 +128,9 @@ bench-unchanged: $(VENV)/.installed-test
 
 bench-lineage: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lineage.py
+
+bench-training: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py
 
 bench-reproduction: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/reproduction.py
