@@ -7,6 +7,7 @@ pictures (``check_pictures`` compares them), so that what differs is how, not wh
 
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def compute_plain_picture(samples: NDArray[np.complexfloating], rate_hz: float, 
         begin = offset + -(-first // spec.hop)
         mel = 2.0 * bank @ frames[:, begin : begin + num] / full_scale  # both signs of a real signal
         edges = np.arange(spec.num_frames + 1) * num // spec.num_frames
-        powers.append(np.stack([mel[:, a:b].mean(axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)], axis=1))
+        powers.append(np.stack([mel[:, a:b].mean(axis=1) for a, b in pairwise(edges)], axis=1))
     power = np.stack([*powers, powers[0] + powers[1]])
     return (10.0 * np.log10(power + SMALLEST_SHARE)).astype(np.float32)
 
@@ -67,9 +68,13 @@ class PlainDataset(Dataset[dict[str, torch.Tensor]]):
 
 
 def train_naively(
-    model: ModelSpec, training: TrainingSpec, parts: dict[str, SessionSet], files: dict[str, list[Path]], rate_hz: float,
+    model: ModelSpec,
+    training: TrainingSpec,
+    parts: dict[str, SessionSet],
+    files: dict[str, list[Path]],
+    rate_hz: float,
     features: FeatureSpec,
-) -> Iterator[dict[str, float]]:  # fmt: skip
+) -> Iterator[dict[str, float]]:
     """Yield validation loss and seconds of processor and wall of each epoch."""
     task = SingleReceiverTask()
     stats = task.fit_statistics(model, parts["train"])

@@ -1,8 +1,8 @@
 """What each switch of a training brings, measured: `make bench-training` writes `training.md` and `training.json`.
 
-Recordings of 1 s at 192 kHz are simulated once. Then the same network learns the same positions from the same pictures,
-once as a newcomer would write it (``naive_training``) and once by ``fit_model`` with each switch alone and with all of a
-profile. Every candidate runs in a process of its own, in turns, so that what the machine does meanwhile hits all alike;
+Recordings of 1 s at 192 kHz are simulated once. Then the same network learns the same positions from the same
+pictures, once as a newcomer would write it (``naive_training``) and once by ``fit_model`` with each switch alone and
+with several together. Every candidate runs in a process of its own, in turns, so that what the machine does meanwhile hits all alike;
 speed is the ratio of processor time per epoch within a turn, memory the peak above what the process held when training
 began.
 """
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def train_ours(model: Any, spec: Any, machine: Any, augmentation: Any, parts: di
         fit_model(
             model, spec, still, parts["train"], parts["val"], CheckpointFolder(Path(folder)), on_epoch, machine=machine
         )
-    for before, after in zip(marks[:-1], marks[1:], strict=True):  # the first holds what a training costs once
+    for before, after in pairwise(marks):  # the first holds what a training costs once
         yield {"val_loss": after[0], "cpu_s": after[1] - before[1], "wall_s": after[2] - before[2]}
 
 
@@ -212,8 +213,8 @@ def render(found: dict[str, Any]) -> str:
         "",
         f"{found['num_examples']['train']} pictures to learn from and {found['num_examples']['val']} to judge on, of "
         f"recordings of 1 s at 192 kHz, batches of {BATCH}, {found['epochs']} epochs, one thread, {found['machine']}; "
-        f"medians of {found['turns']} turns; load {found['load']:.1f} before. Times are processor time per epoch, after "
-        "the first; memory is the peak above what the process held before it trained.",
+        f"medians of {found['turns']} turns; load {found['load']:.1f} before. Times are processor time per epoch, "
+        "after the first; memory is the peak above what the process held before it trained.",
         "",
         f"Computing all pictures once took {found['features_cpu_s']:.1f} s of processor time, and is not repeated.",
     ]
@@ -235,8 +236,8 @@ def render(found: dict[str, Any]) -> str:
 
 
 REMARK = (
-    "The naive loop reads and transforms each recording when its turn comes; all else is `fit_model`, each switch alone "
-    "on top of pictures computed once, then together. All learn the same network from the same pictures with the same "
+    "The naive loop reads and transforms each recording when its turn comes; all else is `fit_model`, each switch "
+    "alone on top of pictures computed once, then together. All learn the same network from the same pictures with the same "
     "optimiser; orders of batches differ between the naive loop and ours, and so do losses in their last digits."
 )
 
