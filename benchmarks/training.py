@@ -2,9 +2,9 @@
 
 Recordings of 1 s at 192 kHz are simulated once. Then the same network learns the same positions from the same
 pictures, once as a newcomer would write it (``naive_training``) and once by ``fit_model`` with each switch alone and
-with several together. Every candidate runs in a process of its own, in turns, so that what the machine does meanwhile hits all alike;
-speed is the ratio of processor time per epoch within a turn, memory the peak above what the process held when training
-began.
+with several together. Every candidate runs in a process of its own, in turns, so that what the machine does meanwhile
+hits all alike; speed is the ratio of processor time per epoch within a turn, memory the peak above what the process
+held when training began.
 """
 
 import argparse
@@ -237,8 +237,8 @@ def render(found: dict[str, Any]) -> str:
 
 REMARK = (
     "The naive loop reads and transforms each recording when its turn comes; all else is `fit_model`, each switch "
-    "alone on top of pictures computed once, then together. All learn the same network from the same pictures with the same "
-    "optimiser; orders of batches differ between the naive loop and ours, and so do losses in their last digits."
+    "alone on top of pictures computed once, then together. All learn the same network from the same pictures with the "
+    "same optimiser; orders of batches differ between the naive loop and ours, and so do losses in their last digits."
 )
 
 
