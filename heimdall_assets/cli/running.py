@@ -46,8 +46,8 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
     places, stores = begin_home()
     spec = DEMO.model_copy(update={"num_sessions": num_sessions, "seed": seed})
     with show_progress(f"A simulated network of seven Italian stations, below {places.home}") as listener:
-        from heimdall_assets.cli.graph_run import run_graph
         from heimdall_assets.pipeline.intake.simulated import import_simulated
+        from heimdall_assets.running.graph_run import run_graph
 
         made = import_simulated(stores, spec, campaign="demo", progress=without_asset(listener))
         # Alone in its home, the demo is what the page's job of that name would make; beside others it keeps apart.
@@ -75,7 +75,7 @@ def train(
     chosen = read_chosen(campaigns, settings_file, assignments)
     check_trainable(open_home(), find_dataset(chosen))
     with show_progress("Materializing the graph") as listener:
-        from heimdall_assets.cli.graph_run import run_graph
+        from heimdall_assets.running.graph_run import run_graph
 
         summary = run_graph(read_places(), "release", chosen, listener, reason)
     _summarize(summary, as_json)

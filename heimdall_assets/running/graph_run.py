@@ -4,8 +4,6 @@ from typing import Any
 
 import dagster as dg
 
-from heimdall_assets.cli.history import open_history
-from heimdall_assets.cli.terminal.signals import hear_stop
 from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions, recover_at
 from heimdall_assets.defs.events import find_checks
@@ -29,6 +27,8 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.pipeline.stages.model_release import find_signing_key, list_warnings
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
+from heimdall_assets.running.history import open_history
+from heimdall_assets.running.signals import hear_stop
 from heimdall_assets.specs import DatasetSpec, Spec
 from heimdall_assets.variables import Places
 
