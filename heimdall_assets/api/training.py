@@ -20,7 +20,7 @@ class TrainingResult:
     Attributes:
         version: number of the release.
         checkpoint_path: weights as safetensors, in the object store: read it, do not write it.
-        onnx_path: the model as ONNX, in the object store likewise; the release holds the same bytes.
+        onnx_path: the model as ONNX, as released; where releases are in a bucket, as exported, without their number.
         mlflow_run_id: the run in MLflow that made the checkpoint; None: MLflow was told nothing.
         final_metrics: figures on the test split, as ``heimdall evaluate --json`` names them.
         run_id: of the graph, in Dagster's history.
@@ -100,11 +100,12 @@ class TrainingPipeline:
             made = run_job(places, "release", self.specs, _write_line if self.progress else _keep_silent, self.reason)
         objects, manifests = stores.objects, made.manifests
         checkpoint, exported, version = manifests[CHECKPOINT], manifests[ONNX_MODEL], manifests[MODEL_RELEASE].summary
+        released = Path(stores.releases.locate(version["version"])) / "model.onnx"
         outcome: Outcome = read_outcome(checkpoint)
         return TrainingResult(
             version=version["version"],
             checkpoint_path=objects.local_path(checkpoint.artifacts["weights.safetensors"].digest),
-            onnx_path=objects.local_path(exported.artifacts["model.onnx"].digest),
+            onnx_path=released if released.is_file() else objects.local_path(exported.artifacts["model.onnx"].digest),
             mlflow_run_id=find_run(objects, checkpoint.digest),
             final_metrics=load_metrics(objects, manifests[EVALUATION_METRICS]),
             run_id=made.run_id,
