@@ -55,11 +55,17 @@ class TrainingPipeline:
         home: opened, or its folder; None: where the environment says.
         specs: settings; those that are not given are as by default, or as the profile has them.
         campaigns: only their sessions; none: all.
+        start_from: a released model, the digest of a checkpoint's manifest or a file that a training left, whose
+            weights this one starts from; architecture and what else of ``ModelSpec`` nobody set are that model's.
+            ``ModelSpec(freeze_backbone=True)`` beside it fine-tunes what stands on the backbone.
         reason: why you train; it stands in the lineage of what is made.
         progress: write a line for each piece of work that is done; otherwise nothing is written.
 
     Raises:
-        InvalidSetting: a spec twice, one that decides nothing of a run, or campaigns chosen twice over.
+        InvalidSetting: a spec twice, one that decides nothing of a run, campaigns chosen twice over, or another
+            architecture than that of ``start_from``.
+        NotFound: there is no such model or file.
+        InvalidInput: the file is a pickle, truncated, or no safetensors.
     """
 
     def __init__(
@@ -68,11 +74,17 @@ class TrainingPipeline:
         *,
         specs: Sequence[Spec] = (),
         campaigns: Sequence[str] = (),
+        start_from: str | Path | None = None,
         reason: str | None = None,
         progress: bool = False,
     ) -> None:
         self.home = home if isinstance(home, Home) else open_home(home)
         self.specs = choose_specs(specs, campaigns)
+        if start_from is not None:
+            from heimdall_assets.pipeline import starting
+
+            named = str(start_from)
+            self.specs = starting.start_from(named, starting.find_checkpoint(self.home.stores, named), self.specs).specs
         self.reason, self.progress = reason, progress
 
     def run(self) -> TrainingResult:

@@ -39,8 +39,8 @@ def main(debug: bool) -> None:
 
 
 COMMANDS = (
-    demo, inspect, importing, sessions, locate, plan, train, crossvalidate, models, predict, evaluate, lineage, export, verify,
-    receipt, ledger, keys, collect, erase, hold, diff, reproduce, doctor, prepare, ui, users, list_all,
+    demo, inspect, importing, sessions, locate, plan, train, crossvalidate, models, predict, evaluate, lineage, export,
+    verify, receipt, ledger, keys, collect, erase, hold, diff, reproduce, doctor, prepare, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

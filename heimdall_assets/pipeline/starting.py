@@ -86,7 +86,7 @@ def _find_file(stores: Stores, path: Path) -> Manifest:
     check_safetensors(path, what)
     digest, _ = hash_file(path)
     with open_whole_index(stores) as whole:
-        origins = find_origins(stores, whole.index, digest)
+        origins = find_origins(stores, whole.edges, digest)
     made = [
         _read_checkpoint(stores.objects, origin["digest"], what)
         for origin in origins

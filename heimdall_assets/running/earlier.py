@@ -15,7 +15,7 @@ from heimdall_assets.defs.settings import read_run_config
 from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.pipeline.recipe import SPECS, STAGES, list_needed
+from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.starting import Started, go_on, lay_over
 from heimdall_assets.running.history import open_history
 from heimdall_assets.specs import Spec
@@ -85,9 +85,10 @@ def resume_run(stores: "Stores", run: EarlierRun, specs: Sequence[Spec]) -> Star
         InvalidSetting: a training that was broken off was to go on with other settings, which it cannot.
     """
     named = f"run {run.run_id[:8]}"
+    decisive = {spec for kind in list_needed(TRAINED_CHECKPOINT) if kind in STAGES for spec in STAGES[kind].specs}
     if run.checkpoint is not None:
-        return go_on(stores.objects, named, run.checkpoint, specs)
-    decisive = {SPECS[spec.__name__] for kind in list_needed(TRAINED_CHECKPOINT)[1:] for spec in STAGES[kind].specs}
+        others = [spec for spec in run.specs if type(spec) not in decisive]
+        return go_on(stores.objects, named, run.checkpoint, lay_over(others, specs))
     merged = lay_over(run.specs, specs)
     before = {type(spec): spec.dump() for spec in run.specs}
     for spec in merged:
@@ -99,4 +100,5 @@ def resume_run(stores: "Stores", run: EarlierRun, specs: Sequence[Spec]) -> Star
                 f"{where}: found {spec.dump()[changed[0]]}, expected {was[changed[0]]}: {named} was broken off and "
                 "goes on with its own settings alone; let it end, then change them"
             )
-    return Started(merged, [f"{named} was broken off: it goes on from its last checkpoint"])
+    line = f"{named} was broken off: it goes on from its last checkpoint, if the approved sessions are the same"
+    return Started(merged, [line])

@@ -1,6 +1,6 @@
 """Running the graph, for a command or Python: one run on the home's own Dagster instance, steps where places say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,12 @@ class GraphRun:
 
 
 def run_job(
-    places: Places, job: str, chosen: Sequence[Spec], listener: Listener, reason: str | None = None
+    places: Places,
+    job: str,
+    chosen: Sequence[Spec],
+    listener: Listener,
+    reason: str | None = None,
+    told: Mapping[str, str] | None = None,
 ) -> GraphRun:
     """Run ``job`` with the chosen specs and return what it made.
 
@@ -95,6 +100,7 @@ def run_job(
         chosen: specs; the others are as they are by default.
         listener: hears of progress.
         reason: why, in the words of whoever asks.
+        told: further tags of the run.
 
     Raises:
         GraphFailed: a step or a blocking check failed; its message is the first cause.
@@ -113,7 +119,7 @@ def run_job(
         for line in recover_at(places)(instance, None):
             notice(line)
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
-        tags = {**tag_process(), **tag_origin(reason)}
+        tags = {**tag_process(), **tag_origin(reason), **(told or {})}
         result = _execute(places, job, instance, {**build_run_config(list(chosen)), **QUIET}, tags)
         if not result.success:
             raise GraphFailed(_first_cause(result))
@@ -132,10 +138,15 @@ def run_job(
 
 
 def run_graph(
-    places: Places, job: str, chosen: Sequence[Spec], listener: Listener, reason: str | None = None
+    places: Places,
+    job: str,
+    chosen: Sequence[Spec],
+    listener: Listener,
+    reason: str | None = None,
+    told: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run ``job``, which ends with a release, as ``run_job`` does; return what it made as the command line shows it."""
-    run = run_job(places, job, chosen, listener, reason)
+    run = run_job(places, job, chosen, listener, reason, told)
     stores, manifests = places.open_stores(), run.manifests
     metrics = load_metrics(stores.objects, manifests[EVALUATION_METRICS])
     version = manifests[MODEL_RELEASE].summary["version"]

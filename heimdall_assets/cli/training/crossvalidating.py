@@ -29,7 +29,7 @@ def crossvalidate(
     """Train a model for each fold on the others, and judge it on the fold itself.
 
     Test sessions take no part: they stay unseen for the one model that is released. Each fold also chose its model's
-    epoch and calibrated its ellipses, so that the figures are a little too good; they compare settings with one another.
+    epoch and calibrated its ellipses, so that the figures are a little too good; they compare settings with each other.
     """
     chosen = read_chosen(campaigns, settings_file, assignments)
     check_trainable(open_home(), find_dataset(chosen))
