@@ -3,12 +3,18 @@
 import dagster as dg
 
 from heimdall_assets.defs.settings import build_run_config
-from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, SPECTROGRAM_FEATURES, TRAINED_CHECKPOINT
+from heimdall_assets.kinds import (
+    CHAMPION_MODEL,
+    EVALUATION_METRICS,
+    SPECTROGRAM_FEATURES,
+    TEST_SPLIT,
+    TRAINED_CHECKPOINT,
+)
 from heimdall_assets.pipeline.recipe import list_needed
 from heimdall_assets.specs import DEMO_MODEL
 
 INGESTED = list_needed(SPECTROGRAM_FEATURES)
-FITTED = list_needed(TRAINED_CHECKPOINT)
+FITTED = [*list_needed(TRAINED_CHECKPOINT), TEST_SPLIT]  # one step makes the three splits
 TRAINED = list_needed(EVALUATION_METRICS)
 RELEASED = list_needed(CHAMPION_MODEL)
 

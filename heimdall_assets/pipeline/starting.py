@@ -83,6 +83,8 @@ def _find_file(stores: Stores, path: Path) -> Manifest:
 
     what = f"checkpoint {str(path)!r}"
     check_regular_file(path, what, NotFound)
+    if not path.is_file():
+        raise NotFound(f"{what}: found no such file, expected weights that a training left")
     check_safetensors(path, what)
     digest, _ = hash_file(path)
     with open_whole_index(stores) as whole:

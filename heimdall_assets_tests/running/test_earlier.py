@@ -20,7 +20,8 @@ BROKEN = [spec for spec in TINY if not isinstance(spec, TrainingSpec)] + [
 def test_a_run_configuration_is_read_back_as_it_was_built():
     specs = [cls.model_validate({}) for cls in SETTINGS.values()]
     read = read_run_config(build_run_config(specs))
-    assert {type(spec): spec.dump() for spec in read} == {type(spec): spec.dump() for spec in specs}
+    told = [spec for spec in specs if any(value is not None for value in spec.dump().values())]
+    assert {type(spec): spec.dump() for spec in read} == {type(spec): spec.dump() for spec in told}
     assert read_run_config({}) == []
     assert read_run_config({"loggers": {}, "ops": {"other": {"config": {"a": 1}}, "splits": {}}}) == []
 
@@ -49,7 +50,7 @@ def test_the_newest_run_that_trained_is_found_with_what_it_made(home):
 
 def test_a_home_without_a_run_says_so(tmp_path):
     places = fill_home(tmp_path / "home")
-    with pytest.raises(NotFound, match="run: found none that trained in home .* expected one of none yet"):
+    with pytest.raises(NotFound, match=r"run: found none that trained in home .* expected one of none yet"):
         read_earlier_run(places, places.open_stores())
 
 

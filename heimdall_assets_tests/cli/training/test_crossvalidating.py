@@ -65,7 +65,7 @@ def test_each_session_that_is_no_test_is_judged_once_and_nothing_is_released(mad
 def make_fold(number: int, ids: list[str], errors: list[float]) -> JudgedFold:
     row = {
         "fold": number,
-        "median_m": float(np.median(errors)),
+        "median_m": float(np.median([error for error in errors if np.isfinite(error)])),
         "p90_m": 1.0,
         "coverage_90": None,
         "best_val_loss": 0.0,

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -25,6 +26,11 @@ def heimdall(made, monkeypatch):
         return result
 
     return run
+
+
+def list_kept(home: Path) -> list[Path]:
+    """Everything that trainings keep and begin: objects, references, releases, checkpoints under way."""
+    return sorted(path for part in ("objects", "heimdall-models", "scratch") for path in (home / part).rglob("*"))
 
 
 def read_checkpoint(made, told) -> Manifest:
@@ -72,11 +78,11 @@ def test_resume_asks_for_an_ended_training_again_and_then_for_more_epochs(made, 
 def test_a_start_that_is_none_is_one_line_and_changes_nothing(made, heimdall, tmp_path, arguments, said):
     (tmp_path / "weights.ckpt").write_bytes(b"PK\x03\x04" + bytes(40))
     (tmp_path / "short.safetensors").write_bytes(b"\x40\x00\x00\x00\x00")
-    before = sorted(path for path in made[0].home.rglob("*") if "dagster" not in path.parts)
+    before = list_kept(made[0].home)
     asked = [one.replace("FOLDER", str(tmp_path)) for one in arguments]
     result = heimdall("train", *asked, code=2)
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("Error: ")
     assert said in lines[0]
-    assert sorted(path for path in made[0].home.rglob("*") if "dagster" not in path.parts) == before
+    assert list_kept(made[0].home) == before
