@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.counts import say_count
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.places import read_places
+from heimdall_assets.running.graph_run import run_graph
 from heimdall_assets.specs import EvaluationSpec, ModelSpec, SimulationSpec, Spec, TrainingSpec
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.fault_proxy import FaultProxy, run_proxy

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from incremental import SMALL, fill, open_places, read_cpu_s
 
-from heimdall_assets.cli.graph_run import run_graph
+from heimdall_assets.running.graph_run import run_graph
 
 HERE = Path(__file__).resolve().parent
 ENDS = 10

@@ -80,6 +80,8 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "validation_split": "val_fraction", "validation_fraction": "val_fraction",
         "test_size": "test_fraction", TEST_SPLIT: "test_fraction",
         "groups": "group_by",
+        "k_folds": "num_folds", "n_folds": "num_folds", "n_splits": "num_folds", "folds": "num_folds",
+        "stratify": "stratify_by", "region_size": "region_size_m",
         "site_size": "site_size_m",
     },
     "ModelSpec": {

@@ -236,7 +236,9 @@ class SplitSpec(Spec):
     """Which session serves what. Groups are transmitting sites; a keyed hash assigns each, so growth moves nobody."""
 
     salt: str = Field("42", min_length=1, description="key of the hash: another one, another split")
-    val_fraction: float = Field(0.15, gt=0, lt=1, description="share of sites that choose when training stops")
+    val_fraction: float = Field(
+        0.15, gt=0, lt=1, description="share of sites that choose when training stops; with folds: a fold is that"
+    )
     test_fraction: float = Field(0.15, gt=0, lt=1, description="share of sites that training never sees")
     site_size_m: float = Field(250.0, gt=0, description="sources closer than about this share a site")
     group_by: Literal["site", "session"] = Field(
@@ -245,11 +247,30 @@ class SplitSpec(Spec):
     column: str | None = Field(
         None, description="session attribute that holds 1 on test sessions (a publisher's split); None: hash decides"
     )
+    num_folds: int | None = Field(
+        None,
+        ge=2,
+        le=100,
+        description="deal what is no test into so many folds, each of which validates once; None: no",
+    )
+    fold: int = Field(0, ge=0, description="which of num_folds validates, from 0")
+    stratify_by: Literal["none", "region"] = Field(
+        "none", description="region: each region holds its share of every split; growth then moves a site over a border"
+    )
+    region_size_m: float = Field(25_000.0, gt=0, description="side of a region of stratify_by")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction + test_fraction: expected less than 1, or nothing is left to train on")
+        if self.fold and self.fold >= (self.num_folds or 1):
+            folds = "num_folds, which is not set" if self.num_folds is None else f"num_folds {self.num_folds}"
+            raise ValueError(f"fold {self.fold}: expected less than {folds}")
+        if self.stratify_by == "region" and self.region_size_m < self.site_size_m:
+            raise ValueError(
+                f"region_size_m {self.region_size_m:g}: expected at least site_size_m {self.site_size_m:g}, "
+                "for a region holds whole sites"
+            )
         return self
 
 

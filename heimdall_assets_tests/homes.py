@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot
@@ -11,6 +10,7 @@ from heimdall_assets.pipeline.stages.iq_files import pin_recordings
 from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
 from heimdall_assets.pipeline.stages.splits import split_sessions
 from heimdall_assets.places import read_places
+from heimdall_assets.running.graph_run import run_graph
 from heimdall_assets.specs import (
     DatasetSpec,
     DelaySpec,

@@ -225,7 +225,7 @@ def _history() -> "Iterator[dg.DagsterInstance | None]":
     if not (places.dagster_home / "dagster.yaml").is_file():
         yield None
         return
-    from heimdall_assets.cli.history import open_history
+    from heimdall_assets.running.history import open_history
 
     with open_history(places, places.dagster_home) as instance:
         yield instance

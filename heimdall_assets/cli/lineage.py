@@ -203,8 +203,8 @@ def _read_events(places: "Places", stores: Stores, version: str) -> dict[int, di
         recorded = list_recorded_events(read_provenance(stores, version))
     except CorruptObject:
         return None
-    from heimdall_assets.cli.history import open_history
     from heimdall_assets.defs.events import read_events
+    from heimdall_assets.running.history import open_history
 
     try:
         with _find_history(places) as folder, open_history(places, folder) as instance:

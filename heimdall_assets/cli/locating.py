@@ -8,7 +8,7 @@ import click
 from heimdall_assets.cli.intake.given_files import GivenFiles, GivenTable, file_options, take_given
 from heimdall_assets.cli.receipts import begin_receipt, receipt_option
 from heimdall_assets.cli.settings import campaigns_option
-from heimdall_assets.cli.terminal.homes import begin_home, check_campaigns, find_model, open_home
+from heimdall_assets.cli.terminal.homes import begin_home, find_model, open_home
 from heimdall_assets.cli.terminal.output import (
     json_option,
     write_comparison,
@@ -20,6 +20,7 @@ from heimdall_assets.cli.terminal.output import (
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import CannotLocate
+from heimdall_assets.running.trainable import check_campaigns
 from heimdall_assets.specs import EvaluationSpec
 
 MOVED_SIGMAS = 0.1

@@ -20,8 +20,8 @@ def prepare(as_json: bool) -> None:
     Servers that start together on an empty database would each make its tables: run this before them, alone.
     """
     places, _ = begin_home()
-    from heimdall_assets.cli.history import open_history
     from heimdall_assets.dagster_home import prepare_dagster_home
+    from heimdall_assets.running.history import open_history
 
     folder = prepare_dagster_home(places)
     with open_history(places, folder) as instance:

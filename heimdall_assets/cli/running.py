@@ -9,6 +9,7 @@ from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_opt
 from heimdall_assets.cli.terminal.homes import begin_home, check_trainable, open_home
 from heimdall_assets.cli.terminal.output import json_option, write_comparison, write_json, write_line, write_text
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
+from heimdall_assets.cli.training.starting import Starting, choose_start, starting_options
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DEMO, DEMO_MODEL, DatasetSpec, Spec
 
@@ -46,8 +47,8 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
     places, stores = begin_home()
     spec = DEMO.model_copy(update={"num_sessions": num_sessions, "seed": seed})
     with show_progress(f"A simulated network of seven Italian stations, below {places.home}") as listener:
-        from heimdall_assets.cli.graph_run import run_graph
         from heimdall_assets.pipeline.intake.simulated import import_simulated
+        from heimdall_assets.running.graph_run import run_graph
 
         made = import_simulated(stores, spec, campaign="demo", progress=without_asset(listener))
         # Alone in its home, the demo is what the page's job of that name would make; beside others it keeps apart.
@@ -62,20 +63,23 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
 
 @click.command(short_help="Run the graph on the approved sessions; release a model.")
 @settings_options
+@starting_options
 @click.option("--reason", metavar="TEXT", help="Why you train; it stands in the lineage of what is made.")
 @json_option
 def train(
     campaigns: tuple[str, ...],
     settings_file: Path | None,
     assignments: tuple[str, ...],
+    starting: Starting,
     reason: str | None,
     as_json: bool,
 ) -> None:
     """Materialize the graph on the approved sessions and release the model."""
-    chosen = read_chosen(campaigns, settings_file, assignments)
-    check_trainable(open_home(), find_dataset(chosen))
+    stores = open_home()
+    chosen = choose_start(stores, read_chosen(campaigns, settings_file, assignments), starting)
+    check_trainable(stores, find_dataset(chosen))
     with show_progress("Materializing the graph") as listener:
-        from heimdall_assets.cli.graph_run import run_graph
+        from heimdall_assets.running.graph_run import run_graph
 
         summary = run_graph(read_places(), "release", chosen, listener, reason)
     _summarize(summary, as_json)

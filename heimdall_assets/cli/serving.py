@@ -116,8 +116,8 @@ def _hold_page(home: Path, address: str) -> Iterator[int]:
 
 def _recover(places: "Places", folder: Path) -> None:
     """Put right what killed processes left before anything of the page starts; say so."""
-    from heimdall_assets.cli.history import open_history
     from heimdall_assets.definitions import recover_at
+    from heimdall_assets.running.history import open_history
 
     with open_history(places, folder) as instance:
         for line in recover_at(places)(instance, None):

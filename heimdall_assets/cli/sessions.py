@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from heimdall_assets.cli.intake.file_options import waiver_option
-from heimdall_assets.cli.terminal.homes import check_campaigns, look_home, open_home, show_home
+from heimdall_assets.cli.terminal.homes import look_home, open_home, show_home
 from heimdall_assets.cli.terminal.output import (
     json_option,
     write_fields,
@@ -20,6 +20,7 @@ from heimdall_assets.counts import say_count
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
+from heimdall_assets.running.trainable import check_campaigns
 
 if TYPE_CHECKING:
     from heimdall_assets.stores.database.measurements import MeasurementStore

@@ -3,11 +3,18 @@
 import dagster as dg
 
 from heimdall_assets.defs.settings import build_run_config
-from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, SPECTROGRAM_FEATURES
+from heimdall_assets.kinds import (
+    CHAMPION_MODEL,
+    EVALUATION_METRICS,
+    SPECTROGRAM_FEATURES,
+    TEST_SPLIT,
+    TRAINED_CHECKPOINT,
+)
 from heimdall_assets.pipeline.recipe import list_needed
 from heimdall_assets.specs import DEMO_MODEL
 
 INGESTED = list_needed(SPECTROGRAM_FEATURES)
+FITTED = [*list_needed(TRAINED_CHECKPOINT), TEST_SPLIT]  # one step makes the three splits
 TRAINED = list_needed(EVALUATION_METRICS)
 RELEASED = list_needed(CHAMPION_MODEL)
 
@@ -16,6 +23,11 @@ JOBS = [
         "ingest",
         selection=dg.AssetSelection.assets(*INGESTED),
         description="Approved measurements, their recordings and features.",
+    ),
+    dg.define_asset_job(
+        "fit",
+        selection=dg.AssetSelection.assets(*FITTED),
+        description="Everything up to a trained checkpoint, which no test session judges: a fold, a trial.",
     ),
     dg.define_asset_job(
         "train",

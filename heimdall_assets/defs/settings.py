@@ -1,5 +1,6 @@
 """Settings: each spec as Dagster run configuration, field by field, so that the page shows and checks every number."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -130,6 +131,27 @@ def build_run_config(chosen: list[specs.Spec]) -> dict[str, Any]:
         fields = {name: value for name, value in spec.dump().items() if value is not None}
         config.update(fields if part is None else {part: fields})
     return {"ops": ops}
+
+
+def read_run_config(config: Mapping[str, Any]) -> list[specs.Spec]:
+    """Return the specs that a run configuration sets: the way back of ``build_run_config``."""
+    found = []
+    for op, entry in (config.get("ops") or {}).items():
+        fields = (entry or {}).get("config") or {}
+        if op not in CONFIGS or not fields:
+            continue
+        own = next((cls for cls in specs.list_specs().values() if issubclass(CONFIGS[op], cls)), None)
+        parts = {own: fields} if own is not None else {_find_spec(CONFIGS[op], name): fields[name] for name in fields}
+        found += [spec.model_validate(dict(values)) for spec, values in parts.items()]
+    return found
+
+
+def _find_spec(config: type[dg.Config], part: str) -> type[specs.Spec]:
+    """Return the spec that a field of ``config`` holds."""
+    annotation = config.model_fields[part].annotation
+    return next(
+        cls for cls in specs.list_specs().values() if isinstance(annotation, type) and issubclass(annotation, cls)
+    )
 
 
 def _find_part(config: type[dg.Config], spec: type[specs.Spec]) -> str | None:

@@ -1,6 +1,6 @@
 """Stopping: what a SIGINT or SIGTERM becomes on its way through Dagster, so that it is a stop and no failure.
 
-Belongs here: the step's side of it. Where signals are heard: ``cli.terminal.signals``; where a run's steps end:
+Belongs here: the step's side of it. Where signals are heard: ``running.signals``; where a run's steps end:
 ``executor``.
 """
 

@@ -121,6 +121,28 @@ def compare_paired(
     }
 
 
+def bound_median(
+    errors: NDArray[np.float64], spec: EvaluationSpec, groups: NDArray[Any] | None = None
+) -> tuple[float | None, float | None]:
+    """Return the interval of the median error by bootstrap, whole groups drawn as in ``compare_paired``, metres.
+
+    Args:
+        errors: float64 (S,), metres; infinity: refused.
+        spec: number of draws, confidence, seed.
+        groups: (S,) labels; None: each session stands for itself.
+
+    Examples:
+        >>> bound_median(np.full(20, 70.0), EvaluationSpec())
+        (70.0, 70.0)
+    """
+    errors = np.asarray(errors, np.float64)
+    _, group = np.unique(np.arange(len(errors)) if groups is None else groups, return_inverse=True)
+    medians = np.concatenate([_compute_medians(errors, counts) for counts in _draw_counts(group, spec)])
+    tails = [0.5 * (1.0 - spec.confidence), 0.5 * (1.0 + spec.confidence)]
+    low, high = np.quantile(medians, tails, method="inverted_cdf")
+    return _finite(low), _finite(high)
+
+
 def _draw_counts(group: NDArray[np.int64], spec: EvaluationSpec) -> Iterator[NDArray[np.int64]]:
     """Yield how often each session stands in each draw, int64 (draws, S), chunk by chunk."""
     num_groups = int(group.max()) + 1

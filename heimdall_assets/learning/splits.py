@@ -1,7 +1,9 @@
 """Which session trains, validates and tests: a keyed hash of its transmitting site decides, alone and for ever.
 
 Belongs here: sites, and the one decision that makes the three splits. Does not belong here: reading sessions.
-A group's split follows from the salt and the group's own name, so sessions that come or go move nobody else.
+A group's split follows from the salt and the group's own name, so sessions that come or go move nobody else. With
+``stratify_by`` it follows from the group's rank among those of its region: a site that comes or goes moves at most one
+other over each border between two splits, or two folds, of its own region, and nobody of another.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput, InvalidSetting
 from heimdall_assets.kinds import SPLIT_KINDS
-from heimdall_assets.signals.geodesy import compute_sites
+from heimdall_assets.signals.geodesy import compute_sites, locate_sites
 from heimdall_assets.specs import SplitSpec
 
 
@@ -33,34 +35,66 @@ def assign_splits(approved: pd.DataFrame, spec: SplitSpec) -> pd.DataFrame:
     """Return one row per session, sorted by it: ``session_id``, ``site`` and ``split`` (train, val or test).
 
     With ``spec.column`` the publisher's flag decides what is test, even where that puts one site on both sides; of the
-    rest the hash of the site takes ``val_fraction`` for validation.
+    rest the hash of the site takes ``val_fraction`` for validation. With ``spec.num_folds`` a second hash deals the
+    rest into folds, of which ``spec.fold`` validates: over the folds each site that is no test validates once.
 
     Args:
         approved: snapshot with ``domain.APPROVED_COLUMNS``.
-        spec: salt, fractions, size of a site.
+        spec: salt, fractions or folds, size of a site, stratification.
 
     Raises:
         InvalidInput: a session with two source positions, or a split without a session.
         InvalidSetting: ``spec.column`` is missing from a session, or is neither 0 nor 1.
     """
     sessions = _list_sessions(approved)
-    sites = compute_sites(
-        sessions["source_latitude"].to_numpy(), sessions["source_longitude"].to_numpy(), spec.site_size_m
-    )
-    groups = sites if spec.group_by == "site" else sessions["session_id"].to_numpy()
-    places = {group: compute_hash_fraction(spec.salt, str(group)) for group in set(groups)}
-    place = np.array([places[group] for group in groups])
+    latitude, longitude = sessions["source_latitude"].to_numpy(), sessions["source_longitude"].to_numpy()
+    sites = compute_sites(latitude, longitude, spec.site_size_m)
+    groups = sites if spec.group_by == "site" else sessions["session_id"].to_numpy().astype(np.str_)
+    regions = None
+    if spec.stratify_by == "region":
+        middles = locate_sites(sites.tolist(), spec.site_size_m) if spec.group_by == "site" else (latitude, longitude)
+        regions = compute_sites(*middles, spec.region_size_m)
     if spec.column is None:
-        is_test = place < spec.test_fraction
-        is_val = ~is_test & (place < spec.test_fraction + spec.val_fraction)
+        place = _place_groups(groups, regions, spec.salt)
+        is_test, first_val = place < spec.test_fraction, spec.test_fraction
     else:
-        is_test = _read_flags(sessions, spec.column)
-        is_val = ~is_test & (place < spec.val_fraction)
+        is_test, first_val = _read_flags(sessions, spec.column), 0.0
+        place = np.ones(len(sessions))
+        place[~is_test] = _place_groups(groups[~is_test], None if regions is None else regions[~is_test], spec.salt)
+    is_val = ~is_test & (place < first_val + spec.val_fraction)
+    if spec.num_folds is not None:
+        rest = ~is_test
+        within = None if regions is None else regions[rest]
+        dealt = _place_groups(groups[rest], within, f"{spec.salt} fold")
+        is_val[rest] = np.minimum(np.floor(dealt * spec.num_folds), spec.num_folds - 1) == spec.fold
     split = np.where(is_test, "test", np.where(is_val, "val", "train"))
-    _check_whole(split, sites)
+    _check_whole(split, sites, spec)
     return pd.DataFrame({"session_id": sessions["session_id"].astype("string"), "site": sites, "split": split}).astype(
         "string"
     )
+
+
+def _place_groups(groups: NDArray[np.str_], regions: NDArray[np.str_] | None, salt: str) -> NDArray[np.float64]:
+    """Return the place of each session's group in [0, 1): its hash; within regions its rank by that, evenly spaced.
+
+    Where the first of a region's n groups stands in [0, 1 / n), the region's own hash says: of any share t of [0, 1) it
+    so holds n t groups, rounded down or up, and right on average over small regions.
+
+    Args:
+        groups: of each session.
+        regions: of each session, one for all of a group; None: no regions.
+        salt: key of the hashes.
+    """
+    names, found, owner = np.unique(groups, return_index=True, return_inverse=True)
+    place = np.array([compute_hash_fraction(salt, str(name)) for name in names])
+    if regions is None:
+        return place[owner]
+    region_of = regions[found]
+    for region in np.unique(region_of):
+        members = np.flatnonzero(region_of == region)
+        rank = np.argsort(np.argsort(place[members], kind="stable"))
+        place[members] = (rank + compute_hash_fraction(salt, f"region {region}")) / len(members)
+    return place[owner]
 
 
 def _list_sessions(approved: pd.DataFrame) -> pd.DataFrame:
@@ -91,12 +125,15 @@ def _read_flags(sessions: pd.DataFrame, column: str) -> NDArray[np.bool_]:
     return flags
 
 
-def _check_whole(split: NDArray[np.str_], sites: NDArray[np.str_]) -> None:
+def _check_whole(split: NDArray[np.str_], sites: NDArray[np.str_], spec: SplitSpec) -> None:
     counts = {name: int((split == name).sum()) for name in SPLIT_KINDS}
     if min(counts.values()) == 0:
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        of_fold = "" if spec.num_folds is None else f"fold {spec.fold} of {spec.num_folds}, "
+        given = f"{say_count(len(split), 'session')} at {say_count(len(set(sites)), 'site')}"
         raise InvalidInput(
-            f"splits: {say_count(len(split), 'session')} at {say_count(len(set(sites)), 'site')} gave {found}: "
+            f"splits: {of_fold}{given} gave {found}: "
             "expected at least 1 each; "
-            "approve sessions at more sites, or change the fractions, site_size_m or salt of SplitSpec"
+            f"approve sessions at more sites, or change the {'fractions' if not of_fold else 'num_folds'}, "
+            "site_size_m or salt of SplitSpec"
         )

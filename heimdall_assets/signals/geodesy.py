@@ -5,6 +5,7 @@ Latitude comes before longitude; arrays broadcast; every result is float64.
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -319,9 +320,26 @@ def compute_sites(
             f"source position {first}: latitude {latitude[first]}, longitude {longitude[first]}: expected {bounds[0]} "
             f"and {bounds[1]} degrees ({int((~usable).sum())} of {len(usable)} cannot be placed)"
         )
-    num_rows = max(1, math.ceil(math.pi * MEAN_EARTH_RADIUS_M / site_size_m))
+    num_rows = _count_rows(site_size_m)
     rows = np.minimum(np.floor((latitude + 90.0) / 180.0 * num_rows), num_rows - 1)
-    middle = np.radians((rows + 0.5) * 180.0 / num_rows - 90.0)
-    num_columns = np.maximum(1.0, np.ceil(2.0 * math.pi * MEAN_EARTH_RADIUS_M * np.cos(middle) / site_size_m))
+    num_columns = _count_columns(rows, num_rows, site_size_m)
     columns = np.floor((longitude + 180.0) / 360.0 * num_columns) % num_columns
     return np.array([f"{int(row)}:{int(column)}" for row, column in zip(rows, columns, strict=True)], dtype=np.str_)
+
+
+def locate_sites(sites: Sequence[str], site_size_m: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return latitude and longitude (N,) of the middle of each tile that ``compute_sites`` named, degrees."""
+    places = np.array([[int(part) for part in site.split(":")] for site in sites], dtype=np.float64).reshape(-1, 2)
+    num_rows = _count_rows(site_size_m)
+    num_columns = _count_columns(places[:, 0], num_rows, site_size_m)
+    return (places[:, 0] + 0.5) / num_rows * 180.0 - 90.0, (places[:, 1] + 0.5) / num_columns * 360.0 - 180.0
+
+
+def _count_rows(site_size_m: float) -> int:
+    return max(1, math.ceil(math.pi * MEAN_EARTH_RADIUS_M / site_size_m))
+
+
+def _count_columns(rows: NDArray[np.float64], num_rows: int, site_size_m: float) -> NDArray[np.float64]:
+    """Return how many tiles each band of latitude is cut into."""
+    middle = np.radians((rows + 0.5) * 180.0 / num_rows - 90.0)
+    return np.maximum(1.0, np.ceil(2.0 * math.pi * MEAN_EARTH_RADIUS_M * np.cos(middle) / site_size_m))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from dagster import serialize_value
 
-from heimdall_assets.cli.graph_run import GraphFailed, run_graph
 from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions
 from heimdall_assets.defs.figures import INLINE_LENGTH
@@ -26,6 +25,7 @@ from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
 from heimdall_assets.pipeline.tracing.indexing import find_missing
 from heimdall_assets.pipeline.tracing.uses import find_uses
+from heimdall_assets.running.graph_run import GraphFailed, run_graph
 from heimdall_assets.specs import AugmentationSpec, GateSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.keys import make_key
 from heimdall_assets.stores.objects.tables import load_table

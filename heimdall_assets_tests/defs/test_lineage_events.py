@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
-from heimdall_assets.cli.graph_run import GraphFailed, run_graph
-from heimdall_assets.cli.terminal.signals import Stopped
 from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.defs.lineage_events import KEY_VARIABLE
 from heimdall_assets.kinds import CHAMPION_MODEL, SPLIT_KINDS
 from heimdall_assets.pipeline.processes import STOP_ASKED
 from heimdall_assets.pipeline.recipe import list_needed
+from heimdall_assets.running.graph_run import GraphFailed, run_graph
+from heimdall_assets.running.signals import Stopped
 from heimdall_assets.specs import GateSpec, SplitSpec, TrainingSpec
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.homes import TINY, ignore

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from heimdall_assets.cli import main
-from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.kinds import TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
 from heimdall_assets.places import read_places
+from heimdall_assets.running.graph_run import run_graph
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.homes import TINY, fill_home, ignore, make_places, release, split_home

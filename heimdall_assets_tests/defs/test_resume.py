@@ -13,10 +13,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.defs.accelerator import GPU_POOL
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.running.graph_run import run_graph
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.homes import TINY, fill_home, make_places, release

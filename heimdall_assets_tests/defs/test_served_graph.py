@@ -15,12 +15,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.definitions import recover_at
 from heimdall_assets.defs.sensors import build_approval_sensor
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, SPECTROGRAM_FEATURES
 from heimdall_assets.manifests import Manifest, compute_digest
+from heimdall_assets.running.graph_run import run_graph
 from heimdall_assets.specs import RetrainPolicy
 from heimdall_assets.stores.objects import cache
 from heimdall_assets.stores.objects.cache import UnsyncedFileSystem
@@ -168,7 +168,7 @@ def test_two_sensors_at_once_ask_for_one_retraining_and_one_is_enough(world: Ser
 
 RUN = """
 import json, sys
-from heimdall_assets.cli.graph_run import run_graph
+from heimdall_assets.running.graph_run import run_graph
 from heimdall_assets.places import read_places
 from heimdall_assets_tests.homes import ignore
 from heimdall_assets_tests.pipeline.kill_steps import MODEL, TRAINING

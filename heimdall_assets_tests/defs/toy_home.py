@@ -15,9 +15,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from heimdall_assets.cli.graph_run import QUIET
 from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.defs.accelerator import GPU_POOL
+from heimdall_assets.running.graph_run import QUIET
 from heimdall_assets_tests.defs.toy_graph import JOBS
 from heimdall_assets_tests.homes import make_places
 

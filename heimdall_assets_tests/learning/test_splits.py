@@ -1,11 +1,14 @@
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting
 from heimdall_assets.learning.splits import assign_splits, compute_hash_fraction
-from heimdall_assets.signals.geodesy import compute_sites
+from heimdall_assets.signals.geodesy import compute_sites, locate_sites
 from heimdall_assets.specs import SplitSpec
 from heimdall_assets_tests.learning.learning_cases import make_approved, make_located
 from heimdall_assets_tests.variation import make_rng
@@ -134,3 +137,139 @@ def test_order_and_types_of_the_answer() -> None:
     assert list(assigned.columns) == ["session_id", "site", "split"]
     assert assigned["session_id"].is_monotonic_increasing
     assert set(assigned["split"]) == {"train", "val", "test"}
+
+
+def assign_folds(table: pd.DataFrame, num_folds: int, **chosen: Any) -> pd.DataFrame:
+    """Return a column of splits for each fold, by session."""
+    specs = [SplitSpec(num_folds=num_folds, fold=fold, **chosen) for fold in range(num_folds)]
+    return pd.DataFrame({spec.fold: assign_splits(table, spec).set_index("session_id")["split"] for spec in specs})
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    num_folds=st.integers(2, 6),
+    num_sites=st.integers(90, 150),
+    repeats=st.integers(1, 3),
+    stratify_by=st.sampled_from(["none", "region"]),
+    seed=st.integers(0, 1000),
+)
+def test_over_the_folds_each_site_that_is_no_test_validates_once(
+    num_folds: int, num_sites: int, repeats: int, stratify_by: str, seed: int
+) -> None:
+    table = make_located(np.repeat(draw_positions(num_sites, seed), repeats, axis=0))
+    splits = assign_folds(table, num_folds, stratify_by=stratify_by, region_size_m=60_000)
+    is_test = splits == "test"
+    assert (is_test.any(axis=1) == is_test.all(axis=1)).all()  # the test split is one and the same
+    assert ((splits == "val").sum(axis=1) == (~is_test.all(axis=1))).all()
+    assert ((splits == "train").sum(axis=1) == (num_folds - 1) * ~is_test.all(axis=1)).all()
+    sites = assign_splits(table, SplitSpec()).set_index("session_id")["site"]
+    for fold in splits:  # no site is divided
+        assert splits[fold].groupby(sites.loc[splits.index]).nunique().max() == 1
+    plain = assign_splits(table, SplitSpec(stratify_by=stratify_by, region_size_m=60_000)).set_index("session_id")
+    assert ((plain["split"] == "test") == is_test[0]).all()  # and that of no folds
+
+
+@settings(max_examples=10, deadline=None)
+@given(num_old=st.integers(90, 200), num_new=st.integers(1, 100), num_folds=st.integers(2, 5))
+def test_growth_moves_nobody_to_another_fold(num_old: int, num_new: int, num_folds: int) -> None:
+    table = make_located(draw_positions(num_old + num_new))
+    before = assign_folds(table.head(num_old), num_folds)
+    after = assign_folds(table, num_folds)
+    assert after.loc[before.index].equals(before)
+
+
+def test_folds_are_of_about_one_size_and_no_copy_of_the_test_hash() -> None:
+    splits = assign_folds(make_located(draw_positions(4000)), 5)
+    sizes = (splits == "val").sum()
+    assert sizes.to_numpy() == pytest.approx(0.85 * 800, abs=4 * np.sqrt(680))
+    few = assign_splits(make_located(draw_positions(4000)), SplitSpec(test_fraction=0.01)).set_index("session_id")
+    moved = few["split"] != assign_splits(make_located(draw_positions(4000)), SplitSpec())["split"].to_numpy()
+    assert moved.any()  # another share of test moves borders of validation ...
+    less = assign_folds(make_located(draw_positions(4000)), 5, test_fraction=0.01)
+    common = (splits[0] != "test").to_numpy()
+    assert less[common].equals(splits[common])  # ... but nobody from fold to fold
+
+
+@pytest.mark.parametrize("group_by", ["site", "session"])
+def test_each_region_holds_its_share_of_every_split(group_by: str) -> None:
+    # four regions far apart of very different size: a plain hash misses the small ones by chance
+    centres = [(45.0, 8.0, 400), (46.0, 9.0, 60), (44.0, 9.0, 20), (46.0, 7.0, 10)]
+    rng = make_rng(1)
+    positions = np.concatenate(
+        [np.stack([rng.uniform(-0.03, 0.03, n) + lat, rng.uniform(-0.03, 0.03, n) + lon], 1) for lat, lon, n in centres]
+    )
+    spec = SplitSpec(
+        stratify_by="region", region_size_m=100_000, val_fraction=0.2, test_fraction=0.2, group_by=group_by
+    )
+    assigned = assign_splits(make_located(positions), spec)
+    middles = locate_sites(assigned["site"].tolist(), spec.site_size_m)
+    assigned["region"] = compute_sites(*(middles if group_by == "site" else positions.T), spec.region_size_m)
+    groups = assigned.drop_duplicates("site") if group_by == "site" else assigned
+    for _, members in groups.groupby("region"):
+        for name in ("val", "test"):
+            count = (members["split"] == name).sum()
+            assert abs(count - 0.2 * len(members)) <= 1.0  # never off by more than the rounding
+
+
+@settings(max_examples=25, deadline=None)
+@given(num_sites=st.integers(60, 120), seed=st.integers(0, 10_000), folds=st.sampled_from([None, 4]))
+def test_in_regions_one_more_site_moves_one_other_over_each_border(
+    num_sites: int, seed: int, folds: int | None
+) -> None:
+    table = make_located(draw_positions(num_sites + 1, seed))
+    spec = SplitSpec(stratify_by="region", region_size_m=100_000, num_folds=folds)
+    before = assign_splits(table.head(num_sites), spec).set_index("session_id")
+    after = assign_splits(table, spec).set_index("session_id")
+    new = after.drop(before.index)
+    moved = before.index[(after.loc[before.index, "split"] != before["split"]).to_numpy()]
+    region, of_new = (
+        compute_sites(*locate_sites(sites.tolist(), spec.site_size_m), spec.region_size_m)
+        for sites in (after.loc[moved, "site"], new["site"])
+    )
+    assert set(region) <= set(of_new)  # nobody of another region
+    pairs = list(zip(before.loc[moved, "split"], after.loc[moved, "split"], strict=True))
+    # a fold lies between two borders, and the border of test is one more
+    assert len(pairs) <= (2 if folds is None else 3), pairs
+
+
+def test_small_regions_are_right_on_average() -> None:
+    """Of single sites, each a region of its own, the wanted share is test: rounding favours nobody."""
+    positions = np.stack([45.0 + np.arange(2000) % 50 * 0.3, 7.0 + np.arange(2000) // 50 * 0.5], axis=1)
+    assigned = assign_splits(make_located(positions), SplitSpec(stratify_by="region", region_size_m=5000))
+    share = assigned["split"].value_counts(normalize=True)
+    assert share["test"] == pytest.approx(0.15, abs=0.03)
+    assert share["val"] == pytest.approx(0.15, abs=0.03)
+
+
+def test_publishers_test_stays_and_folds_deal_the_rest() -> None:
+    flags = [{"grid_test": int(number % 4 == 0)} for number in range(200)]
+    table = make_located(draw_positions(200), flags)
+    for chosen in ({}, {"stratify_by": "region", "region_size_m": 80_000.0}):
+        splits = assign_folds(table, 3, column="grid_test", **chosen)
+        assert ((splits == "test").all(axis=1) == [flag["grid_test"] == 1 for flag in flags]).all()
+        assert ((splits == "val").sum(axis=1)[(splits != "test").all(axis=1)] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"fold": 1}, "fold 1: expected less than num_folds, which is not set"),
+        ({"fold": 3, "num_folds": 3}, "fold 3: expected less than num_folds 3"),
+        ({"stratify_by": "region", "region_size_m": 100.0}, "region_size_m 100: expected at least site_size_m 250"),
+    ],
+)
+def test_folds_and_regions_that_are_none_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SplitSpec(**fields)
+
+
+def test_empty_fold_names_itself() -> None:
+    with pytest.raises(InvalidInput, match=r"fold 0 of 50, 12 sessions .* num_folds"):
+        assign_splits(make_located(draw_positions(12)), SplitSpec(num_folds=50))
+
+
+@settings(max_examples=30, deadline=None)
+@given(latitude=st.floats(-90, 90), longitude=st.floats(-180, 180), size_m=st.sampled_from([250.0, 25_000.0, 3e6]))
+def test_the_middle_of_a_tile_lies_in_it(latitude: float, longitude: float, size_m: float) -> None:
+    sites = compute_sites(np.array([latitude]), np.array([longitude]), size_m)
+    assert compute_sites(*locate_sites(sites.tolist(), size_m), size_m).tolist() == sites.tolist()

@@ -6,13 +6,13 @@ import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
-from heimdall_assets.cli.graph_run import run_graph
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.releases.audit import read_data
 from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.running.graph_run import run_graph
 from heimdall_assets.specs import PromotionSpec, SimulationSpec, TimingSpec, TrainingSpec
 from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets_tests.homes import TINY, fill_home, release

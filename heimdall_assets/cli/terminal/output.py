@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from heimdall_assets.cli.terminal.signals import Stopped
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.people import name_people
+from heimdall_assets.running.signals import Stopped
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import CannotLocate, InvalidInput
-from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree, wrap_longitude
+from heimdall_assets.learning.receiver_model.degrees import compute_centre, compute_metres_per_degree, wrap_longitude
 from heimdall_assets.session_set import Predictions, SessionSet
 
 STATISTICS_BATCH = 512
+
+MIN_SPREAD_M = 1.0
+"""Training sources closer together than this hold nothing that positions could be learned from."""
 
 
 def list_receivers(sessions: SessionSet) -> NDArray[np.int64]:
@@ -26,6 +29,25 @@ def list_receivers(sessions: SessionSet) -> NDArray[np.int64]:
 def find_sessions(sessions: SessionSet, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the session that owns each of the receiver ``rows``."""
     return np.searchsorted(sessions.offsets, rows, side="right") - 1
+
+
+def compute_source_frame(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the frame that training sources span: ``centre_deg`` (latitude, longitude), ``scale_m`` (north, east).
+
+    Raises:
+        InvalidInput: they stand so close together that there is nothing to learn positions from.
+    """
+    centre = compute_centre(latitude, longitude)
+    metres_north, metres_east = compute_metres_per_degree(np.float64(centre[0]))
+    north = (latitude - centre[0]) * metres_north
+    east = wrap_longitude(longitude - centre[1]) * metres_east
+    scale_m = [float(np.sqrt(np.mean(north**2))), float(np.sqrt(np.mean(east**2)))]
+    if min(scale_m) < MIN_SPREAD_M:
+        raise InvalidInput(
+            f"training split: sources spread {scale_m[0]:.3g} m north and {scale_m[1]:.3g} m east: "
+            f"expected at least {MIN_SPREAD_M:g} m each to learn positions from"
+        )
+    return {"centre_deg": list(centre), "scale_m": scale_m}
 
 
 def to_normalised(

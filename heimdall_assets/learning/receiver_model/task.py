@@ -17,12 +17,13 @@ from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.calibration import fit_conformal_scale
 from heimdall_assets.evaluation.calibration import fit_variance_scale as fit_likeliest_scale
-from heimdall_assets.learning.receiver_model.degrees import compute_centre, compute_metres_per_degree, wrap_longitude
+from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree, wrap_longitude
 from heimdall_assets.learning.receiver_model.frame import (
     Fused,
     compute_channel_statistics,
     compute_scale_deg,
     compute_sigma_scale,
+    compute_source_frame,
     find_sessions,
     fit_variance_scale,
     join_receivers,
@@ -39,9 +40,6 @@ from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.augment import augment_spectrograms
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
-
-MIN_SPREAD_M = 1.0
-"""Training sources closer together than this hold nothing that positions could be learned from."""
 
 PREDICT_BATCH = 256
 
@@ -78,23 +76,12 @@ class SingleReceiverTask:
             )
         mean, std, shape = compute_channel_statistics(train, train.feature_row[examples])
         sessions = find_sessions(train, examples)
-        latitude, longitude = train.source_latitude[sessions], train.source_longitude[sessions]
-        centre = compute_centre(latitude, longitude)
-        metres_north, metres_east = compute_metres_per_degree(np.float64(centre[0]))
-        north = (latitude - centre[0]) * metres_north
-        east = wrap_longitude(longitude - centre[1]) * metres_east
-        scale_m = [float(np.sqrt(np.mean(north**2))), float(np.sqrt(np.mean(east**2)))]
-        if min(scale_m) < MIN_SPREAD_M:
-            raise InvalidInput(
-                f"training split: sources spread {scale_m[0]:.3g} m north and {scale_m[1]:.3g} m east: "
-                f"expected at least {MIN_SPREAD_M:g} m each to learn positions from"
-            )
+        frame = compute_source_frame(train.source_latitude[sessions], train.source_longitude[sessions])
         return {
             "feature_shape": list(shape),
             "feature_mean_db": mean,
             "feature_std_db": std,
-            "centre_deg": list(centre),
-            "scale_m": scale_m,
+            **frame,
         }
 
     def build_network(

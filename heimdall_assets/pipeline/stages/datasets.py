@@ -6,10 +6,11 @@ Belongs here: from manifests or rows to a ``SessionSet``. Does not belong here: 
 
 import pandas as pd
 
+from heimdall_assets.errors import NotFound
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, SPECTROGRAM_FEATURES
 from heimdall_assets.learning.assembly import assemble_sessions
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.pipeline.results import read_parent, read_result
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import TimingSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
@@ -54,3 +55,49 @@ def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
     return assemble_sessions(
         rows, used, arrivals, images, timing, members, pairs, correlations, tracks_index=tracked, tracks=tracks
     )
+
+
+def list_examples(objects: ObjectStore, split: Manifest) -> pd.DataFrame:
+    """Return a row for each receiver of a split that has a spectrogram and a known source, by session and station.
+
+    Columns: ``measurement_id``, ``session_id``, ``station_id``, ``source_latitude``, ``source_longitude`` in degrees,
+    ``source_error_margin_m``, and ``shard`` and ``row`` where its spectrogram lies. In the order of
+    ``receiver_model.task.SingleReceiverTask.list_examples`` on the same sessions.
+
+    Raises:
+        NotFound: something the split was computed from is gone.
+        CorruptObject: it is damaged.
+    """
+    features = read_parent(objects, split, SPECTROGRAM_FEATURES)
+    approved = load_table(objects, read_parent(objects, features, APPROVED_MEASUREMENTS).artifacts["table"])
+    members = load_table(objects, split.artifacts["table"])
+    index = load_table(objects, features.artifacts["index"])[["measurement_id", "shard", "row"]]
+    known = approved["source_latitude"].notna() & approved["source_longitude"].notna()
+    rows = approved.loc[known & approved["session_id"].isin(members["session_id"]), EXAMPLE_COLUMNS]
+    joined = rows.merge(index, on="measurement_id", how="inner", validate="one_to_one")
+    return joined.sort_values(["session_id", "station_id"], kind="stable", ignore_index=True)
+
+
+EXAMPLE_COLUMNS = [
+    "measurement_id",
+    "session_id",
+    "station_id",
+    "source_latitude",
+    "source_longitude",
+    "source_error_margin_m",
+]
+
+
+def find_sibling(objects: ObjectStore, split: Manifest, kind: str) -> Manifest:
+    """Return the split of another ``kind`` that the decision behind ``split`` made.
+
+    Raises:
+        NotFound: it is not there any more.
+    """
+    if split.kind == kind:
+        return split
+    name = split.model_copy(update={"kind": kind}).reference
+    found = read_result(objects, name)
+    if found is None:
+        raise NotFound(f"{kind} beside {split.kind} {split.digest}: found none; heimdall train makes it again")
+    return found

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from heimdall_assets.errors import InvalidInput
 from heimdall_assets.manifests import NPY_MEDIA_TYPE
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import Index, write_index
@@ -106,3 +107,55 @@ def load_rows(objects: ObjectStore, index: pd.DataFrame) -> tuple[pd.DataFrame |
     ordered = index.sort_values(["shard", "row"], ignore_index=True)
     parts = [shards[str(shard)][group["row"].to_numpy()] for shard, group in ordered.groupby("shard", sort=True)]
     return ordered.assign(row=np.arange(len(ordered), dtype=np.int64)), np.concatenate(parts)
+
+
+class ShardReader:
+    """Arrays by number, read from memory-mapped shards when they are asked for; what is not asked for stays on disk.
+
+    Each process opens a shard when it first needs it, so that a reader goes to workers, forked or spawned, as two
+    columns.
+
+    Args:
+        objects: where the shards rest.
+        shards: digest of the shard of each array, (F,).
+        rows: int64 (F,), its row there.
+    """
+
+    def __init__(self, objects: ObjectStore, shards: Sequence[str], rows: NDArray[np.int64]) -> None:
+        self._objects = objects
+        self._shards, self._rows = np.array(shards, dtype=np.str_), np.asarray(rows, dtype=np.int64)
+        self._open: dict[str, NDArray[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def read(self, places: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the arrays (N, ...) at ``places``, in that order; each shard is read once, row by rising row.
+
+        Raises:
+            NotFound: a shard is gone.
+            CorruptObject: a shard is damaged.
+            InvalidInput: two of them are not of one shape.
+        """
+        places = np.asarray(places, dtype=np.int64)
+        found: NDArray[Any] | None = None
+        for shard in np.unique(self._shards[places]):
+            here = np.flatnonzero(self._shards[places] == shard)
+            here = here[np.argsort(self._rows[places[here]], kind="stable")]
+            arrays = self._find(str(shard))[self._rows[places[here]]]
+            if found is None:
+                found = np.empty((len(places), *arrays.shape[1:]), arrays.dtype)
+            if found.shape[1:] != arrays.shape[1:]:
+                raise InvalidInput(f"shard {shard}: arrays of {arrays.shape[1:]}, expected {found.shape[1:]} as others")
+            found[here] = arrays
+        if found is None:
+            raise InvalidInput("arrays of shards: found none asked for, expected at least 1")
+        return found
+
+    def _find(self, shard: str) -> NDArray[Any]:
+        if shard not in self._open:
+            self._open[shard] = np.load(self._objects.local_path(shard), mmap_mode="r", allow_pickle=False)
+        return self._open[shard]

@@ -1,11 +1,11 @@
-"""Running the graph for the command line: one run on the home's own Dagster instance, steps where the places say."""
+"""Running the graph, for a command or Python: one run on the home's own Dagster instance, steps where places say."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
-from heimdall_assets.cli.history import open_history
-from heimdall_assets.cli.terminal.signals import hear_stop
 from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions, recover_at
 from heimdall_assets.defs.events import find_checks
@@ -29,6 +29,8 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.pipeline.stages.model_release import find_signing_key, list_warnings
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
+from heimdall_assets.running.history import open_history
+from heimdall_assets.running.signals import hear_stop
 from heimdall_assets.specs import DatasetSpec, Spec
 from heimdall_assets.variables import Places
 
@@ -57,10 +59,40 @@ def report_database(instance: dg.DagsterInstance, fingerprint: str) -> bool:
     return True
 
 
-def run_graph(
-    places: Places, job: str, chosen: list[Spec], listener: Listener, reason: str | None = None
-) -> dict[str, Any]:
-    """Run ``job`` with the chosen specs and return what it made, as the command line shows it.
+@dataclass(frozen=True)
+class GraphRun:
+    """What one run made.
+
+    Attributes:
+        run_id: Dagster's.
+        manifests: asset -> the manifest of its result, found again or computed.
+        metadata: asset -> what its materialization says.
+        warnings: of checks that failed without stopping the run.
+    """
+
+    run_id: str
+    manifests: dict[str, Manifest]
+    metadata: dict[str, dict[str, Any]]
+    warnings: list[str]
+
+    def count_computed(self) -> dict[str, int]:
+        """Return how much of each asset was computed now; a promotion is no result that could be found again."""
+        return {
+            name: values.get("num_computed", int(not values["reused"]))
+            for name, values in self.metadata.items()
+            if "reused" in values
+        }
+
+
+def run_job(
+    places: Places,
+    job: str,
+    chosen: Sequence[Spec],
+    listener: Listener,
+    reason: str | None = None,
+    told: Mapping[str, str] | None = None,
+) -> GraphRun:
+    """Run ``job`` with the chosen specs and return what it made.
 
     Args:
         places: where everything rests.
@@ -68,6 +100,7 @@ def run_graph(
         chosen: specs; the others are as they are by default.
         listener: hears of progress.
         reason: why, in the words of whoever asks.
+        told: further tags of the run.
 
     Raises:
         GraphFailed: a step or a blocking check failed; its message is the first cause.
@@ -86,8 +119,8 @@ def run_graph(
         for line in recover_at(places)(instance, None):
             notice(line)
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
-        tags = {**tag_process(), **tag_origin(reason)}
-        result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET}, tags)
+        tags = {**tag_process(), **tag_origin(reason), **(told or {})}
+        result = _execute(places, job, instance, {**build_run_config(list(chosen)), **QUIET}, tags)
         if not result.success:
             raise GraphFailed(_first_cause(result))
         warnings = list_warnings(find_checks(instance, result.run_id))
@@ -101,30 +134,39 @@ def run_graph(
         )
         for event in made
     }
+    return GraphRun(result.run_id, manifests, metadata, warnings)
+
+
+def run_graph(
+    places: Places,
+    job: str,
+    chosen: Sequence[Spec],
+    listener: Listener,
+    reason: str | None = None,
+    told: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run ``job``, which ends with a release, as ``run_job`` does; return what it made as the command line shows it."""
+    run = run_job(places, job, chosen, listener, reason, told)
+    stores, manifests = places.open_stores(), run.manifests
     metrics = load_metrics(stores.objects, manifests[EVALUATION_METRICS])
     version = manifests[MODEL_RELEASE].summary["version"]
     outcome = read_outcome(manifests[TRAINED_CHECKPOINT])
     return {
-        "run_id": result.run_id,
+        "run_id": run.run_id,
         "version": version,
         "folder": stores.releases.locate(version),
         "champion": manifests[CHAMPION_MODEL].summary["champion"],
         "promotion": manifests[CHAMPION_MODEL].summary["decision"],
         "trained": outcome.trained,
         "training": outcome.said,
-        "warnings": warnings,
+        "warnings": run.warnings,
         "rejected": stores.releases.find_record(version).get("rejected", []),
         "num_sessions": metrics["num_sessions"],
         "comparison": compare_methods(metrics),
         "worse_than": metrics["worse_than"],
         "onnx_bytes": manifests[ONNX_MODEL].summary["size_bytes"],
         "parity": manifests[ONNX_MODEL].summary["parity"],
-        # A promotion is no result that could be found again: it is decided anew each time.
-        "computed": {
-            name: values.get("num_computed", int(not values["reused"]))
-            for name, values in metadata.items()
-            if "reused" in values
-        },
+        "computed": run.count_computed(),
         "digests": {
             name: {part: artifact.digest for part, artifact in manifest.artifacts.items()}
             for name, manifest in manifests.items()

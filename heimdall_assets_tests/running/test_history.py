@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from heimdall_assets.cli.history import open_history
 from heimdall_assets.dagster_home import URL_VARIABLE, prepare_dagster_home
 from heimdall_assets.defs.accelerator import GPU_POOL
 from heimdall_assets.defs.waiting import make_pool
 from heimdall_assets.places import read_places
+from heimdall_assets.running.history import open_history
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.forks import end_child, start_child
 from heimdall_assets_tests.servers import PostgresServer

@@ -9,8 +9,8 @@ import time
 import dagster as dg
 import pytest
 
-from heimdall_assets.cli.terminal.signals import Stopped, hear_stop
 from heimdall_assets.defs.stopping import StepStopped, heed_stop, hold_stop, stop_for_good
+from heimdall_assets.running.signals import Stopped, hear_stop
 
 
 def wait_for_word(said: list[str]) -> None:

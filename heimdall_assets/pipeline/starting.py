@@ -1,0 +1,224 @@
+"""Where a training starts from: an earlier one's checkpoint, by what people call it, and the settings that follow.
+
+Belongs here: a name, a digest or a file to a checkpoint's manifest; which settings of it hold. Does not belong here:
+loading its weights (``learning.fitting``), runs that were broken off (``running.earlier``), options (``cli``).
+"""
+
+import json
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heimdall_assets.errors import CorruptObject, InvalidInput, InvalidSetting, NotFound
+from heimdall_assets.kinds import TRAINED_CHECKPOINT
+from heimdall_assets.lineage.walk import OUTSIDE
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.pipeline.recipe import SETTINGS
+from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.specs import ModelSpec, Spec, TrainingSpec
+from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.objects.folder import ObjectStore
+from heimdall_assets.stores.objects.regular_files import check_regular_file
+from heimdall_assets.stores.objects.verified import hash_file
+
+FREE = frozenset({"freeze_backbone", "dropout", "pretrained", "weights_file", "uncertainty_min", "uncertainty_max"})
+"""Fields of ``ModelSpec`` that change no weight's name or shape: a start may set them anew."""
+
+_PICKLES = (b"PK\x03\x04", b"\x80")
+"""How files of torch.save and Lightning begin, today's and those of before 2020."""
+
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_ENDINGS = (".safetensors", ".json", ".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors' own bound."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """Settings of a training that starts from another, and what is to be said of them, a line each."""
+
+    specs: list[Spec]
+    notices: list[str]
+
+
+def find_checkpoint(stores: Stores, named: str) -> Manifest:
+    """Return the manifest of the checkpoint that ``named`` means.
+
+    Args:
+        stores: of the home.
+        named: a released model (version, ``latest`` or alias), the digest of a checkpoint's manifest, or a file that a
+            training of this home left (``TrainingResult.checkpoint_path``, or a copy).
+
+    Raises:
+        NotFound: there is no such model, digest or file, or no training of this home left that file.
+        InvalidInput: the digest is another result's; the file is a pickle, truncated, or no safetensors.
+    """
+    if digest := _DIGEST.fullmatch(named):
+        return _read_checkpoint(stores.objects, digest[1], f"checkpoint {named}")
+    if "/" in named or named.endswith(_ENDINGS):
+        return _find_file(stores, Path(named))
+    version = stores.releases.resolve(named)
+    record = stores.releases.find_record(version)
+    exported = Manifest.decode(stores.objects.read_bytes(record["manifest"]))
+    return read_parent(stores.objects, exported, TRAINED_CHECKPOINT)
+
+
+def _read_checkpoint(objects: ObjectStore, digest: str, what: str) -> Manifest:
+    try:
+        manifest = Manifest.decode(objects.read_bytes(digest))
+    except (ValueError, CorruptObject) as error:
+        raise InvalidInput(f"{what}: found no manifest, expected that of a {TRAINED_CHECKPOINT}") from error
+    if manifest.kind != TRAINED_CHECKPOINT:
+        raise InvalidInput(f"{what}: found the manifest of {manifest.kind}, expected that of a {TRAINED_CHECKPOINT}")
+    return manifest
+
+
+def _find_file(stores: Stores, path: Path) -> Manifest:
+    """Return the checkpoint that holds the bytes of a file."""
+    from heimdall_assets.pipeline.tracing.indexing import open_whole_index
+    from heimdall_assets.pipeline.tracing.uses import find_origins
+
+    what = f"checkpoint {str(path)!r}"
+    check_regular_file(path, what, NotFound)
+    if not path.is_file():
+        raise NotFound(f"{what}: found no such file, expected weights that a training left")
+    check_safetensors(path, what)
+    digest, _ = hash_file(path)
+    with open_whole_index(stores) as whole:
+        origins = find_origins(stores, whole.edges, digest)
+    made = [
+        _read_checkpoint(stores.objects, origin["digest"], what)
+        for origin in origins
+        if origin["kind"] == TRAINED_CHECKPOINT
+    ]
+    holders = [manifest for manifest in made if digest in {part.digest for part in manifest.artifacts.values()}]
+    if not holders:
+        raise NotFound(f"{what}: found weights that no training of this home left, expected some of its own")
+    return min(holders, key=lambda manifest: manifest.digest)
+
+
+def check_safetensors(path: Path, what: str) -> None:
+    """Return nothing where a file is whole safetensors; its tensors are not loaded.
+
+    Raises:
+        InvalidInput: it is a pickle, which is never loaded, or truncated, or another file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as opened:
+        start = opened.read(8)
+        if start.startswith(_PICKLES):
+            raise InvalidInput(f"{what}: found a pickle, which is never loaded, expected safetensors")
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size + 1
+        if length > min(size - 8, _LARGEST_HEADER):
+            raise InvalidInput(f"{what}: found {size} bytes that are no whole safetensors, expected weights")
+        try:
+            header = json.loads(opened.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError, RecursionError) as error:
+            raise InvalidInput(f"{what}: found {size} bytes that are no safetensors, expected weights") from error
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise InvalidInput(f"{what}: found {size} bytes, expected {expected}: it is truncated or has a tail")
+
+
+def start_from(named: str, checkpoint: Manifest, specs: Sequence[Spec]) -> Started:
+    """Return settings with which a training starts from the weights of ``checkpoint``.
+
+    The architecture is the checkpoint's, and so is what else of ``ModelSpec`` nobody set; what was set must be it.
+
+    Args:
+        named: what people call the checkpoint.
+        checkpoint: its manifest.
+        specs: what somebody set.
+
+    Raises:
+        InvalidSetting: another architecture was asked for, or another start beside this one.
+    """
+    own = ModelSpec.model_validate(checkpoint.specs["ModelSpec"])
+    chosen = {type(spec): spec for spec in specs}
+    asked = _list_set(chosen.get(ModelSpec))
+    for field, value in asked.items():
+        if field not in FREE and value != getattr(own, field):
+            raise InvalidSetting(f"ModelSpec.{field}: found {value}, expected {getattr(own, field)} as {named} has it")
+    if asked.get("pretrained") or asked.get("weights_file"):
+        raise InvalidSetting(f"ModelSpec.pretrained: found a start beside {named}, expected one of them")
+    model = own.dump() | {"pretrained": False, "weights_file": None} | asked
+    if model["freeze_backbone"] and model["kind"] == "network" and not model["use_spectrograms"]:
+        raise InvalidSetting(f"ModelSpec.freeze_backbone: {named} sees no spectrograms and has no backbone to freeze")
+    training = _list_set(chosen.get(TrainingSpec))
+    start = f"sha256:{checkpoint.digest}"
+    if training.get("start_from") not in (None, start):
+        raise InvalidSetting(f"TrainingSpec.start_from: found a start beside {named}, expected one of them")
+    chosen[ModelSpec] = ModelSpec.model_validate(model)
+    chosen[TrainingSpec] = TrainingSpec.model_validate(training | {"start_from": start})
+    said = "its backbone stays as it is" if model["freeze_backbone"] else "all of its weights are trained"
+    return Started(list(chosen.values()), [f"Starts from {named}: {model['kind']}, {said}"])
+
+
+def go_on(objects: ObjectStore, named: str, checkpoint: Manifest, specs: Sequence[Spec]) -> Started:
+    """Return settings with which a training that ended goes on: its own, but for what somebody set.
+
+    With more epochs than it had, they are trained from its best weights on. Else it is asked for again as it was, and
+    found, where the approved sessions are the same.
+
+    Args:
+        objects: where the checkpoint rests.
+        named: what people call it.
+        checkpoint: its manifest.
+        specs: what somebody set; ``TrainingSpec.max_epochs`` counts the epochs it had too.
+
+    Raises:
+        InvalidSetting: another architecture was asked for, or no more epochs than it had.
+    """
+    recalled = recall_specs(objects, checkpoint)
+    before, done = TrainingSpec.model_validate(checkpoint.specs["TrainingSpec"]), int(checkpoint.summary["num_epochs"])
+    wanted = next((_list_set(spec).get("max_epochs") for spec in specs if isinstance(spec, TrainingSpec)), None)
+    merged = lay_over(recalled, specs)
+    if wanted is None:
+        line = f"{named} ended after {done} of {before.max_epochs} epochs: it is asked for again as it was; more epochs"
+        return Started(merged, [f"{line} (--epochs) train on from it"])
+    if wanted <= done:
+        raise InvalidSetting(f"TrainingSpec.max_epochs: found {wanted}, expected more than the {done} that {named} had")
+    more = {"max_epochs": wanted - done, "warmup_epochs": 0, "start_from": None}
+    merged = lay_over([spec for spec in merged if type(spec) is not ModelSpec], [_set_fields(merged, more)])
+    asked = [spec for spec in specs if isinstance(spec, ModelSpec)]
+    started = start_from(named, checkpoint, [*merged, *asked])
+    began = "from its best weights; step size and averages of the optimiser begin anew"
+    return Started(started.specs, [f"{named} had {done} epochs: {wanted - done} more, {began}"])
+
+
+def recall_specs(objects: ObjectStore, checkpoint: Manifest) -> list[Spec]:
+    """Return every setting that decided a checkpoint, from its manifest and those of its ancestors."""
+    found: dict[str, dict[str, Any]] = {}
+    pending, seen = [checkpoint], set[str]()
+    while pending:
+        manifest = pending.pop()
+        found |= {name: fields for name, fields in manifest.specs.items() if name not in found}
+        for kind, digest in manifest.parents.items():
+            # a model that this one started from has settings of its own
+            if kind not in OUTSIDE and kind != TRAINED_CHECKPOINT and digest not in seen:
+                seen.add(digest)
+                pending.append(Manifest.decode(objects.read_bytes(digest)))
+    return [SETTINGS[name].model_validate(fields) for name, fields in found.items() if name in SETTINGS]
+
+
+def lay_over(below: Sequence[Spec], above: Sequence[Spec]) -> list[Spec]:
+    """Return specs of which those fields that ``above`` sets by name win over ``below``."""
+    merged = {type(spec): spec for spec in below}
+    for spec in above:
+        fields = _list_set(merged.get(type(spec))) | _list_set(spec)
+        merged[type(spec)] = type(spec).model_validate(fields)
+    return list(merged.values())
+
+
+def _list_set(spec: Spec | None) -> dict[str, Any]:
+    """Return the fields that somebody set by name."""
+    return {} if spec is None else {name: value for name, value in spec.dump().items() if name in spec.model_fields_set}
+
+
+def _set_fields(specs: Sequence[Spec], fields: dict[str, Any]) -> TrainingSpec:
+    own = next((spec for spec in specs if isinstance(spec, TrainingSpec)), TrainingSpec())
+    return TrainingSpec.model_validate(_list_set(own) | fields)
