@@ -1,5 +1,6 @@
 """Running the graph for the command line: one run on the home's own Dagster instance, steps where the places say."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -58,7 +59,12 @@ def report_database(instance: dg.DagsterInstance, fingerprint: str) -> bool:
 
 
 def run_graph(
-    places: Places, job: str, chosen: list[Spec], listener: Listener, reason: str | None = None
+    places: Places,
+    job: str,
+    chosen: list[Spec],
+    listener: Listener,
+    reason: str | None = None,
+    told: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run ``job`` with the chosen specs and return what it made, as the command line shows it.
 
@@ -68,6 +74,7 @@ def run_graph(
         chosen: specs; the others are as they are by default.
         listener: hears of progress.
         reason: why, in the words of whoever asks.
+        told: further tags of the run.
 
     Raises:
         GraphFailed: a step or a blocking check failed; its message is the first cause.
@@ -86,7 +93,7 @@ def run_graph(
         for line in recover_at(places)(instance, None):
             notice(line)
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
-        tags = {**tag_process(), **tag_origin(reason)}
+        tags = {**tag_process(), **tag_origin(reason), **(told or {})}
         result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET}, tags)
         if not result.success:
             raise GraphFailed(_first_cause(result))

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from heimdall_assets.defs.accelerator import KEPT
+from heimdall_assets.defs.accelerator import ask_machine
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.pipeline.recipe import SETTINGS, STAGES
 from heimdall_assets.profiles.reading import Read
 from heimdall_assets.profiles.resolving import group, resolve
-from heimdall_assets.profiles.schema import Needs
 from heimdall_assets.specs import AcceleratorSpec, MachineSpec, Spec
 
 PROFILE_TAG = "heimdall/profile"
@@ -25,7 +24,7 @@ MLFLOW_TAG, WANDB_TAG = "heimdall/mlflow", "heimdall/wandb"
 
 def tag_profile(read: Read | None) -> dict[str, str]:
     """Return the tags of a run that starts from a profile; none: it starts from none."""
-    if read is None or read.profile is None:
+    if read is None:
         return {}
     tracking = read.profile.tracking
     return {
@@ -33,22 +32,6 @@ def tag_profile(read: Read | None) -> dict[str, str]:
         MLFLOW_TAG: "on" if tracking.mlflow else "off",
         WANDB_TAG: tracking.wandb,
     }
-
-
-def ask_machine(needs: Needs, own: dict[str, Any], backend: str) -> list[Spec]:
-    """Return what a run asks of the machine that trains, where a backend looks for one; none: nothing is asked.
-
-    Args:
-        needs: of the training.
-        own: fields of ``AcceleratorSpec`` that somebody chose, which win, and which no backend drops in silence.
-        backend: where steps run.
-    """
-    looked_for: dict[str, Any] = {}
-    if KEPT[backend] >= {"num_cpus", "memory_gib"}:  # of its own machine a run is told before it starts
-        looked_for = {"num_cpus": needs.cpus, "memory_gib": needs.memory_gib}
-        looked_for |= {"num_gpus": needs.gpus} if needs.gpus else {}
-    fields = looked_for | own
-    return [AcceleratorSpec(**fields)] if fields else []
 
 
 @dataclass(frozen=True)
@@ -65,7 +48,7 @@ class StartingPoint:
 
     def list_specs(self) -> list[Spec]:
         """Return everything that the profile sets, on the machine that it asks for."""
-        if self.read is None or self.read.profile is None:
+        if self.read is None:
             return []
         profile = self.read.profile
         chosen = group(resolve(self.read, {}, None))
@@ -78,11 +61,11 @@ class StartingPoint:
 
     @property
     def name(self) -> str:
-        return self.read.profile.name if self.read is not None and self.read.profile is not None else ""
+        return self.read.profile.name if self.read is not None else ""
 
     @property
     def purpose(self) -> str:
-        return self.read.profile.purpose if self.read is not None and self.read.profile is not None else ""
+        return self.read.profile.purpose if self.read is not None else ""
 
     def configure(self, kinds: Sequence[str] = tuple(STAGES)) -> dict[str, Any]:
         """Return the run configuration of a run with the profile's settings, as far as it makes ``kinds``."""

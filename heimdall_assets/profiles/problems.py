@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from heimdall_assets.profiles.schema import NOT_OF_A_PROFILE, Profile, list_profile_specs
-from heimdall_assets.specs import UNKNOWN_SETTING, Spec, suggest_setting, suggest_spec
+from heimdall_assets.specs import UNKNOWN_SETTING, suggest_setting, suggest_spec
 from heimdall_assets.suggestions import suggest_name
 
 _PYDANTIC_SAYS = ("Input should be ", "Value should ", "String should ", "Keys should ")
@@ -88,25 +88,14 @@ def _judge_spec(name: str, value: Any) -> list[Problem]:
         return []
     if not isinstance(value, dict):
         return [Problem(name, show(value), f"its fields, such as {{{next(iter(spec.model_fields))}: ...}}")]
-    booleans = [
-        Problem(f"{name}.{field}", show(given), "a number")  # pydantic takes yes for 1
-        for field, given in value.items()
-        if isinstance(given, bool) and _is_number(spec, str(field))
-    ]
-    told = {problem.path for problem in booleans}
     given = {str(field): entry for field, entry in value.items()}
-    unknown = [_refuse_field(name, field) for field in given if field not in spec.model_fields]
-    try:  # of an unknown field a spec says so and nothing of the others
-        spec.model_validate({field: entry for field, entry in given.items() if field in spec.model_fields})
+    known = {field: entry for field, entry in given.items() if field in spec.model_fields}
+    found = [_refuse_field(name, field) for field in given if field not in known]
+    try:  # without the unknown ones, of which a spec says so and nothing of the others
+        spec.model_validate(known, strict=True)
     except ValidationError as error:
-        lines = [_translate(line, name, f"{name}.") for line in error.errors()]
-        return booleans + unknown + [problem for problem in lines if problem.path not in told]
-    return booleans + unknown
-
-
-def _is_number(spec: type[Spec], field: str) -> bool:
-    known = spec.model_fields.get(field)
-    return known is not None and known.annotation in (int, float, int | None, float | None)
+        found += [_translate(line, name, f"{name}.") for line in error.errors()]
+    return found
 
 
 def _refuse_field(name: str, field: str) -> Problem:

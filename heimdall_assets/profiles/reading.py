@@ -32,21 +32,26 @@ class Read:
     """A profile as it was read.
 
     Attributes:
-        profile: with what it extends in it; None: something is wrong with it.
+        checked: the profile, with what it extends in it; None: something is wrong with it.
         problems: everything that is.
         sources: path of a field -> the profile that says it.
         file: where it stands; None: in the package.
     """
 
-    profile: Profile | None
+    checked: Profile | None
     problems: tuple[Problem, ...]
     sources: Mapping[str, str]
     file: Path | None = None
 
     @property
+    def profile(self) -> Profile:
+        """The profile, where nothing is wrong with it."""
+        assert self.checked is not None, self.problems
+        return self.checked
+
+    @property
     def title(self) -> str:
         """The name of a profile of the package; of another one its digest too, for everybody may call theirs alike."""
-        assert self.profile is not None
         if self.file is None:
             return self.profile.name
         return f"{self.profile.name} ({compute_json_digest(self.profile.model_dump(mode='json'))[:19]})"
@@ -193,5 +198,4 @@ def load_profile_yaml(file: Path) -> dict[str, Any]:
 
 def list_paths(read: Read) -> list[str]:
     """Return the paths of all settings that a profile sets, ``Spec.field``."""
-    assert read.profile is not None
     return [f"{spec}.{field}" for spec in list_profile_specs() for field in read.profile.settings.get(spec, {})]

@@ -42,7 +42,6 @@ def resolve(read: Read, others: Settings, gpu_memory_gib: float | None) -> dict[
         others: what is set by name.
         gpu_memory_gib: of the GPU that trains, 0: none does; None: on the machine that the profile asks for.
     """
-    assert read.profile is not None
     profile = read.profile
     own = {
         path: Setting(profile.settings[spec][field], read.sources.get(path, f"profile {profile.name}"))

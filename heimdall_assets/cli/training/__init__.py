@@ -1,0 +1,1 @@
+"""Training: commands that choose, start, watch and judge trainings."""
