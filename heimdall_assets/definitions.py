@@ -21,6 +21,7 @@ from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.defs.warning_checks import WARNING_CHECKS
+from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.places import read_places
 from heimdall_assets.profiles.reading import read_profile
@@ -52,6 +53,7 @@ def build_definitions(places: Places) -> dg.Definitions:
         resources={
             "stores": build_stores(places.open_stores, _describe(places), places.spread_work),
             "tracking": tracking,
+            "weights_and_biases": WeightsAndBiases(places.home / "wandb"),
             "witness": Witness(places.witness, places.s3_endpoint),
             "lineage_pages": LineagePages(url=places.lineage_url),
             "io_manager": manifest_io_manager,

@@ -5,18 +5,21 @@ command line. Does not belong here: profiles themselves (``profiles``), each spe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
 
 from heimdall_assets.defs.accelerator import ask_machine
+from heimdall_assets.defs.origins import PROFILE_TAG
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.pipeline.recipe import SETTINGS, STAGES
 from heimdall_assets.profiles.reading import Read
 from heimdall_assets.profiles.resolving import group, resolve
 from heimdall_assets.specs import AcceleratorSpec, MachineSpec, Spec
 
-PROFILE_TAG = "heimdall/profile"
-"""The profile that a run's settings started from; what they are stands in its configuration and its results."""
+if TYPE_CHECKING:
+    from heimdall_assets.defs.tracking import ExperimentTracking
 
 MLFLOW_TAG, WANDB_TAG = "heimdall/mlflow", "heimdall/wandb"
 """Who is told of a run's training, in the words of ``profiles.schema.Tracking``; not there: MLflow alone."""
@@ -32,6 +35,11 @@ def tag_profile(read: Read | None) -> dict[str, str]:
         MLFLOW_TAG: "on" if tracking.mlflow else "off",
         WANDB_TAG: tracking.wandb,
     }
+
+
+def choose_tracking(tracking: "ExperimentTracking", run: dg.DagsterRun) -> "ExperimentTracking":
+    """Return the tracking of a run: MLflow hears nothing of a training whose profile says so."""
+    return replace(tracking, enabled=False) if run.tags.get(MLFLOW_TAG) == "off" else tracking
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Belongs here: fields and bounds. Does not belong here: reading files and telling
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -82,13 +82,10 @@ class Tracking(_Part):
     )
 
 
-class Tier(_Part):
-    """What a training of one rank has reached; all of it."""
+TierFigure = Literal["max_val_loss", "max_val_error_m", "min_span_f1", "min_separation"]
+"""What a tier may ask of a training's best epoch: bounds of figures of the validation split."""
 
-    max_median_m: float = Field(gt=0, description="largest median error of positions, metres")
-    min_val_loss_gain: float = Field(
-        ge=0, description="by how much the best validation loss lies below the one before training"
-    )
+TIER_FIGURES = get_args(TierFigure)
 
 
 def _check_range(limits: list[float]) -> list[float]:
@@ -100,24 +97,15 @@ def _check_range(limits: list[float]) -> list[float]:
 class Assessment(_Part):
     """When a training has converged, and how good it is: read by heimdall runs assess."""
 
-    tiers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], Tier] = Field(
-        min_length=1, description="ranks by name, the best first; below the last one a training has failed"
+    tiers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], dict[TierFigure, float]] = Field(
+        min_length=1,
+        description="degree of success, the best first -> what it asks of the best epoch: " + ", ".join(TIER_FIGURES),
     )
     max_val_loss_change: float = Field(0.01, gt=0, description="converged: the validation loss moves by less than this")
     over_epochs: int = Field(10, ge=2, description="... in each of so many epochs in a row, the last ones")
     gradient_norm: Annotated[list[Annotated[float, Field(gt=0)]], AfterValidator(_check_range)] = Field(
         default=[0.01, 10.0], min_length=2, max_length=2, description="healthy norms of gradients, from and to"
     )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        errors = [tier.max_median_m for tier in self.tiers.values()]
-        gains = [tier.min_val_loss_gain for tier in self.tiers.values()]
-        if errors != sorted(errors) or gains != sorted(gains, reverse=True):
-            raise ValueError(
-                f"tiers: found {', '.join(self.tiers)}, expected the best first, each easier than the last"
-            )
-        return self
 
 
 class Profile(_Part):
@@ -137,7 +125,7 @@ class Profile(_Part):
     )
     tracking: Tracking = Field(Tracking(), description="who is told of a training")
     assessment: Assessment = Field(
-        Assessment(tiers={"acceptable": Tier(max_median_m=100.0, min_val_loss_gain=0.0)}),
+        Assessment(tiers={"acceptable": {"max_val_error_m": 100.0}}),
         description="when a training is good",
     )
     settings: dict[str, dict[str, Any]] = Field(
