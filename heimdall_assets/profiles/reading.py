@@ -54,7 +54,8 @@ class Read:
         """The name of a profile of the package; of another one its digest too, for everybody may call theirs alike."""
         if self.file is None:
             return self.profile.name
-        return f"{self.profile.name} ({compute_json_digest(self.profile.model_dump(mode='json'))[:19]})"
+        digest = compute_json_digest(self.profile.model_dump(mode="json"))
+        return f"{self.profile.name} (sha256:{digest[:12]})"
 
 
 def list_profiles() -> tuple[str, ...]:

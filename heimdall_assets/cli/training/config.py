@@ -1,6 +1,5 @@
 """``heimdall config``: profiles listed, shown as what they come to, and somebody's own judged field by field."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -54,14 +53,16 @@ def show(profile: str, as_json: bool) -> None:
     parts = list_parts(read)
     if as_json:
         told = {path: {"value": one.value, "source": one.source} for path, one in settings.items()}
-        else_ = {path: {"value": json.loads(value), "source": source} for path, value, source in parts}
+        else_ = {path: {"value": value, "source": source} for path, value, source in parts}
         write_json({**about, "settings": told, "parts": else_})
         return
     write_line(f"{about['name']}: {about['purpose']}")
     write_line(f"Needs {say_needs(read.profile.needs)}. This machine: {about['lacks'] or 'enough'}.")
     cells = [[path, say(setting.value), setting.source] for path, setting in settings.items()]
     write_table("Settings", ["setting", "value", "who says it"], cells)
-    write_table("Beside them", ["field", "value", "who says it"], parts)
+    write_table(
+        "Beside them", ["field", "value", "who says it"], [[path, say(value), source] for path, value, source in parts]
+    )
 
 
 @config.command(short_help="Name everything that is wrong with a profile.")

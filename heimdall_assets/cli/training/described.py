@@ -30,10 +30,10 @@ def list_settings(read: Read, gpu_memory_gib: float | None) -> dict[str, Setting
     }
 
 
-def list_parts(read: Read) -> list[list[str]]:
+def list_parts(read: Read) -> list[tuple[str, Any, str]]:
     """Return path, value and source of what a profile holds beside settings, in the order of its fields."""
-    told = read.profile.model_dump(mode="json", exclude={"settings", "name", "purpose", "extends", "needs"})
-    return [[path, say(value), read.sources.get(path, DEFAULT)] for path, value in _flatten("", told, read)]
+    told = read.profile.model_dump(exclude={"settings", "name", "purpose", "extends", "needs"})
+    return [(path, value, read.sources.get(path, DEFAULT)) for path, value in _flatten("", told, read)]
 
 
 def say_needs(needs: Needs) -> str:
@@ -43,7 +43,9 @@ def say_needs(needs: Needs) -> str:
 
 
 def say(value: Any) -> str:
-    """Return a value as its file could hold it."""
+    """Return a value as JSON; the keys of a table are numbers, as in its file."""
+    if isinstance(value, dict) and all(isinstance(key, float) for key in value):
+        return f"{{{', '.join(f'{key:g}: {entry}' for key, entry in value.items())}}}"
     return json.dumps(value, ensure_ascii=False)
 
 
