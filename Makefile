@@ -18,7 +18,7 @@ help:
 	@echo "make test-long   the long tests"
 	@echo "make test-variations   what computes, under other instruction sets, threads and seeds (long)"
 	@echo "make docs   the site, built strictly into build/docs"
-	@echo "make configuration   the page of all settings and variables, written anew from their fields"
+	@echo "make configuration   the pages of settings, variables and profiles, written anew from their fields"
 	@echo "make golden the results of a fixed small world, recorded anew beside their code versions"
 	@echo "make bench-localization [POWDER=FOLDER]   the reference table (long)"
 	@echo "make bench-signals        the signal tasks on IQ, measured (long)"
@@ -82,6 +82,7 @@ docs: $(VENV)/.installed-docs
 # A test fails where this page says something else than the fields.
 configuration: install
 	$(BIN)/heimdall settings --markdown > docs/reference/configuration.md
+	$(BIN)/heimdall config list --markdown > docs/reference/training.md
 
 # One process per core, one thread per process: two would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20

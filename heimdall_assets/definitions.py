@@ -10,18 +10,21 @@ import dagster as dg
 from heimdall_assets.defs.assets import ASSETS
 from heimdall_assets.defs.checks import CHECKS
 from heimdall_assets.defs.executor.router import Machines, build_executor
-from heimdall_assets.defs.jobs import JOBS
+from heimdall_assets.defs.jobs import build_jobs
 from heimdall_assets.defs.lineage_events import build_following
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.orphans import tag_start
+from heimdall_assets.defs.profiles import StartingPoint
 from heimdall_assets.defs.recovery import Recover, build_recovery
 from heimdall_assets.defs.resources import LineagePages, build_stores, manifest_io_manager
 from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking import ExperimentTracking
 from heimdall_assets.defs.warning_checks import WARNING_CHECKS
+from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.places import read_places
+from heimdall_assets.profiles.reading import read_profile
 from heimdall_assets.variable_kinds import DATABASE, FOLDER, PLACE
 from heimdall_assets.variables import Places, find_kind
 
@@ -35,17 +38,22 @@ def build_definitions(places: Places) -> dg.Definitions:
         instance.add_run_tags(run_id, tag_start())
         return [*recover(instance, run_id), *tidy(instance, run_id)]
 
+    start = StartingPoint(read_profile(places.profile) if places.profile else None, places.executor)
     notify = post_webhook(places.webhook_url) if places.webhook_url else None
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=[*CHECKS, *WARNING_CHECKS],
-        jobs=JOBS,
-        schedules=[build_weekly_schedule(places.open_stores)],
-        sensors=[build_approval_sensor(places.retrain, places.open_stores, recover), build_failure_sensor(notify)],
+        jobs=build_jobs(start),
+        schedules=[build_weekly_schedule(places.open_stores, start)],
+        sensors=[
+            build_approval_sensor(places.retrain, places.open_stores, recover, start),
+            build_failure_sensor(notify),
+        ],
         executor=build_executor(_find_machines(places), begin, build_following(places.open_stores, places.openlineage)),
         resources={
             "stores": build_stores(places.open_stores, _describe(places), places.spread_work),
             "tracking": tracking,
+            "weights_and_biases": WeightsAndBiases(places.home / "wandb"),
             "witness": Witness(places.witness, places.s3_endpoint),
             "lineage_pages": LineagePages(url=places.lineage_url),
             "io_manager": manifest_io_manager,

@@ -13,6 +13,7 @@ SILENCED = {
     "MLflow": ("MLFLOW_DISABLE_TELEMETRY", "true"),
     "Dagster": ("DAGSTER_DISABLE_TELEMETRY", "1"),
     "Hugging Face Hub": ("HF_HUB_DISABLE_TELEMETRY", "1"),
+    "Weights & Biases": ("WANDB_ERROR_REPORTING", "false"),
 }
 """Library -> the variable that ends its reports, and its value; what is set already wins."""
 

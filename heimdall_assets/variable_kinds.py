@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.profiles.reading import ENDINGS, list_profiles
 from heimdall_assets.specs import (
     AcceleratorSpec,
     KubernetesSpec,
@@ -203,6 +204,15 @@ def _read_file(text: str, variable: str) -> Path:
     return Path(text).absolute()
 
 
+def _read_profile(text: str, variable: str) -> str:
+    """Return the name of a profile of the package, or the absolute path of a file that holds one."""
+    if "/" in text or text.endswith(ENDINGS):
+        return str(_read_file(text, variable))
+    if text in list_profiles():
+        return text
+    raise InvalidSetting(f"{variable}: found {_show(text)}, expected {', '.join(list_profiles())} or a file of YAML")
+
+
 def _read_offset(text: str, variable: str) -> str:
     from heimdall_assets.stores.database.raw.stated_receivers import parse_offset
 
@@ -233,4 +243,5 @@ SWITCH = VariableKind("on or off", lambda text, variable: choose("on", "off").re
 POLICY = VariableKind("JSON of RetrainPolicy", partial(_read_policy, RetrainPolicy))
 RETENTION = VariableKind("JSON of RetentionPolicy", partial(_read_policy, RetentionPolicy))
 ACCELERATOR = VariableKind("JSON of AcceleratorSpec", partial(_read_policy, AcceleratorSpec))
+PROFILE = VariableKind("name or file of a profile", _read_profile)
 KUBERNETES = VariableKind("JSON of KubernetesSpec", partial(_read_policy, KubernetesSpec))

@@ -44,6 +44,7 @@ from heimdall_assets.variable_kinds import (
     PLACE,
     POLICY,
     POSTGRESQL,
+    PROFILE,
     RAY_URL,
     RETENTION,
     SECRET,
@@ -187,6 +188,11 @@ class Places(BaseSettings):
     openlineage: Annotated[str | Path | None, OPENLINEAGE] = _variable(
         "HEIMDALL_OPENLINEAGE", None, "is told of each asset while a run goes on, as OpenLineage events"
     )
+    profile: Annotated[str | None, PROFILE] = _variable(
+        "HEIMDALL_PROFILE",
+        None,
+        "of trainings that name none: heimdall train, the page's jobs, the sensor's first model (heimdall config list)",
+    )
     retrain: Annotated[RetrainPolicy, POLICY] = _variable(
         "HEIMDALL_RETRAIN", "{}", "when a changed set of approved sessions is trained on"
     )
@@ -262,6 +268,7 @@ class Places(BaseSettings):
             "HEIMDALL_KUBERNETES": self.kubernetes.model_dump_json(exclude_unset=True),
             "HEIMDALL_ACCELERATOR": self.accelerator.model_dump_json(exclude_unset=True),
             "HEIMDALL_LINEAGE_URL": self.lineage_url,
+            "HEIMDALL_PROFILE": "",  # what a run took from it stands in its configuration
         }
 
     def spread_work(self) -> AbstractContextManager[None]:

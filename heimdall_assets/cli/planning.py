@@ -3,11 +3,10 @@
 import atexit
 import gc
 import sys
-from pathlib import Path
 
 import click
 
-from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
+from heimdall_assets.cli.settings import Asked, find_dataset, read_chosen, settings_options
 from heimdall_assets.cli.terminal.homes import check_trainable, open_home
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_table
 from heimdall_assets.cli.terminal.progress import show_progress
@@ -16,10 +15,10 @@ from heimdall_assets.cli.terminal.progress import show_progress
 @click.command(short_help="Say what train would compute now and what it would find.")
 @settings_options
 @json_option
-def plan(campaigns: tuple[str, ...], settings_file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
+def plan(asked: Asked, as_json: bool) -> None:
     """Say what `heimdall train` with these settings would compute and what it would find, and why."""
     atexit.register(_leave_memory)
-    chosen = read_chosen(campaigns, settings_file, assignments)
+    chosen = read_chosen(asked).specs
     stores = open_home()
     check_trainable(stores, find_dataset(chosen))
     with show_progress("Looking for results that are there already"):

@@ -1,11 +1,11 @@
 """``heimdall demo`` and ``train``: the graph run in this process."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
+from heimdall_assets.cli.settings import Asked, find_dataset, read_chosen, settings_options
 from heimdall_assets.cli.terminal.homes import begin_home, check_trainable, open_home
 from heimdall_assets.cli.terminal.output import json_option, write_comparison, write_json, write_line, write_text
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
@@ -19,6 +19,8 @@ def _summarize(summary: dict[str, Any], as_json: bool) -> None:
         write_json(summary)
         return
     write_comparison(f"{summary['num_sessions']} test sessions", summary["comparison"], summary["worse_than"])
+    if summary.get("profile"):
+        write_line(f"Profile: {summary['profile']}")
     write_line(f"trained: {'yes' if summary['trained'] else 'no'} ({summary['training']})")
     parity = summary["parity"]
     write_line(
@@ -66,20 +68,15 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
 @starting_options
 @click.option("--reason", metavar="TEXT", help="Why you train; it stands in the lineage of what is made.")
 @json_option
-def train(
-    campaigns: tuple[str, ...],
-    settings_file: Path | None,
-    assignments: tuple[str, ...],
-    starting: Starting,
-    reason: str | None,
-    as_json: bool,
-) -> None:
+def train(asked: Asked, starting: Starting, reason: str | None, as_json: bool) -> None:
     """Materialize the graph on the approved sessions and release the model."""
     stores = open_home()
-    chosen = choose_start(stores, read_chosen(campaigns, settings_file, assignments), starting)
-    check_trainable(stores, find_dataset(chosen))
+    chosen = read_chosen(asked)
+    chosen = replace(chosen, specs=choose_start(stores, chosen.specs, starting))
+    check_trainable(stores, find_dataset(chosen.specs))
     with show_progress("Materializing the graph") as listener:
+        from heimdall_assets.defs.profiles import tag_profile
         from heimdall_assets.running.graph_run import run_graph
 
-        summary = run_graph(read_places(), "release", chosen, listener, reason)
-    _summarize(summary, as_json)
+        summary = run_graph(read_places(), "release", chosen.specs, listener, reason, tag_profile(chosen.read))
+    _summarize({**summary, "profile": None if chosen.read is None else chosen.read.title}, as_json)

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.profiles.schema import Needs
 from heimdall_assets.specs import AcceleratorSpec, KubernetesSpec, describe_invalid
 
 GPU_POOL = "gpu"
@@ -109,6 +110,22 @@ def ask_for(default: AcceleratorSpec, said: Mapping[str, Any]) -> AcceleratorSpe
         return AcceleratorSpec.model_validate({**default.model_dump(exclude_unset=True), **said})
     except ValidationError as error:
         raise InvalidSetting(describe_invalid("AcceleratorSpec", error)) from None
+
+
+def ask_machine(needs: Needs, own: dict[str, Any], backend: str) -> list[AcceleratorSpec]:
+    """Return what a run asks of the machine that trains, where a backend looks for one; none: nothing is asked.
+
+    Args:
+        needs: of the training.
+        own: fields of ``AcceleratorSpec`` that somebody chose, which win, and which no backend drops in silence.
+        backend: where steps run.
+    """
+    looked_for: dict[str, Any] = {}
+    if KEPT[backend] >= {"num_cpus", "memory_gib"}:  # of its own machine a run is told before it starts
+        looked_for = {"num_cpus": needs.cpus, "memory_gib": needs.memory_gib}
+        looked_for |= {"num_gpus": needs.gpus} if needs.gpus else {}
+    fields = looked_for | own
+    return [AcceleratorSpec(**fields)] if fields else []
 
 
 def encode_tags(tags: Mapping[str, Any]) -> dict[str, str]:

@@ -131,7 +131,7 @@ class _Following:
         parents = () if stage is None else tuple(stage.parents)
         code_version = None if stage is None else stage.code_version
         origin = self._read_origin()
-        told = {"started_by": origin.started_by, "reason": origin.reason}
+        told = {"started_by": origin.started_by, "reason": origin.reason, "profile": origin.profile}
         self._open[asset] = Attempt(asset, self._run.run_id, number, told, parents, code_version)
         return self._open[asset]
 

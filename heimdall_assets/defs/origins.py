@@ -13,6 +13,8 @@ from heimdall_assets.stores.home import Stores
 
 PERSON_TAG = "heimdall/person"
 REASON_TAG = "heimdall/reason"
+PROFILE_TAG = "heimdall/profile"
+"""The profile that a run's settings started from; what they are stands in its configuration and its results."""
 RELEASE_TAG = "heimdall/release"
 """Of the run whose model was released, or that found its release again: the version."""
 
@@ -41,7 +43,8 @@ def describe_origin(run: dg.DagsterRun | None) -> Origin:
     named = {what: run.tags.get(f"dagster/{what}_name") for what in ("sensor", "schedule")}
     automatic = next((f"{what} {name}" for what, name in named.items() if name), PAGE)
     person = run.tags.get(PERSON_TAG)
-    return Origin(person or automatic, run.tags.get(REASON_TAG), run.run_id, is_person=person is not None)
+    reason, profile = run.tags.get(REASON_TAG), run.tags.get(PROFILE_TAG)
+    return Origin(person or automatic, reason, run.run_id, is_person=person is not None, profile=profile)
 
 
 def hide_person(origin: Origin, stores: Stores) -> Origin:

@@ -9,8 +9,8 @@ import dagster as dg
 
 from heimdall_assets.defs.jobs import JOBS
 from heimdall_assets.defs.origins import tag_reason
+from heimdall_assets.defs.profiles import StartingPoint, tag_profile
 from heimdall_assets.defs.recovery import Recover
-from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.defs.tables import render_table, shorten
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.kinds import MEASUREMENT_DATABASE
@@ -32,6 +32,7 @@ OpenStores = Callable[[], Stores]
 FINGERPRINT_TAG = "heimdall/approved_fingerprint"
 RETRAINING_TAG = "heimdall/retraining"
 RETRAIN_JOB = "release"
+NO_PROFILE = StartingPoint()
 WEEKLY_REASON = "weekly, whether anything changed or not"
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -102,15 +103,16 @@ def _find_runs(instance: dg.DagsterInstance, step: str) -> tuple[RunState, int, 
     return RunState.FAILED, len(mine), active
 
 
-def _request_run(current: DatabaseState, plan: RetrainPlan) -> dg.RunRequest:
+def _request_run(current: DatabaseState, plan: RetrainPlan, start: StartingPoint) -> dg.RunRequest:
     return dg.RunRequest(
         # The attempt is part of the key: Dagster never runs one key twice, not even after a failure.
         run_key=f"{current.step}-{plan.attempt}",
-        run_config=build_run_config(list(current.baseline.specs)),
+        run_config=start.configure_again(current.baseline.specs),
         tags={
             FINGERPRINT_TAG: current.fingerprint,
             RETRAINING_TAG: current.step,
             **tag_reason(plan.reason),
+            **tag_profile(start.read),
             # The sensor counts attempts and asks again itself: Dagster's own retry would run beside it.
             "dagster/max_retries": "0",
         },
@@ -136,10 +138,13 @@ def _report_database(watch: Watch) -> dg.AssetMaterialization:
     )
 
 
-def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores, recover: Recover) -> dg.SensorDefinition:
+def build_approval_sensor(
+    policy: RetrainPolicy, open_stores: OpenStores, recover: Recover, start: StartingPoint = NO_PROFILE
+) -> dg.SensorDefinition:
     """Return the sensor that reports the approved set's version and asks for retraining as ``policy`` says.
 
-    Before it looks at runs, ``recover`` ends those whose process was killed: they would keep it waiting.
+    Before it looks at runs, ``recover`` ends those whose process was killed: they would keep it waiting. A first model
+    takes its settings from ``start``, every later one how it uses its machine.
     """
 
     @dg.sensor(
@@ -180,7 +185,7 @@ def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores, recove
         )
         is_news = (watch.reported, watch.reasons) != (seen.reported, seen.reasons)
         return dg.SensorResult(
-            run_requests=[_request_run(current, plan)] if plan.request else [],
+            run_requests=[_request_run(current, plan, start)] if plan.request else [],
             asset_events=[_report_database(watch)] if is_news else [],
             cursor=watch.encode(),
             skip_reason=None if plan.request else reason,
@@ -189,7 +194,7 @@ def build_approval_sensor(policy: RetrainPolicy, open_stores: OpenStores, recove
     return approved_measurements_sensor
 
 
-def build_weekly_schedule(open_stores: OpenStores) -> dg.ScheduleDefinition:
+def build_weekly_schedule(open_stores: OpenStores, start: StartingPoint = NO_PROFILE) -> dg.ScheduleDefinition:
     """Return the schedule that retrains each week with the settings that the sensor would take."""
 
     @dg.schedule(
@@ -201,7 +206,7 @@ def build_weekly_schedule(open_stores: OpenStores) -> dg.ScheduleDefinition:
         description="Retrains every Sunday at 03:00 UTC, changed or not, with the champion's settings. Off by default.",
     )
     def weekly_retraining() -> dg.RunRequest:
-        specs = list(read_baseline(open_stores()).specs)
-        return dg.RunRequest(run_config=build_run_config(specs), tags=tag_reason(WEEKLY_REASON))
+        config = start.configure_again(read_baseline(open_stores()).specs)
+        return dg.RunRequest(run_config=config, tags={**tag_reason(WEEKLY_REASON), **tag_profile(start.read)})
 
     return weekly_retraining

@@ -123,14 +123,18 @@ CONFIGS: dict[str, type[dg.Config]] = {
 def build_run_config(chosen: list[specs.Spec]) -> dict[str, Any]:
     """Return Dagster run configuration that sets the given specs; every other keeps its defaults."""
     ops: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
     for spec in chosen:
+        if isinstance(spec, specs.AcceleratorSpec):  # of the executor: it says where a step runs
+            asked |= spec.model_dump(mode="json", exclude_unset=True)
+            continue
         kind = find_kind(type(spec))
         op = SPLITS_OP if kind in SPLIT_KINDS.values() else kind
         config = ops.setdefault(op, {"config": {}})["config"]
         part = _find_part(CONFIGS[op], spec.pure_class())
         fields = {name: value for name, value in spec.dump().items() if value is not None}
         config.update(fields if part is None else {part: fields})
-    return {"ops": ops}
+    return {"ops": ops, **({"execution": {"config": {"accelerator": asked}}} if asked else {})}
 
 
 def read_run_config(config: Mapping[str, Any]) -> list[specs.Spec]:

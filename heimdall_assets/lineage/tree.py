@@ -111,6 +111,7 @@ def describe_facts(facts: Mapping[str, Any] | None, done: str = COMPUTED) -> lis
     took = f" in {facts['duration_s']:.1f} s" if done == COMPUTED else ""  # a release says so while it is made
     told = [f"{done} {facts['started_at'][:19]}Z{took}", f"by {facts['started_by']}"]
     told += [f"because {facts['reason']}"] if facts["reason"] else []
+    told += [f"profile {facts['profile']}"] if "profile" in facts else []
     return [*told, f"environment {facts['environment'][:12]}"]
 
 

@@ -39,6 +39,9 @@ What was computed for an earlier result is no input, for it would be computed to
 fact all the same. Not there where nothing was taken.
 """
 
+PROFILE = "profile"
+"""In the facts: the profile that the settings started from. Not there where they started from none."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -47,6 +50,7 @@ class Origin:
     Attributes:
         started_by: a person, a sensor, a schedule, a page.
         is_person: whether it is a person's name; kept for ever, it is to be a pseudonym.
+        profile: that the settings of the run started from, with its digest where it is somebody's own; None: from none.
         reason: in their words; None: they gave none.
         run_id: Dagster's run; None: made without Dagster.
     """
@@ -55,6 +59,7 @@ class Origin:
     reason: str | None = None
     run_id: str | None = None
     is_person: bool = False
+    profile: str | None = None
 
 
 _origin: ContextVar[Origin | None] = ContextVar("origin", default=None)
@@ -117,7 +122,8 @@ class Computation:
 
 
 def _describe_origin(origin: Origin) -> dict[str, Any]:
-    return {"started_by": origin.started_by, "reason": origin.reason, "run_id": origin.run_id}
+    profile = {} if origin.profile is None else {PROFILE: origin.profile}
+    return {"started_by": origin.started_by, "reason": origin.reason, "run_id": origin.run_id, **profile}
 
 
 def keep_facts(objects: ObjectStore, manifest: str, facts: dict[str, Any]) -> None:

@@ -32,6 +32,9 @@ TAKING = {
     "locate --recording": ["locate", "--recording", "A=FILE"],
     "train --settings": ["train", "--settings", "FILE"],
     "plan --settings": ["plan", "--settings", "FILE"],
+    "train --profile": ["train", "--profile", "FILE"],
+    "config validate": ["config", "validate", "FILE"],
+    "config show": ["config", "show", "FILE"],
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from heimdall_assets.profiles.reading import read_profile
 from heimdall_assets_tests.homes import fill_home
 from heimdall_assets_tests.package_names import ROOT
 from heimdall_assets_tests.serving import wait_for
@@ -63,13 +64,13 @@ def make_stand_in(folder: Path, work: str) -> None:
 
 def test_a_job_that_is_told_to_stop_waits_for_what_is_saved_and_goes_back_into_the_queue(tmp_path: Path):
     make_stand_in(tmp_path, "while :; do sleep 0.1; done")
-    with submit(tmp_path, "--campaign", "city") as job:
+    with submit(tmp_path, "--profile", "hpc", "--campaign", "city") as job:
         wait_for((tmp_path / "begun").exists, 30.0, "the training to begin", tmp_path / "job.log", 0.05)
         job.send_signal(signal.SIGINT)
         assert job.wait(30) == 143
     assert (tmp_path / "saved").read_text() == "saved\n"
     assert (tmp_path / "scontrol").read_text() == "requeue 17\n"
-    assert (tmp_path / "arguments").read_text() == "train --campaign city\n"
+    assert (tmp_path / "arguments").read_text() == "train --profile hpc --campaign city\n"
 
 
 @pytest.mark.parametrize("status", [0, 2])
@@ -93,6 +94,15 @@ def test_the_job_is_told_in_time_and_may_go_back():
     assert "requeue" in told
     assert "array" not in told
     assert int(told["signal"].partition("@")[2]) >= 2 * 60  # twice what an interrupted step may take
+
+
+def test_the_command_with_a_profile_asks_slurm_for_what_the_profile_needs():
+    (asked,) = re.findall(
+        r"^#   sbatch (.*) deploy/slurm/train.sbatch heimdall.env --profile hpc$", SCRIPT.read_text(), re.M
+    )
+    needs = read_profile("hpc").profile.needs
+    assert asked == f"--gres=gpu:{needs.gpus} --cpus-per-task={needs.cpus} --mem={needs.memory_gib:g}G"
+    assert f"sbatch {asked} deploy" in (ROOT / "docs" / "guide" / "deploy.md").read_text()
 
 
 @pytest.mark.parametrize("script", [SCRIPT, ROOT / "deploy" / "install.sh"], ids=lambda path: path.name)

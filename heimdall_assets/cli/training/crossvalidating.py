@@ -1,11 +1,10 @@
 """``heimdall crossvalidate``: how good a model with some settings is, told without the test split."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from heimdall_assets.cli.settings import find_dataset, read_chosen, settings_options
+from heimdall_assets.cli.settings import Asked, find_dataset, read_chosen, settings_options
 from heimdall_assets.cli.terminal.homes import check_trainable, open_home
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_line, write_table
 from heimdall_assets.cli.terminal.progress import show_progress
@@ -18,25 +17,18 @@ from heimdall_assets.places import read_places
 @click.option("--folds", "num_folds", default=5, show_default=True, type=click.IntRange(2, 100), help="How many.")
 @click.option("--reason", metavar="TEXT", help="Why you ask; it stands in the lineage of what is made.")
 @json_option
-def crossvalidate(
-    campaigns: tuple[str, ...],
-    settings_file: Path | None,
-    assignments: tuple[str, ...],
-    num_folds: int,
-    reason: str | None,
-    as_json: bool,
-) -> None:
+def crossvalidate(asked: Asked, num_folds: int, reason: str | None, as_json: bool) -> None:
     """Train a model for each fold on the others, and judge it on the fold itself.
 
     Test sessions take no part: they stay unseen for the one model that is released. Each fold also chose its model's
     epoch and calibrated its ellipses, so that the figures are a little too good; they compare settings with each other.
     """
-    chosen = read_chosen(campaigns, settings_file, assignments)
-    check_trainable(open_home(), find_dataset(chosen))
+    chosen = read_chosen(asked)
+    check_trainable(open_home(), find_dataset(chosen.specs))
     with show_progress(f"Training {say_count(num_folds, 'fold')}") as listener:
         from heimdall_assets.running.folds import cross_validate
 
-        found = cross_validate(read_places(), chosen, num_folds, listener, reason)
+        found = cross_validate(read_places(), chosen.specs, num_folds, listener, reason)
     if as_json:
         write_json(found)
         return

@@ -54,8 +54,8 @@ def starting_options(command: Callable[..., None]) -> Callable[..., None]:
         is_flag=False,
         flag_value=NEWEST,
         metavar="[CHECKPOINT]",
-        help="Go on with the newest training, or with that of a release, checkpoint or run; --set "
-        "TrainingSpec.max_epochs=N for more epochs than it had.",
+        help="Go on with the newest training, or with that of a release, checkpoint or run; --epochs N "
+        "for more epochs than it had.",
     )
     @wraps(command)
     def taking(*args: Any, start_model: str | None, freeze_backbone: bool, resume: str | None, **others: Any) -> None:

@@ -7,12 +7,14 @@ import dagster as dg
 
 from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
 from heimdall_assets.defs.figures import is_told, show_epochs, show_picture
+from heimdall_assets.defs.profiles import choose_tracking
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.stopping import hold_stop, stop_for_good
 from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
@@ -41,6 +43,7 @@ def trained_checkpoint(
     val_split: Manifest,
     stores: dg.ResourceParam[Stores],
     tracking: dg.ResourceParam[ExperimentTracking],
+    weights_and_biases: dg.ResourceParam[WeightsAndBiases],
     lineage_pages: LineagePages,
 ) -> dg.MaterializeResult[Any]:
     """The fitted model: weights as safetensors, settings as JSON. The test split is no input.
@@ -54,7 +57,9 @@ def trained_checkpoint(
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
     params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
     resumed, seen = False, list[dict[str, float]]()
-    with stop_for_good(KEPT, context), tracking.follow(context, params) as tracked:
+    tracking = choose_tracking(tracking, context.run)
+    curves = weights_and_biases.follow(context, params)
+    with stop_for_good(KEPT, context), tracking.follow(context, params) as tracked, curves:
 
         def on_start(resumed_from: Path | None) -> None:
             nonlocal resumed
@@ -62,12 +67,14 @@ def trained_checkpoint(
             if resumed:
                 context.log.info(f"resuming the training that was interrupted, from {resumed_from}")
             tracked.start()
+            curves.start()
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             progress("epochs trained", epoch + 1, total)
             seen.append(metrics)
             with hold_stop():
                 tracked.log_epoch(epoch, metrics)
+                curves.log_epoch(epoch, metrics)
                 if is_told(epoch):
                     context.log_event(dg.AssetObservation(TRAINED_CHECKPOINT, metadata=show_epochs(seen, epoch, total)))
 

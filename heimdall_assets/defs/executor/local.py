@@ -20,8 +20,7 @@ from heimdall_assets.defs.executor.delegation import (
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.pipeline.processes import interrupt_with_parent
 from heimdall_assets.specs import AcceleratorSpec
-
-LIST_GPUS = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+from heimdall_assets.stores.capacity import list_gpus
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -51,10 +50,7 @@ def check_gpus(said: AcceleratorSpec) -> None:
     """
     if said.gpu_type is None and not {"num_gpus"} & said.model_fields_set:
         return
-    try:
-        told = subprocess.run(LIST_GPUS, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        told = []
+    told = [gpu.name for gpu in list_gpus()]
     kind = said.gpu_type or ""
     if sum(kind.lower() in name.lower() for name in told) < said.num_gpus:
         found = ", ".join(told) or "no GPU"

@@ -108,7 +108,7 @@ def describe_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         facts: of the computation, with its environment in full.
     """
-    told = {"started_by": facts["started_by"], "reason": facts["reason"]}
+    told = {"started_by": facts["started_by"], "reason": facts["reason"], "profile": facts.get("profile")}
     return told | {name: facts["environment"].get(name) for name in _CODE}
 
 

@@ -133,6 +133,7 @@ def _add_activity(document: "ProvDocument", name: str, facts: Mapping[str, Any] 
         document.activity(name, other_attributes=dict(told))
         return
     known: _Told = {"heimdall:reason": facts["reason"], "heimdall:dagster_run": facts["run_id"]}
+    known["heimdall:profile"] = facts.get("profile")
     known = {key: value for key, value in known.items() if value is not None}
     document.activity(name, facts["started_at"], compute_end(facts), {**told, **known})
     document.wasAssociatedWith(name, _name_agent(facts["started_by"]), other_attributes={"prov:role": "starter"})
