@@ -17,6 +17,7 @@ from heimdall_assets.manifests import (
     Manifest,
     decode_canonical_json,
 )
+from heimdall_assets.pipeline.further import check_further, name_further
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
 from heimdall_assets.pipeline.stages.datasets import load_sessions
@@ -46,6 +47,7 @@ def train_checkpoint(
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_start: Callable[[Path | None], None] | None = None,
     pretrained: Callable[[ModelSpec], PretrainedWeights | None] = read_pretrained,
+    load: Callable[[ObjectStore, Manifest], SessionSet] = load_sessions,
 ) -> Result:
     """Return the checkpoint of these splits and specs: found, resumed from where it was interrupted, or trained.
 
@@ -55,13 +57,16 @@ def train_checkpoint(
         on_start: called before training with the file it goes on from, None for a fresh one; not called where the
             checkpoint was found.
         pretrained: reads the weights that a model starts from.
+        load: reads the sessions of a split.
 
     Raises:
+        NotFound: the search that ``training.found_by`` names is gone, or was none.
         InvalidSetting: a split is empty, or ``weights_file`` is given without ``pretrained``.
         MissingDependency: pretrained weights are out of reach.
         StorageError: a checkpoint or the result could not be stored.
     """
-    parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest}
+    parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest, **name_further(training)}
+    check_further(objects, parents)
     weights = pretrained(model)
     asked = (TRAINED_CHECKPOINT, parents, [model, training, augmentation])
     content = state_content(weights)
@@ -71,7 +76,7 @@ def train_checkpoint(
         from heimdall_assets.learning.fitting.checkpoints import LAST
         from heimdall_assets.learning.fitting.training import fit_model
 
-        train, val = load_sessions(objects, train_split), load_sessions(objects, val_split)
+        train, val = load(objects, train_split), load(objects, val_split)
         for name, sessions in ((TRAIN_SPLIT, train), (VAL_SPLIT, val)):
             if not len(sessions):
                 raise InvalidSetting(f"{name}: found 0 sessions, expected at least 1; approve more sites")
