@@ -1,5 +1,6 @@
 """Running the graph for the command line: one run on the home's own Dagster instance, steps where the places say."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions, recover_at
 from heimdall_assets.defs.events import find_checks
 from heimdall_assets.defs.executor.delegation import InMemoryJob, execute_run
+from heimdall_assets.defs.jobs import SEARCHED
 from heimdall_assets.defs.origins import tag_origin
 from heimdall_assets.defs.orphans import tag_process
 from heimdall_assets.defs.progress import Listener, listen, notice
@@ -30,6 +32,7 @@ from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.pipeline.stages.model_release import find_signing_key, list_warnings
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.specs import DatasetSpec, Spec
+from heimdall_assets.stores.home import Stores
 from heimdall_assets.variables import Places
 
 DATABASE_KEY = dg.AssetKey(MEASUREMENT_DATABASE)
@@ -57,15 +60,40 @@ def report_database(instance: dg.DagsterInstance, fingerprint: str) -> bool:
     return True
 
 
-def run_graph(
-    places: Places, job: str, chosen: list[Spec], listener: Listener, reason: str | None = None
-) -> dict[str, Any]:
-    """Run ``job`` with the chosen specs and return what it made, as the command line shows it.
+@dataclass(frozen=True)
+class Ran:
+    """What a run of a job made.
+
+    Attributes:
+        run_id: Dagster's.
+        stores: those that it ran on.
+        warnings: what its checks warn of.
+        metadata: asset -> what the page shows of it.
+        manifests: asset -> what it made or found.
+    """
+
+    run_id: str
+    stores: Stores
+    warnings: list[str]
+    metadata: dict[str, dict[str, Any]]
+    manifests: dict[str, Manifest]
+
+    def count_computed(self) -> dict[str, int]:
+        """Return how much was computed for each asset; a promotion is no result that could be found again."""
+        return {
+            name: values.get("num_computed", int(not values["reused"]))
+            for name, values in self.metadata.items()
+            if "reused" in values
+        }
+
+
+def run_job(places: Places, job: str, config: dict[str, Any], listener: Listener, reason: str | None = None) -> Ran:
+    """Run ``job`` and return what it made.
 
     Args:
         places: where everything rests.
         job: by name.
-        chosen: specs; the others are as they are by default.
+        config: Dagster's, of its steps.
         listener: hears of progress.
         reason: why, in the words of whoever asks.
 
@@ -87,7 +115,7 @@ def run_graph(
             notice(line)
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
         tags = {**tag_process(), **tag_origin(reason)}
-        result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET}, tags)
+        result = _execute(places, job, instance, {**config, **QUIET}, tags)
         if not result.success:
             raise GraphFailed(_first_cause(result))
         warnings = list_warnings(find_checks(instance, result.run_id))
@@ -101,30 +129,54 @@ def run_graph(
         )
         for event in made
     }
+    return Ran(result.run_id, stores, warnings, metadata, manifests)
+
+
+def run_search(places: Places, chosen: list[Spec], listener: Listener, reason: str | None = None) -> Ran:
+    """Run the job ``search`` with the chosen specs and return what it made.
+
+    Raises:
+        GraphFailed: a step failed, as ``run_job`` says it, which raises what else may happen.
+    """
+    return run_job(places, "search", build_run_config(chosen, SEARCHED), listener, reason)
+
+
+def run_graph(
+    places: Places, job: str, chosen: list[Spec], listener: Listener, reason: str | None = None
+) -> dict[str, Any]:
+    """Run ``job`` with the chosen specs and return what it made, as the command line shows it.
+
+    Args:
+        places: where everything rests.
+        job: by name.
+        chosen: specs; the others are as they are by default.
+        listener: hears of progress.
+        reason: why, in the words of whoever asks.
+
+    Raises:
+        GraphFailed: a step or a blocking check failed, as ``run_job`` says it, which raises what else may happen.
+    """
+    ran = run_job(places, job, build_run_config(chosen), listener, reason)
+    stores, manifests = ran.stores, ran.manifests
     metrics = load_metrics(stores.objects, manifests[EVALUATION_METRICS])
     version = manifests[MODEL_RELEASE].summary["version"]
     outcome = read_outcome(manifests[TRAINED_CHECKPOINT])
     return {
-        "run_id": result.run_id,
+        "run_id": ran.run_id,
         "version": version,
         "folder": stores.releases.locate(version),
         "champion": manifests[CHAMPION_MODEL].summary["champion"],
         "promotion": manifests[CHAMPION_MODEL].summary["decision"],
         "trained": outcome.trained,
         "training": outcome.said,
-        "warnings": warnings,
+        "warnings": ran.warnings,
         "rejected": stores.releases.find_record(version).get("rejected", []),
         "num_sessions": metrics["num_sessions"],
         "comparison": compare_methods(metrics),
         "worse_than": metrics["worse_than"],
         "onnx_bytes": manifests[ONNX_MODEL].summary["size_bytes"],
         "parity": manifests[ONNX_MODEL].summary["parity"],
-        # A promotion is no result that could be found again: it is decided anew each time.
-        "computed": {
-            name: values.get("num_computed", int(not values["reused"]))
-            for name, values in metadata.items()
-            if "reused" in values
-        },
+        "computed": ran.count_computed(),
         "digests": {
             name: {part: artifact.digest for part, artifact in manifest.artifacts.items()}
             for name, manifest in manifests.items()

@@ -3,12 +3,19 @@
 import dagster as dg
 
 from heimdall_assets.defs.settings import build_run_config
-from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, SPECTROGRAM_FEATURES
+from heimdall_assets.kinds import (
+    CHAMPION_MODEL,
+    EVALUATION_METRICS,
+    HYPERPARAMETER_SEARCH,
+    SPECTROGRAM_FEATURES,
+    TEST_SPLIT,
+)
 from heimdall_assets.pipeline.recipe import list_needed
 from heimdall_assets.specs import DEMO_MODEL
 
 INGESTED = list_needed(SPECTROGRAM_FEATURES)
 TRAINED = list_needed(EVALUATION_METRICS)
+SEARCHED = list_needed(HYPERPARAMETER_SEARCH)
 RELEASED = list_needed(CHAMPION_MODEL)
 
 JOBS = [
@@ -26,6 +33,11 @@ JOBS = [
         "release",
         selection=dg.AssetSelection.assets(*RELEASED),
         description="Everything up to a released ONNX model.",
+    ),
+    dg.define_asset_job(
+        "search",
+        selection=dg.AssetSelection.assets(*SEARCHED, TEST_SPLIT),  # one step makes all splits
+        description="Settings tried on the training split and judged on the validation split.",
     ),
     dg.define_asset_job(
         "demo",

@@ -159,6 +159,22 @@ def _state_code() -> dict[str, str]:
     return {"code_of_a_fit": compute_json_digest({TRAINED_CHECKPOINT: STAGES[TRAINED_CHECKPOINT].code_version})}
 
 
+def list_trials(stores: Stores, order: SearchOrder) -> "list[FrozenTrial]":
+    """Return the trials of a search as its study holds them now, by number.
+
+    Raises:
+        StorageError: the study cannot be opened.
+    """
+    with open_book(open_studies(stores), name_search(order), order.search) as book:
+        return book.list_trials()
+
+
+def read_importance(objects: ObjectStore, search: Manifest) -> dict[str, float]:
+    """Return setting -> its share of the differences between trials; none where it cannot be told."""
+    found: dict[str, float] = decode_canonical_json(objects.read_bytes(search.artifacts[IMPORTANCE].digest))
+    return found
+
+
 def open_studies(stores: Stores) -> Studies:
     """Return the studies of a home."""
     return Studies(stores.releases.database, stores.scratch)

@@ -61,12 +61,13 @@ def train_checkpoint(
 
     Raises:
         NotFound: the search that ``training.found_by`` names is gone, or was none.
+        Refused: it was made on sessions that were split otherwise.
         InvalidSetting: a split is empty, or ``weights_file`` is given without ``pretrained``.
         MissingDependency: pretrained weights are out of reach.
         StorageError: a checkpoint or the result could not be stored.
     """
     parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest, **name_further(training)}
-    check_further(objects, parents)
+    check_further(objects, parents, train_split)
     weights = pretrained(model)
     asked = (TRAINED_CHECKPOINT, parents, [model, training, augmentation])
     content = state_content(weights)

@@ -1,0 +1,1 @@
+"""Training: commands about how models are fitted: searches for settings."""
