@@ -51,6 +51,11 @@ def _suggest(trial: "Trial", one: Dimension) -> Value:
     return trial.suggest_float(one.name, one.low, one.high, log=one.is_log)
 
 
+def count_startup(search: SearchSpec) -> int:
+    """Return how many trials are drawn at random before estimators are asked: Optuna's ten, of few trials a quarter."""
+    return max(1, min(10, search.num_trials // 4))
+
+
 def build_sampler(search: SearchSpec) -> "BaseSampler":
     """Return the sampler of a search. Of a grid it draws nothing: each trial was given its point beforehand."""
     from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -70,7 +75,11 @@ def build_sampler(search: SearchSpec) -> "BaseSampler":
             sampler: BaseSampler = RandomSampler(seed=seed)
             if search.sampler == "tpe":
                 # Where several work at once, trials under way count as bad ones: they are not drawn twice.
-                sampler = TPESampler(seed=seed, constant_liar=search.num_workers > 1)
+                sampler = TPESampler(
+                    seed=seed,
+                    n_startup_trials=count_startup(search),
+                    constant_liar=search.num_workers > 1,
+                )
             return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     return SteadySampler()
