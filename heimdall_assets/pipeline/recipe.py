@@ -44,7 +44,6 @@ class Stage:
         columns: its tables, artifact -> columns.
         is_decided: it is a decision of the moment, made anew each time and never found again.
         handling: specs that say how it is computed and change no result: no part of its cache key.
-        further: kinds that a result may be computed from too, where its specs name one by digest.
         is_aside: no release needs it: it is computed where somebody asks for it.
     """
 
@@ -54,7 +53,6 @@ class Stage:
     columns: Mapping[str, Columns] = field(default_factory=dict)
     is_decided: bool = False
     handling: tuple[type[Spec], ...] = ()
-    further: tuple[str, ...] = ()
     is_aside: bool = False
 
 
@@ -154,7 +152,6 @@ STAGES: dict[str, Stage] = {
         (TRAIN_SPLIT, VAL_SPLIT),
         (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec),
         handling=(specs.MachineSpec,),
-        further=(HYPERPARAMETER_SEARCH,),
     ),
     EVALUATION_METRICS: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
     ONNX_MODEL: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),

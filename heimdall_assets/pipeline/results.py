@@ -61,7 +61,7 @@ def find_or_compute(
     """
     stage = STAGES[kind]
     found_specs = {spec.pure_class() for spec in specs}
-    if set(parents) - set(stage.further) != set(stage.parents) or found_specs != set(stage.specs):
+    if set(parents) != set(stage.parents) or found_specs != set(stage.specs):
         raise Refused(
             f"{kind}: found parents {sorted(parents)} and specs {sorted(spec.__name__ for spec in found_specs)}, "
             f"expected {sorted(stage.parents)} and {sorted(spec.__name__ for spec in stage.specs)}"

@@ -23,8 +23,10 @@ from heimdall_assets.kinds import (
     TRAIN_SPLIT,
     VAL_SPLIT,
 )
+from heimdall_assets.lineage.walk import list_followed
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.intake.simulated import import_simulated
+from heimdall_assets.pipeline.keeping.needed import Reach
 from heimdall_assets.pipeline.planning import plan_materialization
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.results import read_parent
@@ -47,6 +49,8 @@ from heimdall_assets.pipeline.stages.hyperparameter_search import (
     work_on_search,
 )
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_training, train_checkpoint
+from heimdall_assets.pipeline.tracing.indexing import open_whole_index
+from heimdall_assets.pipeline.tracing.uses import find_origins
 from heimdall_assets.places import read_places
 from heimdall_assets.search_space import list_grid
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SearchSpec, TrainingSpec
@@ -323,8 +327,18 @@ def test_a_training_takes_what_was_found_and_its_lineage_walks_to_the_search(hom
     assert told == []
     fits = [next(spec for spec in chosen if type(spec) is cls) for cls in (ModelSpec, TrainingSpec, AugmentationSpec)]
     made = train_checkpoint(stores.objects, stores.scratch, splits[TRAIN_SPLIT], splits[VAL_SPLIT], *fits).manifest
-    assert made.parents[HYPERPARAMETER_SEARCH] == found
-    assert read_parent(stores.objects, made, HYPERPARAMETER_SEARCH).digest == found
+    assert found in list_followed(made)
+    # What a release holds of the checkpoint holds the search: its manifest and all that it is made of.
+    held = {artifact.digest for artifact in made.artifacts.values()}
+    assert held >= {found, *(artifact.digest for artifact in result.manifest.artifacts.values())}
+    reach = Reach(stores.objects)
+    reach.walk([made.digest], "the test")
+    assert found in reach.manifests
+    with open_whole_index(stores) as whole:
+        origins = find_origins(stores, whole.edges, made.digest)
+    assert {"kind": HYPERPARAMETER_SEARCH, "digest": found}.items() <= next(
+        one for one in origins if one["kind"] == HYPERPARAMETER_SEARCH
+    ).items()
     plan = {step.asset: step.action for step in plan_materialization(stores, fits)}
     assert plan["trained_checkpoint"] == "reuse"
     assert HYPERPARAMETER_SEARCH not in plan
@@ -341,7 +355,9 @@ def test_what_names_no_search_or_one_of_other_splits_is_refused(home):
     result, _ = run_search(stores, make_order(splits, SearchSpec(space=["ModelSpec.dropout=0|0.3"], max_epochs=1)))
     salted = {**split.specs, "SplitSpec": {**split.specs["SplitSpec"], "salt": "other"}}
     fit = (*fit[:2], split.model_copy(update={"specs": salted}), *fit[3:])
-    with pytest.raises(Refused, match=r"split by SplitSpec.salt '42', expected 'other': it may have seen this test"):
+    with pytest.raises(
+        Refused, match=r"split by SplitSpec.salt '42', expected 'other': it may have seen this test split"
+    ):
         train_checkpoint(
             *fit, TINY_TRAINING.model_copy(update={"found_by": result.manifest.digest}), AugmentationSpec()
         )

@@ -17,7 +17,7 @@ from heimdall_assets.manifests import (
     Manifest,
     decode_canonical_json,
 )
-from heimdall_assets.pipeline.further import check_further, name_further
+from heimdall_assets.pipeline.found import find_found, state_found
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
 from heimdall_assets.pipeline.stages.datasets import load_sessions
@@ -66,11 +66,11 @@ def train_checkpoint(
         MissingDependency: pretrained weights are out of reach.
         StorageError: a checkpoint or the result could not be stored.
     """
-    parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest, **name_further(training)}
-    check_further(objects, parents, train_split)
+    parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest}
+    found = find_found(objects, training, train_split)
     weights = pretrained(model)
     asked = (TRAINED_CHECKPOINT, parents, [model, training, augmentation])
-    content = state_content(weights)
+    content = {**state_content(weights), **state_found(training)}
     checkpoints = CheckpointFolder(scratch / name_result(*asked, content).removeprefix(RESULTS))
 
     def compute() -> Computed:
@@ -88,6 +88,8 @@ def train_checkpoint(
         artifacts = {name: objects.put_bytes(data, MEDIA_TYPES[name]) for name, data in fitted.encode().items()}
         if weights is not None:  # a file's name is no evidence: what lies there may be another tomorrow
             artifacts[PRETRAINED] = objects.put_bytes(weights.data, SAFETENSORS_MEDIA_TYPE)
+        if found is not None:
+            artifacts |= found.list_artifacts()
         return artifacts, {
             **fitted.settings["facts"],
             "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},
