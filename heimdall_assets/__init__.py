@@ -2,7 +2,8 @@
 
 Five floors; each may use those named before it, never those after it:
 
-1. words     ``domain`` ``fields`` ``session_set`` ``specs`` ``profiles`` ``other_names`` ``suggestions`` ``kinds``
+1. words     ``domain`` ``fields`` ``session_set`` ``specs`` ``search_space`` ``profiles`` ``other_names``
+             ``suggestions`` ``kinds``
              ``things`` ``merkle`` ``manifests`` ``envelopes`` ``people`` ``counts`` ``errors`` ``libraries``: names,
              and what decides a result.
 2. work      ``signals`` ``locating`` ``simulation`` ``learning`` ``evaluation`` ``formats`` ``tables`` ``lineage``:

@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.other_names import OTHER_SETTINGS, OTHER_SPECS
+from heimdall_assets.search_space import Dimension, parse_dimension
 from heimdall_assets.suggestions import normalize_name, suggest_name
 
 _PYDANTIC_SAYS = "Input should be "
@@ -359,6 +360,11 @@ class TrainingSpec(Spec):
         pattern=r"^sha256:[0-9a-f]{64}$",
         description="manifest of the checkpoint whose weights the fit starts from (heimdall train --from)",
     )
+    found_by: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="manifest of the search whose best settings these are (heimdall train --search)",
+    )
     num_simulated_sessions: int = Field(
         0, ge=0, description="network: simulated sessions (delays and levels, no IQ) added to training; recorded as mix"
     )
@@ -377,6 +383,81 @@ class MachineSpec(Spec):
     )
     max_power_w: float | None = Field(None, gt=0, description="a GPU that draws more is warned of; null: any")
     max_temperature_c: float | None = Field(None, gt=0, description="a GPU that is hotter is warned of; null: any")
+
+
+class SearchSpec(Spec):
+    """Which settings are searched, how, and by what they are judged: on the validation split, never on the test one."""
+
+    space: list[str] = Field(
+        default_factory=lambda: [
+            "TrainingSpec.learning_rate=3e-4|1e-3|3e-3",
+            "TrainingSpec.batch_size=32|64|128",
+            "TrainingSpec.weight_decay=1e-5|1e-4|1e-3",
+            "ModelSpec.dropout=0|0.1|0.3",
+        ],
+        min_length=1,
+        description="settings that are tried: Spec.field=a|b|c, =log(low,high) or =uniform(low,high); 81 points",
+    )
+    sampler: Literal["grid", "tpe", "random"] = Field(
+        "grid", description="grid: each point once; tpe: Parzen estimators of what did well; random: anything"
+    )
+    num_trials: int = Field(81, ge=1, le=100_000, description="fits; a grid ends with its last point")
+    pruner: Literal["none", "asha", "hyperband"] = Field(
+        "none", description="stops trials that do worse than others after as many epochs"
+    )
+    min_epochs: int = Field(1, ge=1, description="asha, hyperband: no trial is stopped before this epoch")
+    reduction_factor: int = Field(3, ge=2, description="asha, hyperband: one trial in so many goes on at each look")
+    max_epochs: int | None = Field(None, ge=1, description="of a trial; null: TrainingSpec.max_epochs")
+    objective: Literal["val_loss", "val_median_m"] = Field(
+        "val_loss", description="val_loss: lowest of the epochs; val_median_m: median error in metres on validation"
+    )
+    num_workers: int = Field(
+        1, ge=1, le=64, description="steps that share the trials; with more than one, their order is not repeatable"
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="of what is drawn, and of the order of a grid's points")
+
+    def list_dimensions(self) -> list[Dimension]:
+        """Return what the lines of ``space`` say."""
+        return [parse_dimension(line) for line in self.space]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        dimensions = self.list_dimensions()
+        names = [one.name for one in dimensions]
+        for one in dimensions:
+            _check_dimension(one)
+            if names.count(one.name) > 1:
+                raise ValueError(f"space: found {one.name} twice, expected each setting once")
+            if self.sampler == "grid" and not one.values:
+                raise ValueError(f"space: found a range for {one.name} with sampler grid, expected values a|b|c")
+        return self
+
+
+SEARCHED: dict[str, frozenset[str]] = {
+    "ModelSpec": frozenset({"weights_file"}),
+    "TrainingSpec": frozenset({"found_by", "start_from", "max_epochs", "num_threads"}),
+    "AugmentationSpec": frozenset(),
+}
+"""Spec -> its fields that no search may try: what an input is, and what a trial costs."""
+
+
+def _check_dimension(one: Dimension) -> None:
+    """Raise ``ValueError`` where a search cannot try the values of a setting."""
+    if one.spec not in SEARCHED:
+        raise ValueError(f"space: found {one.name}, expected a setting of {', '.join(SEARCHED)}")
+    cls = list_specs()[one.spec]
+    if one.field not in cls.model_fields:
+        raise ValueError(f"space: {one.name}: {refuse_setting(cls, one.field)}")
+    if one.field in SEARCHED[one.spec]:
+        raise ValueError(f"space: found {one.name}, which no search tries")
+    if not one.values and cls.model_fields[one.field].annotation not in (int, float):
+        raise ValueError(f"space: found a range for {one.name}, expected values a|b|c: it is no number")
+    for value in one.tried:
+        try:
+            cls.model_validate({one.field: value})
+        except ValidationError as error:
+            if any(line["loc"][:1] == (one.field,) for line in error.errors()):
+                raise ValueError(f"space: {describe_invalid(one.spec, error)}") from None
 
 
 class EvaluationSpec(Spec):

@@ -1,17 +1,27 @@
 """``heimdall demo`` and ``train``: the graph run in this process."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from heimdall_assets.cli.settings import Asked, find_dataset, read_chosen, settings_options
 from heimdall_assets.cli.terminal.homes import begin_home, check_trainable, open_home
-from heimdall_assets.cli.terminal.output import json_option, write_comparison, write_json, write_line, write_text
+from heimdall_assets.cli.terminal.output import (
+    json_option,
+    write_comparison,
+    write_json,
+    write_line,
+    write_notice,
+    write_text,
+)
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.cli.training.starting import Starting, choose_start, starting_options
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DEMO, DEMO_MODEL, DatasetSpec, Spec
+
+if TYPE_CHECKING:
+    from heimdall_assets.stores.home import Stores
 
 
 def _summarize(summary: dict[str, Any], as_json: bool) -> None:
@@ -63,17 +73,32 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
         write_text("Its job demo makes this model again; with the default settings one sees spectrograms too: minutes.")
 
 
+def _take_found(stores: "Stores", named: str, chosen: list[Spec]) -> list[Spec]:
+    """Return the chosen specs on top of what a search found."""
+    from heimdall_assets.pipeline.searching.past_searches import find_past, take_settings
+
+    past = find_past(stores, named)
+    merged, told = take_settings(stores.objects, past.manifest, chosen)
+    write_notice(f"search {past.manifest.digest[:12]}: trains with {past.manifest.summary['best']}")
+    for line in told:
+        write_notice(line)
+    return merged
+
+
 @click.command(short_help="Run the graph on the approved sessions; release a model.")
 @settings_options
 @starting_options
+@click.option("--search", "search", metavar="SEARCH", help="Take what a search found: latest, or its first digits.")
 @click.option("--reason", metavar="TEXT", help="Why you train; it stands in the lineage of what is made.")
 @json_option
-def train(asked: Asked, starting: Starting, reason: str | None, as_json: bool) -> None:
+def train(asked: Asked, starting: Starting, search: str | None, reason: str | None, as_json: bool) -> None:
     """Materialize the graph on the approved sessions and release the model."""
     stores = open_home()
     chosen = read_chosen(asked)
     chosen = replace(chosen, specs=choose_start(stores, chosen.specs, starting))
     check_trainable(stores, find_dataset(chosen.specs))
+    if search is not None:
+        chosen = replace(chosen, specs=_take_found(stores, search, chosen.specs))
     with show_progress("Materializing the graph") as listener:
         from heimdall_assets.defs.profiles import tag_profile
         from heimdall_assets.running.graph_run import run_graph

@@ -9,6 +9,7 @@ from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.kinds import (
     CHAMPION_MODEL,
     EVALUATION_METRICS,
+    HYPERPARAMETER_SEARCH,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
     TRAINED_CHECKPOINT,
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 INGESTED = list_needed(SPECTROGRAM_FEATURES)
 FITTED = [*list_needed(TRAINED_CHECKPOINT), TEST_SPLIT]  # one step makes the three splits
 TRAINED = list_needed(EVALUATION_METRICS)
+SEARCHED = list_needed(HYPERPARAMETER_SEARCH)
 RELEASED = list_needed(CHAMPION_MODEL)
 
 RELEASE = "release"
+SEARCH = "search"
 
 
 def build_jobs(start: StartingPoint) -> list["UnresolvedAssetJobDefinition"]:
@@ -41,6 +44,11 @@ def build_jobs(start: StartingPoint) -> list["UnresolvedAssetJobDefinition"]:
             "fit",
             selection=dg.AssetSelection.assets(*FITTED),
             description="Everything up to a trained checkpoint, which no test session judges: a fold, a trial.",
+        ),
+        dg.define_asset_job(
+            SEARCH,
+            selection=dg.AssetSelection.assets(*SEARCHED, TEST_SPLIT),  # one step makes all splits
+            description="Settings tried on the training split and judged on the validation split.",
         ),
         dg.define_asset_job(
             "train",

@@ -52,6 +52,10 @@ class LineagePages(dg.ConfigurableResource[Any]):
         """Return the address of an evaluation's page: tables and figures together."""
         return f"{self.url}/results/{evaluation}"
 
+    def locate_search(self, search: str) -> str:
+        """Return the address below which a search's figures are."""
+        return f"{self.url}/searches/{search}"
+
     def locate_losses(self, checkpoint: str) -> str:
         """Return the address of the picture of a training's losses over epochs."""
         return f"{self.url}/trainings/{checkpoint}/losses.svg"

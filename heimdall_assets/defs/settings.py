@@ -1,6 +1,6 @@
 """Settings: each spec as Dagster run configuration, field by field, so that the page shows and checks every number."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,6 +10,7 @@ from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     CHAMPION_MODEL,
     EVALUATION_METRICS,
+    HYPERPARAMETER_SEARCH,
     IQ_FILES,
     MODEL_RELEASE,
     ONNX_MODEL,
@@ -83,6 +84,20 @@ class CheckpointConfig(dg.Config):
     machine: MachineConfig = MachineConfig()
 
 
+class SearchSpaceConfig(specs.SearchSpec, dg.Config):
+    """What is searched."""
+
+
+class SearchConfig(dg.Config):
+    """Everything that decides a search beside its data: what is tried, and the settings of each fit that are not."""
+
+    search: SearchSpaceConfig = SearchSpaceConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    machine: MachineConfig = MachineConfig()
+
+
 class EvaluationConfig(specs.EvaluationSpec, dg.Config):
     """How the model is judged."""
 
@@ -111,6 +126,7 @@ CONFIGS: dict[str, type[dg.Config]] = {
     IQ_FILES: RecordingConfig,
     SPECTROGRAM_FEATURES: FeaturesConfig,
     SPLITS_OP: SplitsConfig,
+    HYPERPARAMETER_SEARCH: SearchConfig,
     TRAINED_CHECKPOINT: CheckpointConfig,
     EVALUATION_METRICS: EvaluationConfig,
     ONNX_MODEL: ExportConfig,
@@ -120,15 +136,20 @@ CONFIGS: dict[str, type[dg.Config]] = {
 """Step -> its configuration."""
 
 
-def build_run_config(chosen: list[specs.Spec]) -> dict[str, Any]:
-    """Return Dagster run configuration that sets the given specs; every other keeps its defaults."""
+def build_run_config(chosen: list[specs.Spec], within: Collection[str] | None = None) -> dict[str, Any]:
+    """Return Dagster run configuration that sets the given specs; every other keeps its defaults.
+
+    Args:
+        chosen: specs.
+        within: kinds that the run makes; None: those that a release needs.
+    """
     ops: dict[str, Any] = {}
     asked: dict[str, Any] = {}
     for spec in chosen:
         if isinstance(spec, specs.AcceleratorSpec):  # of the executor: it says where a step runs
             asked |= spec.model_dump(mode="json", exclude_unset=True)
             continue
-        kind = find_kind(type(spec))
+        kind = find_kind(type(spec), within)
         op = SPLITS_OP if kind in SPLIT_KINDS.values() else kind
         config = ops.setdefault(op, {"config": {}})["config"]
         part = _find_part(CONFIGS[op], spec.pure_class())

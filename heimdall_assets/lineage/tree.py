@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from heimdall_assets.counts import say_count
-from heimdall_assets.kinds import APPROVED_MEASUREMENTS, SPLIT_KINDS
-from heimdall_assets.lineage.walk import OUTSIDE
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, HYPERPARAMETER_SEARCH, SPLIT_KINDS
+from heimdall_assets.lineage.walk import FOUND_BY, OUTSIDE
 
 SHOWN = (
     "git_sha",
@@ -85,12 +85,15 @@ def _draw_branch(
     lines.append(f"{text}  ({', '.join(facts)})")
     deeper = indent + ("    " if is_last else "|   ")
     parents = sorted(node["parents"].items())
+    search = node["content"].get(FOUND_BY)
     for place, (name, parent) in enumerate(parents):
-        last = place == len(parents) - 1
+        last = place == len(parents) - 1 and search is None
         if name in OUTSIDE:
             lines.append(f"{deeper}{'`-- ' if last else '|-- '}{name} {parent[:12]}  (fingerprint of the approved set)")
         else:
             _draw_branch(lines, nodes, parent, told, deeper, last)
+    if search is not None:
+        lines.append(f"{deeper}`-- settings found by {HYPERPARAMETER_SEARCH} {search}")
 
 
 def describe_approvals(decisions: Decisions) -> list[str]:

@@ -20,6 +20,7 @@ from heimdall_assets.kinds import (
     TRAINED_CHECKPOINT,
 )
 from heimdall_assets.manifests import Manifest, compute_digest, show_value
+from heimdall_assets.pipeline.found import state_found
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import name_result, read_parent, read_result
@@ -45,7 +46,7 @@ def plan_materialization(stores: Stores, chosen: Sequence[Spec]) -> list[Step]:
     found: dict[str, Manifest] = {}
     steps: list[Step] = []
     for kind, stage in STAGES.items():
-        if stage.is_decided:
+        if stage.is_decided or stage.is_aside:
             continue
         missing = [parent for parent in stage.parents if parent not in found and parent in STAGES]
         if missing:
@@ -74,7 +75,8 @@ def _read_inputs(
         return _read_outside(stores, used)
     parents = {parent: found[parent].digest for parent in STAGES[kind].parents}
     models = [spec for spec in used if isinstance(spec, ModelSpec)]
-    return parents, state_content(read_pretrained(models[0], fetch=False)) if models else {}
+    weights = state_content(read_pretrained(models[0], fetch=False)) if models else {}
+    return parents, {**weights, **state_found(*used)}
 
 
 def _read_outside(stores: Stores, used: Sequence[Spec]) -> tuple[dict[str, str], dict[str, str]]:

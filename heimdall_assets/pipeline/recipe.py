@@ -5,7 +5,7 @@ checks and by the page. ``golden.json`` beside it records what each version give
 changes while its version does not fails the tests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from heimdall_assets import specs
@@ -15,6 +15,7 @@ from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     CHAMPION_MODEL,
     EVALUATION_METRICS,
+    HYPERPARAMETER_SEARCH,
     IQ_FILES,
     MEASUREMENT_DATABASE,
     MODEL_RELEASE,
@@ -43,6 +44,7 @@ class Stage:
         columns: its tables, artifact -> columns.
         is_decided: it is a decision of the moment, made anew each time and never found again.
         handling: specs that say how it is computed and change no result: no part of its cache key.
+        is_aside: no release needs it: it is computed where somebody asks for it.
     """
 
     code_version: str
@@ -51,6 +53,7 @@ class Stage:
     columns: Mapping[str, Columns] = field(default_factory=dict)
     is_decided: bool = False
     handling: tuple[type[Spec], ...] = ()
+    is_aside: bool = False
 
 
 _SPLIT = Stage(
@@ -126,6 +129,24 @@ STAGES: dict[str, Stage] = {
     TRAIN_SPLIT: _SPLIT,
     VAL_SPLIT: _SPLIT,
     TEST_SPLIT: _SPLIT,
+    HYPERPARAMETER_SEARCH: Stage(
+        "1",
+        (TRAIN_SPLIT, VAL_SPLIT),
+        (specs.SearchSpec, specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec),
+        {
+            "trials": {
+                "number": "int64",
+                "state": "string",  # complete | pruned | failed
+                "value": "float64",  # of the objective; none where pruned or failed
+                "params": "string",  # JSON: setting -> value
+                "val_losses": "string",  # JSON: of each epoch
+                "checkpoint": "string",  # manifest of the fit; null: none
+                "reason": "string",  # why it failed; null: it did not
+            }
+        },
+        handling=(specs.MachineSpec,),
+        is_aside=True,
+    ),
     TRAINED_CHECKPOINT: Stage(
         "8",
         (TRAIN_SPLIT, VAL_SPLIT),
@@ -156,14 +177,19 @@ def list_needed(kind: str) -> list[str]:
     return [name for name in STAGES if name in needed]
 
 
-def find_kind(spec: type[Spec]) -> str:
+def find_kind(spec: type[Spec], within: Collection[str] | None = None) -> str:
     """Return the kind of result that a spec is a setting of; of the three splits, which are one decision, the first.
+
+    Args:
+        spec: the spec.
+        within: kinds that are looked at first, the last of them before all; None: those that a release needs.
 
     Raises:
         NotFound: it is one of none.
     """
-    for kind, stage in STAGES.items():
-        if spec.pure_class() in (*stage.specs, *stage.handling):
+    wanted = [kind for kind, stage in STAGES.items() if (kind in within if within else not stage.is_aside)]
+    for kind in [*([wanted.pop()] if within else []), *wanted, *STAGES]:
+        if spec.pure_class() in (*STAGES[kind].specs, *STAGES[kind].handling):
             return kind
     raise NotFound(f"{spec.pure_class().__name__}: decides no stage of the pipeline")
 

@@ -10,6 +10,7 @@ from heimdall_assets.dagster_home import prepare_dagster_home
 from heimdall_assets.definitions import build_definitions, recover_at
 from heimdall_assets.defs.events import find_checks
 from heimdall_assets.defs.executor.delegation import InMemoryJob, execute_run
+from heimdall_assets.defs.jobs import SEARCH, SEARCHED
 from heimdall_assets.defs.origins import tag_origin
 from heimdall_assets.defs.orphans import tag_process
 from heimdall_assets.defs.progress import Listener, listen, notice
@@ -120,7 +121,8 @@ def run_job(
             notice(line)
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
         tags = {**tag_process(), **tag_origin(reason), **(told or {})}
-        result = _execute(places, job, instance, {**build_run_config(list(chosen)), **QUIET}, tags)
+        config = build_run_config(list(chosen), SEARCHED if job == SEARCH else None)
+        result = _execute(places, job, instance, {**config, **QUIET}, tags)
         if not result.success:
             raise GraphFailed(_first_cause(result))
         warnings = list_warnings(find_checks(instance, result.run_id))

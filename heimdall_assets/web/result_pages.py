@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any
 
 from heimdall_assets.errors import HeimdallError, NotFound
-from heimdall_assets.kinds import EVALUATION_METRICS, TRAINED_CHECKPOINT
+from heimdall_assets.kinds import EVALUATION_METRICS, HYPERPARAMETER_SEARCH, TRAINED_CHECKPOINT
 from heimdall_assets.lineage.pages.served import list_links
 from heimdall_assets.manifests import SVG_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.results import read_parent
@@ -22,7 +22,8 @@ from heimdall_assets.stores.objects.folder import ObjectStore
 
 HTML = "text/html"
 LOSSES = "losses"
-_STORED = re.compile(r"/(results|trainings)/([0-9a-f]{64})(?:/([a-z_]{1,40})\.svg)?")
+_STORED = re.compile(r"/(results|trainings|searches)/([0-9a-f]{64})(?:/([a-z_]{1,40})\.svg)?")
+_ROOMS = {"results": EVALUATION_METRICS, "trainings": TRAINED_CHECKPOINT, "searches": HYPERPARAMETER_SEARCH}
 _DRAWING = Lock()  # matplotlib keeps its settings for the whole process
 
 
@@ -44,9 +45,9 @@ def find_stored(objects: ObjectStore, path: str) -> Page | None:
     if found is None:
         return None
     room, digest, figure = found.groups()
-    manifest = _read(objects, digest, EVALUATION_METRICS if room == "results" else TRAINED_CHECKPOINT)
+    manifest = _read(objects, digest, _ROOMS[room])
     if figure is None:
-        if room == "trainings":
+        if manifest.kind != EVALUATION_METRICS:
             return None
         title = f"evaluation {digest[:12]}"
         return Page(HTML, _render_evaluation(objects, manifest, title, {"All releases": "/"}))

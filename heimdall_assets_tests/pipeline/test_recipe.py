@@ -41,7 +41,7 @@ def test_a_step_is_configured_by_the_specs_of_the_recipe(kind):
         for cls in [config, *held]:
             if isinstance(cls, type) and issubclass(cls, Spec):
                 found.add(cls.pure_class())
-    assert found == set(STAGES[kind].specs)
+    assert found == {*STAGES[kind].specs, *STAGES[kind].handling}
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -68,7 +68,8 @@ def test_stages_stand_in_the_order_in_which_they_are_computed():
     for kind, stage in STAGES.items():
         assert set(stage.parents) <= known
         known.add(kind)
-    assert list_needed(kinds.CHAMPION_MODEL) == list(STAGES)
+    assert list_needed(kinds.CHAMPION_MODEL) == [kind for kind, stage in STAGES.items() if not stage.is_aside]
+    assert kinds.TEST_SPLIT not in list_needed(kinds.HYPERPARAMETER_SEARCH)
     assert kinds.TEST_SPLIT not in list_needed(kinds.TRAINED_CHECKPOINT)
 
 
@@ -96,6 +97,14 @@ def test_the_name_of_an_asset_is_said_once():
             assert find_literals(path.read_text()) == [], (
                 f"{path}: names an asset by hand, expected heimdall_assets.kinds"
             )
+
+
+def test_a_search_takes_the_settings_of_its_fits_itself():
+    within = list_needed(kinds.HYPERPARAMETER_SEARCH)
+    config = build_run_config([TrainingSpec(seed=3), SPECS["SearchSpec"](seed=4)], within)
+    assert config == {"ops": {"hyperparameter_search": {"config": config["ops"]["hyperparameter_search"]["config"]}}}
+    assert config["ops"]["hyperparameter_search"]["config"]["training"]["seed"] == 3
+    assert config["ops"]["hyperparameter_search"]["config"]["search"]["seed"] == 4
 
 
 def test_settings_of_one_step_stand_together():

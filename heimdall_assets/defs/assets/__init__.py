@@ -8,6 +8,7 @@ import dagster as dg
 from heimdall_assets.defs.assets.approved_measurements import approved_measurements, measurement_database
 from heimdall_assets.defs.assets.champion_model import champion_model
 from heimdall_assets.defs.assets.evaluation_metrics import evaluation_metrics
+from heimdall_assets.defs.assets.hyperparameter_search import hyperparameter_search
 from heimdall_assets.defs.assets.iq_files import iq_files
 from heimdall_assets.defs.assets.model_release import model_release
 from heimdall_assets.defs.assets.onnx_model import onnx_model
@@ -21,6 +22,7 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     iq_files,
     spectrogram_features,
     splits,
+    hyperparameter_search,
     trained_checkpoint,
     evaluation_metrics,
     onnx_model,

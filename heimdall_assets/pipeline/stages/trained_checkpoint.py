@@ -17,6 +17,7 @@ from heimdall_assets.manifests import (
     Manifest,
     decode_canonical_json,
 )
+from heimdall_assets.pipeline.found import find_found, state_found
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
 from heimdall_assets.pipeline.stages.datasets import load_sessions
@@ -46,6 +47,7 @@ def train_checkpoint(
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_start: Callable[[Path | None], None] | None = None,
     pretrained: Callable[[ModelSpec], PretrainedWeights | None] = read_pretrained,
+    load: Callable[[ObjectStore, Manifest], SessionSet] = load_sessions,
 ) -> Result:
     """Return the checkpoint of these splits and specs: found, resumed from where it was interrupted, or trained.
 
@@ -55,23 +57,27 @@ def train_checkpoint(
         on_start: called before training with the file it goes on from, None for a fresh one; not called where the
             checkpoint was found.
         pretrained: reads the weights that a model starts from.
+        load: reads the sessions of a split.
 
     Raises:
+        NotFound: the search that ``training.found_by`` names is gone, or was none.
+        Refused: it was made on sessions that were split otherwise.
         InvalidSetting: a split is empty, or ``weights_file`` is given without ``pretrained``.
         MissingDependency: pretrained weights are out of reach.
         StorageError: a checkpoint or the result could not be stored.
     """
     parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest}
+    found = find_found(objects, training, train_split)
     weights = pretrained(model)
     asked = (TRAINED_CHECKPOINT, parents, [model, training, augmentation])
-    content = state_content(weights)
+    content = {**state_content(weights), **state_found(training)}
     checkpoints = CheckpointFolder(scratch / name_result(*asked, content).removeprefix(RESULTS))
 
     def compute() -> Computed:
         from heimdall_assets.learning.fitting.checkpoints import LAST
         from heimdall_assets.learning.fitting.training import fit_model
 
-        train, val = load_sessions(objects, train_split), load_sessions(objects, val_split)
+        train, val = load(objects, train_split), load(objects, val_split)
         for name, sessions in ((TRAIN_SPLIT, train), (VAL_SPLIT, val)):
             if not len(sessions):
                 raise InvalidSetting(f"{name}: found 0 sessions, expected at least 1; approve more sites")
@@ -82,6 +88,8 @@ def train_checkpoint(
         artifacts = {name: objects.put_bytes(data, MEDIA_TYPES[name]) for name, data in fitted.encode().items()}
         if weights is not None:  # a file's name is no evidence: what lies there may be another tomorrow
             artifacts[PRETRAINED] = objects.put_bytes(weights.data, SAFETENSORS_MEDIA_TYPE)
+        if found is not None:
+            artifacts |= found.list_artifacts()
         return artifacts, {
             **fitted.settings["facts"],
             "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},

@@ -71,6 +71,11 @@ class Database:
         return self._engine
 
     @property
+    def postgresql_url(self) -> URL | None:
+        """The address of a server, with its password, for another library's tables beside ours; None: it is a file."""
+        return self._url if self._url.get_backend_name() == "postgresql" else None
+
+    @property
     def shown(self) -> str:
         """The address without what may be a password, for messages."""
         return f"database {show_address(self._url)}"

@@ -72,6 +72,12 @@ class EdgeIndex:
         with self._database.reading() as connection:
             return {row.digest: row.reference for row in connection.execute(select(lineage_results))}
 
+    def list_of_kind(self, kind: str) -> list[str]:
+        """Return the names of all things of one kind, in alphabetical order."""
+        with self._database.reading() as connection:
+            query = select(lineage_nodes.c.name).where(lineage_nodes.c.kind == kind)
+            return sorted(row.name for row in connection.execute(query))
+
     def count_edges(self) -> int:
         """Return how many edges there are."""
         with self._database.reading() as connection:
