@@ -58,7 +58,12 @@ def report_database(instance: dg.DagsterInstance, fingerprint: str) -> bool:
 
 
 def run_graph(
-    places: Places, job: str, chosen: list[Spec], listener: Listener, reason: str | None = None
+    places: Places,
+    job: str,
+    chosen: list[Spec],
+    listener: Listener,
+    reason: str | None = None,
+    intent: str | None = None,
 ) -> dict[str, Any]:
     """Run ``job`` with the chosen specs and return what it made, as the command line shows it.
 
@@ -68,6 +73,7 @@ def run_graph(
         chosen: specs; the others are as they are by default.
         listener: hears of progress.
         reason: why, in the words of whoever asks.
+        intent: what the training is for (``Intent``); None: it may become champion.
 
     Raises:
         GraphFailed: a step or a blocking check failed; its message is the first cause.
@@ -86,7 +92,7 @@ def run_graph(
         for line in recover_at(places)(instance, None):
             notice(line)
         report_database(instance, stores.measurements.compute_fingerprint(DatasetSpec()))
-        tags = {**tag_process(), **tag_origin(reason)}
+        tags = {**tag_process(), **tag_origin(reason, intent)}
         result = _execute(places, job, instance, {**build_run_config(chosen), **QUIET}, tags)
         if not result.success:
             raise GraphFailed(_first_cause(result))

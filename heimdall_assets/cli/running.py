@@ -11,6 +11,7 @@ from heimdall_assets.cli.terminal.output import json_option, write_comparison, w
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DEMO, DEMO_MODEL, DatasetSpec, Spec
+from heimdall_assets.stores.experiment_entries import Intent
 
 
 def _summarize(summary: dict[str, Any], as_json: bool) -> None:
@@ -63,12 +64,20 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
 @click.command(short_help="Run the graph on the approved sessions; release a model.")
 @settings_options
 @click.option("--reason", metavar="TEXT", help="Why you train; it stands in the lineage of what is made.")
+@click.option(
+    "--intent",
+    type=click.Choice([intent.value for intent in Intent]),
+    default=Intent.PRODUCTION_CANDIDATE.value,
+    show_default=True,
+    help="What the training is for, in the name of its MLflow run; it decides nothing.",
+)
 @json_option
 def train(
     campaigns: tuple[str, ...],
     settings_file: Path | None,
     assignments: tuple[str, ...],
     reason: str | None,
+    intent: str,
     as_json: bool,
 ) -> None:
     """Materialize the graph on the approved sessions and release the model."""
@@ -77,5 +86,5 @@ def train(
     with show_progress("Materializing the graph") as listener:
         from heimdall_assets.cli.graph_run import run_graph
 
-        summary = run_graph(read_places(), "release", chosen, listener, reason)
+        summary = run_graph(read_places(), "release", chosen, listener, reason, intent)
     _summarize(summary, as_json)

@@ -6,7 +6,7 @@ import pytest
 from heimdall_assets.defs.figures import INLINE_LENGTH, is_told, show_comparison, show_epochs, show_figures
 from heimdall_assets.defs.results import CURVES, link_parents, materialize
 from heimdall_assets.defs.tables import preview, render_facts, render_table, shorten
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.kinds import EVALUATION_METRICS, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE, Artifact, Manifest
 from heimdall_assets.pipeline.recipe import STAGES

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from heimdall_assets.cli.graph_run import QUIET
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.experiments import (
