@@ -36,7 +36,7 @@ from heimdall_assets.stores.objects.addresses import (
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,254}(?:@sha256:[0-9a-f]{64})?")
-"""A name, a tag, a digest (OCI distribution specification 1.1, "pulling manifests"), with a registry's host and port."""
+"""A name, a tag, a digest (OCI distribution specification 1.1), with a registry's host and port."""
 
 IMAGE_NAME = "registry.example/heimdall-assets:1"
 LINEAGE_URL = "http://127.0.0.1:3001"

@@ -1,14 +1,14 @@
 """Importance of inputs: by how much a model errs more when one kind of input comes from another session.
 
 Belongs here: exchanging inputs between sessions, the errors before and after, their picture. Does not belong here:
-which sessions are asked (``pipeline.experiments``). After Breiman (2001), Random Forests, section 10, with sessions in place
-of rows: what a session's receivers saw stays together, so that an exchanged input is one that might have been.
+which sessions are asked (``pipeline.experiments``). After Breiman (2001), Random Forests, section 10, with sessions in
+place of rows: what a session's receivers saw stays together, so that an exchanged input is one that might have been.
 
 Sessions exchange with others of as many receivers (and, for correlations, as many pairs); one that has no such other
 keeps its own, and is no part of the figures.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from heimdall_assets.evaluation.drawing import COLOURS, WIDTH_IN, encode_svg, new_figure
 from heimdall_assets.evaluation.residuals import compute_residuals
 from heimdall_assets.session_set import PairSet, Predictions, SessionSet
+from heimdall_assets.specs import ModelSpec
 
 GROUPS = {
     "levels": ("level_db", "snr_db"),
@@ -27,6 +28,9 @@ GROUPS = {
     "bearings": ("bearing_deg", "bearing_sigma_deg"),
 }
 """Kind of input -> its columns, of receivers; those of ``correlations`` are of pairs."""
+
+NUM_EXCHANGES = 2
+"""Of each kind, whose errors are taken together."""
 
 Columns = TypeVar("Columns", SessionSet, PairSet)
 
@@ -39,39 +43,49 @@ class Exchange:
     source: NDArray[np.int64]
 
 
+def list_read(model: ModelSpec) -> list[str]:
+    """Return the kinds of input that a model of this architecture reads; another's exchange would change nothing."""
+    if model.kind == "single_receiver":
+        return ["spectrograms"]
+    read = {"spectrograms": model.use_spectrograms, "correlations": model.use_correlations}
+    return [name for name in GROUPS if read.get(name, True)]
+
+
 def compute_importance(
-    predict: Callable[[SessionSet], Predictions], sessions: SessionSet, seed: int, repeats: int = 3
+    predict: Callable[[SessionSet], Predictions], sessions: SessionSet, names: Sequence[str], seed: int
 ) -> dict[str, Any]:
     """Return of each kind of input that is there: median errors with and without exchange, their difference, counts.
 
+    It costs ``NUM_EXCHANGES`` predictions of all sessions for each kind, and one more.
+
     Args:
         predict: sessions to positions.
-        sessions: to judge on, with truth; a few hundred are enough.
+        sessions: to judge on, with truth; a hundred are enough.
+        names: of ``GROUPS``, those to exchange.
         seed: of the exchanges: the same one, the same figures.
-        repeats: exchanges of each kind, whose errors are taken together.
     """
     before = compute_residuals(sessions, predict(sessions)).error_m
     found = {}
-    for number, name in enumerate(GROUPS):
+    for name in names:
         if not _is_there(sessions, name):
             continue
-        rng = np.random.default_rng([seed, number])
+        rng = np.random.default_rng([seed, *name.encode()])
         own, others, num_refused = [], [], 0
-        for _ in range(repeats):
+        for _ in range(NUM_EXCHANGES):
             exchange = draw_exchange(sessions, name, rng)
             after = compute_residuals(sessions, predict(exchange_inputs(sessions, name, exchange))).error_m
             own.append(before[exchange.to])
             others.append(after[exchange.to])
             num_refused += int((np.isfinite(own[-1]) & ~np.isfinite(others[-1])).sum())
-        found[name] = _describe(np.concatenate(own), np.concatenate(others), num_refused, repeats)
+        found[name] = _describe(np.concatenate(own), np.concatenate(others), num_refused)
     return found
 
 
-def _describe(own: NDArray[np.float64], others: NDArray[np.float64], num_refused: int, repeats: int) -> dict[str, Any]:
+def _describe(own: NDArray[np.float64], others: NDArray[np.float64], num_refused: int) -> dict[str, Any]:
     both = np.isfinite(own) & np.isfinite(others)
     start, end = (float(np.median(values[both])) if both.any() else None for values in (own, others))
     return {
-        "num_exchanged": len(own) // repeats,
+        "num_exchanged": len(own) // NUM_EXCHANGES,
         "num_refused": num_refused,
         "median_m": start,
         "exchanged_median_m": end,

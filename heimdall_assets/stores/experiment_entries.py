@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAX_PARAM = 500
 """Characters of a setting that every version of MLflow takes whole; version 3 would cut longer ones in silence."""
 
+SETTINGS_FOLDER = "config/"
+"""Below it the files of a run hold every setting whole."""
+
 MAX_TAG = 5000
 """Characters of a tag, likewise."""
 
@@ -86,11 +89,7 @@ def encode_param(value: Any) -> str:
         '501 characters, sha256:4a7ddaad5ffe4c'
     """
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
-    return text if len(text) <= MAX_PARAM else f"{_say_long(text)}; whole in {SETTINGS_FILE}"
-
-
-SETTINGS_FILE = "config/settings.yaml"
-"""The file of a run that holds every setting whole."""
+    return text if len(text) <= MAX_PARAM else f"{_say_long(text)}; whole in {SETTINGS_FOLDER}"
 
 
 def encode_tag(text: str) -> str:

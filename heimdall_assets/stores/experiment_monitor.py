@@ -47,6 +47,7 @@ class MachineMonitor:
         if monitor is None:
             return
         monitor.finish()
+        monitor.collect_metrics()
         if seen := monitor.aggregate_metrics():
             monitor.publish_metrics(seen)
             monitor.mlflow_logger.flush()

@@ -74,7 +74,7 @@ def tell_release(
     def describe() -> Entries:
         from heimdall_assets.pipeline.experiments.exported import describe_release
 
-        return describe_release(objects, onnx, result.manifest, gates)
+        return describe_release(objects, result.manifest, gates)
 
     if result.reused:
         return

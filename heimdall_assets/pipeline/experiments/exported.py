@@ -8,7 +8,7 @@ import numpy as np
 from heimdall_assets.kinds import TEST_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.experiments.judged import load_sample
-from heimdall_assets.pipeline.experiments.settings import describe_settings
+from heimdall_assets.pipeline.experiments.settings import describe_spec
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
 from heimdall_assets.specs import ExportSpec, GateSpec
@@ -20,7 +20,7 @@ MAX_TIMED_SESSIONS = 20
 
 TIMES_EACH = 5
 
-CARD = "README.md"
+CARD, CONFIG = "README.md", "config.yaml"
 
 
 def describe_export(objects: ObjectStore, onnx: Manifest, spec: ExportSpec, clock: Callable[[], float]) -> Entries:
@@ -37,8 +37,10 @@ def describe_export(objects: ObjectStore, onnx: Manifest, spec: ExportSpec, cloc
         for name, value in onnx.summary["parity"].items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+    settings = describe_spec(spec, "export")
     return Entries(
-        params={f"ExportSpec.{name}": value for name, value in spec.dump().items()},
+        params=settings.params,
+        files=settings.files,
         tags={"heimdall.onnx": onnx.digest},
         metrics={"onnx/size_bytes": float(onnx.summary["size_bytes"]), **parity, **time_model(objects, onnx, clock)},
     )
@@ -70,9 +72,9 @@ def _time(run: Callable[[], Any], clock: Callable[[], float]) -> float:
     return clock() - start
 
 
-def describe_release(objects: ObjectStore, onnx: Manifest, release: Manifest, gates: GateSpec) -> Entries:
-    """Return the model card, the last settings, and all settings of the chain in one file."""
-    whole = describe_settings(objects, [release])
-    params = {f"GateSpec.{name}": value for name, value in gates.dump().items()}
-    card = objects.read_bytes(release.artifacts[CARD].digest)
-    return Entries(params=params, tags={"heimdall.onnx": onnx.digest}, files={**whole.files, "model_card.md": card})
+def describe_release(objects: ObjectStore, release: Manifest, gates: GateSpec) -> Entries:
+    """Return the model card, the gates, and all settings of the chain as the release holds them."""
+    settings = describe_spec(gates, "gates")
+    card, whole = (objects.read_bytes(release.artifacts[name].digest) for name in (CARD, CONFIG))
+    files = {**settings.files, "config/release.yaml": whole, "model_card.md": card}
+    return Entries(params=settings.params, tags={"heimdall.release": release.digest}, files=files)

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from heimdall_assets.evaluation.confusion import count_confusion, encode_confusion, plot_confusion
-from heimdall_assets.evaluation.importance import compute_importance, plot_importance
+from heimdall_assets.evaluation.importance import compute_importance, list_read, plot_importance
 from heimdall_assets.evaluation.metrics import compute_metrics
 from heimdall_assets.evaluation.residuals import compute_residuals
 from heimdall_assets.kinds import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.learning.fitting.fitted import FittedModel
 from heimdall_assets.manifests import Manifest, encode_canonical_json
-from heimdall_assets.pipeline.experiments.settings import describe_split
+from heimdall_assets.pipeline.experiments.settings import describe_spec, describe_split
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
@@ -32,8 +32,8 @@ from heimdall_assets.stores.objects.tables import load_table
 MAX_TRAIN_SESSIONS = 500
 """Training sessions that are judged: enough for a median within some percent, seconds on a processor."""
 
-MAX_EXCHANGED_SESSIONS = 200
-"""Validation sessions whose inputs are exchanged, for each kind of input three times."""
+MAX_EXCHANGED_SESSIONS = 100
+"""Validation sessions whose inputs are exchanged: with every kind of input some 1000 predictions."""
 
 NUM_EXAMPLES = 25
 """Test sessions whose predictions are shown, row by row."""
@@ -43,6 +43,7 @@ def describe_evaluation(
     objects: ObjectStore, checkpoint: Manifest, evaluation: Manifest, spec: EvaluationSpec
 ) -> Entries:
     """Return what a checkpoint's run is told of an evaluation; the same one, the same words."""
+    settings = describe_spec(spec, "evaluation")
     fitted, metrics = load_checkpoint(objects, checkpoint), load_metrics(objects, evaluation)
     test = read_parent(objects, evaluation, TEST_SPLIT)
     figures, files = judge_splits(objects, checkpoint, fitted, spec)
@@ -54,11 +55,11 @@ def describe_evaluation(
     if fitted.model.multi_target:
         files |= confuse_types(fitted, load_sessions(objects, test))
     return Entries(
-        params={f"EvaluationSpec.{name}": value for name, value in spec.dump().items()},
+        params=settings.params,
         tags={"heimdall.evaluation": evaluation.digest},
         metrics={**collect_figures(metrics), **figures},
         data=[describe_split(test)],
-        files=files,
+        files={**files, **settings.files},
     )
 
 
@@ -72,7 +73,7 @@ def judge_splits(
     for name, sessions in (("val", val), ("train", train)):
         figures |= collect_figures(compute_metrics(compute_residuals(sessions, fitted.predict(sessions)), spec), name)
     asked = val.take(pick_sessions(len(val), MAX_EXCHANGED_SESSIONS, spec.seed))
-    importance = compute_importance(fitted.predict, asked, spec.seed)
+    importance = compute_importance(fitted.predict, asked, list_read(fitted.model), spec.seed)
     for name, row in importance.items():
         if row["increase_m"] is not None:
             figures[f"importance/{name}/increase_m"] = row["increase_m"]

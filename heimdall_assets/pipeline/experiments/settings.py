@@ -16,7 +16,7 @@ from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.specs import Spec
-from heimdall_assets.stores.experiment_entries import SETTINGS_FILE, Data, Entries
+from heimdall_assets.stores.experiment_entries import SETTINGS_FOLDER, Data, Entries
 from heimdall_assets.stores.objects.interface import ObjectStore
 
 CONTEXTS = {TRAIN_SPLIT: "training", VAL_SPLIT: "validation", TEST_SPLIT: "testing"}
@@ -24,7 +24,7 @@ CONTEXTS = {TRAIN_SPLIT: "training", VAL_SPLIT: "validation", TEST_SPLIT: "testi
 
 
 def describe_settings(objects: ObjectStore, manifests: Iterable[Manifest], specs: Iterable[Spec] = ()) -> Entries:
-    """Return every setting behind some results, as ``Spec.field``, and all of them in one file.
+    """Return every setting behind some results, and all of them in one file.
 
     Args:
         objects: where the results rest.
@@ -35,8 +35,24 @@ def describe_settings(objects: ObjectStore, manifests: Iterable[Manifest], specs
     for node in walk_manifests([manifest.digest for manifest in manifests], objects.read_bytes):
         chosen.update(node.manifest.specs)
     chosen |= {spec.pure_class().__name__: spec.dump() for spec in specs}
-    params = {f"{name}.{field}": value for name, fields in chosen.items() for field, value in fields.items()}
-    return Entries(params=params, files={SETTINGS_FILE: yaml.safe_dump(chosen, sort_keys=True).encode()})
+    return Entries(params=name_settings(chosen), files=encode_settings("settings", chosen))
+
+
+def describe_spec(spec: Spec, name: str) -> Entries:
+    """Return the settings of one later step, and the file ``name`` of them."""
+    chosen = {spec.pure_class().__name__: spec.dump()}
+    return Entries(params=name_settings(chosen), files=encode_settings(name, chosen))
+
+
+def name_settings(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return settings by ``Spec.field``."""
+    return {f"{name}.{field}": value for name, fields in chosen.items() for field, value in fields.items()}
+
+
+def encode_settings(name: str, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+    """Return the one file that holds settings whole, as ``--settings`` reads them."""
+    told = {spec: dict(fields) for spec, fields in chosen.items()}
+    return {f"{SETTINGS_FOLDER}{name}.yaml": yaml.safe_dump(told, sort_keys=True).encode()}
 
 
 def describe_splits(objects: ObjectStore, train_split: Manifest, val_split: Manifest) -> Entries:

@@ -7,6 +7,7 @@ from heimdall_assets.manifests import Manifest, compute_json_digest
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_training
 from heimdall_assets.stores.computing import ENVIRONMENT, read_facts
 from heimdall_assets.stores.experiment_entries import Entries
+from heimdall_assets.stores.machine import name_cuda
 from heimdall_assets.stores.objects.interface import ObjectStore
 
 COMMIT_TAG = "mlflow.source.git.commit"
@@ -18,7 +19,7 @@ _PACKAGES_FILE = "environment/packages.txt"
 
 
 def describe_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> Entries:
-    """Return what a checkpoint's run is told once it is stored.
+    """Return what a checkpoint's run is told once it is stored, by the process that trained it.
 
     Wall time is that of the attempt that ended it, as its facts say.
     """
@@ -49,6 +50,7 @@ def describe_environment(facts: Mapping[str, Any]) -> Entries:
         "heimdall.system": environment["system"],
         "heimdall.processor": environment["processor"],
         "heimdall.gpu": environment["accelerator"],
+        "heimdall.cuda": name_cuda(),
         "heimdall.container": environment["container"],
         "heimdall.lock_sha256": environment["lock_sha256"],
         "heimdall.packages_sha256": compute_json_digest(packages),
