@@ -285,20 +285,6 @@ def test_a_place_of_files_that_is_away_costs_one_warning_and_no_figure(home: Hom
     assert {"val_loss": 2.0, "b": 3.0, "c": 4.0}.items() <= run.data.metrics.items()
 
 
-def test_a_store_that_goes_away_leaves_no_run_active_for_the_next_training(home: Home, tmp_path: Path):
-    import mlflow
-
-    def lose(context: dg.AssetExecutionContext) -> None:
-        for path in tmp_path.glob("mlflow.db*"):
-            path.rename(path.with_name("gone-" + path.name))
-        (tmp_path / "mlflow.db").mkdir()
-
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    said = home.train(lose, uri)
-    assert mlflow.active_run() is None
-    assert len(said) <= 1
-
-
 def test_what_a_later_step_tells_is_not_worked_out_where_nobody_hears_it():
     def refuse() -> Entries:
         raise AssertionError
