@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 from heimdall_assets.cli.graph_run import QUIET
 from heimdall_assets.defs.origins import INTENT_TAG
+from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
+from heimdall_assets.specs import RetentionPolicy
 from heimdall_assets.stores.computing import Origin, name_user, originate
 from heimdall_assets.stores.experiment_entries import Entries
 from heimdall_assets.stores.experiments import (
@@ -283,6 +286,26 @@ def test_a_place_of_files_that_is_away_costs_one_warning_and_no_figure(home: Hom
     (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
     assert run.info.status == "FINISHED"
     assert {"val_loss": 2.0, "b": 3.0, "c": 4.0}.items() <= run.data.metrics.items()
+
+
+def test_files_of_old_runs_leave_a_home_and_their_figures_stay(home: Home):
+    run = home.list_runs()[-1]
+    tracking = ExperimentTracking(tracking_uri=home.places.mlflow_uri)
+    folder = tracking.find_files()
+    assert folder == home.places.home / "mlflow-artifacts" / EXPERIMENT
+    for name in (run.info.run_id, home.list_runs()[0].info.run_id):
+        home.store.write_files(name, {"card.md": b"card"})
+    for path in (folder / run.info.run_id).rglob("*"):
+        os.utime(path, (time.time() - 400 * 86_400,) * 2)
+    os.utime(folder / run.info.run_id, (time.time() - 400 * 86_400,) * 2)
+    tidy = build_tidying(home.places.open_stores, RetentionPolicy(), folder)
+    with dg.DagsterInstance.ephemeral() as instance:
+        (line,) = tidy(instance, "somebody else")
+        assert line == f"files of MLflow run {run.info.run_id}: left, as HEIMDALL_RETENTION says; its figures stay"
+        assert tidy(instance, "somebody else") == []
+    assert [path.name for path in folder.iterdir()] == [home.list_runs()[0].info.run_id]
+    assert home.list_runs()[-1].data.metrics == run.data.metrics
+    assert ExperimentTracking(tracking_uri="http://127.0.0.1:5000").find_files() is None
 
 
 def test_what_a_later_step_tells_is_not_worked_out_where_nobody_hears_it():
