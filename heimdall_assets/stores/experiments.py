@@ -210,7 +210,8 @@ class ExperimentStore:
         self._ensure_model(client)
         made = client.create_model_version(
             REGISTERED_MODEL,
-            source=f"heimdall:{version}",  # a home may be moved: its ledger knows where the files are
+            # A home may be moved: its ledger knows where the files are. A server takes absolute addresses alone.
+            source=f"heimdall:/{version}",
             run_id=run_id,
             tags={VERSION_TAG: version, "heimdall.release": release},
             description=f"Release {version}; its ledger and lineage: heimdall lineage {version}",

@@ -22,7 +22,7 @@ from heimdall_assets.places import read_places
 from heimdall_assets.specs import EvaluationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.computing import name_user
 from heimdall_assets.stores.experiment_entries import Entries
-from heimdall_assets.stores.experiments import EXPERIMENT, ExperimentStore
+from heimdall_assets.stores.experiments import EXPERIMENT, REGISTERED_MODEL, ExperimentStore
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.homes import TINY, fill_home, ignore
 from heimdall_assets_tests.mlflow_server import run_mlflow
@@ -184,13 +184,13 @@ def test_files_of_a_home_that_was_moved_are_handed_out_where_it_is(trained, tmp_
         assert errors[-1] == pytest.approx(run.data.metrics["test/max_m"], abs=0.1)
 
 
-def test_a_server_is_told_the_same_and_the_types_of_signals_that_were_confused(trained, tmp_path: Path):
-    _, places = trained
+def test_a_server_is_told_the_same_and_the_types_of_signals_that_were_confused(work, tmp_path: Path):
+    fill_home(tmp_path / "home")
     specs = [ModelSpec(use_spectrograms=False, width=16, num_layers=1, num_heads=2, multi_target=True)]
     specs += [TrainingSpec(max_epochs=1, num_threads=1)]
     with run_mlflow(tmp_path, f"sqlite:///{tmp_path / 'server.db'}") as port:
         uri = f"http://127.0.0.1:{port}"
-        summary, _ = train(places.home, *specs, MLFLOW_TRACKING_URI=uri)
+        summary, _ = train(tmp_path / "home", *specs, MLFLOW_TRACKING_URI=uri)
         client, run = find_run(uri, summary["run_id"])
         assert run.info.status == "FINISHED"
         assert run.data.metrics.keys() >= FIGURES
@@ -198,6 +198,8 @@ def test_a_server_is_told_the_same_and_the_types_of_signals_that_were_confused(t
         files = set(list_files(client, run.info.run_id))
         assert files == FILES | {"evaluation/confusion.csv", "plots/confusion.svg"}
         path = Path(client.download_artifacts(run.info.run_id, "evaluation/confusion.csv", str(tmp_path)))
+        champion = client.get_model_version_by_alias(REGISTERED_MODEL, "champion")
+        assert (champion.source, champion.run_id) == (f"heimdall:/{summary['version']}", run.info.run_id)
         (head, *rows) = list(csv.reader(path.read_text().splitlines()))
         assert head == ["sent", "voice", "tone", "dtmf"]
         assert sum(int(count) for row in rows for count in row[1:]) == run.data.metrics["test/num_sessions"]

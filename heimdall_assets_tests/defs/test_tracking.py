@@ -249,7 +249,7 @@ def test_figures_versions_and_aliases_are_attached(home: Home):
     assert run.data.tags["heimdall.version"] == "v1.0.0"
     champion = client.get_model_version_by_alias(REGISTERED_MODEL, "champion")
     assert champion.tags == {"heimdall.version": "v1.0.0", "heimdall.release": "sha256:r"}
-    assert champion.source == "heimdall:v1.0.0"
+    assert champion.source == "heimdall:/v1.0.0"
     assert champion.run_id == run_id
     assert client.get_model_version_by_alias(REGISTERED_MODEL, "challenger").tags["heimdall.version"] == "v1.0.1"
 
