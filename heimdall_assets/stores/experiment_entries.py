@@ -1,4 +1,4 @@
-"""Entries: what a run of an experiment store is told at once: settings, tags, figures, data, files.
+"""Experiment entries: what a run of an experiment store is told at once: settings, tags, figures, data, files.
 
 Belongs here: their shape, and how MLflow's limits are kept without losing anything in silence. Does not belong here:
 what is told (``pipeline.experiments``), telling it (``experiments``).
@@ -11,6 +11,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from heimdall_assets.libraries import silence_libraries
 from heimdall_assets.manifests import compute_digest
 
 if TYPE_CHECKING:
@@ -101,6 +102,20 @@ def _say_long(text: str) -> str:
     return f"{len(text)} characters, sha256:{compute_digest(text.encode())}"
 
 
+def collect_figures(metrics: Mapping[str, Any], split: str = "test") -> dict[str, float]:
+    """Return the numbers of an evaluation by name: the model's own, and the medians of what it is compared with."""
+    figures = {f"{split}/{name}": value for name, value in metrics.items() if _is_number(value)}
+    figures |= {f"{split}/accuracy_{radius}m": share for radius, share in metrics.get("accuracy", {}).items()}
+    for method, found in metrics.get("baselines", {}).items():
+        figures[f"baseline/{method}/median_m"] = found.get("median_m")
+    figures["bound/median_m"] = (metrics.get("bound") or {}).get("median_m")
+    return {name: float(value) for name, value in figures.items() if _is_number(value)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def make_batches(items: Mapping[str, T], size: int = MAX_BATCH) -> Iterator[dict[str, T]]:
     """Yield the items in parts of at most ``size``; none of none.
 
@@ -115,6 +130,7 @@ def make_batches(items: Mapping[str, T], size: int = MAX_BATCH) -> Iterator[dict
 
 def describe_data(data: Data) -> "DatasetInput":
     """Return data as MLflow keeps it, without loading any: a digest, where it is from, and counts."""
+    silence_libraries()
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     short = data.digest[:MAX_DATASET_DIGEST]

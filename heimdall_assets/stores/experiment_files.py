@@ -8,15 +8,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
 from heimdall_assets.errors import StorageError
 from heimdall_assets.stores.objects.files import FileWriter
 from heimdall_assets.stores.scratch import lend_folder
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 SERVED = "mlflow-artifacts"
 """Scheme of files that a server of MLflow hands out; an embedded store's folder has that name too."""
@@ -41,8 +38,14 @@ def find_folder(tracking_uri: str) -> Path | None:
     return Path(tracking_uri.removeprefix("sqlite:///")).parent / SERVED
 
 
-def keep_files(client: "MlflowClient", tracking_uri: str, run_id: str, files: Mapping[str, bytes]) -> None:
+def keep_files(client: Any, tracking_uri: str, run_id: str, files: Mapping[str, bytes]) -> None:
     """Keep files with a run, each at its path below it, in place of what was there.
+
+    Args:
+        client: MLflow's, of that store.
+        tracking_uri: address of the store.
+        run_id: the run.
+        files: path below it -> bytes.
 
     Raises:
         StorageError: the run's place of files is a folder of another machine, or the disk refused.
@@ -68,7 +71,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
         writer.write_file(folder / _check(name), [data])
 
 
-def _upload(client: "MlflowClient", run_id: str, files: Mapping[str, bytes]) -> None:
+def _upload(client: Any, run_id: str, files: Mapping[str, bytes]) -> None:
     with lend_folder() as folder, _be_patient():
         for name, data in files.items():
             path = folder / _check(name)

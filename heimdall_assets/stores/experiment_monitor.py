@@ -32,7 +32,7 @@ class MachineMonitor:
 
         # A store that went away is told of once, by whoever tells it more.
         logging.getLogger(_LOGGER).setLevel(logging.CRITICAL)
-        self._monitor = SystemMetricsMonitor(
+        self._monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
             self._run_id,
             sampling_interval=SAMPLE_S,
             samples_before_logging=SAMPLES,

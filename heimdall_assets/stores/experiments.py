@@ -8,7 +8,7 @@ lineage have their own ledger, and MLflow may be away.
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,20 +83,6 @@ def _read_note(objects: ObjectStore, name: str) -> dict[str, Any] | None:
         return None  # a convenience: damaged is as good as absent
 
 
-def collect_figures(metrics: Mapping[str, Any], split: str = "test") -> dict[str, float]:
-    """Return the numbers of an evaluation by name: the model's own, and the medians of what it is compared with."""
-    figures = {f"{split}/{name}": value for name, value in metrics.items() if _is_number(value)}
-    figures |= {f"{split}/accuracy_{radius}m": share for radius, share in metrics.get("accuracy", {}).items()}
-    for method, found in metrics.get("baselines", {}).items():
-        figures[f"baseline/{method}/median_m"] = found.get("median_m")
-    figures["bound/median_m"] = (metrics.get("bound") or {}).get("median_m")
-    return {name: float(value) for name, value in figures.items() if _is_number(value)}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 class ExperimentStore:
     """The MLflow store behind ``uri``; opened at first use, which costs seconds."""
 
@@ -140,6 +126,8 @@ class ExperimentStore:
         """
         client = self.open_client()
         experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            raise NotFound(f"experiment {EXPERIMENT}: MLflow has none of that name, expected it to be made before runs")
         asked = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
         found = client.search_runs([experiment.experiment_id], asked, max_results=1)
         if found:
@@ -165,7 +153,9 @@ class ExperimentStore:
         known = client.get_run(run_id).data.params if params else {}
         newer = {name: text for name, text in params.items() if known.get(name, text) != text}
         first = {name: text for name, text in params.items() if name not in known}
-        parts = zip_longest(make_batches(first), make_batches({**entries.tags, **newer}), fillvalue={})
+        parts: Iterable[tuple[dict[str, str], dict[str, str]]] = zip_longest(
+            make_batches(first), make_batches({**entries.tags, **newer}), fillvalue={}
+        )
         for settings, tags in [*parts] or [({}, {})]:
             client.log_batch(
                 run_id,

@@ -124,7 +124,9 @@ def test_an_epoch_is_told_as_text_with_those_of_its_own_run_alone():
 
 
 OPENED = ", then http://127.0.0.1:5000/#/runs/3f2a"
-EMBEDDED = "mlflow ui --backend-store-uri sqlite:///${HEIMDALL_HOME:-.heimdall}/mlflow.db" + OPENED
+_HOME = "${HEIMDALL_HOME:-.heimdall}"
+EMBEDDED = f"mlflow ui --backend-store-uri sqlite:///{_HOME}/mlflow.db --artifacts-destination {_HOME}/mlflow-artifacts"
+EMBEDDED += OPENED
 ELSEWHERE = "mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI" + OPENED
 
 

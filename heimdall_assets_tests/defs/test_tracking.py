@@ -19,12 +19,11 @@ from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import RetentionPolicy
 from heimdall_assets.stores.computing import Origin, name_user, originate
-from heimdall_assets.stores.experiment_entries import Entries
+from heimdall_assets.stores.experiment_entries import Entries, collect_figures
 from heimdall_assets.stores.experiments import (
     EXPERIMENT,
     REGISTERED_MODEL,
     ExperimentStore,
-    collect_figures,
     find_run,
     note_run,
 )
@@ -157,13 +156,16 @@ def test_what_a_training_is_for_stands_in_name_and_tag(home: Home):
 def search(
     context: dg.AssetExecutionContext, tracking: dg.ResourceParam[ExperimentTracking], act: dg.ResourceParam[Act]
 ) -> None:
-    """A parent with two trials, each told of one epoch; one is tried twice."""
+    """A parent with two trials, each told of one epoch; one trial, and the parent, are tried twice."""
     with tracking.follow(context, {"trials": 2}) as parent:
         parent.start()
     for name, width in (("trial 0", 16), ("trial 1", 32), ("trial 1", 32)):
         with tracking.follow(context, {"ModelSpec.width": width}) as trial:
             trial.start(parent_run_id=parent.run_id, run_name=name)
             trial.log_epoch(0, {"val_loss": 1.0 / width})
+    with tracking.follow(context, {"trials": 2}) as again:
+        again.start()
+        assert again.run_id == parent.run_id
 
 
 def test_trials_are_children_of_their_search_and_one_run_each(home: Home):

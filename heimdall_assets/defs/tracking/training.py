@@ -97,16 +97,20 @@ class TrackedTraining:
         store.ensure_experiment()
         entries, run = self._describe(), self._context.run
         step = self._context.asset_key.to_user_string()
-        own = {**SOURCE_TAGS, "mlflow.user": name_originator() or "unknown", INTENT: read_intent(run)}
+        own = {
+            **SOURCE_TAGS,
+            "heimdall.asset": step,
+            "mlflow.user": name_originator() or "unknown",
+            INTENT: read_intent(run),
+        }
         if parent_run_id is not None:
             own["mlflow.parentRunId"] = parent_run_id
         if self._image:
             own[IMAGE_TAG] = self._image
         # One for each Dagster run, step and trial: a second attempt goes on in the run of the first.
-        found_by = {"dagster_run_id": run.run_id, "heimdall.asset": step}
+        part = step if run_name is None else f"{step}/{run_name}"
+        found_by = {"dagster_run_id": run.run_id, "heimdall.part": part}
         name = run_name or name_run(run, dict(entries.params))
-        if run_name is not None:
-            found_by["heimdall.trial"] = run_name
         self.run_id = store.find_or_begin(found_by, name, own)
         # The part of a resource's context that MlFlow asks for.
         asked = SimpleNamespace(

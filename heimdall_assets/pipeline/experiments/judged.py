@@ -24,8 +24,7 @@ from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.specs import EvaluationSpec
-from heimdall_assets.stores.experiment_entries import Entries
-from heimdall_assets.stores.experiments import collect_figures
+from heimdall_assets.stores.experiment_entries import Entries, collect_figures
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.tables import load_table
 
@@ -69,7 +68,7 @@ def judge_splits(
     """Return figures of the model on validation and on a sample of training, importance of inputs, and their files."""
     val = load_sessions(objects, read_parent(objects, checkpoint, VAL_SPLIT))
     train = load_sample(objects, read_parent(objects, checkpoint, TRAIN_SPLIT), MAX_TRAIN_SESSIONS, spec.seed)
-    figures = {}
+    figures: dict[str, float] = {}
     for name, sessions in (("val", val), ("train", train)):
         figures |= collect_figures(compute_metrics(compute_residuals(sessions, fitted.predict(sessions)), spec), name)
     asked = val.take(pick_sessions(len(val), MAX_EXCHANGED_SESSIONS, spec.seed))
