@@ -166,6 +166,12 @@ def search(
     with tracking.follow(context, {"trials": 2}) as again:
         again.start()
         assert again.run_id == parent.run_id
+        with tracking.follow(
+            context, {"ModelSpec.width": 64}
+        ) as trial:  # in the process of the search, while it is open
+            trial.start(parent_run_id=again.run_id, run_name="trial 2")
+            trial.log_epoch(0, {"val_loss": 0.5})
+        again.log_epoch(0, {"best": 0.25})
 
 
 def test_trials_are_children_of_their_search_and_one_run_each(home: Home):
@@ -173,9 +179,11 @@ def test_trials_are_children_of_their_search_and_one_run_each(home: Home):
     assert home.train(lambda context: None, asset=search) == []
     trials = home.list_runs()[: len(home.list_runs()) - before]
     parent = trials[-1]
-    assert [run.info.run_name for run in trials[:-1]] == ["trial 1", "trial 0"]
+    assert [run.info.run_name for run in trials[:-1]] == ["trial 2", "trial 1", "trial 0"]
     assert {run.data.tags["mlflow.parentRunId"] for run in trials[:-1]} == {parent.info.run_id}
-    assert [run.data.params["ModelSpec.width"] for run in trials[:-1]] == ["32", "16"]
+    assert [run.data.params["ModelSpec.width"] for run in trials[:-1]] == ["64", "32", "16"]
+    assert trials[0].data.metrics["val_loss"] == 0.5
+    assert parent.data.metrics.keys() & {"val_loss", "best"} == {"best"}
     assert {run.info.status for run in trials} == {"FINISHED"}
     for run in trials:
         home.store.open_client().delete_run(run.info.run_id)

@@ -126,6 +126,9 @@ class TrackedTraining:
             },
         )
         with _quiet_beta():
+            if MlFlow.active_run() is not None:  # a search's own, in this process: MlFlow would take it for this one
+                MlFlow.set_tracking_uri(store.uri)
+                MlFlow.start_run(run_id=self.run_id, nested=True)
             self._mlflow = MlFlow(asked)
         store.write(self.run_id, entries)
         self._write_files(entries)
