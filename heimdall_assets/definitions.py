@@ -19,7 +19,7 @@ from heimdall_assets.defs.recovery import Recover, build_recovery
 from heimdall_assets.defs.resources import LineagePages, build_stores, manifest_io_manager
 from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.defs.warning_checks import WARNING_CHECKS
 from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.defs.witnessing import Witness
@@ -32,7 +32,7 @@ from heimdall_assets.variables import Places, find_kind
 def build_definitions(places: Places) -> dg.Definitions:
     """Return the whole graph on the given places."""
     tracking = _track(places)
-    recover, tidy = recover_at(places), build_tidying(places.open_stores, places.retention)
+    recover, tidy = recover_at(places), build_tidying(places.open_stores, places.retention, tracking.find_files())
 
     def begin(instance: dg.DagsterInstance, run_id: str) -> list[str]:
         instance.add_run_tags(run_id, tag_start())
@@ -88,7 +88,7 @@ def _find_machines(places: Places) -> Machines:
 
 
 def _track(places: Places) -> ExperimentTracking:
-    return ExperimentTracking(tracking_uri=places.mlflow_uri, enabled=places.tracking)
+    return ExperimentTracking(tracking_uri=places.mlflow_uri, enabled=places.tracking, image=places.image)
 
 
 def resolve_job(name: str, **variables: str) -> dg.JobDefinition:

@@ -36,6 +36,10 @@ from heimdall_assets.stores.objects.addresses import (
 
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,254}(?:@sha256:[0-9a-f]{64})?")
+"""A name, a tag, a digest (OCI distribution specification 1.1), with a registry's host and port."""
+
+IMAGE_NAME = "registry.example/heimdall-assets:1"
 LINEAGE_URL = "http://127.0.0.1:3001"
 RAY_URL = "http://127.0.0.1:8265"
 S3_URL = "http://127.0.0.1:9000"
@@ -129,6 +133,13 @@ def _read_hosts(text: str, variable: str) -> tuple[str, ...]:
 def _read_secret(text: str, variable: str) -> str:
     if len(text) < 32:
         raise InvalidSetting(f"{variable}: found {len(text)} characters, expected at least 32 that nobody can guess")
+    return text
+
+
+def _read_image(text: str, variable: str) -> str:
+    """Return the name of a container image; runs in MLflow show it, so it holds no user."""
+    if not _IMAGE.fullmatch(text):
+        raise InvalidSetting(f"{variable}: found {_show(text)}, expected a name such as {IMAGE_NAME}")
     return text
 
 
@@ -236,6 +247,7 @@ OPENLINEAGE = VariableKind("URL, may hold a password, or folder", _read_openline
 PAGE = VariableKind("URL", _read_page)
 HOSTS = VariableKind("names, with a comma between two", _read_hosts)
 PEM = VariableKind("private key in PEM", _read_pem, is_secret=True)
+IMAGE = VariableKind("name of a container image", _read_image)
 PASSPHRASE = VariableKind("passphrase", lambda text, _: text, is_secret=True)
 SECRET = VariableKind("secret of 32 characters or more", _read_secret, is_secret=True)
 CLUSTER = VariableKind("URL", _read_cluster)

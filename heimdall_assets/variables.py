@@ -33,6 +33,7 @@ from heimdall_assets.variable_kinds import (
     FOLDER,
     GIGABYTES,
     HOSTS,
+    IMAGE,
     KUBERNETES,
     LINEAGE_URL,
     MLFLOW,
@@ -161,6 +162,9 @@ class Places(BaseSettings):
         "MLFLOW_TRACKING_URI", BelowHome("mlflow.db", "sqlite:///"), "what each training tells of itself"
     )
     tracking: Annotated[bool, SWITCH] = _variable("HEIMDALL_TRACKING", "on", "off: MLflow is told nothing")
+    image: Annotated[str | None, IMAGE] = _variable(
+        "HEIMDALL_IMAGE", None, "the container image that this runs in, as MLflow's runs are told of it"
+    )
     executor: Annotated[str, choose(*EXECUTORS)] = _variable(
         "HEIMDALL_EXECUTOR", EXECUTORS[0], "where steps run when a run's configuration does not say"
     )

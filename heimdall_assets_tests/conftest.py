@@ -48,6 +48,7 @@ SLOW = (
     "defs/test_signal_graph",
     "running/test_signals",
     "defs/test_stopping",
+    "defs/test_tracked_graph",
     "defs/test_tracking",
     "deploy/test_services",
     "evaluation/test_diagnostics",

@@ -16,8 +16,13 @@ QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETR
 
 
 @contextmanager
-def run_mlflow(folder: Path, store: str) -> Iterator[int]:
+def run_mlflow(folder: Path, store: str, artifacts: Path | None = None) -> Iterator[int]:
     """Give the port of a server whose runs are kept at the address ``store``, ready to be asked.
+
+    Args:
+        folder: its log, and its files where ``artifacts`` is None.
+        store: address of its database.
+        artifacts: folder of the files that it hands out.
 
     Raises:
         RuntimeError: it did not start; the message holds its log.
@@ -26,7 +31,7 @@ def run_mlflow(folder: Path, store: str) -> Iterator[int]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with open(log, "wb") as file:
         process = subprocess.Popen(
-            [*command, "--artifacts-destination", str(folder / "artifacts")],
+            [*command, "--artifacts-destination", str(artifacts or folder / "artifacts")],
             env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "MLFLOW_BACKEND_STORE_URI": store, **QUIET},
             stdin=subprocess.DEVNULL,
             stdout=file,

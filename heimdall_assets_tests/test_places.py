@@ -191,6 +191,15 @@ def test_the_cache_takes_a_number_of_gigabytes(size: str):
     assert read_places({"HEIMDALL_CACHE_GB": "0.5"}).cache_gb == 0.5
 
 
+@pytest.mark.parametrize("image", ["me:secret@registry.example/heimdall", "two words", "-x", "heimdall@sha256:12"])
+def test_an_image_is_a_name_that_may_be_shown(image: str):
+    said = refuse(HEIMDALL_IMAGE=image)
+    assert said.endswith("expected a name such as registry.example/heimdall-assets:1")
+    assert "secret" not in said
+    named = f"registry.example:5000/heimdall-assets:1@sha256:{'0' * 64}"
+    assert read_places({"HEIMDALL_IMAGE": named}).image == named
+
+
 # --- a database of one table
 
 

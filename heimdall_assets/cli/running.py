@@ -19,6 +19,7 @@ from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.cli.training.starting import Starting, choose_start, starting_options
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DEMO, DEMO_MODEL, DatasetSpec, Spec
+from heimdall_assets.stores.experiment_entries import Intent
 
 if TYPE_CHECKING:
     from heimdall_assets.stores.home import Stores
@@ -90,8 +91,15 @@ def _take_found(stores: "Stores", named: str, chosen: list[Spec]) -> list[Spec]:
 @starting_options
 @click.option("--search", "search", metavar="SEARCH", help="Take what a search found: latest, or its first digits.")
 @click.option("--reason", metavar="TEXT", help="Why you train; it stands in the lineage of what is made.")
+@click.option(
+    "--intent",
+    type=click.Choice([intent.value for intent in Intent]),
+    default=Intent.PRODUCTION_CANDIDATE.value,
+    show_default=True,
+    help="What the training is for, in the name of its MLflow run; it decides nothing.",
+)
 @json_option
-def train(asked: Asked, starting: Starting, search: str | None, reason: str | None, as_json: bool) -> None:
+def train(asked: Asked, starting: Starting, search: str | None, reason: str | None, intent: str, as_json: bool) -> None:
     """Materialize the graph on the approved sessions and release the model."""
     stores = open_home()
     chosen = read_chosen(asked)
@@ -100,8 +108,10 @@ def train(asked: Asked, starting: Starting, search: str | None, reason: str | No
     if search is not None:
         chosen = replace(chosen, specs=_take_found(stores, search, chosen.specs))
     with show_progress("Materializing the graph") as listener:
+        from heimdall_assets.defs.origins import tag_intent
         from heimdall_assets.defs.profiles import tag_profile
         from heimdall_assets.running.graph_run import run_graph
 
-        summary = run_graph(read_places(), "release", chosen.specs, listener, reason, tag_profile(chosen.read))
+        told = {**tag_profile(chosen.read), **tag_intent(intent)}
+        summary = run_graph(read_places(), "release", chosen.specs, listener, reason, told)
     _summarize({**summary, "profile": None if chosen.read is None else chosen.read.title}, as_json)

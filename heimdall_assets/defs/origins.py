@@ -1,7 +1,7 @@
 """Origins: who or what asked for a run, and why, as its tags say; it stands in the facts of all that the run computes.
 
-Belongs here: the tags of person, reason and release, for those who ask and those who tell. Does not belong here: what
-is kept of them (``stores.computing``).
+Belongs here: the tags of person, reason, profile, intent and release, for those who ask and those who tell. Does not
+belong here: what is kept of them (``stores.computing``).
 """
 
 from dataclasses import replace
@@ -15,6 +15,8 @@ PERSON_TAG = "heimdall/person"
 REASON_TAG = "heimdall/reason"
 PROFILE_TAG = "heimdall/profile"
 """The profile that a run's settings started from; what they are stands in its configuration and its results."""
+INTENT_TAG = "heimdall/intent"
+"""What the run's training is for (``stores.experiment_entries.Intent``); MLflow's run is named after it."""
 RELEASE_TAG = "heimdall/release"
 """Of the run whose model was released, or that found its release again: the version."""
 
@@ -24,6 +26,11 @@ PAGE = "Dagster's page"
 def tag_origin(reason: str | None = None) -> dict[str, str]:
     """Return the tags of a run that whoever uses this computer asks for."""
     return {PERSON_TAG: name_user(), **tag_reason(reason)}
+
+
+def tag_intent(intent: str) -> dict[str, str]:
+    """Return the tag of what a run's training is for."""
+    return {INTENT_TAG: intent}
 
 
 def tag_reason(reason: str | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ from heimdall_assets.profiles.resolving import group, resolve
 from heimdall_assets.specs import AcceleratorSpec, MachineSpec, Spec
 
 if TYPE_CHECKING:
-    from heimdall_assets.defs.tracking import ExperimentTracking
+    from heimdall_assets.defs.tracking.resource import ExperimentTracking
 
 MLFLOW_TAG, WANDB_TAG = "heimdall/mlflow", "heimdall/wandb"
 """Who is told of a run's training, in the words of ``profiles.schema.Tracking``; not there: MLflow alone."""

@@ -27,8 +27,17 @@ Tidy = Callable[[dg.DagsterInstance, str], list[str]]
 """Called with the instance and the run that asks; returns a line where something was removed."""
 
 
-def build_tidying(open_stores: Callable[[], Stores], policy: RetentionPolicy) -> Tidy:
-    """Return what removes from the history, and from scratch, what ``policy`` does not keep."""
+def build_tidying(
+    open_stores: Callable[[], Stores], policy: RetentionPolicy, tracked_files: Path | None = None
+) -> Tidy:
+    """Return what removes from the history, and from scratch, what ``policy`` does not keep.
+
+    Args:
+        open_stores: opens what is tidied.
+        policy: what is kept.
+        tracked_files: folder of the files that an embedded MLflow has of each run, which go when runs of their age do;
+            None: there is none.
+    """
 
     def tidy(instance: dg.DagsterInstance, mine: str) -> list[str]:
         from heimdall_assets.pipeline.releases.reading import list_cited_runs  # loading the graph audits nothing
@@ -36,6 +45,9 @@ def build_tidying(open_stores: Callable[[], Stores], policy: RetentionPolicy) ->
         stores = open_stores()
         old = remove_old_work(stores.scratch, policy.scratch_days)
         lines = [f"scratch {name}: not written to for {policy.scratch_days:g} days, removed" for name in old]
+        if tracked_files is not None:
+            left = remove_old_work(tracked_files, policy.run_days)
+            lines += [f"files of MLflow run {name}: left, as {RETENTION} says; its figures stay" for name in left]
         superseded = [run_id for run_id in _list_superseded(instance, policy) if run_id != mine]
         try:
             needed = _list_latest(instance) | list_cited_runs(stores) if superseded else set()

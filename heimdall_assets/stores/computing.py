@@ -76,6 +76,12 @@ def originate(origin: Origin) -> Iterator[None]:
         _origin.set(before)  # no token: Dagster may end a step's resources in another context
 
 
+def name_originator() -> str | None:
+    """Return who has things computed here, as ``originate`` was told: a person by pseudonym; None: nobody said."""
+    origin = _origin.get()
+    return None if origin is None else origin.started_by
+
+
 _caches: ContextVar[dict[str, str] | None] = ContextVar("caches", default=None)
 
 

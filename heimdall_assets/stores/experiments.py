@@ -7,21 +7,31 @@ lineage have their own ledger, and MLflow may be away.
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import NotFound, OutOfReach, StorageError
 from heimdall_assets.libraries import silence_libraries
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, encode_canonical_json
+from heimdall_assets.stores.experiment_entries import (
+    Entries,
+    describe_data,
+    encode_param,
+    encode_tag,
+    make_batches,
+)
+from heimdall_assets.stores.experiment_files import EMBEDDED, SERVED, keep_files
 from heimdall_assets.stores.objects.folder import ObjectStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "heimdall"
-NOWHERE = "mlflow-artifacts:"
-"""Where an embedded store says that files are: with whichever server is started on it. Nothing is logged as a file."""
+NOWHERE = f"{SERVED}:"
+"""Where an embedded store says that files are: with whichever server is started on it (``experiment_files``)."""
 REGISTERED_MODEL = "heimdall"
 VERSION_TAG = "heimdall.version"
 TRAINED_TAG = "heimdall.trained"
@@ -73,19 +83,6 @@ def _read_note(objects: ObjectStore, name: str) -> dict[str, Any] | None:
         return None  # a convenience: damaged is as good as absent
 
 
-def collect_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of an evaluation by name: the model's own, and the medians of what it is compared with."""
-    figures = {f"test/{name}": value for name, value in metrics.items() if _is_number(value)}
-    for method, found in metrics.get("baselines", {}).items():
-        figures[f"baseline/{method}/median_m"] = found.get("median_m")
-    figures["bound/median_m"] = (metrics.get("bound") or {}).get("median_m")
-    return {name: float(value) for name, value in figures.items() if _is_number(value)}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 class ExperimentStore:
     """The MLflow store behind ``uri``; opened at first use, which costs seconds."""
 
@@ -103,7 +100,7 @@ class ExperimentStore:
         """Make the experiment if there is none."""
         from mlflow.exceptions import MlflowException
 
-        embedded = self.uri.startswith("sqlite:")
+        embedded = self.uri.startswith(EMBEDDED)
         if embedded:
             self._begin_embedded()
         client = self.open_client()
@@ -122,12 +119,62 @@ class ExperimentStore:
         if not Path(self.uri.removeprefix("sqlite:///")).exists():
             SqlAlchemyStore(self.uri, NOWHERE)  # type: ignore[no-untyped-call]
 
-    def attach_figures(self, run_id: str, metrics: Mapping[str, Any], evaluation: str) -> None:
-        """Log the numbers of an evaluation, and its manifest's digest, to a run."""
+    def find_or_begin(self, tags: Mapping[str, str], name: str, own: Mapping[str, str]) -> str:
+        """Return the run that has all of ``tags``, or a new one called ``name`` with these and its ``own`` tags.
+
+        Whoever tries again goes on in the run that was begun.
+        """
         client = self.open_client()
-        for name, value in collect_figures(metrics).items():
-            client.log_metric(run_id, name, value, synchronous=True)
-        client.set_tag(run_id, "heimdall.evaluation", evaluation)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            raise NotFound(f"experiment {EXPERIMENT}: MLflow has none of that name, expected it to be made before runs")
+        asked = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+        found = client.search_runs([experiment.experiment_id], asked, max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        made = client.create_run(experiment.experiment_id, tags={**own, **tags}, run_name=name)
+        return str(made.info.run_id)
+
+    def check(self, run_id: str) -> None:
+        """Return where the store answers and knows a run; whatever MLflow and the network raise where not."""
+        self.open_client().get_run(run_id)
+
+    def write(self, run_id: str, entries: Entries) -> None:
+        """Tell a run what belongs to it, but for its files, in as few calls as MLflow allows.
+
+        A setting that the run has with another value, as when a checkpoint is judged anew with other settings, stays;
+        the newer one becomes a tag of that name.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        client, now_ms = self.open_client(), int(time.time() * 1000)
+        metrics = [Metric(name, float(value), now_ms, 0) for name, value in entries.metrics.items()]
+        params = {name: encode_param(value) for name, value in entries.params.items()}
+        known = client.get_run(run_id).data.params if params else {}
+        newer = {name: text for name, text in params.items() if known.get(name, text) != text}
+        first = {name: text for name, text in params.items() if name not in known}
+        parts: Iterable[tuple[dict[str, str], dict[str, str]]] = zip_longest(
+            make_batches(first), make_batches({**entries.tags, **newer}), fillvalue={}
+        )
+        for settings, tags in [*parts] or [({}, {})]:
+            client.log_batch(
+                run_id,
+                metrics=metrics,
+                params=[Param(name, text) for name, text in settings.items()],
+                tags=[RunTag(name, encode_tag(text)) for name, text in tags.items()],
+                synchronous=True,
+            )
+            metrics = []
+        if entries.data:
+            client.log_inputs(run_id, [describe_data(data) for data in entries.data])
+
+    def write_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Keep files with a run.
+
+        Raises:
+            StorageError: the run's place of files is none that can be written from here.
+        """
+        keep_files(self.open_client(), self.uri, run_id, files)
 
     def end_killed(self, dagster_run_id: str) -> list[str]:
         """Give the status KILLED to every run of a Dagster run that is still "running"; return their ids.
@@ -153,7 +200,8 @@ class ExperimentStore:
         self._ensure_model(client)
         made = client.create_model_version(
             REGISTERED_MODEL,
-            source=f"heimdall:{version}",  # a home may be moved: its ledger knows where the files are
+            # A home may be moved: its ledger knows where the files are. A server takes absolute addresses alone.
+            source=f"heimdall:/{version}",
             run_id=run_id,
             tags={VERSION_TAG: version, "heimdall.release": release},
             description=f"Release {version}; its ledger and lineage: heimdall lineage {version}",

@@ -76,6 +76,12 @@ def _name_accelerator(torch: Any) -> str | None:
     return str(torch.cuda.get_device_name())
 
 
+def name_cuda() -> str | None:
+    """Return the version of CUDA that this process's torch was built with; None: none, or torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return None if torch is None or torch.version.cuda is None else str(torch.version.cuda)
+
+
 def _find_container() -> str | None:
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return "kubernetes"

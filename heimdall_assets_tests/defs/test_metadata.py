@@ -6,7 +6,7 @@ import pytest
 from heimdall_assets.defs.figures import INLINE_LENGTH, is_told, show_comparison, show_epochs, show_figures
 from heimdall_assets.defs.results import CURVES, link_parents, materialize
 from heimdall_assets.defs.tables import preview, render_facts, render_table, shorten
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.kinds import EVALUATION_METRICS, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE, Artifact, Manifest
 from heimdall_assets.pipeline.recipe import STAGES
@@ -124,7 +124,9 @@ def test_an_epoch_is_told_as_text_with_those_of_its_own_run_alone():
 
 
 OPENED = ", then http://127.0.0.1:5000/#/runs/3f2a"
-EMBEDDED = "mlflow ui --backend-store-uri sqlite:///${HEIMDALL_HOME:-.heimdall}/mlflow.db" + OPENED
+_HOME = "${HEIMDALL_HOME:-.heimdall}"
+EMBEDDED = f"mlflow ui --backend-store-uri sqlite:///{_HOME}/mlflow.db --artifacts-destination {_HOME}/mlflow-artifacts"
+EMBEDDED += OPENED
 ELSEWHERE = "mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI" + OPENED
 
 

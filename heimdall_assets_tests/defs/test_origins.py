@@ -6,10 +6,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
-from heimdall_assets.defs.origins import PAGE, describe_origin, tag_origin, tag_reason
+from heimdall_assets.cli import main
+from heimdall_assets.defs.origins import PAGE, describe_origin, tag_intent, tag_origin, tag_reason
 from heimdall_assets.defs.resources import build_stores
+from heimdall_assets.defs.tracking.names import read_intent
 from heimdall_assets.stores.computing import Computation, Origin
+from heimdall_assets.stores.experiment_entries import Intent
 from heimdall_assets_tests.homes import make_places
 
 
@@ -35,6 +39,24 @@ def test_a_run_tells_who_asked_for_it(tags: dict[str, str], started_by: str, rea
 
 def test_a_reason_is_evidence_and_stays_whole() -> None:
     assert tag_reason("x" * 1000) == {"heimdall/reason": "x" * 1000}
+
+
+@pytest.mark.parametrize("intent", [intent.value for intent in Intent])
+def test_what_a_run_is_for_stands_in_its_tag_and_changes_no_origin(intent: str) -> None:
+    tags = {**tag_origin("monthly"), **tag_intent(intent)}
+    assert tags["heimdall/intent"] == intent
+    assert read_intent(make_run(tags)) == intent
+    assert describe_origin(make_run(tags)) == describe_origin(make_run(tag_origin("monthly")))
+
+
+def test_a_run_that_nobody_said_anything_of_may_become_champion() -> None:
+    assert read_intent(make_run(tag_origin())) == "production-candidate"
+
+
+def test_the_command_takes_no_other_intent() -> None:
+    done = CliRunner().invoke(main, ["train", "--intent", "fun"])
+    assert done.exit_code == 2
+    assert "'fun' is not one of 'baseline', 'ablation', 'hyperparameter-search', 'production-candidate'" in done.output
 
 
 def test_what_a_step_computes_knows_its_run_and_a_person_by_pseudonym(tmp_path: Path) -> None:

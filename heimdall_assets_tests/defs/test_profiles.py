@@ -11,7 +11,7 @@ from heimdall_assets.definitions import build_definitions, recover_at
 from heimdall_assets.defs.executor.router import Machines
 from heimdall_assets.defs.profiles import StartingPoint, choose_tracking, tag_profile
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.lineage.tree import describe_facts

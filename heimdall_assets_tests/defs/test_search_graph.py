@@ -18,7 +18,7 @@ from heimdall_assets.cli import main
 from heimdall_assets.definitions import build_definitions
 from heimdall_assets.defs.accelerator import ACCELERATOR_TAG, GPU_POOL
 from heimdall_assets.defs.jobs import SEARCH
-from heimdall_assets.defs.search_tracking import PARENT_TAG, STATE_TAG, TRIAL_TAG
+from heimdall_assets.defs.tracking.searches import PARENT_TAG, STATE_TAG, TRIAL_TAG
 from heimdall_assets.kinds import HYPERPARAMETER_SEARCH, TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.pipeline.searching.past_searches import list_trial_rows
 from heimdall_assets.places import read_places

@@ -1,6 +1,8 @@
 """Tracking: every training is one MLflow run that ends as the training did, and no training depends on it."""
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,15 +11,19 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.origins import INTENT_TAG
+from heimdall_assets.defs.retention import build_tidying
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
 from heimdall_assets.running.graph_run import QUIET
+from heimdall_assets.specs import RetentionPolicy
+from heimdall_assets.stores.computing import Origin, name_user, originate
+from heimdall_assets.stores.experiment_entries import Entries, collect_figures
 from heimdall_assets.stores.experiments import (
     EXPERIMENT,
     REGISTERED_MODEL,
     ExperimentStore,
-    collect_figures,
     find_run,
     note_run,
 )
@@ -47,6 +53,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 CHECKPOINT = "sha256:" + "c" * 64
+PSEUDONYM = "person:" + "a" * 32
 
 
 class Act:
@@ -62,8 +69,11 @@ def training(
     context: dg.AssetExecutionContext, tracking: dg.ResourceParam[ExperimentTracking], act: dg.ResourceParam[Act]
 ) -> None:
     """Tells of two epochs what a training would, then does what the test asks for."""
-    with tracking.follow(context, {"TrainingSpec.max_epochs": 2, "ModelSpec.kind": "network"}) as tracked:
-        tracked.start()
+    with (
+        originate(Origin(PSEUDONYM, is_person=True)),
+        tracking.follow(context, {"TrainingSpec.max_epochs": 2, "ModelSpec.kind": "network"}) as tracked,
+    ):
+        tracked.start(num_samples=10)
         for epoch in range(2):
             tracked.log_epoch(epoch, {"val_loss": 2.0 - epoch})
         act.act(context)
@@ -78,14 +88,20 @@ class Home:
         self.objects = FolderObjectStore(self.places.home / "objects")
         self.store = ExperimentStore(self.places.mlflow_uri)
 
-    def train(self, act: Callable[[dg.AssetExecutionContext], None], uri: str | None = None) -> list[str]:
+    def train(
+        self,
+        act: Callable[[dg.AssetExecutionContext], None],
+        uri: str | None = None,
+        asset: dg.AssetsDefinition = training,
+        tags: dict[str, str] | None = None,
+    ) -> list[str]:
         """Run the asset; return what its run's log says of MLflow."""
-        tracking = ExperimentTracking(tracking_uri=uri or self.places.mlflow_uri)
+        tracking = ExperimentTracking(tracking_uri=uri or self.places.mlflow_uri, image="registry.example/heimdall:7")
         resources = {"tracking": tracking, "act": Act(self.objects, act)}
         with dg.DagsterInstance.ephemeral() as instance:
             with suppress(KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
                 dg.materialize(
-                    [training], instance=instance, resources=resources, run_config=QUIET, raise_on_error=False
+                    [asset], instance=instance, resources=resources, run_config=QUIET, raise_on_error=False, tags=tags
                 )
             logs = instance.all_logs(instance.get_run_records(limit=1)[0].dagster_run.run_id)
             return [log.user_message for log in logs if "MLflow is away" in log.user_message]
@@ -113,7 +129,64 @@ def test_a_training_is_one_finished_run_with_settings_curves_and_origin(home: Ho
     assert run.data.tags["dagster_run_id"]
     curve = home.store.open_client().get_metric_history(run.info.run_id, "val_loss")
     assert [(point.step, point.value) for point in curve] == [(0, 2.0), (1, 1.0)]
+    assert {"epoch_time_s", "samples_per_s", "system/cpu_utilization_percentage"} <= run.data.metrics.keys()
     assert find_run(home.objects, CHECKPOINT) == run.info.run_id
+    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_run_names_no_person_and_no_program_of_this_machine(home: Home):
+    run = home.list_runs()[-1]
+    assert run.data.tags["mlflow.user"] == PSEUDONYM
+    assert run.data.tags["mlflow.source.name"] == "heimdall"
+    assert run.data.tags["heimdall.image"] == "registry.example/heimdall:7"
+    told = {name: value for name, value in run.data.tags.items() if name_user() == value or str(Path.cwd()) in value}
+    assert told == {}
+
+
+def test_what_a_training_is_for_stands_in_name_and_tag(home: Home):
+    home.train(lambda context: None, tags={INTENT_TAG: "ablation"})
+    ablation, first = home.list_runs()[0], home.list_runs()[-1]
+    assert ablation.data.tags["heimdall.intent"] == "ablation"
+    assert ablation.info.run_name.startswith("ablation/network/")
+    assert first.data.tags["heimdall.intent"] == "production-candidate"
+    home.store.open_client().delete_run(ablation.info.run_id)
+
+
+@dg.asset(name="trained_checkpoint")
+def search(
+    context: dg.AssetExecutionContext, tracking: dg.ResourceParam[ExperimentTracking], act: dg.ResourceParam[Act]
+) -> None:
+    """A parent with two trials, each told of one epoch; one trial, and the parent, are tried twice."""
+    with tracking.follow(context, {"trials": 2}) as parent:
+        parent.start()
+    for name, width in (("trial 0", 16), ("trial 1", 32), ("trial 1", 32)):
+        with tracking.follow(context, {"ModelSpec.width": width}) as trial:
+            trial.start(parent_run_id=parent.run_id, run_name=name)
+            trial.log_epoch(0, {"val_loss": 1.0 / width})
+    with tracking.follow(context, {"trials": 2}) as again:
+        again.start()
+        assert again.run_id == parent.run_id
+        with tracking.follow(
+            context, {"ModelSpec.width": 64}
+        ) as trial:  # in the process of the search, while it is open
+            trial.start(parent_run_id=again.run_id, run_name="trial 2")
+            trial.log_epoch(0, {"val_loss": 0.5})
+        again.log_epoch(0, {"best": 0.25})
+
+
+def test_trials_are_children_of_their_search_and_one_run_each(home: Home):
+    before = len(home.list_runs())
+    assert home.train(lambda context: None, asset=search) == []
+    trials = home.list_runs()[: len(home.list_runs()) - before]
+    parent = trials[-1]
+    assert [run.info.run_name for run in trials[:-1]] == ["trial 2", "trial 1", "trial 0"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials[:-1]} == {parent.info.run_id}
+    assert [run.data.params["ModelSpec.width"] for run in trials[:-1]] == ["64", "32", "16"]
+    assert trials[0].data.metrics["val_loss"] == 0.5
+    assert parent.data.metrics.keys() & {"val_loss", "best"} == {"best"}
+    assert {run.info.status for run in trials} == {"FINISHED"}
+    for run in trials:
+        home.store.open_client().delete_run(run.info.run_id)
 
 
 def test_an_embedded_store_knows_no_address(home: Home):
@@ -169,7 +242,8 @@ def test_a_store_that_is_away_costs_one_warning_and_no_training(home: Home, uri:
 
 def test_figures_versions_and_aliases_are_attached(home: Home):
     run_id = home.list_runs()[-1].info.run_id
-    home.store.attach_figures(run_id, {"median_m": 12.5, "baselines": {"tdoa_robust": {"median_m": 20.0}}}, "sha256:e")
+    figures = collect_figures({"median_m": 12.5, "baselines": {"tdoa_robust": {"median_m": 20.0}}})
+    home.store.write(run_id, Entries(metrics=figures, tags={"heimdall.evaluation": "sha256:e"}))
     assert home.store.register_release(run_id, "v1.0.0", "sha256:r") == "1"
     assert home.store.register_release(run_id, "v1.0.0", "sha256:r") == "1"  # once
     assert home.store.register_release(None, "v1.0.1", "sha256:s") == "2"
@@ -185,7 +259,7 @@ def test_figures_versions_and_aliases_are_attached(home: Home):
     assert run.data.tags["heimdall.version"] == "v1.0.0"
     champion = client.get_model_version_by_alias(REGISTERED_MODEL, "champion")
     assert champion.tags == {"heimdall.version": "v1.0.0", "heimdall.release": "sha256:r"}
-    assert champion.source == "heimdall:v1.0.0"
+    assert champion.source == "heimdall:/v1.0.0"
     assert champion.run_id == run_id
     assert client.get_model_version_by_alias(REGISTERED_MODEL, "challenger").tags["heimdall.version"] == "v1.0.1"
 
@@ -197,6 +271,63 @@ def test_what_is_told_to_a_store_that_is_away_is_a_warning(home: Home):
     on = ExperimentTracking(tracking_uri="sqlite:////dev/null/none.db")
     with dg.build_asset_context() as context:
         on.tell(context, "attach figures", refuse)
+
+
+def test_a_place_of_files_that_is_away_costs_one_warning_and_no_figure(home: Home, tmp_path: Path):
+    """A file lies where the folder of the run's files would be: no user, not even root, can make it."""
+    places = home.places.model_copy(update={"mlflow_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})
+    (tmp_path / "mlflow-artifacts").write_bytes(b"")
+
+    @dg.asset(name="trained_checkpoint")
+    def filed(
+        context: dg.AssetExecutionContext, tracking: dg.ResourceParam[ExperimentTracking], act: dg.ResourceParam[Act]
+    ) -> None:
+        with tracking.follow(context, lambda: Entries({"a": 1}, files={"card.md": b"card"})) as tracked:
+            tracked.start()
+            tracked.log_epoch(0, {"val_loss": 2.0})
+            tracked.finish(
+                act.objects, "sha256:" + "f" * 64, False, lambda: Entries(metrics={"b": 3.0}, files={"x": b"x"})
+            )
+            tracking.describe(context, tracked.run_id, "figures", lambda: Entries(metrics={"c": 4.0}))
+
+    (said,) = home.train(lambda context: None, places.mlflow_uri, filed)
+    assert "could not keep files" in said
+    client = ExperimentStore(places.mlflow_uri).open_client()
+    (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    assert run.info.status == "FINISHED"
+    assert {"val_loss": 2.0, "b": 3.0, "c": 4.0}.items() <= run.data.metrics.items()
+
+
+def test_files_of_old_runs_leave_a_home_and_their_figures_stay(home: Home):
+    run = home.list_runs()[-1]
+    tracking = ExperimentTracking(tracking_uri=home.places.mlflow_uri)
+    folder = tracking.find_files()
+    assert folder == home.places.home / "mlflow-artifacts" / EXPERIMENT
+    for name in (run.info.run_id, home.list_runs()[0].info.run_id):
+        home.store.write_files(name, {"card.md": b"card"})
+    for path in (folder / run.info.run_id).rglob("*"):
+        os.utime(path, (time.time() - 400 * 86_400,) * 2)
+    os.utime(folder / run.info.run_id, (time.time() - 400 * 86_400,) * 2)
+    tidy = build_tidying(home.places.open_stores, RetentionPolicy(), folder)
+    with dg.DagsterInstance.ephemeral() as instance:
+        (line,) = tidy(instance, "somebody else")
+        assert line == f"files of MLflow run {run.info.run_id}: left, as HEIMDALL_RETENTION says; its figures stay"
+        assert tidy(instance, "somebody else") == []
+    assert [path.name for path in folder.iterdir()] == [home.list_runs()[0].info.run_id]
+    assert home.list_runs()[-1].data.metrics == run.data.metrics
+    assert ExperimentTracking(tracking_uri="http://127.0.0.1:5000").find_files() is None
+
+
+def test_what_a_later_step_tells_is_not_worked_out_where_nobody_hears_it():
+    def refuse() -> Entries:
+        raise AssertionError
+
+    on = ExperimentTracking(tracking_uri="sqlite:////dev/null/none.db")
+    off = ExperimentTracking(tracking_uri="sqlite:////dev/null/none.db", enabled=False)
+    with dg.build_asset_context() as context:
+        on.describe(context, None, "figures", refuse)  # an untracked checkpoint
+        on.describe(context, "r" * 32, "figures", refuse)  # the store is away
+        off.describe(context, "r" * 32, "figures", refuse)
 
 
 def test_nothing_is_told_where_tracking_is_off(tmp_path: Path):
@@ -220,6 +351,7 @@ def test_figures_are_finite_names_and_numbers():
         "median_m": 3.5,
         "num_sessions": 4,
         "passed": True,
+        "accuracy": {"30": 0.25, "100": 1.0},
         "why": "text",
         "p90_m": None,
         "baselines": {"tdoa_robust": {"median_m": 7}, "prior_centre": {"median_m": None}},
@@ -228,6 +360,8 @@ def test_figures_are_finite_names_and_numbers():
     assert collect_figures(metrics) == {
         "test/median_m": 3.5,
         "test/num_sessions": 4.0,
+        "test/accuracy_30m": 0.25,
+        "test/accuracy_100m": 1.0,
         "baseline/tdoa_robust/median_m": 7.0,
     }
 

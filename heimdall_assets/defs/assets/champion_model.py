@@ -6,7 +6,7 @@ import dagster as dg
 
 from heimdall_assets.defs.results import link_parents
 from heimdall_assets.defs.settings import PromotionConfig
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.kinds import CHAMPION_MODEL, MODEL_RELEASE
 from heimdall_assets.manifests import Manifest

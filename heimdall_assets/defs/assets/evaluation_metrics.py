@@ -9,11 +9,11 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import EvaluationConfig
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.describing import tell_evaluation
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.kinds import EVALUATION_METRICS
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
-from heimdall_assets.stores.experiments import find_run
 from heimdall_assets.stores.home import Stores
 
 
@@ -40,11 +40,7 @@ def evaluation_metrics(
     result = evaluate_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
     progress("sessions judged", count, count)
     metrics = load_metrics(stores.objects, result.manifest)
-    run_id = find_run(stores.objects, trained_checkpoint.digest)
-    if run_id is not None and not result.reused:
-        tracking.tell(
-            context, "attach figures", lambda store: store.attach_figures(run_id, metrics, result.manifest.digest)
-        )
+    tell_evaluation(context, tracking, stores.objects, trained_checkpoint, result, config.pure())
     address = lineage_pages.locate_results(result.manifest.digest)
     # As a link: the address itself is so long that the page would cut off all that stands below it.
     page = dg.MetadataValue.md(f"[all tables and figures on one page]({address})")

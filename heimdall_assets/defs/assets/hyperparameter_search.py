@@ -15,11 +15,11 @@ from heimdall_assets.defs.figures import is_told, show_figures
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
-from heimdall_assets.defs.search_tracking import TrackedSearch
 from heimdall_assets.defs.settings import SearchConfig
 from heimdall_assets.defs.stopping import hold_stop, stop_for_good
 from heimdall_assets.defs.tables import render_facts
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
+from heimdall_assets.defs.tracking.searches import TrackedSearch
 from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import HYPERPARAMETER_SEARCH
 from heimdall_assets.manifests import Manifest

@@ -10,14 +10,14 @@ from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import GateConfig
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.describing import tell_release
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.kinds import MODEL_RELEASE, TRAINED_CHECKPOINT
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import read_parent
-from heimdall_assets.stores.experiments import find_run
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.releases.status import read_status
 
@@ -61,13 +61,7 @@ def model_release(
     witness.tell(context, stores, is_news=not result.reused)
     version = result.manifest.summary["version"]
     context.instance.add_run_tags(context.run.run_id, tag_release(version))
-    if not result.reused:
-        run_id = find_run(stores.objects, onnx_model.parents[TRAINED_CHECKPOINT])
-        tracking.tell(
-            context,
-            f"register {version}",
-            lambda store: store.register_release(run_id, version, result.manifest.digest),
-        )
+    tell_release(context, tracking, stores.objects, onnx_model, result, config.pure())
     record = stores.releases.find_record(version)
     outcome = read_outcome(read_parent(stores.objects, onnx_model, TRAINED_CHECKPOINT))
     return materialize(

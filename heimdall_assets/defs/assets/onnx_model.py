@@ -7,6 +7,8 @@ import dagster as dg
 from heimdall_assets.defs.progress import report_to
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import ExportConfig
+from heimdall_assets.defs.tracking.describing import tell_export
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.kinds import ONNX_MODEL
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
@@ -20,6 +22,7 @@ def onnx_model(
     trained_checkpoint: Manifest,
     test_split: Manifest,
     stores: dg.ResourceParam[Stores],
+    tracking: dg.ResourceParam[ExperimentTracking],
 ) -> dg.MaterializeResult[Any]:
     """One ONNX file with statistics, units and digests of specs inside, compared element by element with PyTorch."""
     from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
@@ -28,5 +31,6 @@ def onnx_model(
     progress("model exported", 0, 1)
     result = export_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
     progress("model exported", 1, 1)
+    tell_export(context, tracking, stores.objects, result, config.pure())
     parity = {name: value for name, value in result.manifest.summary["parity"].items() if name != "passed"}
     return materialize(result, {"parity_with_pytorch": result.manifest.summary["parity"]["passed"], "parity": parity})

@@ -1,5 +1,6 @@
 """``trained_checkpoint``: the one GPU-tagged step."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.stopping import hold_stop, stop_for_good
-from heimdall_assets.defs.tracking import ExperimentTracking
+from heimdall_assets.defs.tracking.describing import describe_start
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
@@ -50,23 +52,25 @@ def trained_checkpoint(
 
     An interrupted training resumes from its last checkpoint.
     """
+    from heimdall_assets.pipeline.experiments.trained import describe_checkpoint
     from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome, train_checkpoint
 
     progress = report_to(context, TRAINED_CHECKPOINT)
     total = config.training.max_epochs
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
-    params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
+    told = partial(describe_start, stores.objects, train_split, val_split, (*specs, config.machine.pure()))
     resumed, seen = False, list[dict[str, float]]()
     tracking = choose_tracking(tracking, context.run)
+    params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
     curves = weights_and_biases.follow(context, params)
-    with stop_for_good(KEPT, context), tracking.follow(context, params) as tracked, curves:
+    with stop_for_good(KEPT, context), tracking.follow(context, told) as tracked, curves:
 
         def on_start(resumed_from: Path | None) -> None:
             nonlocal resumed
             resumed = resumed_from is not None
             if resumed:
                 context.log.info(f"resuming the training that was interrupted, from {resumed_from}")
-            tracked.start()
+            tracked.start(train_split.summary["num_sessions"] + config.training.num_simulated_sessions)
             curves.start()
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -95,7 +99,8 @@ def trained_checkpoint(
             num_epochs = result.manifest.summary["num_epochs"]
             progress(f"training ended: {outcome.said}", num_epochs, num_epochs)
             tracked.tag(TRAINED_TAG, outcome.word)
-        run_id = tracked.finish(stores.objects, result.manifest.digest, result.reused)
+        made = partial(describe_checkpoint, stores.objects, result.manifest)
+        run_id = tracked.finish(stores.objects, result.manifest.digest, result.reused, made)
     losses = show_picture("losses over epochs", lineage_pages.locate_losses(result.manifest.digest))
-    told = {"trained": outcome.trained, "training": outcome.said, "resumed": resumed}
-    return materialize(result, {"losses": losses, **tracking.show_run(run_id), **told})
+    facts = {"trained": outcome.trained, "training": outcome.said, "resumed": resumed}
+    return materialize(result, {"losses": losses, **tracking.show_run(run_id), **facts})

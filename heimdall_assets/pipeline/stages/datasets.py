@@ -29,8 +29,13 @@ def join_recordings(rows: pd.DataFrame, checked: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(good, on="measurement_id", how="inner", validate="one_to_one")
 
 
-def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
+def load_sessions(objects: ObjectStore, split: Manifest, members: pd.DataFrame | None = None) -> SessionSet:
     """Return the sessions of a split manifest with everything that was computed of them.
+
+    Args:
+        objects: where they rest.
+        split: its manifest.
+        members: rows of the split's table, where not all of them are wanted.
 
     Raises:
         NotFound: something the split was computed from is gone.
@@ -38,7 +43,7 @@ def load_sessions(objects: ObjectStore, split: Manifest) -> SessionSet:
     """
     features = read_parent(objects, split, SPECTROGRAM_FEATURES)
     approved = load_table(objects, read_parent(objects, features, APPROVED_MEASUREMENTS).artifacts["table"])
-    members = load_table(objects, split.artifacts["table"])
+    members = load_table(objects, split.artifacts["table"]) if members is None else members
     rows = approved[approved["session_id"].isin(members["session_id"])]
     index = load_table(objects, features.artifacts["index"])
     used, images = load_rows(objects, index[index["measurement_id"].isin(rows["measurement_id"])])

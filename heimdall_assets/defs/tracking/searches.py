@@ -1,6 +1,6 @@
 """Search tracking: one MLflow run for a search, and below it one for each trial that has ended.
 
-Belongs here: what MLflow is told of a search. Does not belong here: its address (``tracking``), the trials
+Belongs here: what MLflow is told of a search. Does not belong here: its address (``resource``), the trials
 (``pipeline.searching``). Nothing depends on it: a store that is away costs one warning, and the study knows all anyway.
 
 A trial's run is made when the trial has ended and is looked for before: a search that was killed tells each trial once.
@@ -9,8 +9,11 @@ A trial's run is made when the trial has ended and is looked for before: a searc
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from heimdall_assets.defs.tracking import FINISHED, ExperimentTracking, warn
+from heimdall_assets.defs.tracking.names import INTENT
+from heimdall_assets.defs.tracking.resource import ExperimentTracking
+from heimdall_assets.defs.tracking.training import FINISHED, warn
 from heimdall_assets.pipeline.searching.trial_book import CHECKPOINT, describe_state
+from heimdall_assets.stores.experiment_entries import Intent
 from heimdall_assets.stores.experiments import EXPERIMENT, ExperimentStore, prepare_mlflow
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 SEARCH_TAG, TRIAL_TAG, STATE_TAG = "heimdall.search", "heimdall.trial", "heimdall.trial_state"
 PARENT_TAG, NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
-INTENT = {"heimdall.intent": "hyperparameter-search"}
+AIM = {INTENT: Intent.HYPERPARAMETER_SEARCH.value}
 
 
 class TrackedSearch:
@@ -70,7 +73,7 @@ class TrackedSearch:
             self._parent = str(found[0].info.run_id)
             client.update_run(self._parent, status="RUNNING")
         else:
-            tags = {**INTENT, SEARCH_TAG: self._name, TRIAL_TAG: "", NAME_TAG: f"search {self._name[:12]}"}
+            tags = {**AIM, SEARCH_TAG: self._name, TRIAL_TAG: "", NAME_TAG: f"search {self._name[:12]}"}
             self._parent = str(client.create_run(_find_experiment(client), tags=tags).info.run_id)
             for name, value in params.items():
                 client.log_param(self._parent, name, value)
@@ -92,7 +95,7 @@ class TrackedSearch:
         if any(run.info.status == FINISHED for run in found):
             return
         tags = {
-            **INTENT,
+            **AIM,
             PARENT_TAG: parent,
             SEARCH_TAG: self._name,
             TRIAL_TAG: str(trial.number),
