@@ -39,6 +39,7 @@ from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.augment import augment_spectrograms
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+from heimdall_assets.training_tables import Record
 
 MIN_SPREAD_M = 1.0
 """Training sources closer together than this hold nothing that positions could be learned from."""
@@ -53,6 +54,9 @@ class SingleReceiverTask:
     """Fits and applies ``LocalizationNet``; see ``task.Task`` for what each method promises."""
 
     kind = "single_receiver"
+
+    def __init__(self) -> None:
+        self._scale_m: list[float] | None = None  # of the statistics of one fit, to tell its errors in metres
 
     def extend_training(self, train: SessionSet, training: TrainingSpec) -> SessionSet:
         """Return ``train``.
@@ -89,6 +93,7 @@ class SingleReceiverTask:
                 f"training split: sources spread {scale_m[0]:.3g} m north and {scale_m[1]:.3g} m east: "
                 f"expected at least {MIN_SPREAD_M:g} m each to learn positions from"
             )
+        self._scale_m = scale_m
         return {
             "feature_shape": list(shape),
             "feature_mean_db": mean,
@@ -148,6 +153,24 @@ class SingleReceiverTask:
         with torch.no_grad():
             squared_error = (output[:, :2] - batch["target"]).square().sum(dim=1).mean()
         return {"loss": loss, "squared_error": squared_error}
+
+    def list_channels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"spectrogram_{number}": values for number, values in enumerate(batch["features"].unbind(1))}
+
+    def measure_outputs(self, output: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return errors in metres; empty where ``fit_statistics`` was not asked of this task."""
+        if self._scale_m is None:
+            return {}
+        scale_m = output.new_tensor(self._scale_m)
+        error, sigma = output[:, :2].float() - batch["target"], output[:, 2:].float()
+        return {
+            "error_m": (error * scale_m).square().sum(1).sqrt(),
+            "sigma_m": (sigma * scale_m).square().mean(1).sqrt(),
+            "squared_z": (error.square() / (sigma.square() + batch["label_sigma"].square())).sum(1),
+        }
+
+    def report_to(self, record: Record) -> None:
+        """Do nothing: all of it is fitted by gradient descent."""
 
     def finish_network(
         self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec
