@@ -21,6 +21,7 @@ from heimdall_assets.cli.running import demo, train
 from heimdall_assets.cli.serving import ui
 from heimdall_assets.cli.sessions import sessions
 from heimdall_assets.cli.terminal.output import HeimdallGroup
+from heimdall_assets.cli.training.runs import runs
 from heimdall_assets.cli.users import users
 from heimdall_assets.libraries import silence_libraries
 
@@ -38,7 +39,7 @@ def main(debug: bool) -> None:
 
 
 COMMANDS = (
-    demo, inspect, importing, sessions, locate, plan, train, models, predict, evaluate, lineage, export, verify,
+    demo, inspect, importing, sessions, locate, plan, train, runs, models, predict, evaluate, lineage, export, verify,
     receipt, ledger, keys, collect, erase, hold, diff, reproduce, doctor, prepare, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:

@@ -44,6 +44,9 @@ SIGMA_FALL = 0.01
 MIN_SEPARATION = 0.1
 """Of probabilities inside and outside of spans: below, the heads tell nothing apart."""
 
+STEADY = {"log10_frequency_hz", "timing_sigma_km", "arrival_sigma_km", "bearing_sigma_rad", "up_km"}
+"""Columns that are rightly the same everywhere: of one frequency, one kind of clock, one plain."""
+
 JUMP = 0.5
 """A loss that jumps by this share of its range from epoch to epoch, again and again, is thrown about."""
 
@@ -209,7 +212,8 @@ def _find_no_separation(seen: Curves) -> Flag | None:
 
 
 def _find_dead_channel(seen: Curves) -> Flag | None:
-    dead = sorted({str(row["channel"]) for row in seen.channels if row["std"] == 0 or row["mean"] is None})
+    same = {str(row["channel"]) for row in seen.channels if row["std"] == 0} - STEADY
+    dead = sorted(same | {str(row["channel"]) for row in seen.channels if row["mean"] is None})
     alive = {str(row["channel"]) for row in seen.channels} - set(dead)
     if not dead or not alive:
         return None

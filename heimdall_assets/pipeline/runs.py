@@ -9,7 +9,7 @@ looked at from anywhere, its tables and metadata are stored as one object when t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,18 @@ from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.runs.folders import DAMAGED
 from heimdall_assets.suggestions import suggest_name
-from heimdall_assets.training_tables import TABLES, Row, decode_rows, encode_head, encode_row, name_file
+from heimdall_assets.training_tables import (
+    EPOCHS,
+    SIGNALS,
+    TABLES,
+    Row,
+    decode_rows,
+    encode_head,
+    encode_row,
+    name_file,
+    take,
+    take_numbers,
+)
 
 TRAININGS = "runs/"
 """What references begin with that lead to the tables of a training; the digest of its checkpoint follows."""
@@ -152,3 +163,41 @@ def _find_released(stores: Stores) -> dict[str, list[str]]:
         if TRAINED_CHECKPOINT in onnx.parents:
             found.setdefault(onnx.parents[TRAINED_CHECKPOINT], []).append(str(record["version"]))
     return found
+
+
+def summarize_training(told: Mapping[str, Any], tables: Mapping[str, list[Row]]) -> dict[str, Any]:
+    """Return the figures of a training as far as it went: of positions, where it fits other parts too.
+
+    ``best_epoch`` counts from 0; what is not known is None.
+    """
+    rows = take(tables.get(EPOCHS, []))
+    losses = [(value, row) for row in rows if isinstance(value := row["val_loss"], int | float) and value == value]
+    loss, best = min(losses, key=lambda pair: pair[0]) if losses else (None, {})
+    heard = take(tables.get(EPOCHS, []), SIGNALS)
+    times = take_numbers(rows, "epoch_time")
+    return {
+        "epochs": len(rows),
+        "max_epochs": told.get("settings", {}).get("TrainingSpec", {}).get("max_epochs"),
+        "best_epoch": best.get("epoch"),
+        "val_loss": loss,
+        "train_loss": best.get("train_loss"),
+        "val_error_m": best.get("val_error_m"),
+        "span_f1": max(take_numbers(heard, "span_f1"), default=None),
+        "epoch_s": sum(times) / len(times) if times else None,
+        "samples_per_s": max(take_numbers(rows, "samples_per_s"), default=None),
+    }
+
+
+def list_setting_differences(runs: Sequence[TrainingRun]) -> dict[str, list[Any]]:
+    """Return ``Spec.field`` -> its value in each training, of the settings that are not the same in all."""
+    flat = [
+        {
+            f"{spec}.{name}": value
+            for spec, fields in run.told.get("settings", {}).items()
+            for name, value in fields.items()
+        }
+        for run in runs
+    ]
+    names = sorted({name for one in flat for name in one})
+    values = {name: [one.get(name) for one in flat] for name in names}
+    return {name: found for name, found in values.items() if any(value != found[0] for value in found)}

@@ -7,15 +7,15 @@ No folder names where it lies: a home is moved and copied as it is.
 
 import json
 import re
+import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from heimdall_assets.errors import NotFound, StorageError
-from heimdall_assets.manifests import compute_digest
 from heimdall_assets.stores.objects.files import FileSystem, describe
 from heimdall_assets.stores.runs.writing import (
     CHECKPOINTS,
@@ -61,7 +61,7 @@ class RunFolders:
             told = {**told, "id": earlier["id"], "started": earlier["started"]}
             attempts = [*earlier.get("attempts", []), moment]
         else:
-            told = {**told, "id": compute_digest(f"{fit} {moment}".encode())[:ID_LENGTH], "started": moment}
+            told = {**told, "id": secrets.token_hex(ID_LENGTH // 2), "started": moment}
             attempts = [moment]
         metadata = {**told, "fit": fit, "status": RUNNING, "ended": None, "attempts": attempts}
         return RunWriter(self.root / str(told["id"]), metadata, self._files)
@@ -165,25 +165,22 @@ class RunFolders:
 
 
 def _find_newest(folder: Path) -> float:
-    """Return when a file of a folder was last written, Unix seconds."""
-    times = [folder.lstat().st_mtime]
+    """Return when a file of a folder was last written, Unix seconds; that one was removed makes it no younger."""
+    times = [0.0]
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
-            times.append(path.lstat().st_mtime)
+            if not path.is_dir():
+                times.append(path.lstat().st_mtime)
     return max(times)
 
 
 def _remove(folder: Path) -> None:
     """Remove a folder; its name is free in one step, so that nobody reads half of it."""
     aside = folder.with_name(f".{folder.name}.removed")
-
-    def fail(_: Callable[..., Any], path: str, error: BaseException) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
-
     try:
-        shutil.rmtree(aside, onexc=fail)
+        if aside.exists():  # who removed it was killed
+            shutil.rmtree(aside)
         folder.rename(aside)
-        shutil.rmtree(aside, onexc=fail)
+        shutil.rmtree(aside)
     except OSError as error:
         raise StorageError(f"{folder}: could not be removed ({describe(error)})") from error

@@ -1,0 +1,1 @@
+"""Commands on trainings: how they went, and with which settings."""
