@@ -61,7 +61,7 @@ class WatchedTraining:
             self._attempt(lambda writer: writer.end(FINISHED))
         else:
             is_stop = isinstance(error, KeyboardInterrupt | dg.DagsterExecutionInterruptedError)
-            why = " ".join(str(error).split())[:300]
+            why = self._hide_home(" ".join(str(error).split())[:300])
             self._attempt(lambda writer: writer.end(STOPPED if is_stop else FAILED, error=why))
         self._let_go()
 
@@ -151,6 +151,11 @@ class WatchedTraining:
         except (StorageError, OSError) as error:
             self._warn(error)
             self._let_go()
+
+    def _hide_home(self, text: str) -> str:
+        """Return a text without where the home lies: a folder says nothing of that."""
+        root = None if self._stores.runs is None else self._stores.runs.root.parent
+        return text if root is None else text.replace(str(root), "$HEIMDALL_HOME")
 
     def _let_go(self) -> None:
         if self._writer is not None:

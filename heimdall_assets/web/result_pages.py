@@ -23,7 +23,7 @@ from heimdall_assets.stores.objects.folder import ObjectStore
 HTML = "text/html"
 LOSSES = "losses"
 _STORED = re.compile(r"/(results|trainings)/([0-9a-f]{64})(?:/([a-z_]{1,40})\.svg)?")
-_DRAWING = Lock()  # matplotlib keeps its settings for the whole process
+DRAWING = Lock()  # matplotlib keeps its settings for the whole process
 
 
 @dataclass(frozen=True)
@@ -101,5 +101,5 @@ def _render_evaluation(objects: ObjectStore, manifest: Manifest, title: str, lin
 def _draw_losses(objects: ObjectStore, checkpoint: Manifest) -> bytes:
     from heimdall_assets.evaluation.loss_curve import plot_losses
 
-    with _DRAWING:
+    with DRAWING:
         return plot_losses(*read_training(objects, checkpoint))
