@@ -1,7 +1,7 @@
 """What a training writes as it runs: the names of its tables, their columns and what each holds; their rows as CSV.
 
 Belongs here: words and the form of a line. Does not belong here: measuring (``learning.fitting.diagnostics``), files
-(``stores.run_folders``), judging (``evaluation.assessment``).
+(``stores.runs``), judging (``evaluation.assessment``).
 Epochs count from 0, as in the history of a checkpoint; people are told them from 1. A model of several parts is fitted
 one part after the other: positions first, then the signal heads, which share no weight with them; each part has epochs
 of its own.

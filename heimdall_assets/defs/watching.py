@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.defs.origins import describe_origin, hide_person
-from heimdall_assets.defs.progress import Work, tell_detail
+from heimdall_assets.defs.progress import Work, notice, tell_detail
 from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.lineage.walk import walk_manifests
@@ -163,4 +163,6 @@ class WatchedTraining:
             self._writer = None
 
     def _warn(self, error: Exception) -> None:
-        self._context.log.warning(f"the folder of this training is not written any more, the training goes on: {error}")
+        line = f"the folder of this training is not written any more, the training goes on: {error}"
+        self._context.log.warning(line)
+        notice(line)

@@ -16,7 +16,7 @@ from heimdall_assets.training_tables import EPOCHS, GRADIENTS, LOSSES, UNCERTAIN
 from heimdall_assets_tests.homes import SIMULATION, fill_home, make_places, split_home
 from heimdall_assets_tests.pipeline.watch_driver import train
 
-EPOCHS_TO_TRAIN = 40
+EPOCHS_TO_TRAIN = 16
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,10 @@ def test_killed_twice_a_training_is_told_of_as_one_that_nobody_touched(home: Pat
     shutil.copytree(home, tmp_path / "untouched")
     shutil.copytree(home, tmp_path / "killed")
     expected = train(tmp_path / "untouched", EPOCHS_TO_TRAIN)
-    first = kill_at(tmp_path / "killed", 3)
+    first = kill_at(tmp_path / "killed", 2)
     stores = make_places(tmp_path / "killed").open_stores()
     assert find_training(stores, first).told["status"] == INTERRUPTED
-    assert kill_at(tmp_path / "killed", 12) == first
+    assert kill_at(tmp_path / "killed", 6) == first
     assert train(tmp_path / "killed", EPOCHS_TO_TRAIN) == expected
     told = find_training(stores, first).told
     assert (told["status"], len(told["attempts"]), told["checkpoint"]) == (FINISHED, 3, expected)
