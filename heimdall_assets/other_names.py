@@ -141,6 +141,9 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "radii": "accuracy_radii_m",
         "random_seed": "seed", "random_state": "seed",
     },
+    "AssessmentSpec": {
+        "success_tiers": "tiers", "patience": "over_epochs", "min_delta": "max_val_loss_change",
+    },
     "ExportSpec": {
         "opset_version": "opset",
         "tolerance": "max_position_error_sigma", "atol": "max_position_error_sigma",
@@ -173,6 +176,7 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "RetentionPolicy": {
         "keep_unchanged": "unchanged_runs", "max_runs": "unchanged_runs",
         "keep_days": "run_days", "max_age_days": "run_days", "purge_after_days": "run_days",
+        "keep_trainings": "training_folders", "max_trainings": "training_folders",
         "retention_days": "object_days", "gc_days": "object_days", "grace_days": "object_days",
     },
     "RetrainPolicy": {

@@ -475,6 +475,40 @@ class EvaluationSpec(Spec):
     seed: int = Field(42, ge=0, lt=2**32, description="of the resampling")
 
 
+TIER_FIGURES = ("max_val_loss", "max_val_error_m", "min_span_f1", "min_separation")
+"""What a tier of ``AssessmentSpec`` may ask for: bounds of figures in the tables of a training."""
+
+
+class AssessmentSpec(Spec):
+    """What a training is judged by when it is looked at; no result depends on it."""
+
+    tiers: dict[str, dict[str, float]] = Field(
+        default_factory=lambda: {
+            "excellent": {"max_val_error_m": 30.0, "min_span_f1": 0.95},
+            "good": {"max_val_error_m": 50.0, "min_span_f1": 0.9},
+            "acceptable": {"max_val_error_m": 100.0, "min_span_f1": 0.8},
+        },
+        description="name of a degree of success, the best first, to what it asks of the best epoch: "
+        f"{', '.join(TIER_FIGURES)}",
+    )
+    max_val_loss_change: float = Field(
+        0.01, gt=0, description="converged: val_loss changes by less from epoch to epoch ..."
+    )
+    over_epochs: int = Field(10, ge=1, description="... for so many epochs")
+    gradient_norm: list[float] = Field(
+        default_factory=lambda: [0.01, 10.0], description="healthy: mean norm of an epoch's gradients lies in between"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.gradient_norm) != 2 or not 0 <= self.gradient_norm[0] < self.gradient_norm[1]:
+            raise ValueError(f"gradient_norm: found {self.gradient_norm}, expected [SMALLEST, LARGEST]")
+        strange = {name for asked in self.tiers.values() for name in asked} - set(TIER_FIGURES)
+        if strange:
+            raise ValueError(f"tiers: found {min(strange)}, expected one of {', '.join(TIER_FIGURES)}")
+        return self
+
+
 class ExportSpec(Spec):
     """The ONNX file and what it must match."""
 
@@ -532,6 +566,9 @@ class RetentionPolicy(Spec):
     unchanged_runs: int = Field(3, ge=1, description="newest runs kept of those in which every result was found")
     run_days: float = Field(365.0, gt=0, description="any other run leaves the graph's history after this long")
     scratch_days: float = Field(30.0, gt=0, description="checkpoints of a training that nobody took up again")
+    training_folders: int = Field(200, ge=1, description="newest trainings whose folder is kept (runs/ID) ...")
+    training_days: float = Field(365.0, gt=0, description="... for so long; its tables stay beside its checkpoint")
+    checkpoint_days: float = Field(30.0, gt=0, description="checkpoints that a training's folder keeps beside the best")
     object_days: float = Field(
         30.0, ge=2, description="heimdall gc leaves what was stored or used so lately, whoever may need it"
     )

@@ -28,7 +28,14 @@ IN_TABLE = [case for case in ALTERNATIVES if case[0].__name__ in SPECS]
 
 
 def test_every_spec_is_listed():
-    others = {"AcceleratorSpec", "KubernetesSpec", "RetentionPolicy", "RetrainPolicy", "SimulationSpec"}
+    others = {
+        "AcceleratorSpec",
+        "AssessmentSpec",
+        "KubernetesSpec",
+        "RetentionPolicy",
+        "RetrainPolicy",
+        "SimulationSpec",
+    }
     assert set(SPECS) | others == set(list_specs())
 
 

@@ -23,6 +23,7 @@ from heimdall_assets.cli.sessions import sessions
 from heimdall_assets.cli.terminal.output import HeimdallGroup
 from heimdall_assets.cli.training.config import config
 from heimdall_assets.cli.training.crossvalidating import crossvalidate
+from heimdall_assets.cli.training.runs import runs
 from heimdall_assets.cli.training.searching import search
 from heimdall_assets.cli.users import users
 from heimdall_assets.libraries import silence_libraries
@@ -41,9 +42,9 @@ def main(debug: bool) -> None:
 
 
 COMMANDS = (
-    demo, inspect, importing, sessions, locate, config, plan, train, crossvalidate, search, models, predict, evaluate,
-    lineage, export, verify, receipt, ledger, keys, collect, erase, hold, diff, reproduce, doctor, prepare, ui, users,
-    list_all,
+    demo, inspect, importing, sessions, locate, config, plan, train, runs, crossvalidate, search, models, predict,
+    evaluate, lineage, export, verify, receipt, ledger, keys, collect, erase, hold, diff, reproduce, doctor, prepare,
+    ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

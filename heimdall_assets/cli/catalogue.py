@@ -12,6 +12,7 @@ from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.other_names import OTHER_SETTINGS
 from heimdall_assets.specs import (
     AcceleratorSpec,
+    AssessmentSpec,
     KubernetesSpec,
     RetentionPolicy,
     RetrainPolicy,
@@ -29,6 +30,7 @@ BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=
 
 NOT_ON_THE_COMMAND_LINE: dict[type[Spec], str] = {
     AcceleratorSpec: "set by HEIMDALL_ACCELERATOR, as JSON, and for one run by its execution.config.accelerator",
+    AssessmentSpec: "read by heimdall runs assess --thresholds FILE, as YAML",
     KubernetesSpec: "set by HEIMDALL_KUBERNETES, as JSON",
     RetrainPolicy: "set by HEIMDALL_RETRAIN, as JSON",
     RetentionPolicy: "set by HEIMDALL_RETENTION, as JSON",

@@ -14,6 +14,18 @@ from heimdall_assets.defs.stopping import heed_stop, hold_stop
 Listener = Callable[[str, str, int, int], None]
 """Called with asset, what is being done, how many are done, how many there are; of 0, it is a line to be read."""
 
+
+class Work(str):
+    """What is being done, as a listener is told it, and beside it how it goes: two with one name are one work."""
+
+    detail: str
+
+    def __new__(cls, name: str, detail: str) -> "Work":
+        work = super().__new__(cls, name)
+        work.detail = detail
+        return work
+
+
 _LISTENER: ContextVar[Listener | None] = ContextVar("heimdall_progress", default=None)
 
 
@@ -32,6 +44,13 @@ def notice(line: str) -> None:
     listener = _LISTENER.get()
     if listener is not None:
         listener("", line, 0, 0)
+
+
+def tell_detail(asset: str, work: Work, done: int, total: int) -> None:
+    """Have whoever listens show how work goes between two reports; nothing is logged of it."""
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener(asset, work, done, total)
 
 
 def tell_step(event: dg.DagsterEvent) -> None:

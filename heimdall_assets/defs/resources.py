@@ -56,6 +56,10 @@ class LineagePages(dg.ConfigurableResource[Any]):
         """Return the address below which a search's figures are."""
         return f"{self.url}/searches/{search}"
 
+    def locate_run(self, run_id: str) -> str:
+        """Return the address of the page of a training, which draws how it goes while it runs."""
+        return f"{self.url}/runs/{run_id}"
+
     def locate_losses(self, checkpoint: str) -> str:
         """Return the address of the picture of a training's losses over epochs."""
         return f"{self.url}/trainings/{checkpoint}/losses.svg"

@@ -1,7 +1,8 @@
 """Retention: which runs leave Dagster's history, so that a home does not grow from runs that changed nothing.
 
-Belongs here: the rule, and what a run leaves behind in that history. Never removed: a run that is under way, one that
-the lineage of a release names, one that holds an asset's latest event. Results and releases are no part of this.
+Belongs here: the rule, what a run leaves behind in that history, folders of trainings. Never removed: a run that
+is under way, one that the lineage of a release names, one that holds an asset's latest event, the folder of a training
+that is being written. Results and releases are no part of this.
 """
 
 import time
@@ -30,7 +31,7 @@ Tidy = Callable[[dg.DagsterInstance, str], list[str]]
 def build_tidying(
     open_stores: Callable[[], Stores], policy: RetentionPolicy, tracked_files: Path | None = None
 ) -> Tidy:
-    """Return what removes from the history, and from scratch, what ``policy`` does not keep.
+    """Return what removes from the history, from scratch and of trainings' folders what ``policy`` does not keep.
 
     Args:
         open_stores: opens what is tidied.
@@ -49,6 +50,9 @@ def build_tidying(
             left = remove_old_work(tracked_files, policy.run_days)
             lines += [f"files of MLflow run {name}: left, as {RETENTION} says; its figures stay" for name in left]
         superseded = [run_id for run_id in _list_superseded(instance, policy) if run_id != mine]
+        if stores.runs is not None:
+            kept = (policy.training_folders, policy.training_days, policy.checkpoint_days)
+            lines += [f"{line}, as {RETENTION} says" for line in stores.runs.remove_old(*kept)]
         try:
             needed = _list_latest(instance) | list_cited_runs(stores) if superseded else set()
         except HeimdallError as error:

@@ -19,6 +19,7 @@ from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.manifests import compute_digest
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+from heimdall_assets.training_tables import Record
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -105,6 +106,19 @@ class Task(Protocol):
 
     def compute_loss(self, network: "nn.Module", batch: "dict[str, Tensor]", epoch: int) -> "dict[str, Tensor]":
         """Return scalars; ``loss`` is minimised and, on validation, watched; the others are logged beside it."""
+
+    def list_channels(self, batch: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        """Return channel -> what the network is shown of it in a batch of ``make_batch``, NaN for what is missing."""
+
+    def measure_outputs(self, output: Any, batch: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        """Return what the network's own output says of a batch's positions, a value (B,) an example.
+
+        ``error_m``; ``sigma_m``, the one-sigma error that it states, root mean square of both axes; ``squared_z``, the
+        squared error in units of the stated ellipse with the label's own error added. Nothing of it is calibrated.
+        """
+
+    def report_to(self, record: Record) -> None:
+        """Have ``finish_network`` tell rows of ``training_tables`` of the epochs of what it fits, if it has such."""
 
     def finish_network(
         self, network: "nn.Module", train: SessionSet, val: SessionSet, training: TrainingSpec

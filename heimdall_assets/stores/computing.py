@@ -171,6 +171,15 @@ def _describe_installation() -> dict[str, Any]:
     return describe_installation()
 
 
+def list_versions() -> dict[str, Any]:
+    """Return Python, commit, lock and code at work, and the packages that a training is made with."""
+    told = _describe_installation()
+    packages = dict(line.split("==", 1) for line in told["packages"])
+    named = ("heimdall-assets", "torch", "lightning", "timm", "numpy", "mlflow")
+    kept = ("python", "git_sha", "git_dirty", "lock_sha256", "code_sha256")
+    return {**{name: told[name] for name in kept}, **{name: packages[name] for name in named if name in packages}}
+
+
 def name_user() -> str:
     """Return who uses this computer, as the system calls them."""
     try:

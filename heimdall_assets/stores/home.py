@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from heimdall_assets.stores.keys import KeySource
     from heimdall_assets.stores.objects.folder import ObjectStore
     from heimdall_assets.stores.releases.store import ReleaseStore
+    from heimdall_assets.stores.runs.folders import RunFolders
+
+RUNS = "runs"
+"""The folder of trainings, below a home."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Stores:
     """Local folder for work in progress: checkpoints of a training that may be resumed."""
     signing_key: "KeySource | None" = None
     """The private key that signs releases; None: they are not signed."""
+    runs: "RunFolders | None" = None
+    """The folders of trainings; None: nobody is told how a training goes."""
 
     def read_names(self) -> dict[str, str]:
         """Return pseudonym -> name of everybody who decided or started something and was not erased."""
@@ -87,6 +93,7 @@ def open_stores(
     from heimdall_assets.stores.objects.cache import ObjectCache
     from heimdall_assets.stores.objects.opening import open_object_store
     from heimdall_assets.stores.releases.opening import open_releases
+    from heimdall_assets.stores.runs.folders import RunFolders
 
     place, work = parse_folder(home, "home"), parse_folder(scratch, "scratch")
     released = parse_place(models, "models")
@@ -115,4 +122,5 @@ def open_stores(
         releases=open_releases(released, measurements, s3_endpoint or None, ledger_url),
         scratch=work,
         signing_key=signing_key,
+        runs=RunFolders(place / RUNS),
     )

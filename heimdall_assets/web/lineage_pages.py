@@ -18,6 +18,7 @@ from heimdall_assets.web.queries import parse_query
 from heimdall_assets.web.refusals import Refusal, send_refusal
 from heimdall_assets.web.release_pages import find_part, render_releases
 from heimdall_assets.web.result_pages import HTML, Page, find_stored, render_release
+from heimdall_assets.web.run_pages import find_run_page
 
 PARTS = ("results", "card")
 POLICY = (
@@ -35,11 +36,12 @@ def find_page(stores: Stores, path: str, query: str = "") -> Page:
     The list of releases is at ``/``, one release at ``/v1.2.3``, below it ``sessions?q=WORDS&page=NUMBER``,
     ``session?id=ID``, ``changes``, its results and its model card; a result that is not released is at
     ``/results/DIGEST``, each figure at ``/results/DIGEST/NAME.svg`` and ``/trainings/DIGEST/losses.svg``.
+    Trainings are at ``/runs``, one of them, which may be under way, at ``/runs/ID``.
 
     Raises:
         NotFound: the path is none of them, or the query is not one that the page has; nothing of either is opened.
     """
-    stored = None if query else find_stored(stores.objects, path)
+    stored = None if query else find_stored(stores.objects, path) or find_run_page(stores, path)
     if stored is not None:
         return stored
     records = stores.releases.list_releases()

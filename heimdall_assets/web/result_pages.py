@@ -24,7 +24,7 @@ HTML = "text/html"
 LOSSES = "losses"
 _STORED = re.compile(r"/(results|trainings|searches)/([0-9a-f]{64})(?:/([a-z_]{1,40})\.svg)?")
 _ROOMS = {"results": EVALUATION_METRICS, "trainings": TRAINED_CHECKPOINT, "searches": HYPERPARAMETER_SEARCH}
-_DRAWING = Lock()  # matplotlib keeps its settings for the whole process
+DRAWING = Lock()  # matplotlib keeps its settings for the whole process
 
 
 @dataclass(frozen=True)
@@ -102,5 +102,5 @@ def _render_evaluation(objects: ObjectStore, manifest: Manifest, title: str, lin
 def _draw_losses(objects: ObjectStore, checkpoint: Manifest) -> bytes:
     from heimdall_assets.evaluation.loss_curve import plot_losses
 
-    with _DRAWING:
+    with DRAWING:
         return plot_losses(*read_training(objects, checkpoint))

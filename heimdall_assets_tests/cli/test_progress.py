@@ -33,6 +33,34 @@ def test_a_pipe_is_told_in_lines(tmp_path: Path):
     assert walk(tmp_path, 1.5) == "A long walk\nslow steps 4/4\n"
 
 
+def test_how_work_goes_is_told_beside_it():
+    """As the training's: step, speed and best loss, in a bar that keeps its name; in lines as often as others."""
+    program = """
+import sys, time
+from heimdall_assets.cli.terminal.progress import show_progress
+from heimdall_assets.defs.progress import Work
+with show_progress("Training") as listener:
+    time.sleep(1.2)
+    for step in range(200):
+        listener("asset", Work("epochs trained", f"step {step}/200"), 0, 2)
+    listener("asset", Work("epochs trained", "step 200/200, best val_loss 1.2000"), 2, 2)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "Training\nepochs trained 2/2, step 200/200, best val_loss 1.2000\n"
+    leader, follower = pty.openpty()
+    said = b""
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "150"}
+    with subprocess.Popen([sys.executable, "-c", program], stderr=follower, env=environment):
+        os.close(follower)
+        with suppress(OSError):
+            while part := os.read(leader, 65536):
+                said += part
+    os.close(leader)
+    shown = said.decode()
+    for seen in ("epochs trained", "2/2", "step 200/200, best val_loss 1.2000"):
+        assert seen in shown, seen
+
+
 def test_what_takes_no_second_tells_nothing(tmp_path: Path):
     assert walk(tmp_path, 0.05) == ""
 

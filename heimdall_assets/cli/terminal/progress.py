@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Listener = Callable[[str, str, int, int], None]
-"""Called with asset, what is being done, how many are done, how many there are; of 0 it is a line to show as it is."""
+"""Called with asset, what is being done, how many are done, how many there are; of 0 it is a line to show as it is.
+
+What is being done may have a text ``detail`` that says how it goes.
+"""
 
 SPEAK_AFTER_S = 1.0
 """Loading alone can take seconds: after this long the title is shown, whatever has begun."""
@@ -96,7 +99,7 @@ class _Lines:
         is_due = done >= total or now_s - told_s >= LINE_EVERY_S
         if not self._is_begun or not is_due or told_s == math.inf:
             return
-        print(f"{escape_text(what)} {done}/{total}", file=self._stream, flush=True)
+        print(_join(f"{escape_text(what)} {done}/{total}", _find_detail(what)), file=self._stream, flush=True)
         self._told_s[asset, what] = math.inf if done >= total else now_s
 
     def end(self) -> None:
@@ -112,7 +115,7 @@ class _Bars:
         self._title = escape_text(title)
         self._bars = _build_bars(Console(file=stream, force_terminal=True))
         self._pieces: dict[tuple[str, str], Any] = {}
-        self._waiting: Any = self._bars.add_task(WAITING, total=None)
+        self._waiting: Any = self._bars.add_task(WAITING, total=None, detail="")
         self._is_begun = False
 
     def begin(self) -> None:
@@ -131,8 +134,8 @@ class _Bars:
         if (asset, what) not in self._pieces:
             for piece in self._pieces.values():  # training may stop early: its clock stops with it
                 self._bars.stop_task(piece)
-            self._pieces[asset, what] = self._bars.add_task(escape_text(what), total=total)
-        self._bars.update(self._pieces[asset, what], completed=done, total=total)
+            self._pieces[asset, what] = self._bars.add_task(escape_text(what), total=total, detail="")
+        self._bars.update(self._pieces[asset, what], completed=done, total=total, detail=_find_detail(what))
         self._wait(done >= total)
 
     def end(self) -> None:
@@ -145,7 +148,15 @@ class _Bars:
             self._bars.remove_task(self._waiting)
             self._waiting = None
         elif self._waiting is None and waits:
-            self._waiting = self._bars.add_task(WAITING, total=None)
+            self._waiting = self._bars.add_task(WAITING, total=None, detail="")
+
+
+def _find_detail(what: str) -> str:
+    return escape_text(str(getattr(what, "detail", "")))
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
 
 
 def _build_bars(console: "Console") -> Any:
@@ -164,5 +175,6 @@ def _build_bars(console: "Console") -> Any:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
         console=console,
     )

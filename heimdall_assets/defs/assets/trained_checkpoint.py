@@ -9,13 +9,14 @@ import dagster as dg
 from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
 from heimdall_assets.defs.figures import is_told, show_epochs, show_picture
 from heimdall_assets.defs.profiles import choose_tracking
-from heimdall_assets.defs.progress import report_to
+from heimdall_assets.defs.progress import Work, report_to
 from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.stopping import hold_stop, stop_for_good
 from heimdall_assets.defs.tracking.describing import describe_start
 from heimdall_assets.defs.tracking.resource import ExperimentTracking
+from heimdall_assets.defs.watching import EPOCHS_TRAINED, WatchedTraining
 from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
@@ -63,7 +64,8 @@ def trained_checkpoint(
     tracking = choose_tracking(tracking, context.run)
     params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
     curves = weights_and_biases.follow(context, params)
-    with stop_for_good(KEPT, context), tracking.follow(context, told) as tracked, curves:
+    watched = WatchedTraining(context, stores, (train_split, val_split), specs)
+    with stop_for_good(KEPT, context), tracking.follow(context, told) as tracked, curves, watched:
 
         def on_start(resumed_from: Path | None) -> None:
             nonlocal resumed
@@ -72,15 +74,18 @@ def trained_checkpoint(
                 context.log.info(f"resuming the training that was interrupted, from {resumed_from}")
             tracked.start(train_split.summary["num_sessions"] + config.training.num_simulated_sessions)
             curves.start()
+            watched.tell(mlflow_run_id=tracked.run_id)
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            progress("epochs trained", epoch + 1, total)
+            watched.end_epoch(epoch, metrics["val_loss"])
+            progress(Work(EPOCHS_TRAINED, watched.describe()), epoch + 1, total)
             seen.append(metrics)
             with hold_stop():
                 tracked.log_epoch(epoch, metrics)
                 curves.log_epoch(epoch, metrics)
                 if is_told(epoch):
-                    context.log_event(dg.AssetObservation(TRAINED_CHECKPOINT, metadata=show_epochs(seen, epoch, total)))
+                    shown = {**show_epochs(seen, epoch, total), **show_run(lineage_pages, watched.run_id)}
+                    context.log_event(dg.AssetObservation(TRAINED_CHECKPOINT, metadata=shown))
 
         try:
             result = train_checkpoint(
@@ -91,6 +96,7 @@ def trained_checkpoint(
                 *specs,
                 on_epoch=on_epoch,
                 on_start=on_start,
+                watcher=watched,
             )
         except HeimdallError as error:
             raise dg.Failure(f"{error}", allow_retries=isinstance(error, StorageError)) from error
@@ -99,8 +105,15 @@ def trained_checkpoint(
             num_epochs = result.manifest.summary["num_epochs"]
             progress(f"training ended: {outcome.said}", num_epochs, num_epochs)
             tracked.tag(TRAINED_TAG, outcome.word)
+            watched.finish(result.manifest)
         made = partial(describe_checkpoint, stores.objects, result.manifest)
         run_id = tracked.finish(stores.objects, result.manifest.digest, result.reused, made)
     losses = show_picture("losses over epochs", lineage_pages.locate_losses(result.manifest.digest))
     facts = {"trained": outcome.trained, "training": outcome.said, "resumed": resumed}
-    return materialize(result, {"losses": losses, **tracking.show_run(run_id), **facts})
+    page = show_run(lineage_pages, watched.run_id)
+    return materialize(result, {"losses": losses, **page, **tracking.show_run(run_id), **facts})
+
+
+def show_run(pages: LineagePages, run_id: str | None) -> dict[str, Any]:
+    """Return the address of the page of a training; nothing where it has no folder."""
+    return {} if run_id is None else {"training_page": dg.MetadataValue.url(pages.locate_run(run_id))}

@@ -4,7 +4,7 @@ Belongs here: ``fit_model``, what makes it repeatable, what it keeps on the way.
 (tasks), where the result rests (stores). Checkpoints are kept where it is told to; it opens no file itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ def fit_model(
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     resume_from: str | None = None,
     weights: PretrainedWeights | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> FittedModel:
     """Return the model of the epoch with the lowest validation loss, calibrated on the validation split.
 
@@ -66,6 +67,7 @@ def fit_model(
         on_epoch: called after each epoch with its number and its metrics.
         resume_from: name among ``checkpoints`` of one that an earlier run with the same arguments kept.
         weights: what the backbone starts from where ``model.pretrained``.
+        callbacks: hear of the training, and change nothing of it.
 
     Raises:
         Refused: a session stands in both splits.
@@ -100,7 +102,7 @@ def fit_model(
             ),
         )
         module = TaskModule(task, network, training, len(batches.train), on_epoch)
-        outcome = _train(module, batches, training, checkpoints, resume_from)
+        outcome = _train(module, batches, training, checkpoints, resume_from, callbacks)
         network = network.cpu().eval()
         finished = task.finish_network(network, sessions, val, training)
         calibration = task.calibrate(network, val, statistics)
@@ -160,6 +162,7 @@ def _train(
     training: TrainingSpec,
     checkpoints: CheckpointFiles,
     resume_from: str | None,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> _Outcome:
     """Train ``module`` in place and leave in it the weights that did best on validation, the first ones included."""
     if resume_from is not None:
@@ -168,7 +171,7 @@ def _train(
     initial_loss = module.compute_mean_loss(batches.val)
     if not any(weight.requires_grad for weight in module.network.parameters()):
         return _Outcome(initial_loss, initial_loss, None)
-    _run(module, batches, training, checkpoints, resume_from)
+    _run(module, batches, training, checkpoints, resume_from, callbacks)
     best_loss = min(record["val_loss"] for record in module.history)
     if not best_loss < initial_loss:
         module.load_state_dict(initial)
@@ -183,6 +186,7 @@ def _run(
     training: TrainingSpec,
     checkpoints: CheckpointFiles,
     resume_from: str | None,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> None:
     """Train ``module`` in place."""
     interrupted = BreakOffKeeper(checkpoints)
@@ -194,7 +198,7 @@ def _run(
             max_epochs=training.max_epochs,
             gradient_clip_val=training.gradient_clip,
             deterministic=True,
-            callbacks=[interrupted, *build_keepers(training, checkpoints)],
+            callbacks=[interrupted, *build_keepers(training, checkpoints), *callbacks],
             default_root_dir=checkpoints.folder,
             plugins=[HandedCheckpointIO(checkpoints)],
             logger=False,

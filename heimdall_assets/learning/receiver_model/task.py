@@ -40,6 +40,7 @@ from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.augment import augment_spectrograms
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
+from heimdall_assets.training_tables import Record
 
 PREDICT_BATCH = 256
 
@@ -51,6 +52,9 @@ class SingleReceiverTask:
     """Fits and applies ``LocalizationNet``; see ``task.Task`` for what each method promises."""
 
     kind = "single_receiver"
+
+    def __init__(self) -> None:
+        self._scale_m: list[float] | None = None  # of the statistics of one fit, to tell its errors in metres
 
     def extend_training(self, train: SessionSet, training: TrainingSpec) -> SessionSet:
         """Return ``train``.
@@ -77,6 +81,7 @@ class SingleReceiverTask:
         mean, std, shape = compute_channel_statistics(train, train.feature_row[examples])
         sessions = find_sessions(train, examples)
         frame = compute_source_frame(train.source_latitude[sessions], train.source_longitude[sessions])
+        self._scale_m = frame["scale_m"]
         return {
             "feature_shape": list(shape),
             "feature_mean_db": mean,
@@ -135,6 +140,24 @@ class SingleReceiverTask:
         with torch.no_grad():
             squared_error = (output[:, :2] - batch["target"]).square().sum(dim=1).mean()
         return {"loss": loss, "squared_error": squared_error}
+
+    def list_channels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"spectrogram_{number}": values for number, values in enumerate(batch["features"].unbind(1))}
+
+    def measure_outputs(self, output: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return errors in metres; empty where ``fit_statistics`` was not asked of this task."""
+        if self._scale_m is None:
+            return {}
+        scale_m = output.new_tensor(self._scale_m)
+        error, sigma = output[:, :2].float() - batch["target"], output[:, 2:].float()
+        return {
+            "error_m": (error * scale_m).square().sum(1).sqrt(),
+            "sigma_m": (sigma * scale_m).square().mean(1).sqrt(),
+            "squared_z": (error.square() / (sigma.square() + batch["label_sigma"].square())).sum(1),
+        }
+
+    def report_to(self, record: Record) -> None:
+        """Do nothing: all of it is fitted by gradient descent."""
 
     def finish_network(
         self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec

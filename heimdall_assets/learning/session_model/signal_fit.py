@@ -17,9 +17,11 @@ from torch.nn import functional
 
 from heimdall_assets.evaluation.signal_labels import NO_TYPE, NUM_FRAMES, make_signal_labels
 from heimdall_assets.learning.session_model.signal_heads import SNR_UNIT_DB, SignalHeads, mark_inside
+from heimdall_assets.learning.session_model.signal_watch import SignalWatch
 from heimdall_assets.learning.session_model.tracks import collect_tracks, list_tracked
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.signal_track import NUM_STEPS
+from heimdall_assets.training_tables import VAL
 
 MAX_EPOCHS, PATIENCE = 60, 15
 """Passes over the training sessions, and how many without a better validation loss are waited for."""
@@ -33,7 +35,9 @@ PLACE_DELTA, SNR_DELTA = 0.3, 0.1
 """Where Huber's loss turns: parts of a recording, tens of dB."""
 
 
-def fit_signal_heads(heads: SignalHeads, train: SessionSet, val: SessionSet, seed: int) -> dict[str, Any]:
+def fit_signal_heads(
+    heads: SignalHeads, train: SessionSet, val: SessionSet, seed: int, watch: SignalWatch | None = None
+) -> dict[str, Any]:
     """Fit ``heads`` in place and return how that went, JSON values; the weights of the best validation loss stay.
 
     Where no epoch is better than the start, or validation has no labelled session with a track, the start stays: the
@@ -60,9 +64,11 @@ def fit_signal_heads(heads: SignalHeads, train: SessionSet, val: SessionSet, see
     epoch = 0
     for epoch in range(MAX_EPOCHS):
         for chosen in np.array_split(rng.permutation(len(train)), num_batches):
-            _step(heads, optimizer, batch, chosen, rng)
+            _step(heads, optimizer, batch, chosen, rng, watch)
             schedule.step()
-        loss = _judge(heads, *held)
+        loss = _judge(heads, *held, watch)
+        if watch is not None:
+            watch.end_epoch(epoch, schedule.get_last_lr()[0])
         if loss < best_loss:
             best_loss, best_epoch, best = loss, epoch, copy.deepcopy(heads.state_dict())
         elif epoch - (0 if best_epoch is None else best_epoch) >= PATIENCE:
@@ -82,6 +88,7 @@ def _step(
     batch: tuple[Tensor, Tensor, dict[str, Tensor]],
     chosen: NDArray[np.int64],
     rng: np.random.Generator,
+    watch: SignalWatch | None = None,
 ) -> None:
     tracks, tracked, labels = batch
     rows = torch.from_numpy(chosen)
@@ -91,10 +98,13 @@ def _step(
     # The SNR asked for is that of all the receivers: it is not learned where some are hidden.
     whole = torch.from_numpy((kept == tracked[rows].numpy()).all(axis=1))
     known["snr"] = torch.where(whole.unsqueeze(1), known["snr"], torch.nan)
-    loss = sum(compute_signal_losses(outputs, known).values())
+    losses = compute_signal_losses(outputs, known)
+    loss = sum(losses.values())
     assert isinstance(loss, Tensor)
     optimizer.zero_grad()
     loss.backward()
+    if watch is not None:
+        watch.hear_step(heads, outputs, known, losses)
     optimizer.step()
 
 
@@ -106,9 +116,15 @@ def drop_receivers(tracked: NDArray[np.bool_], rng: np.random.Generator) -> NDAr
     return tracked & ~lost
 
 
-def _judge(heads: SignalHeads, tracks: Tensor, tracked: Tensor, labels: dict[str, Tensor]) -> float:
+def _judge(
+    heads: SignalHeads, tracks: Tensor, tracked: Tensor, labels: dict[str, Tensor], watch: SignalWatch | None = None
+) -> float:
     with torch.no_grad():
-        return float(sum(compute_signal_losses(heads(tracks, tracked), labels).values()))
+        outputs = heads(tracks, tracked)
+        losses = compute_signal_losses(outputs, labels)
+        if watch is not None:
+            watch.hear_outputs(VAL, outputs, labels, losses)
+        return float(sum(losses.values()))
 
 
 def compute_signal_losses(outputs: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, Tensor]:

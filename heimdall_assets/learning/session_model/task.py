@@ -26,12 +26,13 @@ from heimdall_assets.learning.session_model.feed import (
 )
 from heimdall_assets.learning.session_model.graph import GROUP_EDGES, NetworkGraph
 from heimdall_assets.learning.session_model.loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
-from heimdall_assets.learning.session_model.model import NetworkLocalizationNet
+from heimdall_assets.learning.session_model.model import Located, NetworkLocalizationNet
 from heimdall_assets.learning.session_model.pair_columns import NUM_PAIR_NUMBERS
 from heimdall_assets.learning.session_model.pair_tokens import PairEncoder, measure_pairs
-from heimdall_assets.learning.session_model.physics import LevelLaw
+from heimdall_assets.learning.session_model.physics import LevelLaw, compute_covariance
 from heimdall_assets.learning.session_model.signal_fit import fit_signal_heads
 from heimdall_assets.learning.session_model.signal_heads import OUTPUTS, SignalHeads
+from heimdall_assets.learning.session_model.signal_watch import SignalWatch
 from heimdall_assets.learning.session_model.statistics import (
     MIN_TIMED,
     choose_trust,
@@ -55,6 +56,7 @@ from heimdall_assets.signals.signal_track import NUM_ROWS, NUM_STEPS
 from heimdall_assets.simulation.bearings import add_bearings
 from heimdall_assets.simulation.observations import simulate_observations
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SimulationSpec, TrainingSpec
+from heimdall_assets.training_tables import Record
 
 MIN_GROUP = 100
 """Validation sessions that a calibration group needs; smaller ones take the factor of all sessions."""
@@ -78,6 +80,7 @@ class NetworkTask:
         self._level_prior: Any = (
             None  # between fit_statistics and start_network of one fit, as its shape is needed before
         )
+        self._record: Record | None = None
 
     def extend_training(self, train: SessionSet, training: TrainingSpec) -> SessionSet:
         """Return ``train`` and, where asked for, simulated sessions of networks that stand nowhere else."""
@@ -204,12 +207,38 @@ class NetworkTask:
         loss = (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean()
         return {"loss": loss, "gaussian_nll": gaussian, "median_error_km": error_km}
 
+    def list_channels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return columns of the receivers' table and of bearings, channels of spectrograms; NaN for what is missing."""
+        present = ~batch["receivers"][..., 0].isnan()
+        found = dict(zip(RECEIVER_COLUMNS, batch["receivers"][present].unbind(-1), strict=True))
+        if "bearings" in batch:
+            names = (f"bearing_{name}" for name in BEARING_COLUMNS)
+            found |= dict(zip(names, batch["bearings"][present].unbind(-1), strict=True))
+        if "spectrograms" in batch:
+            channels = batch["spectrograms"][batch["seen"]].unbind(1)
+            found |= {f"spectrogram_{number}": values for number, values in enumerate(channels)}
+        return found
+
+    def measure_outputs(self, output: Located, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        position, factor = output.position.float(), output.factor.float()
+        squared_z, _ = compute_squared_z(position, factor, batch["truth"], batch["margin"])
+        return {
+            "error_m": 1e3 * (position - batch["truth"]).square().sum(-1).sqrt(),
+            "sigma_m": 1e3 * compute_covariance(factor)[:, :2].mean(-1).sqrt(),
+            "squared_z": squared_z,
+        }
+
+    def report_to(self, record: Record) -> None:
+        """Have the epochs of signal heads told."""
+        self._record = record
+
     def finish_network(
         self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec
     ) -> dict[str, Any]:
         """Fit signal heads, where there are some; return how that went."""
         heads = _narrow(network).signals
-        return {} if heads is None else fit_signal_heads(heads, train, val, training.seed)
+        watch = None if self._record is None else SignalWatch(self._record)
+        return {} if heads is None else fit_signal_heads(heads, train, val, training.seed, watch)
 
     def calibrate(self, network: nn.Module, val: SessionSet, statistics: dict[str, Any]) -> dict[str, Any]:
         """Return the variance factors of each group whose 90 % ellipses hold on ``val`` (split conformal).

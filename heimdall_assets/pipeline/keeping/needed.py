@@ -15,13 +15,15 @@ from heimdall_assets.lineage.listings import RECORDINGS, decode_recordings
 from heimdall_assets.lineage.walk import list_followed
 from heimdall_assets.manifests import RESULTS, Manifest, decode_canonical_json
 from heimdall_assets.pipeline.releases.reading import read_provenance
+from heimdall_assets.pipeline.runs import TRAININGS
 from heimdall_assets.stores.computing import ENVIRONMENT, FACTS
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.tables import decode_table
 
 EXPERIMENTS = "experiments/"
-"""What references begin with whose second part is, as that of facts, the digest of a manifest: they live with it."""
+"""What references begin with whose second part is, as that of facts, the digest of a manifest: they live with it. So
+do those of ``TRAININGS``."""
 
 ALIASES = EXPERIMENTS + "aliases"
 
@@ -177,7 +179,7 @@ def find_owner(name: str) -> str | None:
         >>> find_owner("facts/" + "0" * 64) == "0" * 64, find_owner("results/" + "0" * 64)
         (True, None)
     """
-    for begins in (FACTS, EXPERIMENTS):
+    for begins in (FACTS, EXPERIMENTS, TRAININGS):
         if name.startswith(begins) and name != ALIASES:
             return name.removeprefix(begins)
     return None
@@ -210,7 +212,7 @@ def walk_roots(reach: Reach, roots: Collection[str], why: str) -> None:
 
 
 def _list_pointed(objects: ObjectStore, name: str, digest: str) -> list[str]:
-    if name.startswith(EXPERIMENTS):
+    if name.startswith((EXPERIMENTS, TRAININGS)):
         return []
     table = decode_table(objects.read_bytes(digest))
     return [str(value) for column in _POINTERS if column in table for value in table[column].dropna().unique()]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.scratch import CheckpointFolder
+from heimdall_assets.training_tables import Moment, Row
 
 if TYPE_CHECKING:
     from heimdall_assets.learning.fitting.training import FittedModel
@@ -34,6 +35,19 @@ MEDIA_TYPES = {"weights.safetensors": SAFETENSORS_MEDIA_TYPE, "settings.json": J
 
 PRETRAINED = "pretrained.safetensors"
 """Artifact: the weights that the training started from, where it did not start from random ones."""
+
+
+class Watcher(Protocol):
+    """Who sees how a training goes."""
+
+    def begin(self, fit: str, goes_on: bool) -> None:
+        """Hear that a training begins; ``fit`` names what is computed, ``goes_on``: from where it was interrupted."""
+
+    def record(self, table: str, row: Row) -> None:
+        """Take a row of ``training_tables``."""
+
+    def note(self, moment: Moment) -> None:
+        """Hear where the training is, after each batch."""
 
 
 def train_checkpoint(
@@ -48,6 +62,7 @@ def train_checkpoint(
     on_start: Callable[[Path | None], None] | None = None,
     pretrained: Callable[[ModelSpec], PretrainedWeights | None] = read_pretrained,
     load: Callable[[ObjectStore, Manifest], SessionSet] = load_sessions,
+    watcher: Watcher | None = None,
 ) -> Result:
     """Return the checkpoint of these splits and specs: found, resumed from where it was interrupted, or trained.
 
@@ -58,6 +73,7 @@ def train_checkpoint(
             checkpoint was found.
         pretrained: reads the weights that a model starts from.
         load: reads the sessions of a split.
+        watcher: sees how the training goes, and decides nothing of it.
 
     Raises:
         NotFound: the search that ``training.found_by`` names is gone, or was none.
@@ -75,6 +91,7 @@ def train_checkpoint(
 
     def compute() -> Computed:
         from heimdall_assets.learning.fitting.checkpoints import LAST
+        from heimdall_assets.learning.fitting.diagnostics import Diagnostics, Steps
         from heimdall_assets.learning.fitting.training import fit_model
 
         train, val = load(objects, train_split), load(objects, val_split)
@@ -82,9 +99,13 @@ def train_checkpoint(
             if not len(sessions):
                 raise InvalidSetting(f"{name}: found 0 sessions, expected at least 1; approve more sites")
         resumed_from = LAST if checkpoints.exists(LAST) else None
+        if watcher is not None:
+            watcher.begin(checkpoints.folder.name, resumed_from is not None)
         if on_start is not None:
             on_start(checkpoints.folder / resumed_from if resumed_from else None)
-        fitted = fit_model(model, training, augmentation, train, val, checkpoints, on_epoch, resumed_from, weights)
+        callbacks = [] if watcher is None else [Diagnostics(watcher.record), Steps(watcher.note)]
+        kept = (checkpoints, on_epoch, resumed_from, weights)
+        fitted = fit_model(model, training, augmentation, train, val, *kept, callbacks=callbacks)
         artifacts = {name: objects.put_bytes(data, MEDIA_TYPES[name]) for name, data in fitted.encode().items()}
         if weights is not None:  # a file's name is no evidence: what lies there may be another tomorrow
             artifacts[PRETRAINED] = objects.put_bytes(weights.data, SAFETENSORS_MEDIA_TYPE)

@@ -1,0 +1,1 @@
+"""Folders of trainings: one a training, readable while it grows."""
