@@ -93,6 +93,9 @@ class Task(Protocol):
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
         """Return the examples that can be trained on: with data, and with known truth; ascending, maybe none."""
 
+    def name_examples(self, sessions: SessionSet, examples: NDArray[np.int64]) -> list[str]:
+        """Return what people know each example by: its session, and its receiver where it is one's."""
+
     def make_batch(
         self,
         sessions: SessionSet,
@@ -105,6 +108,9 @@ class Task(Protocol):
 
     def compute_loss(self, network: "nn.Module", batch: "dict[str, Tensor]", epoch: int) -> "dict[str, Tensor]":
         """Return scalars; ``loss`` is minimised and, on validation, watched; the others are logged beside it."""
+
+    def list_blocks(self, network: "nn.Module") -> "list[nn.Module]":
+        """Return the parts, one after the other, whose activations may be computed again instead of kept."""
 
     def finish_network(
         self, network: "nn.Module", train: SessionSet, val: SessionSet, training: TrainingSpec

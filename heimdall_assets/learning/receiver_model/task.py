@@ -17,6 +17,7 @@ from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.calibration import fit_conformal_scale
 from heimdall_assets.evaluation.calibration import fit_variance_scale as fit_likeliest_scale
+from heimdall_assets.learning.backbone import list_backbone_layers
 from heimdall_assets.learning.receiver_model.degrees import compute_centre, compute_metres_per_degree, wrap_longitude
 from heimdall_assets.learning.receiver_model.frame import (
     Fused,
@@ -120,6 +121,13 @@ class SingleReceiverTask:
         known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)
         return rows[known[find_sessions(sessions, rows)]]
 
+    def name_examples(self, sessions: SessionSet, examples: NDArray[np.int64]) -> list[str]:
+        owners = find_sessions(sessions, examples)
+        return [
+            f"session {sessions.session_id[owner]} at {sessions.station_id[row]}"
+            for owner, row in zip(owners, examples, strict=True)
+        ]
+
     def make_batch(
         self,
         sessions: SessionSet,
@@ -148,6 +156,9 @@ class SingleReceiverTask:
         with torch.no_grad():
             squared_error = (output[:, :2] - batch["target"]).square().sum(dim=1).mean()
         return {"loss": loss, "squared_error": squared_error}
+
+    def list_blocks(self, network: nn.Module) -> list[nn.Module]:
+        return [layer for layer in list_backbone_layers(network.backbone).values() if len(list(layer.children()))]
 
     def finish_network(
         self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec

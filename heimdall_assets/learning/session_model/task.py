@@ -167,6 +167,9 @@ class NetworkTask:
         known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)
         return np.flatnonzero(known & (count_usable(sessions) > 0))
 
+    def name_examples(self, sessions: SessionSet, examples: NDArray[np.int64]) -> list[str]:
+        return [f"session {name}" for name in sessions.session_id[examples]]
+
     def make_batch(
         self,
         sessions: SessionSet,
@@ -203,6 +206,16 @@ class NetworkTask:
             error_km = (located.position - batch["truth"]).square().sum(-1).sqrt().median()
         loss = (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean()
         return {"loss": loss, "gaussian_nll": gaussian, "median_error_km": error_km}
+
+    def list_blocks(self, network: nn.Module) -> list[nn.Module]:
+        own = _narrow(network)
+        blocks: list[nn.Module] = [own.first, *own.layers]
+        if own.backbone is not None:
+            from heimdall_assets.learning.backbone import list_backbone_layers
+
+            layers = list_backbone_layers(own.backbone).values()
+            blocks += [layer for layer in layers if len(list(layer.children()))]
+        return blocks
 
     def finish_network(
         self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec

@@ -1,0 +1,53 @@
+"""What stands around a fit: whom it tells of what, and what it begins from other than seeds.
+
+Belongs here: the parts of ``fit_model``'s arguments that stand together. Does not belong here: settings (``specs``).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from heimdall_assets.learning.fitting.gpu_watch import GpuMeters
+
+if TYPE_CHECKING:
+    from lightning import Callback
+
+    from heimdall_assets.learning.fitting.fitted import FittedModel
+
+Record = Callable[[str, dict[str, Any]], None]
+"""Name of a table, and a row of it."""
+
+
+def ignore(_: str) -> None:
+    """Hear of it and do nothing."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Whom a fit tells; no result depends on it.
+
+    Attributes:
+        on_notice: a line for people, of what is done otherwise than asked.
+        record: rows of diagnostics, as they come.
+        callbacks: more of Lightning's; with several processes they run in the first of them and are pickled for it.
+        meters: reads a GPU's power and temperature; None: nothing can.
+    """
+
+    on_notice: Callable[[str], None] = ignore
+    record: Record | None = None
+    callbacks: "Sequence[Callback]" = ()
+    meters: GpuMeters | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the weights start from.
+
+    Attributes:
+        model: a fitted one: its weights, and its statistics in place of those of the new training split, so that the
+            first step begins with what it had learned.
+        facts: what the result's facts say of it.
+    """
+
+    model: "FittedModel | None" = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
