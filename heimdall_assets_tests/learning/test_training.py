@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from heimdall_assets.errors import CorruptObject, InvalidInput, InvalidSetting, NotFound, Refused, StorageError
 from heimdall_assets.learning.backbone import build_backbone
+from heimdall_assets.learning.fitting.batches import EpochBatches
 from heimdall_assets.learning.fitting.checkpoints import HandedCheckpointIO, load_checkpoint
 from heimdall_assets.learning.fitting.fitted import SETTINGS_FILE, WEIGHTS_FILE, FittedModel, decode_model
-from heimdall_assets.learning.fitting.batches import EpochBatches
 from heimdall_assets.learning.fitting.schedule import Schedule
 from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree
@@ -164,9 +164,9 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
     checkpoints = CheckpointFolder(tmp_path)
     keeper, path = HandedCheckpointIO(checkpoints), tmp_path / "last.ckpt"
-    keeper.save_checkpoint({"state_dict": {}, "history": [1]}, path)
+    keeper.save_checkpoint({"state_dict": {}, "history": [1], "progress": {}}, path)
     with pytest.raises(Exception, match="pickle"):
-        keeper.save_checkpoint({"state_dict": lambda: None, "history": [2]}, path)
+        keeper.save_checkpoint({"state_dict": lambda: None, "history": [2], "progress": {}}, path)
     assert load_checkpoint(checkpoints, "last.ckpt")["history"] == [1]
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from heimdall_assets.learning.fitting.ranks import Ranks
+from heimdall_assets.learning.fitting.ranks import ALONE, Ranks
 from heimdall_assets.learning.task import Task
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, MachineSpec
@@ -102,7 +102,7 @@ class TaskBatches(Dataset[list[Batch]]):
     statistics: dict[str, Any]
     augmentation: AugmentationSpec | None = None
     seed: int = 0
-    ranks: Ranks = Ranks()  # noqa: RUF009 - frozen
+    ranks: Ranks = ALONE
 
     def __getitem__(self, keys: list[BatchKey]) -> list[Batch]:
         return [self._make(*key) for key in keys]

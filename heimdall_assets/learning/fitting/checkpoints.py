@@ -20,7 +20,7 @@ LAST = "last.ckpt"
 EMERGENCY = "on_exception.ckpt"
 
 PROGRESS, AVERAGE = "progress", "average"
-"""Parts of a checkpoint beside Lightning's and ``history``: how far the fit is, and the moving average if it has one."""
+"""Parts of a checkpoint beside those of Lightning and ``history``: how far it is, and the moving average if any."""
 
 
 PARTS = ("state_dict", "history", PROGRESS)

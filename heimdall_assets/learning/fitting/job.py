@@ -23,7 +23,7 @@ from heimdall_assets.learning.fitting.hooks import Hooks
 from heimdall_assets.learning.fitting.keepers import BreakOffKeeper, ResumableStopping, StateKeeper
 from heimdall_assets.learning.fitting.memory import Pieces
 from heimdall_assets.learning.fitting.module import EpochCallback, TaskModule
-from heimdall_assets.learning.fitting.ranks import Ranks
+from heimdall_assets.learning.fitting.ranks import ALONE, Ranks
 from heimdall_assets.learning.fitting.savings import apply_savings
 from heimdall_assets.learning.task import Task
 from heimdall_assets.session_set import SessionSet
@@ -65,8 +65,8 @@ class Job:
     num_pieces: int = 1
 
     def load_train(
-        self, ranks: Ranks = Ranks(), find_place: Callable[[], tuple[int, int]] = lambda: (0, 0)
-    ) -> StepLoader:  # noqa: B008
+        self, ranks: Ranks = ALONE, find_place: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    ) -> StepLoader:
         """Return the steps of training, each pass of the epoch and from the step on that ``find_place`` tells."""
         data, spec = self.data, self.training
         batches = EpochBatches(data.examples, spec.batch_size, spec.seed, shuffle=True)
@@ -74,7 +74,7 @@ class Job:
         steps = EpochSteps(batches, spec.accumulate_batches)
         return StepLoader(disturbed, steps, self.machine, self._pins, find_place)
 
-    def load_val(self, ranks: Ranks = Ranks()) -> StepLoader:  # noqa: B008 - frozen
+    def load_val(self, ranks: Ranks = ALONE) -> StepLoader:
         """Return the batches of validation, a step each."""
         data, spec = self.data, self.training
         batches = EpochBatches(data.val_examples, spec.batch_size, spec.seed, shuffle=False)
@@ -88,8 +88,8 @@ class Job:
     def build_module(
         self,
         tell: Callable[[str], None],
-        ranks: Ranks = Ranks(),
-        on_epoch: EpochCallback | None = None,  # noqa: B008
+        ranks: Ranks = ALONE,
+        on_epoch: EpochCallback | None = None,
     ) -> TaskModule:
         """Return the module that trains the network."""
         spec, data = self.training, self.data

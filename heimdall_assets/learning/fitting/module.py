@@ -18,7 +18,7 @@ from heimdall_assets.learning.fitting.averaging import MovingAverage
 from heimdall_assets.learning.fitting.batches import Batch, Steps
 from heimdall_assets.learning.fitting.checkpoints import AVERAGE, PROGRESS
 from heimdall_assets.learning.fitting.memory import Pieces
-from heimdall_assets.learning.fitting.ranks import Ranks
+from heimdall_assets.learning.fitting.ranks import ALONE, Ranks
 from heimdall_assets.learning.fitting.schedule import Schedule
 from heimdall_assets.learning.task import Task
 from heimdall_assets.session_set import SessionSet
@@ -78,7 +78,7 @@ class TaskModule(lightning.LightningModule):
         training: TrainingSpec,
         steps_per_epoch: int,
         pieces: Pieces,
-        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+        ranks: Ranks = ALONE,
         on_epoch: EpochCallback | None = None,
     ) -> None:
         super().__init__()

@@ -106,7 +106,7 @@ def _add_gradients(twin: "TaskModule", optimizer: Any, step: Any, num_pieces: in
     for piece in (piece for batch in step for piece in batch.split(num_pieces)):
         part = twin.compute_losses(piece, "train")["loss"] * (len(piece.examples) / total)
         part.backward()  # type: ignore[no-untyped-call]
-        loss += float(part)
+        loss += float(part.detach())
     return loss
 
 

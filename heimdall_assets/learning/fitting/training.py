@@ -5,13 +5,11 @@ model is (tasks), the loop (``job``), where the result rests (stores). Checkpoin
 opens no file itself.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from heimdall_assets.errors import InvalidInput, Refused
 from heimdall_assets.learning.fitting.checkpoints import (
@@ -104,7 +102,7 @@ def fit_model(
         else:
             data = replace(data, statistics=load_start(network, start.model))
         job = Job(task, network, data, training, machine, device, checkpoints, resume_from)
-        outcome = _train(job, on_epoch, hooks)
+        outcome = train_network(job, on_epoch, hooks)
         network = network.cpu().eval()
         finished = task.finish_network(network, data.train, val, training)
         calibration = task.calibrate(network, val, data.statistics)
@@ -164,7 +162,7 @@ def _prepare(
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
     """How training went; ``best_epoch`` None: no epoch was better than the network it started from."""
 
     initial_loss: float
@@ -180,7 +178,7 @@ class _Outcome:
         return facts if self.search is None else {**facts, "learning_rate_search": self.search.describe()}
 
 
-def _train(job: Job, on_epoch: EpochCallback | None, hooks: Hooks) -> _Outcome:
+def train_network(job: Job, on_epoch: EpochCallback | None, hooks: Hooks) -> Outcome:
     """Train the job's network in place and leave in it the weights that did best on validation, the first included."""
     module = job.build_module(hooks.on_notice, on_epoch=on_epoch)
     if job.resume_from is not None:
@@ -190,7 +188,7 @@ def _train(job: Job, on_epoch: EpochCallback | None, hooks: Hooks) -> _Outcome:
     initial = {name: value.clone() for name, value in module.state_dict().items()}
     initial_loss = module.compute_mean_loss(job.load_val())
     if not module.list_trained():
-        return _Outcome(initial_loss, initial_loss, None, [])
+        return Outcome(initial_loss, initial_loss, None, [])
     search = search_rate(job, module) if job.training.find_learning_rate else None
     module.peak_rate = job.training.learning_rate if search is None else search.chosen
     if job.device.num_processes > 1:
@@ -200,12 +198,12 @@ def _train(job: Job, on_epoch: EpochCallback | None, hooks: Hooks) -> _Outcome:
         module.history, module.pieces.count = last["history"], last[PROGRESS]["pieces"]
     else:
         run_job(job, module, hooks)
-    return _choose_best(job, module, _Outcome(initial_loss, initial_loss, None, module.history), initial, search)
+    return _choose_best(job, module, Outcome(initial_loss, initial_loss, None, module.history), initial, search)
 
 
 def _choose_best(
-    job: Job, module: TaskModule, start: _Outcome, initial: dict[str, torch.Tensor], search: RateSearch | None
-) -> _Outcome:
+    job: Job, module: TaskModule, start: Outcome, initial: dict[str, torch.Tensor], search: RateSearch | None
+) -> Outcome:
     """Leave the best weights in the module; return the outcome."""
     outcome = replace(start, num_pieces=module.pieces.count, search=search)
     best_loss = min(record["val_loss"] for record in module.history)
