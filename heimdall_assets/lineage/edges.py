@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, MODEL_RELEASE, SPLIT_KINDS
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, MODEL_RELEASE, SPLIT_KINDS, TRAINED_CHECKPOINT
+from heimdall_assets.lineage.walk import find_start
 from heimdall_assets.manifests import Manifest, compute_texts_digest
 from heimdall_assets.things import (
     DECISION,
@@ -79,8 +80,11 @@ def list_edges(digest: str, manifest: Manifest) -> list[Edge]:
     """Return the edges that a manifest itself tells: to it, and to the release that it is."""
     result = (manifest.kind, digest)
     held = {artifact.digest for artifact in manifest.artifacts.values()}
-    held |= {*manifest.content.values(), *map(str, manifest.summary.get("shards", []))}
+    start = find_start(manifest)
+    held |= {digest for digest in manifest.content.values() if digest != start}
+    held |= {*map(str, manifest.summary.get("shards", []))}
     edges: list[Edge] = [(parent, result, None) for parent in manifest.parents.items()]
+    edges += [] if start is None else [((TRAINED_CHECKPOINT, start), result, None)]
     edges += [((OBJECT, name), result, None) for name in sorted(held)]
     if manifest.kind == MODEL_RELEASE and "version" in manifest.summary:
         edges.append((result, (RELEASE, str(manifest.summary["version"])), None))

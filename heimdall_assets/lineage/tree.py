@@ -5,7 +5,7 @@ from typing import Any
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, SPLIT_KINDS
-from heimdall_assets.lineage.walk import OUTSIDE
+from heimdall_assets.lineage.walk import OUTSIDE, START_FROM
 
 SHOWN = (
     "git_sha",
@@ -85,12 +85,15 @@ def _draw_branch(
     lines.append(f"{text}  ({', '.join(facts)})")
     deeper = indent + ("    " if is_last else "|   ")
     parents = sorted(node["parents"].items())
+    start = node["content"].get(START_FROM)
     for place, (name, parent) in enumerate(parents):
-        last = place == len(parents) - 1
+        last = place == len(parents) - 1 and start is None
         if name in OUTSIDE:
             lines.append(f"{deeper}{'`-- ' if last else '|-- '}{name} {parent[:12]}  (fingerprint of the approved set)")
         else:
             _draw_branch(lines, nodes, parent, told, deeper, last)
+    if start is not None:
+        lines.append(f"{deeper}`-- started from {node['kind']} {start}")
 
 
 def describe_approvals(decisions: Decisions) -> list[str]:

@@ -19,6 +19,11 @@ OUTSIDE = frozenset({MEASUREMENT_DATABASE})
 """Parents whose version is a fingerprint of something outside, not the digest of a manifest."""
 
 
+START_FROM = "start_from"
+"""Name in ``Manifest.content`` of the digest of the manifest whose weights a training started from: not a parent, for
+of each kind one alone stands behind a result."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A manifest on the way back; ``depth`` counts the longest way from a root."""
@@ -72,6 +77,17 @@ def decode_manifest(digest: str, data: bytes) -> Manifest:
 def list_parents(manifest: Manifest) -> dict[str, str]:
     """Return the parents that are manifests, asset name -> digest."""
     return {name: digest for name, digest in manifest.parents.items() if name not in OUTSIDE}
+
+
+def find_start(manifest: Manifest) -> str | None:
+    """Return the digest of the checkpoint's manifest whose weights a training started from; None: from seeds."""
+    return manifest.content.get(START_FROM)
+
+
+def list_followed(manifest: Manifest) -> list[str]:
+    """Return the digests of all manifests that a result came from: its parents, and what its training started from."""
+    start = find_start(manifest)
+    return [*list_parents(manifest).values(), *([] if start is None else [start])]
 
 
 def _compute_depths(starts: Iterable[str], manifests: Mapping[str, Manifest]) -> dict[str, int]:

@@ -80,8 +80,8 @@ def test_a_fit_may_be_broken_off_at_each_of_its_steps(tmp_path: Path):
     machine = MachineSpec(accelerator="cpu", checkpoint_every_steps=1)
     resume_from = None
     for number in range(1, 10):
+        hooks = Hooks(callbacks=[Breaker(number)])
         with pytest.raises(Fault):
-            hooks = Hooks(callbacks=[Breaker(number)])
             fit_toy(tmp_path / "broken", spec, machine=machine, hooks=hooks, resume_from=resume_from)
         resume_from = "last.ckpt"
     broken = fit_toy(tmp_path / "broken", spec, machine=machine, resume_from=resume_from)

@@ -1,7 +1,7 @@
 """A task so small that a fit of it takes a blink: for tests of the loop itself, whatever is fitted.
 
-Belongs here: ``ToyTask``, which is a ``Task`` in all that the loop asks for, and fits of it. What it learns: a session's
-position from noisy numbers that hold it.
+Belongs here: ``ToyTask``, which is a ``Task`` in all that the loop asks for, and fits of it. What it learns: a
+session's position from noisy numbers that hold it.
 """
 
 from dataclasses import replace

@@ -47,7 +47,8 @@ def trained_checkpoint(
 
     An interrupted training resumes from its last checkpoint.
     """
-    from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome, train_checkpoint
+    from heimdall_assets.learning.fitting.hooks import Hooks
+    from heimdall_assets.pipeline.stages.trained_checkpoint import Surroundings, read_outcome, train_checkpoint
 
     progress = report_to(context, TRAINED_CHECKPOINT)
     total = config.training.max_epochs
@@ -80,6 +81,7 @@ def trained_checkpoint(
                 *specs,
                 on_epoch=on_epoch,
                 on_start=on_start,
+                around=Surroundings(config.machine.pure(), Hooks(on_notice=context.log.warning)),
             )
         except HeimdallError as error:
             raise dg.Failure(f"{error}", allow_retries=isinstance(error, StorageError)) from error

@@ -5,25 +5,16 @@ handed in.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from heimdall_assets.learning.fitting.hooks import GpuMeters
 from heimdall_assets.specs import MachineSpec
 
 STEPS_BETWEEN = 20
 """Steps between two looks: a board heats over seconds."""
-
-
-class GpuMeters(Protocol):
-    """Reads one GPU, by its UUID as torch says it (None: the first)."""
-
-    def read_power_w(self, uuid: str | None) -> float | None:
-        """Return what it draws in watt; None: it does not say."""
-
-    def read_temperature_c(self, uuid: str | None) -> float | None:
-        """Return how hot it is in degrees Celsius; None: it does not say."""
 
 
 class GpuWatch(Callback):

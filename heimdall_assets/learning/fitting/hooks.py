@@ -5,9 +5,7 @@ Belongs here: the parts of ``fit_model``'s arguments that stand together. Does n
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from heimdall_assets.learning.fitting.gpu_watch import GpuMeters
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from lightning import Callback
@@ -16,6 +14,16 @@ if TYPE_CHECKING:
 
 Record = Callable[[str, dict[str, Any]], None]
 """Name of a table, and a row of it."""
+
+
+class GpuMeters(Protocol):
+    """Reads one GPU, by its UUID as torch says it (None: the first)."""
+
+    def read_power_w(self, uuid: str | None) -> float | None:
+        """Return what it draws in watt; None: it does not say."""
+
+    def read_temperature_c(self, uuid: str | None) -> float | None:
+        """Return how hot it is in degrees Celsius; None: it does not say."""
 
 
 def ignore(_: str) -> None:

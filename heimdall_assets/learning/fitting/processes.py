@@ -7,6 +7,7 @@ reads its result there, and runs the callbacks. On a GPU the words are ``cuda`` 
 They meet at a port of this machine that the system chose when it was opened: none is free by luck or taken by others.
 """
 
+import copy
 import os
 import signal
 import threading
@@ -177,6 +178,7 @@ def _run_rank(
         with make_repeatable(job.training):
             _meet(job, rank, port)
             ranks = Ranks(rank, job.device.num_processes)
+            job = replace(job, network=copy.deepcopy(job.network))  # what came lies in memory that all of them share
             module = job.build_module(hooks.on_notice, ranks, told.epoch if rank == 0 else None)
             run_job(job, module, hooks)
         told.send(_DONE)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from heimdall_assets.errors import HeimdallError, OutOfReach, Refused
 from heimdall_assets.kinds import IQ_FILES
 from heimdall_assets.lineage.listings import RECORDINGS, decode_recordings
-from heimdall_assets.lineage.walk import list_parents
+from heimdall_assets.lineage.walk import find_start, list_followed
 from heimdall_assets.manifests import RESULTS, Manifest, decode_canonical_json
 from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.stores.computing import ENVIRONMENT, FACTS
@@ -81,7 +81,7 @@ class Reach:
             return []
         manifest = Manifest.decode(self.objects.read_bytes(digest))
         self.manifests.add(digest)
-        parents = list(list_parents(manifest).values())
+        parents = list_followed(manifest)
         self.add([digest, *list_parts(manifest)], why)
         self._unread[digest] = parents  # whatever becomes of its list of recordings
         self.add(list_recordings(self.objects, manifest), why)
@@ -127,6 +127,8 @@ def reach_released(stores: Stores, reach: Reach) -> None:
                 reach.manifests.add(node["digest"])
                 reach.add([node["digest"], *list_parts(manifest)], version)
                 reach.add(list_recordings(stores.objects, manifest), version)
+                start = find_start(manifest)
+                reach.walk_what_is_there([] if start is None else [start], version)
         except OutOfReach:
             raise
         except HeimdallError as error:

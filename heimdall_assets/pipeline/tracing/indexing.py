@@ -16,7 +16,7 @@ from typing import Any
 
 from heimdall_assets.errors import HeimdallError, OutOfReach
 from heimdall_assets.lineage.edges import Member, list_edges, list_members, list_parts
-from heimdall_assets.lineage.walk import decode_manifest, list_parents
+from heimdall_assets.lineage.walk import decode_manifest, list_followed
 from heimdall_assets.manifests import RESULTS, Manifest
 from heimdall_assets.stores.computing import FACTS
 from heimdall_assets.stores.database.edges import EdgeIndex, lend_index
@@ -154,7 +154,7 @@ class _Taker:
         pending = [] if digest is None else [digest]
         while pending:
             manifest = self._read(pending[-1])
-            parents = [] if manifest is None else list_parents(manifest).values()
+            parents = [] if manifest is None else list_followed(manifest)
             waiting = [parent for parent in parents if parent not in self.known and parent not in self.unread]
             if waiting and pending[-1] not in waiting:
                 pending += waiting
