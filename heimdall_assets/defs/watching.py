@@ -22,6 +22,7 @@ from heimdall_assets.stores.computing import list_versions
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.runs.folders import FAILED, FINISHED, STOPPED
 from heimdall_assets.stores.runs.writing import RunWriter
+from heimdall_assets.stores.scratch import CheckpointFolder
 from heimdall_assets.training_tables import Moment, Row
 
 EPOCHS_TRAINED = "epochs trained"
@@ -93,6 +94,10 @@ class WatchedTraining:
         if now_s - self._detail_s >= DETAIL_EVERY_S:
             self._detail_s = now_s
             tell_detail(TRAINED_CHECKPOINT, Work(EPOCHS_TRAINED, self.describe()), moment.epoch, self._total)
+
+    def open_checkpoints(self) -> CheckpointFolder | None:
+        """Return the part of the folder that keeps checkpoints; None: there is no folder."""
+        return None if self._writer is None else CheckpointFolder(self._writer.checkpoints)
 
     def end_epoch(self, epoch: int, val_loss: float) -> None:
         """Hear how an epoch ended."""

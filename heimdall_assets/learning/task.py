@@ -94,6 +94,9 @@ class Task(Protocol):
     def list_examples(self, sessions: SessionSet) -> NDArray[np.int64]:
         """Return the examples that can be trained on: with data, and with known truth; ascending, maybe none."""
 
+    def name_examples(self, sessions: SessionSet, examples: NDArray[np.int64]) -> list[str]:
+        """Return what people know each example by: its session, and its receiver where it is one's."""
+
     def make_batch(
         self,
         sessions: SessionSet,
@@ -119,6 +122,9 @@ class Task(Protocol):
 
     def report_to(self, record: Record) -> None:
         """Have ``finish_network`` tell rows of ``training_tables`` of the epochs of what it fits, if it has such."""
+
+    def list_blocks(self, network: "nn.Module") -> "list[nn.Module]":
+        """Return the parts, one after the other, whose activations may be computed again instead of kept."""
 
     def finish_network(
         self, network: "nn.Module", train: SessionSet, val: SessionSet, training: TrainingSpec

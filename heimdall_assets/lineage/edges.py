@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from heimdall_assets.kinds import APPROVED_MEASUREMENTS, HYPERPARAMETER_SEARCH, IQ_FILES, MODEL_RELEASE, SPLIT_KINDS
-from heimdall_assets.lineage.walk import find_search
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, MODEL_RELEASE, SPLIT_KINDS
+from heimdall_assets.lineage.walk import BESIDE, find_beside
 from heimdall_assets.manifests import Manifest, compute_texts_digest
 from heimdall_assets.things import (
     DECISION,
@@ -80,11 +80,11 @@ def list_edges(digest: str, manifest: Manifest) -> list[Edge]:
     """Return the edges that a manifest itself tells: to it, and to the release that it is."""
     result = (manifest.kind, digest)
     held = {artifact.digest for artifact in manifest.artifacts.values()}
-    search = find_search(manifest)
-    held |= {digest for digest in manifest.content.values() if digest != search}
+    beside = find_beside(manifest)
+    held |= set(manifest.content.values()) - set(beside.values())
     held |= {*map(str, manifest.summary.get("shards", []))}
     edges: list[Edge] = [(parent, result, None) for parent in manifest.parents.items()]
-    edges += [] if search is None else [((HYPERPARAMETER_SEARCH, search), result, None)]
+    edges += [((BESIDE[name], found), result, None) for name, found in beside.items()]
     edges += [((OBJECT, name), result, None) for name in sorted(held)]
     if manifest.kind == MODEL_RELEASE and "version" in manifest.summary:
         edges.append((result, (RELEASE, str(manifest.summary["version"])), None))

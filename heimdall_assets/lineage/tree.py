@@ -4,8 +4,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from heimdall_assets.counts import say_count
-from heimdall_assets.kinds import APPROVED_MEASUREMENTS, HYPERPARAMETER_SEARCH, SPLIT_KINDS
-from heimdall_assets.lineage.walk import FOUND_BY, OUTSIDE
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, HYPERPARAMETER_SEARCH, SPLIT_KINDS, TRAINED_CHECKPOINT
+from heimdall_assets.lineage.walk import BESIDE, FOUND_BY, OUTSIDE, START_FROM
+
+_BESIDE_SAID = {
+    START_FROM: f"started from {TRAINED_CHECKPOINT}",
+    FOUND_BY: f"settings found by {HYPERPARAMETER_SEARCH}",
+}
 
 SHOWN = (
     "git_sha",
@@ -85,15 +90,15 @@ def _draw_branch(
     lines.append(f"{text}  ({', '.join(facts)})")
     deeper = indent + ("    " if is_last else "|   ")
     parents = sorted(node["parents"].items())
-    search = node["content"].get(FOUND_BY)
+    beside = [(name, node["content"][name]) for name in BESIDE if name in node["content"]]
     for place, (name, parent) in enumerate(parents):
-        last = place == len(parents) - 1 and search is None
+        last = place == len(parents) - 1 and not beside
         if name in OUTSIDE:
             lines.append(f"{deeper}{'`-- ' if last else '|-- '}{name} {parent[:12]}  (fingerprint of the approved set)")
         else:
             _draw_branch(lines, nodes, parent, told, deeper, last)
-    if search is not None:
-        lines.append(f"{deeper}`-- settings found by {HYPERPARAMETER_SEARCH} {search}")
+    for place, (name, digest) in enumerate(beside):
+        lines.append(f"{deeper}{'`-- ' if place == len(beside) - 1 else '|-- '}{_BESIDE_SAID[name]} {digest}")
 
 
 def describe_approvals(decisions: Decisions) -> list[str]:

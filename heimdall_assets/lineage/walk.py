@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject
-from heimdall_assets.kinds import MEASUREMENT_DATABASE
+from heimdall_assets.kinds import HYPERPARAMETER_SEARCH, MEASUREMENT_DATABASE, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 
 ReadBytes = Callable[[str], bytes]
@@ -19,9 +19,13 @@ OUTSIDE = frozenset({MEASUREMENT_DATABASE})
 """Parents whose version is a fingerprint of something outside, not the digest of a manifest."""
 
 
-FOUND_BY = "found_by"
-"""Name in ``Manifest.content`` of the digest of the search whose settings a training took: not a parent, for of each
-kind one alone stands behind a result."""
+FOUND_BY, START_FROM = "found_by", "start_from"
+"""Names in ``Manifest.content`` of manifests beside the parents: the search whose settings a training took, and the
+checkpoint whose weights it started from."""
+
+BESIDE: Mapping[str, str] = {START_FROM: TRAINED_CHECKPOINT, FOUND_BY: HYPERPARAMETER_SEARCH}
+"""Name in ``Manifest.content`` -> kind of the manifest whose digest stands there: not a parent, for of each kind one
+alone stands behind a result."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,14 @@ def list_parents(manifest: Manifest) -> dict[str, str]:
     return {name: digest for name, digest in manifest.parents.items() if name not in OUTSIDE}
 
 
-def find_search(manifest: Manifest) -> str | None:
-    """Return the digest of the manifest of the search whose settings a training took; None: it took none."""
-    return manifest.content.get(FOUND_BY)
+def find_beside(manifest: Manifest) -> dict[str, str]:
+    """Return name (``BESIDE``) -> digest of the manifests beside its parents that a result came from."""
+    return {name: manifest.content[name] for name in BESIDE if name in manifest.content}
 
 
 def list_followed(manifest: Manifest) -> list[str]:
-    """Return the digests of all manifests that a result came from: its parents, and the search of its settings."""
-    search = find_search(manifest)
-    return [*list_parents(manifest).values(), *([] if search is None else [search])]
+    """Return the digests of all manifests that a result came from: its parents, and what stands beside them."""
+    return [*list_parents(manifest).values(), *find_beside(manifest).values()]
 
 
 def _compute_depths(starts: Iterable[str], manifests: Mapping[str, Manifest]) -> dict[str, int]:

@@ -24,8 +24,9 @@ from heimdall_assets.pipeline.found import state_found
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import name_result, read_parent, read_result
+from heimdall_assets.pipeline.starts import find_started
 from heimdall_assets.pipeline.truth import read_trusted
-from heimdall_assets.specs import DatasetSpec, ModelSpec, Spec
+from heimdall_assets.specs import DatasetSpec, ModelSpec, Spec, TrainingSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import encode_table
 
@@ -75,8 +76,11 @@ def _read_inputs(
         return _read_outside(stores, used)
     parents = {parent: found[parent].digest for parent in STAGES[kind].parents}
     models = [spec for spec in used if isinstance(spec, ModelSpec)]
-    weights = state_content(read_pretrained(models[0], fetch=False)) if models else {}
-    return parents, {**weights, **state_found(*used)}
+    content = state_content(read_pretrained(models[0], fetch=False)) if models else {}
+    for training in (spec for spec in used if isinstance(spec, TrainingSpec)):
+        started = find_started(stores.objects, training)
+        content |= {} if started is None else started.content
+    return parents, {**content, **state_found(*used)}
 
 
 def _read_outside(stores: Stores, used: Sequence[Spec]) -> tuple[dict[str, str], dict[str, str]]:
@@ -117,7 +121,7 @@ def _explain(
     for spec in used:
         reasons += _compare_fields(type(spec).__name__, before.specs.get(type(spec).__name__, {}), spec.dump())
     if kind == TRAINED_CHECKPOINT and before.content != content:
-        reasons.append("other pretrained weights than the latest release's")
+        reasons.append("other weights to start from than the latest release's")
     changed = [name for name, digest in parents.items() if before.parents.get(name) != digest]
     if changed and kind == APPROVED_MEASUREMENTS:
         campaigns = stores.measurements.count_sessions().values()

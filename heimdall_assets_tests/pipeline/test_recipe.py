@@ -12,7 +12,7 @@ from heimdall_assets.definitions import build_definitions
 from heimdall_assets.defs.settings import CONFIGS, SPLITS_OP, build_run_config
 from heimdall_assets.errors import NotFound
 from heimdall_assets.kinds import SPLIT_KINDS
-from heimdall_assets.pipeline.recipe import SPECS, STAGES, find_kind, list_needed, name_index
+from heimdall_assets.pipeline.recipe import SETTINGS, SPECS, STAGES, find_kind, list_needed, name_index
 from heimdall_assets.specs import DelaySpec, Spec, TrainingSpec
 from heimdall_assets_tests.homes import make_places
 
@@ -44,11 +44,18 @@ def test_a_step_is_configured_by_the_specs_of_the_recipe(kind):
     assert found == {*STAGES[kind].specs, *STAGES[kind].handling}
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", SETTINGS.values(), ids=SETTINGS)
 def test_every_spec_finds_its_stage_and_its_place_in_the_configuration(spec):
-    assert spec in STAGES[find_kind(spec)].specs
+    stage = STAGES[find_kind(spec)]
+    assert spec in (*stage.specs, *stage.handling)
     (op,) = build_run_config([spec()])["ops"]
     assert op in CONFIGS
+
+
+def test_how_a_step_is_computed_is_no_part_of_what_it_is_found_under():
+    handling = {spec for stage in STAGES.values() for spec in stage.handling}
+    assert handling
+    assert not handling & set(SPECS.values())
 
 
 def test_a_spec_that_decides_nothing_finds_no_stage():

@@ -53,8 +53,9 @@ def trained_checkpoint(
 
     An interrupted training resumes from its last checkpoint.
     """
+    from heimdall_assets.learning.fitting.hooks import Hooks
     from heimdall_assets.pipeline.experiments.trained import describe_checkpoint
-    from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome, train_checkpoint
+    from heimdall_assets.pipeline.stages.trained_checkpoint import Surroundings, read_outcome, train_checkpoint
 
     progress = report_to(context, TRAINED_CHECKPOINT)
     total = config.training.max_epochs
@@ -96,7 +97,7 @@ def trained_checkpoint(
                 *specs,
                 on_epoch=on_epoch,
                 on_start=on_start,
-                watcher=watched,
+                around=Surroundings(config.machine.pure(), Hooks(on_notice=context.log.warning), watcher=watched),
             )
         except HeimdallError as error:
             raise dg.Failure(f"{error}", allow_retries=isinstance(error, StorageError)) from error
@@ -105,6 +106,7 @@ def trained_checkpoint(
             num_epochs = result.manifest.summary["num_epochs"]
             progress(f"training ended: {outcome.said}", num_epochs, num_epochs)
             tracked.tag(TRAINED_TAG, outcome.word)
+        if watched.run_id is not None:
             watched.finish(result.manifest)
         made = partial(describe_checkpoint, stores.objects, result.manifest)
         run_id = tracked.finish(stores.objects, result.manifest.digest, result.reused, made)

@@ -1,25 +1,30 @@
-"""What a fit keeps while it runs, so that a kill at any moment costs one epoch at most.
+"""What a fit keeps while it runs, so that a kill at any moment costs the steps since the last checkpoint at most.
 
-Belongs here: what a checkpoint holds, which are kept, early stopping, the choice of the best epoch. Does not belong
-here: training itself, and the files: whoever asks for a fit hands in where checkpoints are kept (``CheckpointFiles``).
+Belongs here: where checkpoints are kept, how one is read, the choice of the best epochs. Does not belong here: when
+they are written (``keepers``), what stays of them after the fit (``kept``), and the files: whoever asks for a fit hands
+in where checkpoints are kept (``CheckpointFiles``).
 """
 
-import contextlib
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from heimdall_assets.errors import CorruptObject, InvalidInput, StorageError
-from heimdall_assets.specs import TrainingSpec
+from heimdall_assets.errors import CorruptObject, InvalidInput
 
 NUM_KEPT = 3
 LAST = "last.ckpt"
 EMERGENCY = "on_exception.ckpt"
+
+PROGRESS, AVERAGE = "progress", "average"
+"""Parts of a checkpoint beside those of Lightning and ``history``: how far it is, and the moving average if any."""
+
+
+PARTS = ("state_dict", "history", PROGRESS)
+"""What every checkpoint of a fit has."""
 
 
 class CheckpointFiles(Protocol):
@@ -39,37 +44,28 @@ class CheckpointFiles(Protocol):
         """Remove a checkpoint; one that is not there is fine."""
 
 
-def build_keepers(training: TrainingSpec, checkpoints: CheckpointFiles) -> list[Callback]:
-    """Return the callbacks that stop early and keep the three best epochs and the last."""
-    return [
-        _ResumableStopping(
-            monitor="val_loss",
-            patience=training.early_stopping_patience,
-            min_delta=training.early_stopping_min_delta,
-            check_on_train_epoch_end=True,
-        ),
-        ModelCheckpoint(
-            dirpath=checkpoints.folder,
-            filename="epoch-{epoch:03d}",
-            auto_insert_metric_name=False,
-            monitor="val_loss",
-            save_top_k=NUM_KEPT,
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
-    ]
+def find_best_epochs(history: Sequence[Mapping[str, float]], count: int = 1) -> list[int]:
+    """Return the epochs with the lowest validation losses, the best first and the first of equals before the others."""
+    ordered = sorted(history, key=lambda record: (record["val_loss"], record["epoch"]))
+    return [int(record["epoch"]) for record in ordered[:count]]
 
 
-def find_best_epoch(history: list[dict[str, float]]) -> int:
-    """Return the epoch with the lowest validation loss, the first of equals."""
-    return int(min(history, key=lambda record: record["val_loss"])["epoch"])
+def name_epoch(epoch: int) -> str:
+    """Return the name of the checkpoint that was made at the end of an epoch, counted from 0."""
+    return f"epoch-{epoch:03d}.ckpt"
 
 
-def load_best(module: torch.nn.Module, history: list[dict[str, float]], checkpoints: CheckpointFiles) -> None:
-    """Load the weights of the best epoch."""
-    name = f"epoch-{find_best_epoch(history):03d}.ckpt"
-    module.load_state_dict(load_checkpoint(checkpoints, name)["state_dict"])
+def load_best(module: torch.nn.Module, history: Sequence[Mapping[str, float]], checkpoints: CheckpointFiles) -> None:
+    """Load the weights that were judged best: the moving average where there is one."""
+    checkpoint = load_checkpoint(checkpoints, name_epoch(find_best_epochs(history)[0]))
+    module.load_state_dict(list_judged(checkpoint))
+
+
+def list_judged(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights that validation judged, by their names within the module."""
+    if AVERAGE in checkpoint:
+        return {f"network.{name}": value for name, value in checkpoint[AVERAGE].items()}
+    return dict(checkpoint["state_dict"])
 
 
 def load_checkpoint(checkpoints: CheckpointFiles, name: str) -> dict[str, Any]:
@@ -82,7 +78,7 @@ def load_checkpoint(checkpoints: CheckpointFiles, name: str) -> dict[str, Any]:
     data = checkpoints.read(name)
     try:
         checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "history" not in checkpoint:
+        if not isinstance(checkpoint, dict) or any(part not in checkpoint for part in PARTS):
             raise ValueError("it is not a checkpoint of a fit")
     except Exception as error:  # torch raises many unrelated types for bytes that are no checkpoint
         line = " ".join(str(error).split())
@@ -130,27 +126,3 @@ class HandedCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         self.checkpoints.remove(Path(path).name)
-
-
-class _ResumableStopping(EarlyStopping):
-    """Early stopping that a resumed run remembers: Lightning would train on after a run that had already stopped."""
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
-
-
-class BreakOffKeeper(Callback):
-    """Saves where a run was broken off, and remembers Ctrl+C and SIGTERM: Lightning makes an exit of both.
-
-    Lightning's own ``OnExceptionCheckpoint`` is not used: with it in place a fresh run silently resumes an earlier one.
-    """
-
-    def __init__(self, checkpoints: CheckpointFiles) -> None:
-        self.checkpoints = checkpoints
-        self.seen: BaseException | None = None
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        with contextlib.suppress(StorageError):  # where the disk is what failed, the first error is the one to show
-            trainer.save_checkpoint(self.checkpoints.folder / EMERGENCY)
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
-            self.seen = exception

@@ -32,8 +32,8 @@ FEATURES_EVERY = 10
 """Epochs between two looks at what the network is shown: it changes with the disturbances alone."""
 
 
-class Steps(Callback):
-    """Tells of each batch that was learned from, and of each epoch's beginning as of its batch 0."""
+class StepTeller(Callback):
+    """Tells of each step that was taken, and of each epoch's beginning as of its step 0."""
 
     def __init__(self, on_step: Callable[[Moment], None]) -> None:
         self._on_step = on_step
@@ -41,35 +41,29 @@ class Steps(Callback):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._num_examples = 0
-        self._tell(trainer, 0)
+        self._tell(trainer, pl_module.steps_in_epoch)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._num_examples += _count_examples(batch) * trainer.world_size
-        self._tell(trainer, batch_idx + 1)
+        self._num_examples += sum(part.total for part in batch)
+        self._tell(trainer, pl_module.steps_in_epoch)
 
     def _tell(self, trainer: Any, step: int) -> None:
-        if trainer.is_global_zero:
-            self._on_step(Moment(trainer.current_epoch, step, int(trainer.num_training_batches), self._num_examples))
+        self._on_step(Moment(trainer.current_epoch, step, int(trainer.num_training_batches), self._num_examples))
 
 
 class Diagnostics(Callback):
-    """Records the rows of ``training_tables`` of each epoch; of several processes, the first one does."""
+    """Records the rows of ``training_tables`` of each epoch; of several processes' examples, those of this one."""
 
     def __init__(self, record: Record) -> None:
         self._record_row = record
         self._gradients = Gradients(1)
         self._channels: dict[tuple[str, str], Spread] = {}
         self._measured: dict[str, list[Tensor]] = {}
-        self._output: Any = None
+        self._outputs: list[Any] = []
         self._hook: Any = None
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if trainer.is_global_zero:
-            pl_module.task.report_to(self._record_row)
-
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        num_steps = -(-int(trainer.num_training_batches) // int(trainer.accumulate_grad_batches))
-        self._gradients = Gradients(num_steps)
+        self._gradients = Gradients(int(trainer.num_training_batches))
         self._channels = defaultdict(Spread)
         self._measured = defaultdict(list)
 
@@ -85,10 +79,12 @@ class Diagnostics(Callback):
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self._output is not None:
-            for name, values in pl_module.task.measure_outputs(self._output, batch).items():
+        pieces = [piece for part in batch for piece in part.split(pl_module.pieces.count)]
+        # where a batch did not fit, it was begun again in smaller pieces: the last outputs are those of the pieces
+        for output, piece in zip(self._outputs[len(self._outputs) - len(pieces) :], pieces, strict=True):
+            for name, values in pl_module.task.measure_outputs(output, piece.tensors).items():
                 self._measured[name].append(values.detach())
-            self._output = None
+        self._outputs = []
         self._look_at(trainer, pl_module, batch, VAL)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -98,11 +94,9 @@ class Diagnostics(Callback):
         self._release()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if not trainer.is_global_zero:
-            return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-        self._record_epoch(trainer, metrics, rate)
+        self._record_epoch(trainer, pl_module, metrics, rate)
         for phase in (TRAIN, VAL):
             loss = metrics.get(f"{phase}_loss")
             self._record(trainer, LOSSES, {"phase": phase, "loss_position": loss, "total_loss": loss})
@@ -111,14 +105,14 @@ class Diagnostics(Callback):
         for (phase, channel), spread in self._channels.items():
             self._record(trainer, FEATURES, {"phase": phase, "channel": channel, **spread.describe()})
 
-    def _record_epoch(self, trainer: Any, metrics: Mapping[str, float], rate: float) -> None:
+    def _record_epoch(self, trainer: Any, pl_module: Any, metrics: Mapping[str, float], rate: float) -> None:
         medians = {name: float(torch.cat(parts).double().nanmedian()) for name, parts in self._measured.items()}
         row = {
             "train_loss": metrics.get("train_loss"),
             "val_loss": metrics.get("val_loss"),
             "val_error_m": medians.get("error_m"),
             "learning_rate": rate,
-            "steps": int(trainer.fit_loop.epoch_loop.total_batch_idx) + 1,
+            "steps": pl_module.num_steps,
         }
         self._record(trainer, EPOCHS, row)
         stated = {"sigma_position": medians.get("sigma_m"), "squared_z": medians.get("squared_z")}
@@ -129,18 +123,15 @@ class Diagnostics(Callback):
 
     def _look_at(self, trainer: Any, pl_module: Any, batch: Any, phase: str) -> None:
         if trainer.current_epoch % FEATURES_EVERY == 0:
-            for channel, values in pl_module.task.list_channels(batch).items():
-                self._channels[phase, channel].add(values)
+            for part in batch:
+                for channel, values in pl_module.task.list_channels(part.tensors).items():
+                    self._channels[phase, channel].add(values)
 
     def _keep_output(self, module: Any, arguments: Any, output: Any) -> None:
-        self._output = output
+        self._outputs.append(output)
 
     def _release(self) -> None:
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
-        self._output = None
-
-
-def _count_examples(batch: Mapping[str, Tensor]) -> int:
-    return len(next(iter(batch.values())))
+        self._outputs = []

@@ -58,6 +58,7 @@ def quiet_lightning() -> Iterator[None]:
             r".*Checkpoint directory .* exists and is not empty.*",
             r".*dirpath has changed.*",
             r".*in eval mode at the start of training.*",  # a frozen backbone is meant to be
+            r".*recommended to use .*sync_dist=True.*",  # means are of all processes before they are logged
             r".*isinstance\(treespec, LeafSpec\).*",
         ):
             warnings.filterwarnings("ignore", message=message)

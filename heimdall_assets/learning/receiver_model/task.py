@@ -17,6 +17,7 @@ from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.calibration import fit_conformal_scale
 from heimdall_assets.evaluation.calibration import fit_variance_scale as fit_likeliest_scale
+from heimdall_assets.learning.backbone import list_backbone_layers
 from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree, wrap_longitude
 from heimdall_assets.learning.receiver_model.frame import (
     Fused,
@@ -112,6 +113,13 @@ class SingleReceiverTask:
         known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)
         return rows[known[find_sessions(sessions, rows)]]
 
+    def name_examples(self, sessions: SessionSet, examples: NDArray[np.int64]) -> list[str]:
+        owners = find_sessions(sessions, examples)
+        return [
+            f"session {sessions.session_id[owner]} at {sessions.station_id[row]}"
+            for owner, row in zip(owners, examples, strict=True)
+        ]
+
     def make_batch(
         self,
         sessions: SessionSet,
@@ -158,6 +166,9 @@ class SingleReceiverTask:
 
     def report_to(self, record: Record) -> None:
         """Do nothing: all of it is fitted by gradient descent."""
+
+    def list_blocks(self, network: nn.Module) -> list[nn.Module]:
+        return [layer for layer in list_backbone_layers(network.backbone).values() if len(list(layer.children()))]
 
     def finish_network(
         self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec

@@ -170,6 +170,9 @@ class NetworkTask:
         known = np.isfinite(sessions.source_latitude) & np.isfinite(sessions.source_longitude)
         return np.flatnonzero(known & (count_usable(sessions) > 0))
 
+    def name_examples(self, sessions: SessionSet, examples: NDArray[np.int64]) -> list[str]:
+        return [f"session {name}" for name in sessions.session_id[examples]]
+
     def make_batch(
         self,
         sessions: SessionSet,
@@ -231,6 +234,16 @@ class NetworkTask:
     def report_to(self, record: Record) -> None:
         """Have the epochs of signal heads told."""
         self._record = record
+
+    def list_blocks(self, network: nn.Module) -> list[nn.Module]:
+        own = _narrow(network)
+        blocks: list[nn.Module] = [own.first, *own.layers]
+        if own.backbone is not None:
+            from heimdall_assets.learning.backbone import list_backbone_layers
+
+            layers = list_backbone_layers(own.backbone).values()
+            blocks += [layer for layer in layers if len(list(layer.children()))]
+        return blocks
 
     def finish_network(
         self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec

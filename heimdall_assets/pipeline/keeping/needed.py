@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from heimdall_assets.errors import HeimdallError, OutOfReach, Refused
 from heimdall_assets.kinds import IQ_FILES
 from heimdall_assets.lineage.listings import RECORDINGS, decode_recordings
-from heimdall_assets.lineage.walk import list_followed
+from heimdall_assets.lineage.walk import find_beside, list_followed
 from heimdall_assets.manifests import RESULTS, Manifest, decode_canonical_json
 from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.pipeline.runs import TRAININGS
@@ -129,6 +129,7 @@ def reach_released(stores: Stores, reach: Reach) -> None:
                 reach.manifests.add(node["digest"])
                 reach.add([node["digest"], *list_parts(manifest)], version)
                 reach.add(list_recordings(stores.objects, manifest), version)
+                reach.walk_what_is_there(list(find_beside(manifest).values()), version)
         except OutOfReach:
             raise
         except HeimdallError as error:

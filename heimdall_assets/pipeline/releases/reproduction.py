@@ -47,8 +47,9 @@ from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
 from heimdall_assets.pipeline.stages.spectrogram_features import extract_features
 from heimdall_assets.pipeline.stages.splits import split_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import PRETRAINED, train_checkpoint
+from heimdall_assets.pipeline.starts import RESUMED, ReadFile, Start, read_kept_start
 from heimdall_assets.pipeline.work_pool import Progress
-from heimdall_assets.specs import ModelSpec, Spec
+from heimdall_assets.specs import ModelSpec, Spec, TrainingSpec
 from heimdall_assets.stores.computing import read_facts
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import FolderObjectStore
@@ -232,8 +233,23 @@ class _Remaking:
             augmentation,
             pretrained=self._read_pretrained,
             on_epoch=lambda epoch, _: self._progress("epochs trained", epoch + 1, total),
+            start=self._find_start(training),
+            earlier=self._find_earlier(),
         )
         return result.manifest
+
+    def _find_start(self, training: TrainingSpec) -> Start | None:
+        """Return the model it started from as its files were kept; where another one is asked for, that."""
+        recorded = self.recorded[TRAINED_CHECKPOINT]
+        same = training.start_from == recorded.specs[TrainingSpec.__name__].get("start_from")
+        return read_kept_start(recorded) if same else None
+
+    def _find_earlier(self) -> ReadFile | None:
+        """Return what reads the shorter training that it went on from; None: it began."""
+        kept = self.recorded[TRAINED_CHECKPOINT].artifacts
+        if not any(name.startswith(RESUMED) for name in kept):
+            return None
+        return lambda name: self._base.read_bytes(kept[f"{RESUMED}{name}"].digest)
 
     def _read_pretrained(self, model: ModelSpec) -> PretrainedWeights | None:
         """Return the weights as they were kept then; where other ones are asked for, those of today."""
