@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from heimdall_assets.learning.fitting.diagnostics import Diagnostics, Steps
+from heimdall_assets.learning.fitting.diagnostics import Diagnostics
+from heimdall_assets.learning.fitting.hooks import Hooks
 from heimdall_assets.learning.fitting.measures import STEPS_PER_EPOCH, Gradients, Mean, Spread
 from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.session_set import SessionSet
@@ -56,22 +57,22 @@ class Kept:
         encode_row(table, row)  # no column that the table does not have
         self.rows[table].append({**dict.fromkeys(TABLES[table].columns), **row})
 
-    def callbacks(self) -> list[Any]:
-        return [Diagnostics(self.record), Steps(self.moments.append)]
+    def hooks(self) -> Hooks:
+        return Hooks(record=self.record, on_step=self.moments.append)
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Kept]:
     kept = Kept()
-    return fit_quick(tmp_path_factory.mktemp("fit"), callbacks=kept.callbacks()), kept
+    return fit_quick(tmp_path_factory.mktemp("fit"), hooks=kept.hooks()), kept
 
 
-def fit_signals(folder: Path, sessions: SessionSet, callbacks: Any = ()) -> Any:
+def fit_signals(folder: Path, sessions: SessionSet, hooks: Hooks = Hooks()) -> Any:  # noqa: B008 - frozen
     model = ModelSpec(use_spectrograms=False, width=8, num_layers=1, num_heads=1, multi_target=True)
     train, val = sessions.take(np.arange(8)), sessions.take(np.arange(8, 12))
     training = TrainingSpec(max_epochs=2, num_threads=1, batch_size=4)
     folder_of = CheckpointFolder(folder)
-    return fit_model(model, training, AugmentationSpec(), train, val, folder_of, callbacks=callbacks)
+    return fit_model(model, training, AugmentationSpec(), train, val, folder_of, hooks=hooks)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Kept]:
     """The same network with signal heads, fitted unwatched and watched."""
     sessions, kept = give_tracks(make_timed(12)), Kept()
     plain = fit_signals(tmp_path_factory.mktemp("plain"), sessions)
-    return plain, fit_signals(tmp_path_factory.mktemp("watched"), sessions, kept.callbacks()), kept
+    return plain, fit_signals(tmp_path_factory.mktemp("watched"), sessions, kept.hooks()), kept
 
 
 def test_a_fit_gives_the_same_bytes_watched_and_unwatched(single: tuple[Any, Kept], network: tuple[Any, Any, Kept]):
@@ -150,11 +151,11 @@ def test_nothing_is_left_on_the_network(tmp_path: Path):
     def fail(epoch: int, metrics: dict[str, float]) -> None:
         raise RuntimeError("amidst")
 
-    callbacks = kept.callbacks()
+    watching = Diagnostics(kept.record)
     with pytest.raises(RuntimeError, match="amidst"):
-        fit_quick(tmp_path, callbacks=callbacks, on_epoch=fail)
-    assert callbacks[0]._hook is None
-    assert callbacks[0]._output is None
+        fit_quick(tmp_path, hooks=Hooks(callbacks=[watching]), on_epoch=fail)
+    assert watching._hook is None
+    assert watching._outputs == []
 
 
 def test_spread_is_that_of_numpy_over_batches_with_gaps():
@@ -219,6 +220,6 @@ def test_sessions_without_levels_are_called_missing(tmp_path: Path):
     train, val = mute.take(np.arange(8)), mute.take(np.arange(8, 12))
     training = TrainingSpec(max_epochs=1, num_threads=1)
     folder = CheckpointFolder(tmp_path)
-    fit_model(model, training, AugmentationSpec(), train, val, folder, callbacks=kept.callbacks())
+    fit_model(model, training, AugmentationSpec(), train, val, folder, hooks=kept.hooks())
     level = [row for row in kept.rows[FEATURES] if row["channel"] == "level_db"]
     assert [(row["missing"], row["mean"]) for row in level] == [(1.0, None), (1.0, None)]

@@ -3,13 +3,15 @@
 Belongs here: the parts of ``fit_model``'s arguments that stand together. Does not belong here: settings (``specs``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from heimdall_assets.training_tables import Moment, Record
 
 if TYPE_CHECKING:
+    from lightning import Callback
+
     from heimdall_assets.learning.fitting.fitted import FittedModel
 
 
@@ -35,12 +37,14 @@ class Hooks:
         on_notice: a line for people, of what is done otherwise than asked.
         record: rows of diagnostics, as they come.
         on_step: where it is, after each step.
+        callbacks: more of Lightning's; with several processes they run in the first of them and are pickled for it.
         meters: reads a GPU's power and temperature; None: nothing can.
     """
 
     on_notice: Callable[[str], None] = ignore
     record: Record | None = None
     on_step: Callable[[Moment], None] | None = None
+    callbacks: "Sequence[Callback]" = ()
     meters: GpuMeters | None = None
 
 

@@ -152,5 +152,6 @@ def run_job(job: Job, module: TaskModule, hooks: Hooks) -> None:
 def _list_watchers(job: Job, hooks: Hooks) -> list[Callback]:
     """Return the callbacks that look on: they change nothing."""
     watch = build_watch(job.machine, job.device.accelerator == "gpu", hooks.meters, hooks.on_notice)
-    told = [] if hooks.record is None else [Diagnostics(hooks.record)]
-    return [*watch, *told, *([] if hooks.on_step is None else [StepTeller(hooks.on_step)])]
+    told: list[Callback] = [] if hooks.record is None else [Diagnostics(hooks.record)]
+    told += [] if hooks.on_step is None else [StepTeller(hooks.on_step)]
+    return [*watch, *told, *hooks.callbacks]

@@ -60,14 +60,14 @@ def run_processes(job: Job, on_epoch: EpochCallback | None, hooks: Hooks) -> Non
     """
     context = torch.multiprocessing.get_context("spawn")  # a forked process could use neither GPU nor threads
     store = torch.distributed.TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False)
-    mute = replace(hooks, on_notice=_Told.nothing, record=None, on_step=None, meters=None)
+    mute = replace(hooks, on_notice=_Told.nothing, record=None, on_step=None, callbacks=(), meters=None)
     processes: list[_Process] = []
     with _cancel_on_sigterm():
         try:
             for rank in range(job.device.num_processes):
                 told, tell = context.Pipe(duplex=False)
                 ended, lifeline = context.Pipe(duplex=False)
-                given = replace(mute, meters=hooks.meters) if rank == 0 else mute
+                given = replace(mute, callbacks=hooks.callbacks, meters=hooks.meters) if rank == 0 else mute
                 wanted = hooks.record is not None, hooks.on_step is not None
                 process = context.Process(
                     target=_run_rank, args=(job, rank, store.port, given, tell, ended, wanted), daemon=False
