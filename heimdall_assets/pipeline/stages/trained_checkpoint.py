@@ -76,7 +76,7 @@ def train_checkpoint(
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_start: Callable[[Path | None], None] | None = None,
     pretrained: Callable[[ModelSpec], PretrainedWeights | None] = read_pretrained,
-    around: Surroundings = Surroundings(),  # noqa: B008 - frozen
+    around: Surroundings = Surroundings(),
     start: Start | None = None,
     earlier: ReadFile | None = None,
 ) -> Result:
