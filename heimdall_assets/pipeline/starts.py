@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import HeimdallError, InvalidInput, NotFound, OutOfReach, Refused
-from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
+from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.lineage.walk import START_FROM
 from heimdall_assets.manifests import (
     JSON_MEDIA_TYPE,
@@ -84,19 +84,19 @@ def read_kept_start(checkpoint: Manifest) -> Start | None:
     return Start(digest, {name: checkpoint.artifacts[f"{STARTED}{name}"] for name in FILES})
 
 
-def check_not_seen(objects: ObjectStore, start: Start, val_split: Manifest) -> None:
-    """Return nothing if no session of ``val_split`` was trained on by the model that a training starts from.
+def check_not_seen(objects: ObjectStore, start: Start, split: Manifest) -> None:
+    """Return nothing if no session of ``split`` was trained on by the model that a training starts from.
 
     Raises:
-        Refused: one was: what it is judged by would be what it has learned.
+        Refused: one was: it would be judged by what it has learned.
     """
-    judged = set(load_table(objects, val_split.artifacts["table"])["session_id"].astype(str))
+    judged = set(load_table(objects, split.artifacts["table"])["session_id"].astype(str))
     digest: str | None = start.digest
     while digest is not None:
         try:
             manifest = _read_checkpoint(objects, digest)
-            split = Manifest.decode(objects.read_bytes(manifest.parents[TRAIN_SPLIT]))
-            trained = set(load_table(objects, split.artifacts["table"])["session_id"].astype(str))
+            seen = Manifest.decode(objects.read_bytes(manifest.parents[TRAIN_SPLIT]))
+            trained = set(load_table(objects, seen.artifacts["table"])["session_id"].astype(str))
         except OutOfReach:
             raise
         except (HeimdallError, ValueError) as error:
@@ -106,7 +106,7 @@ def check_not_seen(objects: ObjectStore, start: Start, val_split: Manifest) -> N
         if both := sorted(judged & trained):
             raise Refused(
                 f"TrainingSpec.start_from {digest[:12]}: session {both[0]} was trained on by that model and is in the "
-                f"{VAL_SPLIT} now ({len(both)} are): expected none; split with the salt that it was split with"
+                f"{split.kind} now ({len(both)} are): expected none; split with the salt that it was split with"
             )
         digest = manifest.content.get(START_FROM)
 

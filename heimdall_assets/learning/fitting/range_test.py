@@ -6,8 +6,8 @@ Source: Smith, Cyclical Learning Rates (2017), section 3.3: the rate rises from 
 """
 
 import copy
-import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from heimdall_assets.learning.fitting.module import TaskModule
 
 LOWEST_RATE, HIGHEST_RATE, NUM_RATES = 1e-6, 1.0, 80
-SMOOTHING = 0.9
+SMOOTHING = 0.5
 """Weight of what was in the running mean of losses."""
 
 LOST = 4.0
 """A loss that rose above the first one by this many times of what it had fallen ends the test."""
 
-LEFT_OUT = 5
-"""Rates at the beginning that the running mean has not settled at."""
+LEAST_FALL = 0.01
+"""Share of the first loss that it must fall by: less is noise."""
+
+NUM_SETTLING = 5
+"""Rates at either end at which a slope says little: there are too few, or the loss rises already."""
 
 
 @dataclass(frozen=True)
@@ -55,59 +58,55 @@ def search_rate(job: "Job", module: "TaskModule") -> RateSearch:
     twin = replace(job, network=copy.deepcopy(module.network)).build_module(ignore)
     twin.pieces = module.pieces
     twin.to(job.device.kind)
-    rates = np.geomspace(LOWEST_RATE, HIGHEST_RATE, NUM_RATES)
     optimizer = build_optimizer(twin.list_trained(), job.training, LOWEST_RATE)
-    seen: list[float] = []
-    epoch = 0
-    loader = job.load_train(find_place=lambda: (epoch, 0))
+    loader = job.load_train()
     blocks = job.task.list_blocks(twin.network)
     with torch.random.fork_rng(), apply_savings(twin.network, blocks, job.training) as called:
         twin.set_called(called)
         torch.manual_seed(job.training.seed)
-        twin.network.train()
-        steps = iter(loader)
-        for rate in rates:
-            step = next(steps, None)
-            if step is None:
-                epoch += 1
-                steps = iter(loader)
-                step = next(steps)
-            loss = _take_step(twin, optimizer, step, float(rate), job.training.gradient_clip)
-            if loss is None or _is_lost(seen, loss):
-                break
-            seen.append(loss)
+        rates, losses = _raise_rate(twin, optimizer, list(loader), job.training.gradient_clip)
     loader.close()
-    return choose_rate([float(rate) for rate in rates[: len(seen)]], seen)
+    return choose_rate(rates, losses)
 
 
-def _is_lost(seen: list[float], loss: float) -> bool:
-    if len(seen) < LEFT_OUT:
-        return False
-    start = max(seen[:LEFT_OUT])
-    return loss > start + LOST * max(start - min(seen), 0.1 * abs(start))
+def _raise_rate(twin: "TaskModule", optimizer: Any, steps: list[Any], clip: float) -> tuple[list[float], list[float]]:
+    """Return the rates at which steps were taken, and before each the loss of the first step's examples.
+
+    Those are always the same, undisturbed by dropout: what falls is the loss, and not the luck of a batch.
+    """
+    rates: list[float] = []
+    losses: list[float] = []
+    for number, rate in enumerate(np.geomspace(LOWEST_RATE, HIGHEST_RATE, NUM_RATES)):
+        try:
+            loss = twin.compute_mean_loss([steps[0]])
+            if _is_lost(losses, loss):
+                break
+            rates.append(float(rate))
+            losses.append(loss)
+            twin.network.train()
+            step = steps[number % len(steps)]
+            twin.pieces.compute(partial(_descend, twin, optimizer, step))
+        except InvalidInput:  # the loss is no number any more
+            break
+        torch.nn.utils.clip_grad_norm_(twin.list_trained(), clip)
+        for group in optimizer.param_groups:
+            group["lr"] = float(rate)
+        optimizer.step()
+    return rates, losses
 
 
-def _take_step(twin: "TaskModule", optimizer: Any, step: Any, rate: float, clip: float) -> float | None:
-    """Return the loss before one step at ``rate``; None: it is no number."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    try:
-        means = twin.pieces.compute(lambda count: _add_gradients(twin, optimizer, step, count))
-    except InvalidInput:
-        return None
-    torch.nn.utils.clip_grad_norm_(twin.list_trained(), clip)
-    optimizer.step()
-    return means
+def _is_lost(losses: list[float], loss: float) -> bool:
+    fallen = losses[0] - min(losses) if losses else 0.0
+    return bool(losses) and loss > losses[0] + LOST * max(fallen, 0.1 * abs(losses[0]))
 
 
-def _add_gradients(twin: "TaskModule", optimizer: Any, step: Any, num_pieces: int) -> float:
+def _descend(twin: "TaskModule", optimizer: Any, step: Any, num_pieces: int) -> None:
+    """Leave the gradient of a step's mean loss."""
     optimizer.zero_grad()
-    total, loss = sum(len(batch.examples) for batch in step), 0.0
+    total = sum(len(batch.examples) for batch in step)
     for piece in (piece for batch in step for piece in batch.split(num_pieces)):
-        part = twin.compute_losses(piece, "train")["loss"] * (len(piece.examples) / total)
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += float(part.detach())
-    return loss
+        loss = twin.compute_losses(piece, "train")["loss"] * (len(piece.examples) / total)
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def choose_rate(rates: list[float], losses: list[float]) -> RateSearch:
@@ -120,13 +119,11 @@ def choose_rate(rates: list[float], losses: list[float]) -> RateSearch:
     for number, loss in enumerate(losses):
         mean = SMOOTHING * mean + (1.0 - SMOOTHING) * loss
         smooth.append(mean / (1.0 - SMOOTHING ** (number + 1)))
-    if len(smooth) < LEFT_OUT + 3:
-        slope = np.zeros(1)
-    else:
-        slope = np.gradient(np.array(smooth), np.log(np.array(rates)))[LEFT_OUT:-1]
-    if not len(slope) or not math.isfinite(slope.min()) or slope.min() >= 0.0:
+    fallen = smooth[0] - min(smooth) if smooth else 0.0
+    if len(smooth) < 2 * NUM_SETTLING or fallen <= LEAST_FALL * abs(smooth[0]):
         raise InvalidInput(
             f"TrainingSpec.find_learning_rate: the loss falls at none of {len(rates)} rates from {LOWEST_RATE:g} up: "
             "expected it to; set learning_rate and find_learning_rate=false"
         )
-    return RateSearch(rates, smooth, rates[LEFT_OUT + int(np.argmin(slope))])
+    slope = np.gradient(np.array(smooth), np.log(np.array(rates)))[NUM_SETTLING:-1]
+    return RateSearch(rates, smooth, rates[NUM_SETTLING + int(np.argmin(slope))])

@@ -4,6 +4,7 @@ Belongs here: activation checkpointing, channels last, compiling, as context man
 Does not belong here: precision and the optimiser, which Lightning and torch offer as they are.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -77,7 +78,9 @@ def check_compiler(device: str) -> None:
     """
     torch.compiler.reset()
     try:
-        torch.compile(_double)(torch.ones(2, device=device))
+        with warnings.catch_warnings(), torch.compiler.config.patch(force_disable_caches=True):
+            warnings.simplefilter("ignore")  # of what is switched off: what was compiled once needs no compiler
+            torch.compile(_double)(torch.ones(2, device=device))
     except Exception as error:  # whatever is missing, torch says it in types of its own
         line = " ".join(str(error).split())
         raise MissingDependency(

@@ -18,6 +18,7 @@ from heimdall_assets.manifests import (
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
+from heimdall_assets.pipeline.starts import check_not_seen, read_kept_start
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.specs import EvaluationSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
@@ -27,9 +28,16 @@ from heimdall_assets.stores.objects.tables import artifact_of_table
 def evaluate_checkpoint(
     objects: ObjectStore, checkpoint: Manifest, test_split: Manifest, spec: EvaluationSpec
 ) -> Result:
-    """Return the checkpoint's figures on the test split, found or computed."""
+    """Return the checkpoint's figures on the test split, found or computed.
+
+    Raises:
+        Refused: a model that the checkpoint's training started from was trained on a session of the test split.
+    """
 
     def compute() -> Computed:
+        start = read_kept_start(checkpoint)
+        if start is not None:
+            check_not_seen(objects, start, test_split)
         fitted = load_checkpoint(objects, checkpoint)
         reference = load_sessions(objects, read_parent(objects, checkpoint, TRAIN_SPLIT))
         sessions = load_sessions(objects, test_split)

@@ -74,13 +74,15 @@ class Surroundings:
     Attributes:
         machine: how the machine is used.
         hooks: whom it tells of what.
-        watcher: sees how it goes, and takes its checkpoints when its result is stored: the best epochs and the last,
-            and those between that ``checkpoint_every_epochs`` asks for, each as NAME.safetensors and NAME.json.
+        watcher: sees how it goes.
+        kept: takes its checkpoints when its result is stored: the best epochs and the last, and those between that
+            ``checkpoint_every_epochs`` asks for, each as NAME.safetensors and NAME.json; None: what the watcher has.
     """
 
     machine: MachineSpec = field(default_factory=MachineSpec)
     hooks: Hooks = field(default_factory=Hooks)
     watcher: Watcher | None = None
+    kept: "CheckpointFiles | None" = None
 
 
 def train_checkpoint(
@@ -182,7 +184,9 @@ def _keep(
     objects: ObjectStore, result: Manifest, checkpoints: CheckpointFolder, around: Surroundings, about: dict[str, Any]
 ) -> None:
     """Keep the checkpoints of a training that is done, also where it was killed between its result and this."""
-    kept = None if around.watcher is None else around.watcher.open_checkpoints()
+    kept = around.kept
+    if kept is None and around.watcher is not None:
+        kept = around.watcher.open_checkpoints()
     if kept is None or not checkpoints.exists("last.ckpt"):
         return
     from heimdall_assets.learning.fitting.kept import keep_checkpoints
