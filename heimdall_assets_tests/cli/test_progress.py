@@ -34,7 +34,7 @@ def test_a_pipe_is_told_in_lines(tmp_path: Path):
 
 
 def test_how_work_goes_is_told_beside_it():
-    """As the training's: step, speed and best loss, in a bar that keeps its name; in lines no more often than others."""
+    """As the training's: step, speed and best loss, in a bar that keeps its name; in lines no more often than else."""
     program = """
 import sys, time
 from heimdall_assets.cli.terminal.progress import show_progress

@@ -13,7 +13,7 @@ from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.stopping import hold_stop, stop_for_good
 from heimdall_assets.defs.tracking import ExperimentTracking
-from heimdall_assets.defs.watching import EPOCHS_TRAINED, WatchedTraining
+from heimdall_assets.defs.training.watching import EPOCHS_TRAINED, WatchedTraining
 from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
