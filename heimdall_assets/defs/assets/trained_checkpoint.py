@@ -16,7 +16,7 @@ from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.stopping import hold_stop, stop_for_good
 from heimdall_assets.defs.tracking.describing import describe_start
 from heimdall_assets.defs.tracking.resource import ExperimentTracking
-from heimdall_assets.defs.watching import EPOCHS_TRAINED, WatchedTraining
+from heimdall_assets.defs.training.watching import EPOCHS_TRAINED, WatchedTraining
 from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT

@@ -1,7 +1,7 @@
 """Watching: a training's folder while it runs, and what its bar in the terminal says.
 
 Belongs here: what is told of a training, to whom, and that no trouble with it costs the training. Does not belong here:
-what is measured (``learning.fitting.diagnostics``), files (``stores.runs``), MLflow (``tracking``).
+what is measured (``learning.fitting.diagnostics``), files (``stores.runs``), MLflow (``defs.tracking``).
 """
 
 import time
