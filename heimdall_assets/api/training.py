@@ -81,7 +81,7 @@ class TrainingPipeline:
         self.home = home if isinstance(home, Home) else open_home(home)
         self.specs = choose_specs(specs, campaigns)
         if start_from is not None:
-            from heimdall_assets.pipeline import starting
+            from heimdall_assets.pipeline.trainings import starting
 
             named = str(start_from)
             self.specs = starting.start_from(named, starting.find_checkpoint(self.home.stores, named), self.specs).specs

@@ -2,6 +2,7 @@
 
 import click
 
+from heimdall_assets.cli.crossvalidating import crossvalidate
 from heimdall_assets.cli.doctor import doctor
 from heimdall_assets.cli.exporting import export
 from heimdall_assets.cli.intake.importing import importing
@@ -22,7 +23,6 @@ from heimdall_assets.cli.serving import ui
 from heimdall_assets.cli.sessions import sessions
 from heimdall_assets.cli.terminal.output import HeimdallGroup
 from heimdall_assets.cli.training.config import config
-from heimdall_assets.cli.training.crossvalidating import crossvalidate
 from heimdall_assets.cli.training.runs import runs
 from heimdall_assets.cli.training.searching import search
 from heimdall_assets.cli.users import users

@@ -52,8 +52,9 @@ def assign_splits(approved: pd.DataFrame, spec: SplitSpec) -> pd.DataFrame:
     groups = sites if spec.group_by == "site" else sessions["session_id"].to_numpy().astype(np.str_)
     regions = None
     if spec.stratify_by == "region":
-        middles = locate_sites(sites.tolist(), spec.site_size_m) if spec.group_by == "site" else (latitude, longitude)
-        regions = compute_sites(*middles, spec.region_size_m)
+        if spec.group_by == "site":  # the middle of its tile: a site is of one region, whoever of it comes or goes
+            latitude, longitude = locate_sites(sites.tolist(), spec.site_size_m)
+        regions = compute_sites(latitude, longitude, spec.region_size_m)
     if spec.column is None:
         place = _place_groups(groups, regions, spec.salt)
         is_test, first_val = place < spec.test_fraction, spec.test_fraction

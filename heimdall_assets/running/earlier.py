@@ -1,7 +1,7 @@
 """Runs that trained before: with which settings, and what came of them, as the history of the graph tells.
 
 Belongs here: finding one again, so that it can go on. Does not belong here: a checkpoint found without a run
-(``pipeline.starting``).
+(``pipeline.trainings.starting``).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
-from heimdall_assets.pipeline.starting import Started, go_on, lay_over
+from heimdall_assets.pipeline.trainings.starting import Started, go_on, lay_over
 from heimdall_assets.running.history import open_history
 from heimdall_assets.specs import Spec
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from heimdall_assets.defs.progress import Listener
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.kinds import TRAINED_CHECKPOINT, VAL_SPLIT
-from heimdall_assets.pipeline.crossvalidation import judge_fold, summarize_folds
-from heimdall_assets.pipeline.starting import lay_over
+from heimdall_assets.pipeline.trainings.crossvalidation import judge_fold, summarize_folds
+from heimdall_assets.pipeline.trainings.starting import lay_over
 from heimdall_assets.running.graph_run import run_job
 from heimdall_assets.specs import EvaluationSpec, Spec, SplitSpec
 

@@ -98,3 +98,14 @@ def test_what_cannot_train_says_so_by_its_type(made, tmp_path: Path):
         TrainingPipeline(open_home(tmp_path / "home", begin=True, environ={})).run()
     with pytest.raises(GraphFailed, match="spectrogram"):
         TrainingPipeline(made[0], specs=[*TINY, FeatureSpec(f_max_hz=1e6)]).run()
+
+
+def test_a_start_is_chosen_by_what_people_call_it(made):
+    home, summary = made
+    digest = summary["manifests"]["trained_checkpoint"]
+    pipeline = TrainingPipeline(home, specs=[TrainingSpec(max_epochs=1)], start_from="v1.0.0")
+    chosen = {type(spec).__name__: spec for spec in pipeline.specs}
+    assert chosen["TrainingSpec"] == TrainingSpec(max_epochs=1, start_from=f"sha256:{digest}")
+    assert chosen["ModelSpec"].width == 16
+    with pytest.raises(NotFound, match="weights.safetensors'"):
+        TrainingPipeline(home, start_from=home.places.home / "weights.safetensors")

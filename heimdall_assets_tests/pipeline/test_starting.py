@@ -8,7 +8,13 @@ import pytest
 from heimdall_assets.errors import InvalidIdentifier, InvalidInput, InvalidSetting, NotFound
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest
-from heimdall_assets.pipeline.starting import check_safetensors, find_checkpoint, go_on, recall_specs, start_from
+from heimdall_assets.pipeline.trainings.starting import (
+    check_safetensors,
+    find_checkpoint,
+    go_on,
+    recall_specs,
+    start_from,
+)
 from heimdall_assets.specs import DatasetSpec, MachineSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets_tests.homes import TINY
 

@@ -1,7 +1,7 @@
 """Options of ``heimdall train`` that say where a training starts: from a model, or from where an earlier one ended.
 
 Belongs here: the options, and which of them may stand together. Does not belong here: what they mean for settings
-(``pipeline.starting``, ``running.earlier``).
+(``pipeline.trainings.starting``, ``running.earlier``).
 """
 
 import re
@@ -78,7 +78,7 @@ def choose_start(stores: "Stores", specs: Sequence[Spec], starting: Starting) ->
     if starting.freeze_backbone:
         chosen = _freeze(chosen, starting)
     if starting.model is not None:
-        from heimdall_assets.pipeline.starting import find_checkpoint, start_from
+        from heimdall_assets.pipeline.trainings.starting import find_checkpoint, start_from
 
         started = start_from(starting.model, find_checkpoint(stores, starting.model), chosen)
     elif starting.resume is not None:
@@ -107,6 +107,6 @@ def _resume(stores: "Stores", specs: list[Spec], named: str) -> Any:
     if named == NEWEST or _RUN.fullmatch(named):
         run = read_earlier_run(read_places(), stores, None if named == NEWEST else named)
         return resume_run(stores, run, specs)
-    from heimdall_assets.pipeline.starting import find_checkpoint, go_on
+    from heimdall_assets.pipeline.trainings.starting import find_checkpoint, go_on
 
     return go_on(stores.objects, named, find_checkpoint(stores, named), specs)

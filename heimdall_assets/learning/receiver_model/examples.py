@@ -71,7 +71,9 @@ class ExampleDataset(Dataset[Item]):
     def __getitems__(self, places: Sequence[int]) -> list[Item]:
         """Return the items at ``places``, in that order: what a ``DataLoader`` asks for a batch."""
         asked = np.array([self._check(place) for place in places], dtype=np.int64)
-        features = torch.from_numpy(np.asarray(self._read(asked), dtype=np.float32)) if len(asked) else []
+        if not len(asked):
+            return []
+        features = torch.from_numpy(np.asarray(self._read(asked), dtype=np.float32))
         return [
             (one if self.transform is None else self.transform(one), self._label(place))
             for one, place in zip(features, asked.tolist(), strict=True)

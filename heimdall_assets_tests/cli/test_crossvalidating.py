@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from heimdall_assets.cli import main
 from heimdall_assets.errors import InvalidInput, Refused
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.pipeline.crossvalidation import JudgedFold, judge_fold, summarize_folds
+from heimdall_assets.pipeline.trainings.crossvalidation import JudgedFold, judge_fold, summarize_folds
 from heimdall_assets.specs import EvaluationSpec
 from heimdall_assets.stores.objects.tables import load_table
 

@@ -1,0 +1,1 @@
+"""Trainings beside the recipe: where one starts from, and what several of one setting say together."""
