@@ -71,7 +71,7 @@ def train(asked: Asked, reason: str | None, as_json: bool) -> None:
     check_trainable(open_home(), find_dataset(chosen.specs))
     with show_progress("Materializing the graph") as listener:
         from heimdall_assets.cli.graph_run import run_graph
-        from heimdall_assets.defs.profiles import tag_profile
+        from heimdall_assets.defs.origins import tag_profile
 
         summary = run_graph(read_places(), "release", chosen.specs, listener, reason, tag_profile(chosen.read))
     _summarize({**summary, "profile": None if chosen.read is None else chosen.read.title}, as_json)

@@ -1,13 +1,14 @@
 """Origins: who or what asked for a run, and why, as its tags say; it stands in the facts of all that the run computes.
 
-Belongs here: the tags of person, reason and release, for those who ask and those who tell. Does not belong here: what
-is kept of them (``stores.computing``).
+Belongs here: the tags of person, reason, profile and release, for those who ask and those who tell. Does not belong
+here: what is kept of them (``stores.computing``).
 """
 
 from dataclasses import replace
 
 import dagster as dg
 
+from heimdall_assets.profiles.reading import Read
 from heimdall_assets.stores.computing import Origin, name_user
 from heimdall_assets.stores.home import Stores
 
@@ -15,6 +16,8 @@ PERSON_TAG = "heimdall/person"
 REASON_TAG = "heimdall/reason"
 PROFILE_TAG = "heimdall/profile"
 """The profile that a run's settings started from; what they are stands in its configuration and its results."""
+MLFLOW_TAG, WANDB_TAG = "heimdall/mlflow", "heimdall/wandb"
+"""Who is told of a run's training, in the words of ``profiles.schema.Tracking``; not there: MLflow alone."""
 RELEASE_TAG = "heimdall/release"
 """Of the run whose model was released, or that found its release again: the version."""
 
@@ -29,6 +32,23 @@ def tag_origin(reason: str | None = None) -> dict[str, str]:
 def tag_reason(reason: str | None) -> dict[str, str]:
     """Return the tag of a reason; empty: none was given."""
     return {REASON_TAG: reason} if reason else {}
+
+
+def tag_profile(read: Read | None) -> dict[str, str]:
+    """Return the tags of a run that starts from a profile; none: it starts from none."""
+    if read is None:
+        return {}
+    tracking = read.profile.tracking
+    return {
+        PROFILE_TAG: read.title,
+        MLFLOW_TAG: "on" if tracking.mlflow else "off",
+        WANDB_TAG: tracking.wandb,
+    }
+
+
+def tells_mlflow(run: dg.DagsterRun) -> bool:
+    """Return whether MLflow is to hear of a run's training."""
+    return run.tags.get(MLFLOW_TAG) != "off"
 
 
 def tag_release(version: str) -> dict[str, str]:
