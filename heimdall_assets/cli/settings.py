@@ -94,8 +94,14 @@ def settings_options(command: Command) -> Command:
     @wraps(command)
     def gather(**parameters: Any) -> None:
         shortcuts = take_shortcuts(parameters)
-        given = [parameters.pop(name) for name in ("campaigns", "settings_file", "assignments")]
-        command(asked=Asked(*given, shortcuts, parameters.pop("profile")), **parameters)
+        asked = Asked(
+            campaigns=parameters.pop("campaigns"),
+            file=parameters.pop("settings_file"),
+            assignments=parameters.pop("assignments"),
+            shortcuts=shortcuts,
+            profile=parameters.pop("profile"),
+        )
+        command(asked=asked, **parameters)
 
     return campaigns_option(_profile_option(_file_option(shortcut_options(assignments_option(gather)))))
 

@@ -22,6 +22,7 @@ from heimdall_assets.specs import RetrainPolicy
 from heimdall_assets.stores.computing import read_facts
 from heimdall_assets.variables import Places
 from heimdall_assets_tests.homes import TINY, fill_home, make_places
+from heimdall_assets_tests.serving import wait_for
 
 EAGER = RetrainPolicy(min_changed_sessions=1, quiet_period_s=0.0)
 OWN = """
@@ -184,6 +185,6 @@ def test_weights_and_biases_keeps_curves_and_settings_in_files_of_its_own(tmp_pa
     lines, files = follow(tmp_path / "wandb", "always")
     assert lines == []
     (kept,) = [path for path in files if path.suffix == ".wandb"]
-    data = kept.read_bytes()
-    assert b"train_loss" in data
-    assert b"TrainingSpec.seed" in data
+    # Its own process writes it, and may be a moment behind.
+    wait_for(lambda: b"train_loss" in kept.read_bytes(), 60.0, "the curves", kept)
+    assert b"TrainingSpec.seed" in kept.read_bytes()
