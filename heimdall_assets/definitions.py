@@ -10,18 +10,16 @@ import dagster as dg
 from heimdall_assets.defs.assets import ASSETS
 from heimdall_assets.defs.checks import CHECKS
 from heimdall_assets.defs.executor.router import Machines, build_executor
-from heimdall_assets.defs.jobs import build_jobs
+from heimdall_assets.defs.jobs import StartingPoint, build_jobs
 from heimdall_assets.defs.lineage_events import build_following
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.orphans import tag_start
-from heimdall_assets.defs.profiles import StartingPoint
 from heimdall_assets.defs.recovery import Recover, build_recovery
-from heimdall_assets.defs.resources import LineagePages, build_stores, manifest_io_manager
+from heimdall_assets.defs.resources import LineagePages, WeightsAndBiases, build_stores, manifest_io_manager
 from heimdall_assets.defs.retention import build_tidying
 from heimdall_assets.defs.sensors import build_approval_sensor, build_weekly_schedule
 from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.defs.warning_checks import WARNING_CHECKS
-from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.defs.witnessing import Witness
 from heimdall_assets.places import read_places
 from heimdall_assets.profiles.reading import read_profile

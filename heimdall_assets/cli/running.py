@@ -108,8 +108,7 @@ def train(asked: Asked, starting: Starting, search: str | None, reason: str | No
     if search is not None:
         chosen = replace(chosen, specs=_take_found(stores, search, chosen.specs))
     with show_progress("Materializing the graph") as listener:
-        from heimdall_assets.defs.origins import tag_intent
-        from heimdall_assets.defs.profiles import tag_profile
+        from heimdall_assets.defs.origins import tag_intent, tag_profile
         from heimdall_assets.running.graph_run import run_graph
 
         told = {**tag_profile(chosen.read), **tag_intent(intent)}

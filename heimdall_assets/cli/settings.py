@@ -18,6 +18,7 @@ from heimdall_assets.cli.catalogue import NOT_ON_THE_COMMAND_LINE
 from heimdall_assets.cli.intake.file_options import FILE
 from heimdall_assets.cli.terminal.output import write_notice
 from heimdall_assets.cli.training.machine_check import check_machine, check_tracking, look_at_machine
+from heimdall_assets.cli.training.profile_option import PROFILE
 from heimdall_assets.cli.training.shortcuts import shortcut_options, take_shortcuts
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.pipeline.recipe import SETTINGS
@@ -45,7 +46,7 @@ _file_option = click.option(
 )
 _profile_option = click.option(
     "--profile",
-    metavar="NAME|FILE",
+    type=PROFILE,
     help="Settings for a kind of machine; else HEIMDALL_PROFILE.",
 )
 
@@ -93,8 +94,14 @@ def settings_options(command: Command) -> Command:
     @wraps(command)
     def gather(**parameters: Any) -> None:
         shortcuts = take_shortcuts(parameters)
-        given = [parameters.pop(name) for name in ("campaigns", "settings_file", "assignments")]
-        command(asked=Asked(*given, shortcuts, parameters.pop("profile")), **parameters)
+        asked = Asked(
+            campaigns=parameters.pop("campaigns"),
+            file=parameters.pop("settings_file"),
+            assignments=parameters.pop("assignments"),
+            shortcuts=shortcuts,
+            profile=parameters.pop("profile"),
+        )
+        command(asked=asked, **parameters)
 
     return campaigns_option(_profile_option(_file_option(shortcut_options(assignments_option(gather)))))
 

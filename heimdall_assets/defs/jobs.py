@@ -1,10 +1,13 @@
 """Jobs: how far down the graph one asks for, and with which settings the page's launchpad begins."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from heimdall_assets.defs.profiles import StartingPoint, tag_profile
+from heimdall_assets.defs.accelerator import ask_machine
+from heimdall_assets.defs.origins import tag_profile
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.kinds import (
     CHAMPION_MODEL,
@@ -14,9 +17,10 @@ from heimdall_assets.kinds import (
     TEST_SPLIT,
     TRAINED_CHECKPOINT,
 )
-from heimdall_assets.pipeline.recipe import list_needed
-from heimdall_assets.profiles.reading import list_profiles, read_profile
-from heimdall_assets.specs import DEMO_MODEL
+from heimdall_assets.pipeline.recipe import SETTINGS, STAGES, list_needed
+from heimdall_assets.profiles.reading import Read, list_profiles, read_profile
+from heimdall_assets.profiles.resolving import group, resolve
+from heimdall_assets.specs import DEMO_MODEL, AcceleratorSpec, MachineSpec, Spec
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -29,6 +33,51 @@ RELEASED = list_needed(CHAMPION_MODEL)
 
 RELEASE = "release"
 SEARCH = "search"
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a run starts with where nobody says more.
+
+    Attributes:
+        read: the profile; None: the defaults of the specs.
+        backend: where steps run.
+    """
+
+    read: Read | None = None
+    backend: str = "in_process"
+
+    def list_specs(self) -> list[Spec]:
+        """Return everything that the profile sets, on the machine that it asks for."""
+        if self.read is None:
+            return []
+        profile = self.read.profile
+        chosen = group(resolve(self.read, {}, None))
+        asked = ask_machine(profile.needs, chosen.pop(AcceleratorSpec.__name__, {}), self.backend)
+        return [*(SETTINGS[name].model_validate(fields) for name, fields in chosen.items()), *asked]
+
+    def list_handling(self) -> list[Spec]:
+        """Return what the profile sets of how a run uses its machine, which changes no result."""
+        return [spec for spec in self.list_specs() if isinstance(spec, MachineSpec | AcceleratorSpec)]
+
+    @property
+    def name(self) -> str:
+        return self.read.profile.name if self.read is not None else ""
+
+    @property
+    def purpose(self) -> str:
+        return self.read.profile.purpose if self.read is not None else ""
+
+    def configure(self, kinds: Sequence[str] = tuple(RELEASED)) -> dict[str, Any]:
+        """Return the run configuration of a run with the profile's settings, as far as it makes ``kinds``."""
+        if self.read is None:
+            return {}
+        made = [spec for kind in kinds for spec in (*STAGES[kind].specs, *STAGES[kind].handling)]
+        return build_run_config([s for s in self.list_specs() if s.pure_class() in (*made, AcceleratorSpec)])
+
+    def configure_again(self, kept: Sequence[Spec]) -> dict[str, Any]:
+        """Return the run configuration of a retraining: the kept settings decide its result; none: the profile's do."""
+        return build_run_config([*kept, *self.list_handling()]) if kept else self.configure() or build_run_config([])
 
 
 def build_jobs(start: StartingPoint) -> list["UnresolvedAssetJobDefinition"]:

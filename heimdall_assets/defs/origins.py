@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import dagster as dg
 
+from heimdall_assets.profiles.reading import Read
 from heimdall_assets.stores.computing import Origin, name_user
 from heimdall_assets.stores.home import Stores
 
@@ -17,6 +18,8 @@ PROFILE_TAG = "heimdall/profile"
 """The profile that a run's settings started from; what they are stands in its configuration and its results."""
 INTENT_TAG = "heimdall/intent"
 """What the run's training is for (``stores.experiment_entries.Intent``); MLflow's run is named after it."""
+MLFLOW_TAG, WANDB_TAG = "heimdall/mlflow", "heimdall/wandb"
+"""Who is told of a run's training, in the words of ``profiles.schema.Tracking``; not there: MLflow alone."""
 RELEASE_TAG = "heimdall/release"
 """Of the run whose model was released, or that found its release again: the version."""
 
@@ -36,6 +39,23 @@ def tag_intent(intent: str) -> dict[str, str]:
 def tag_reason(reason: str | None) -> dict[str, str]:
     """Return the tag of a reason; empty: none was given."""
     return {REASON_TAG: reason} if reason else {}
+
+
+def tag_profile(read: Read | None) -> dict[str, str]:
+    """Return the tags of a run that starts from a profile; none: it starts from none."""
+    if read is None:
+        return {}
+    tracking = read.profile.tracking
+    return {
+        PROFILE_TAG: read.title,
+        MLFLOW_TAG: "on" if tracking.mlflow else "off",
+        WANDB_TAG: tracking.wandb,
+    }
+
+
+def tells_mlflow(run: dg.DagsterRun) -> bool:
+    """Return whether MLflow is to hear of a run's training."""
+    return run.tags.get(MLFLOW_TAG) != "off"
 
 
 def tag_release(version: str) -> dict[str, str]:

@@ -4,17 +4,20 @@ None has configuration: Dagster keeps a resource's configuration with the code l
 in GraphQL to whoever asks, and an address may hold a password. What is shown is text that says where to look.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from heimdall_assets.defs.io_manager import ManifestIOManager
-from heimdall_assets.defs.origins import describe_origin, hide_person
+from heimdall_assets.defs.origins import WANDB_TAG, describe_origin, hide_person
 from heimdall_assets.pipeline.results import tell_results
 from heimdall_assets.stores.computing import originate
 from heimdall_assets.stores.home import Stores
+from heimdall_assets.stores.wandb_runs import OfflineCurves, is_installed
 
 
 def build_stores(
@@ -63,6 +66,21 @@ class LineagePages(dg.ConfigurableResource[Any]):
     def locate_losses(self, checkpoint: str) -> str:
         """Return the address of the picture of a training's losses over epochs."""
         return f"{self.url}/trainings/{checkpoint}/losses.svg"
+
+
+@dataclass(frozen=True)
+class WeightsAndBiases:
+    """Where the curves of trainings rest that Weights & Biases is told of, offline."""
+
+    folder: Path
+
+    def follow(self, context: dg.AssetExecutionContext, params: Mapping[str, Any]) -> OfflineCurves:
+        """Return the curves of one training: written where its run's profile says so, beside what MLflow is told."""
+        wanted = context.run.tags.get(WANDB_TAG, "never")
+        is_told = wanted == "always" or (wanted == "installed" and is_installed())
+        if wanted == "installed" and not is_told:
+            context.log.warning("Weights & Biases is told nothing: heimdall-assets[wandb] is not installed")
+        return OfflineCurves(self.folder if is_told else None, context.run.run_id[:8], params, context.log.warning)
 
 
 @dg.io_manager(required_resource_keys={"stores"}, description="Manifests, by digest, in the stores' objects.")

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from heimdall_assets.defs.jobs import JOBS
-from heimdall_assets.defs.origins import tag_reason
-from heimdall_assets.defs.profiles import StartingPoint, tag_profile
+from heimdall_assets.defs.jobs import JOBS, StartingPoint
+from heimdall_assets.defs.origins import tag_profile, tag_reason
 from heimdall_assets.defs.recovery import Recover
 from heimdall_assets.defs.tables import render_table, shorten
 from heimdall_assets.errors import HeimdallError

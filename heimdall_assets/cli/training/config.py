@@ -7,6 +7,7 @@ import click
 
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_line, write_lines, write_table
 from heimdall_assets.cli.training.described import list_parts, list_settings, say, say_needs
+from heimdall_assets.cli.training.profile_option import PROFILE
 from heimdall_assets.counts import say_count
 from heimdall_assets.profiles.machines import Machine, describe_lack
 from heimdall_assets.profiles.reading import Read, check_profile, list_profiles, read_profile
@@ -42,7 +43,7 @@ def list_all(markdown: bool, as_json: bool) -> None:
 
 
 @config.command(short_help="Show every setting of a profile, and who says it.")
-@click.argument("profile")
+@click.argument("profile", type=PROFILE)
 @json_option
 def show(profile: str, as_json: bool) -> None:
     """Show every setting that PROFILE, one of the package's or a file, comes to on this machine, and who says it."""
@@ -66,7 +67,7 @@ def show(profile: str, as_json: bool) -> None:
 
 
 @config.command(short_help="Name everything that is wrong with a profile.")
-@click.argument("file")
+@click.argument("file", type=PROFILE)
 @json_option
 def validate(file: str, as_json: bool) -> None:
     """Name each field of FILE, a profile of yours, that is wrong: its path, what was found, what is allowed.

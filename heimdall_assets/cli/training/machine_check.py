@@ -4,14 +4,13 @@ Belongs here: looking, refusing in one line, naming the profile that would run. 
 needs (``profiles.resolving``), machines that a cluster looks for by itself (``defs.accelerator``).
 """
 
-from importlib.util import find_spec
-
 from heimdall_assets.cli.terminal.output import write_notice
 from heimdall_assets.errors import InvalidSetting, MissingDependency
 from heimdall_assets.profiles.machines import Machine, describe_lack, find_nearest
 from heimdall_assets.profiles.reading import Read, list_profiles, read_profile
 from heimdall_assets.profiles.resolving import ACCELERATOR, DEVICES, PRECISION, Settings, find_needs, find_value
 from heimdall_assets.stores.capacity import find_machine
+from heimdall_assets.stores.wandb_runs import is_installed
 
 HERE = ("in_process", "local")
 """Executors whose trainings run on this machine."""
@@ -53,7 +52,7 @@ def check_tracking(read: Read | None) -> None:
         MissingDependency: the profile wants it always.
     """
     wanted = "never" if read is None else read.profile.tracking.wandb
-    if wanted == "never" or find_spec("wandb") is not None:
+    if wanted == "never" or is_installed():
         return
     assert read is not None
     said = f"profile {read.profile.name}, tracking.wandb {wanted}: found no package wandb"

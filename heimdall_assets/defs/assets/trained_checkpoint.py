@@ -1,5 +1,6 @@
 """``trained_checkpoint``: the one GPU-tagged step."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,15 @@ import dagster as dg
 
 from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
 from heimdall_assets.defs.figures import is_told, show_epochs, show_picture
-from heimdall_assets.defs.profiles import choose_tracking
+from heimdall_assets.defs.origins import tells_mlflow
 from heimdall_assets.defs.progress import Work, report_to
-from heimdall_assets.defs.resources import LineagePages
+from heimdall_assets.defs.resources import LineagePages, WeightsAndBiases
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import CheckpointConfig
 from heimdall_assets.defs.stopping import hold_stop, stop_for_good
 from heimdall_assets.defs.tracking.describing import describe_start
 from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.defs.training.watching import EPOCHS_TRAINED, WatchedTraining
-from heimdall_assets.defs.weights_and_biases import WeightsAndBiases
 from heimdall_assets.errors import HeimdallError, StorageError
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
@@ -62,7 +62,7 @@ def trained_checkpoint(
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
     told = partial(describe_start, stores.objects, train_split, val_split, (*specs, config.machine.pure()))
     resumed, seen = False, list[dict[str, float]]()
-    tracking = choose_tracking(tracking, context.run)
+    tracking = replace(tracking, enabled=tracking.enabled and tells_mlflow(context.run))
     params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
     curves = weights_and_biases.follow(context, params)
     watched = WatchedTraining(context, stores, (train_split, val_split), specs)
