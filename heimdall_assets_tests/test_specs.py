@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
-from heimdall_assets.cli.settings import build_spec, read_settings
+from heimdall_assets.cli.settings.choosing import build_spec, read_settings
 from heimdall_assets.definitions import defs
 from heimdall_assets.defs import settings as configs
 from heimdall_assets.errors import InvalidSetting

@@ -2,7 +2,6 @@
 
 import click
 
-from heimdall_assets.cli.crossvalidating import crossvalidate
 from heimdall_assets.cli.doctor import doctor
 from heimdall_assets.cli.exporting import export
 from heimdall_assets.cli.intake.importing import importing
@@ -11,18 +10,19 @@ from heimdall_assets.cli.keeping import collect, erase, hold
 from heimdall_assets.cli.keys import keys
 from heimdall_assets.cli.ledger import ledger
 from heimdall_assets.cli.lineage import diff, lineage, verify
-from heimdall_assets.cli.listing import list_all
 from heimdall_assets.cli.locating import evaluate, locate, predict
 from heimdall_assets.cli.models import models
-from heimdall_assets.cli.planning import plan
 from heimdall_assets.cli.preparing import prepare
 from heimdall_assets.cli.receipts import receipt
 from heimdall_assets.cli.reproducing import reproduce
-from heimdall_assets.cli.running import demo, train
 from heimdall_assets.cli.serving import ui
 from heimdall_assets.cli.sessions import sessions
+from heimdall_assets.cli.settings.config import config
+from heimdall_assets.cli.settings.listing import list_all
 from heimdall_assets.cli.terminal.output import HeimdallGroup
-from heimdall_assets.cli.training.config import config
+from heimdall_assets.cli.training.crossvalidating import crossvalidate
+from heimdall_assets.cli.training.planning import plan
+from heimdall_assets.cli.training.running import demo, train
 from heimdall_assets.cli.training.runs import runs
 from heimdall_assets.cli.training.searching import search
 from heimdall_assets.cli.users import users

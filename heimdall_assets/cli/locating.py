@@ -7,7 +7,7 @@ import click
 
 from heimdall_assets.cli.intake.given_files import GivenFiles, GivenTable, file_options, take_given
 from heimdall_assets.cli.receipts import begin_receipt, receipt_option
-from heimdall_assets.cli.settings import campaigns_option
+from heimdall_assets.cli.settings.choosing import campaigns_option
 from heimdall_assets.cli.terminal.homes import begin_home, find_model, open_home
 from heimdall_assets.cli.terminal.output import (
     json_option,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heimdall_assets.cli.settings import read_settings
+from heimdall_assets.cli.settings.choosing import read_settings
 from heimdall_assets.cli.terminal.homes import find_model, open_home
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_text
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset

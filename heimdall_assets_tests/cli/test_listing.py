@@ -59,7 +59,7 @@ def test_one_spec_is_shown_alone():
 
 @pytest.mark.parametrize("name", SPECS)
 def test_how_a_spec_is_set_is_an_assignment_that_is_taken(name: str):
-    from heimdall_assets.cli.settings import read_settings
+    from heimdall_assets.cli.settings.choosing import read_settings
 
     (assignment,) = re.findall(r"--set (.*);", run(name).splitlines()[0])
     assert read_settings(None, (assignment,)) == [list_specs()[name]()]

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from heimdall_assets.cli import main
-from heimdall_assets.cli.settings import Asked, Chosen, read_chosen, settings_options
-from heimdall_assets.cli.training.shortcuts import SHORTCUTS
+from heimdall_assets.cli.settings.choosing import Asked, Chosen, read_chosen, settings_options
+from heimdall_assets.cli.settings.shortcuts import SHORTCUTS
 from heimdall_assets.errors import InvalidSetting, MissingDependency
 from heimdall_assets.profiles.reading import list_profiles
 from heimdall_assets.profiles.resolving import Setting

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from heimdall_assets.cli.settings import Asked, build_spec, find_dataset, read_chosen, settings_options
+from heimdall_assets.cli.settings.choosing import Asked, build_spec, find_dataset, read_chosen, settings_options
 from heimdall_assets.cli.terminal.homes import check_trainable, look_home, open_home
 from heimdall_assets.cli.terminal.output import (
     json_option,

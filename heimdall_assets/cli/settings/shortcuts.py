@@ -1,7 +1,7 @@
 """Shortcuts: short options for the settings of a training that people change most.
 
 Belongs here: their names and the fields that they set; bounds and meaning are those of the field. Does not belong here:
-which of two settings wins (``cli.settings``).
+which of two settings wins (``choosing``).
 """
 
 from collections.abc import Callable, Mapping

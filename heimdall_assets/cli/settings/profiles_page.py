@@ -5,8 +5,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from heimdall_assets.cli.training.described import list_parts, list_settings, say, say_needs
-from heimdall_assets.cli.training.shortcuts import SHORTCUTS
+from heimdall_assets.cli.settings.described import list_parts, list_settings, say, say_needs
+from heimdall_assets.cli.settings.shortcuts import SHORTCUTS
 from heimdall_assets.profiles.reading import list_profiles, read_profile
 from heimdall_assets.profiles.resolving import DEFAULT
 from heimdall_assets.profiles.schema import NOT_OF_A_PROFILE, Profile, list_profile_specs

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli.settings import Asked, find_dataset, read_chosen, settings_options
+from heimdall_assets.cli.settings.choosing import Asked, find_dataset, read_chosen, settings_options
 from heimdall_assets.cli.terminal.homes import begin_home, check_trainable, open_home
 from heimdall_assets.cli.terminal.output import (
     json_option,

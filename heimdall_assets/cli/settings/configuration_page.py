@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from heimdall_assets.cli.catalogue import Entry, describe_use, list_places, list_quiet, list_settings
+from heimdall_assets.cli.settings.catalogue import Entry, describe_use, list_places, list_quiet, list_settings
 from heimdall_assets.specs import Spec
 
 HEAD = """\

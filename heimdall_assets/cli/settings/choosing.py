@@ -14,12 +14,12 @@ import click
 import yaml
 from pydantic import ValidationError
 
-from heimdall_assets.cli.catalogue import NOT_ON_THE_COMMAND_LINE
 from heimdall_assets.cli.intake.file_options import FILE
+from heimdall_assets.cli.settings.catalogue import NOT_ON_THE_COMMAND_LINE
+from heimdall_assets.cli.settings.machine_check import check_machine, check_tracking, look_at_machine
+from heimdall_assets.cli.settings.profile_option import PROFILE
+from heimdall_assets.cli.settings.shortcuts import shortcut_options, take_shortcuts
 from heimdall_assets.cli.terminal.output import write_notice
-from heimdall_assets.cli.training.machine_check import check_machine, check_tracking, look_at_machine
-from heimdall_assets.cli.training.profile_option import PROFILE
-from heimdall_assets.cli.training.shortcuts import shortcut_options, take_shortcuts
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.pipeline.recipe import SETTINGS
 from heimdall_assets.places import read_places

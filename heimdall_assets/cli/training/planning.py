@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from heimdall_assets.cli.settings import Asked, find_dataset, read_chosen, settings_options
+from heimdall_assets.cli.settings.choosing import Asked, find_dataset, read_chosen, settings_options
 from heimdall_assets.cli.terminal.homes import check_trainable, open_home
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_table
 from heimdall_assets.cli.terminal.progress import show_progress

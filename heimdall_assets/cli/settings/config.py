@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from heimdall_assets.cli.settings.described import list_parts, list_settings, say, say_needs
+from heimdall_assets.cli.settings.profile_option import PROFILE
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_line, write_lines, write_table
-from heimdall_assets.cli.training.described import list_parts, list_settings, say, say_needs
-from heimdall_assets.cli.training.profile_option import PROFILE
 from heimdall_assets.counts import say_count
 from heimdall_assets.profiles.machines import Machine, describe_lack
 from heimdall_assets.profiles.reading import Read, check_profile, list_profiles, read_profile
@@ -26,7 +26,7 @@ def config() -> None:
 @json_option
 def list_all(markdown: bool, as_json: bool) -> None:
     """List the profiles of the package, what each needs, and whether this machine has it."""
-    from heimdall_assets.cli.training.profiles_page import write_page
+    from heimdall_assets.cli.settings.profiles_page import write_page
 
     if markdown:
         write_lines(write_page())

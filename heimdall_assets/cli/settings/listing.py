@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from heimdall_assets.cli.catalogue import describe_use, find_spec, list_places, list_settings
-from heimdall_assets.cli.configuration_page import write_page
+from heimdall_assets.cli.settings.catalogue import describe_use, find_spec, list_places, list_settings
+from heimdall_assets.cli.settings.configuration_page import write_page
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_line, write_lines, write_table
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.specs import list_specs

@@ -1,0 +1,1 @@
+"""Settings: every one told, chosen by a profile, a file, options and assignments, and checked."""
