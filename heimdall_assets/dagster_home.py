@@ -14,6 +14,9 @@ from heimdall_assets.stores.plain_files import write_missing_file, write_named_f
 if TYPE_CHECKING:
     from heimdall_assets.variables import Places
 
+PATIENCE = {"DAGSTER_GRPC_TIMEOUT_SECONDS": "600", "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600"}
+"""What Dagster reads from its environment when the page runs; what is set already wins."""
+
 SETTINGS = """\
 telemetry:
   enabled: false

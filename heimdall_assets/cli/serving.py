@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import click
 
 from heimdall_assets.cli.terminal.output import write_text
-from heimdall_assets.dagster_home import prepare_dagster_home
+from heimdall_assets.dagster_home import PATIENCE, prepare_dagster_home
 from heimdall_assets.errors import InvalidSetting, Refused
 from heimdall_assets.pipeline.processes import interrupt_with_parent
 from heimdall_assets.places import read_places
@@ -32,8 +32,6 @@ HOST, ANY = "127.0.0.1", ("0.0.0.0", "::")
 STOP_S = 60.0
 """A training that is under way may take this long to save what it has; then everything is killed."""
 # On a busy machine a run's process needs more than Dagster's own minute to start, and is then given up while it starts.
-PATIENCE = {"DAGSTER_GRPC_TIMEOUT_SECONDS": "600", "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600"}
-"""What Dagster reads from its environment; what is set already wins."""
 
 
 @click.command()

@@ -59,7 +59,7 @@ def render_release(stores: Stores, record: Mapping[str, Any], part: str) -> Page
     version = str(record["version"])
     links = {text: address for text, address in list_links(version, part).items() if address}
     if part == "card":
-        from heimdall_assets.evaluation.results_page import render_card_page
+        from heimdall_assets.evaluation.figures.results_page import render_card_page
 
         card = stores.releases.read_file(version, "README.md").decode()
         return Page(HTML, render_card_page(version, card, links).encode())
@@ -87,7 +87,7 @@ def _find_figure(objects: ObjectStore, manifest: Manifest, name: str) -> bytes:
 
 
 def _render_evaluation(objects: ObjectStore, manifest: Manifest, title: str, links: Mapping[str, str]) -> bytes:
-    from heimdall_assets.evaluation.results_page import render_results
+    from heimdall_assets.evaluation.figures.results_page import render_results
     from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 
     figures = {
@@ -100,7 +100,7 @@ def _render_evaluation(objects: ObjectStore, manifest: Manifest, title: str, lin
 
 
 def _draw_losses(objects: ObjectStore, checkpoint: Manifest) -> bytes:
-    from heimdall_assets.evaluation.loss_curve import plot_losses
+    from heimdall_assets.evaluation.figures.loss_curve import plot_losses
 
     with DRAWING:
         return plot_losses(*read_training(objects, checkpoint))

@@ -1,6 +1,6 @@
 """Run pages: trainings as they go and as they went, for whoever has the address.
 
-Belongs here: which training an address means. Does not belong here: layout (``evaluation.training_page``), where
+Belongs here: which training an address means. Does not belong here: layout (``evaluation.figures.training_page``), where
 trainings are found (``pipeline.runs``). A path is never a file's: it is the id of a training or nothing.
 """
 
@@ -35,7 +35,7 @@ def find_run_page(stores: Stores, path: str) -> Page | None:
     if run_id is None:
         return Page(HTML, _render_list(stores).encode())
     from heimdall_assets.evaluation.assessment import assess_training
-    from heimdall_assets.evaluation.training_page import draw_losses, render_training
+    from heimdall_assets.evaluation.figures.training_page import draw_losses, render_training
 
     run = _find(stores, run_id)
     tables = read_training_tables(stores, run)
@@ -55,7 +55,7 @@ def _find(stores: Stores, run_id: str) -> TrainingRun:
 
 
 def _render_list(stores: Stores) -> str:
-    from heimdall_assets.evaluation.training_page import render_trainings
+    from heimdall_assets.evaluation.figures.training_page import render_trainings
 
     rows = []
     for run in list_trainings(stores)[:MAX_LISTED]:

@@ -12,7 +12,7 @@ import yaml
 from check_jsonschema import main as check_jsonschema
 from click.testing import CliRunner
 
-from heimdall_assets.cli.serving import PATIENCE
+from heimdall_assets.dagster_home import PATIENCE
 from heimdall_assets.variables import list_variables
 from heimdall_assets_tests.deploy.services import COMPOSE, NotSet, interpolate, list_references, read_compose
 from heimdall_assets_tests.deploy.test_services import FILLED_IN

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from heimdall_assets.evaluation.diagnostics import plot_diagnostics
-from heimdall_assets.evaluation.error_map import plot_error_map
-from heimdall_assets.evaluation.error_vectors import plot_error_vectors
-from heimdall_assets.evaluation.loss_curve import plot_losses
+from heimdall_assets.evaluation.figures.diagnostics import plot_diagnostics
+from heimdall_assets.evaluation.figures.error_map import plot_error_map
+from heimdall_assets.evaluation.figures.error_vectors import plot_error_vectors
+from heimdall_assets.evaluation.figures.loss_curve import plot_losses
 from heimdall_assets_tests.evaluation.evaluated import (
     draw_predictions,
     make_sessions,

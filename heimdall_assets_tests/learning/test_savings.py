@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from heimdall_assets.errors import MissingDependency
-from heimdall_assets.evaluation.range_curve import plot_range
+from heimdall_assets.evaluation.figures.range_curve import plot_range
 from heimdall_assets.learning.fitting.gpu_watch import STEPS_BETWEEN, GpuWatch, build_watch
 from heimdall_assets.learning.fitting.savings import check_compiler, lay_channels_last, recompute_activations
 from heimdall_assets.learning.session_model.task import NetworkTask

@@ -30,6 +30,14 @@ from heimdall_assets.pipeline.keeping.needed import Reach
 from heimdall_assets.pipeline.planning import plan_materialization
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.pipeline.searching.hyperparameter_search import (
+    find_search,
+    finish_search,
+    name_search,
+    open_studies,
+    plan_search,
+    work_on_search,
+)
 from heimdall_assets.pipeline.searching.past_searches import (
     find_past,
     list_searches,
@@ -40,14 +48,6 @@ from heimdall_assets.pipeline.searching.past_searches import (
 from heimdall_assets.pipeline.searching.pruning import build_pruner, judge
 from heimdall_assets.pipeline.searching.sampling import order_grid, suggest
 from heimdall_assets.pipeline.searching.trial_book import open_book
-from heimdall_assets.pipeline.stages.hyperparameter_search import (
-    find_search,
-    finish_search,
-    name_search,
-    open_studies,
-    plan_search,
-    work_on_search,
-)
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_training, train_checkpoint
 from heimdall_assets.pipeline.tracing.indexing import open_whole_index
 from heimdall_assets.pipeline.tracing.uses import find_origins

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from heimdall_assets.errors import NotFound
-from heimdall_assets.evaluation.diagnostics import plot_diagnostics
+from heimdall_assets.evaluation.figures.diagnostics import plot_diagnostics
 from heimdall_assets.evaluation.metrics import evaluate_predictions
 from heimdall_assets.kinds import EVALUATION_METRICS, TRAINED_CHECKPOINT
 from heimdall_assets.lineage.versions import plan_version

@@ -79,7 +79,7 @@ def _write(found: "Inspection") -> None:
 
 
 def _draw(found: "Inspection", plot: Path) -> None:
-    from heimdall_assets.evaluation.recording_picture import draw_recording
+    from heimdall_assets.evaluation.figures.recording_picture import draw_recording
     from heimdall_assets.stores.plain_files import write_named_file
 
     if found.recording is None:

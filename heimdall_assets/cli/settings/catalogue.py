@@ -76,7 +76,7 @@ def list_places() -> list[Entry]:
 
 def list_quiet() -> list[Entry]:
     """Return the variables that commands set for libraries where nobody did."""
-    from heimdall_assets.cli.serving import PATIENCE
+    from heimdall_assets.dagster_home import PATIENCE
     from heimdall_assets.libraries import SILENCED
     from heimdall_assets.stores.experiments import QUIET
 

@@ -17,6 +17,7 @@ from heimdall_assets.cli.terminal.output import (
 )
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
 from heimdall_assets.cli.training.starting import Starting, choose_start, starting_options
+from heimdall_assets.counts import say_count
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DEMO, DEMO_MODEL, DatasetSpec, Spec
 from heimdall_assets.stores.experiment_entries import Intent
@@ -29,7 +30,7 @@ def _summarize(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         write_json(summary)
         return
-    write_comparison(f"{summary['num_sessions']} test sessions", summary["comparison"], summary["worse_than"])
+    write_comparison(say_count(summary["num_sessions"], "test session"), summary["comparison"], summary["worse_than"])
     if summary.get("profile"):
         write_line(f"Profile: {summary['profile']}")
     write_line(f"trained: {'yes' if summary['trained'] else 'no'} ({summary['training']})")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SEARCH_TAG, TRIAL_TAG, STATE_TAG = "heimdall.search", "heimdall.trial", "heimdall.trial_state"
 PARENT_TAG, NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
-AIM = {INTENT: Intent.HYPERPARAMETER_SEARCH.value}
+AIM = {INTENT: Intent.SEARCH.value}
 
 
 class TrackedSearch:

@@ -1,6 +1,6 @@
 """The learning-rate finder: a range test before training, and the step size where the loss falls steepest.
 
-Belongs here: the test and the choice. Does not belong here: its plot (``evaluation.range_curve``).
+Belongs here: the test and the choice. Does not belong here: its plot (``evaluation.figures.range_curve``).
 
 Source: Smith, Cyclical Learning Rates (2017), section 3.3: the rate rises from step to step while the loss is watched.
 """

@@ -23,7 +23,7 @@ def describe_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> Entries:
 
     Wall time is that of the attempt that ended it, as its facts say.
     """
-    from heimdall_assets.evaluation.loss_curve import plot_losses
+    from heimdall_assets.evaluation.figures.loss_curve import plot_losses
 
     history, facts = read_training(objects, checkpoint)
     files = {f"checkpoint/{name}": objects.read_bytes(part.digest) for name, part in checkpoint.artifacts.items()}

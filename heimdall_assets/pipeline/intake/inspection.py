@@ -1,7 +1,7 @@
 """Inspection: what a file is, what it holds, and what is missing to import it, as the command to type.
 
 Belongs here: looking at one file without a home, recordings above all. Does not belong here: tables
-(``table_inspection``), importing (``files``), drawing (``evaluation.recording_picture``).
+(``table_inspection``), importing (``files``), drawing (``evaluation.figures.recording_picture``).
 """
 
 import shlex

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heimdall_assets.evaluation.diagnostics import plot_diagnostics
 from heimdall_assets.evaluation.evaluate import Evaluation, evaluate_model
+from heimdall_assets.evaluation.figures.diagnostics import plot_diagnostics
 from heimdall_assets.kinds import EVALUATION_METRICS, TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import (
     JSON_MEDIA_TYPE,

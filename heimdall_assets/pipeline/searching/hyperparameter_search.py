@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput, NotFound, Refused
-from heimdall_assets.evaluation.search_figures import plot_search
+from heimdall_assets.evaluation.figures.search_figures import plot_search
 from heimdall_assets.kinds import HYPERPARAMETER_SEARCH, TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.manifests import (
     JSON_MEDIA_TYPE,

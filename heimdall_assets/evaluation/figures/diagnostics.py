@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.evaluation.drawing import COLOURS, CURVE_HEIGHT_IN, MAP_HEIGHT_IN, WIDTH_IN, encode_svg, new_figure
-from heimdall_assets.evaluation.error_map import plot_error_map
-from heimdall_assets.evaluation.error_vectors import plot_error_vectors
+from heimdall_assets.evaluation.figures.error_map import plot_error_map
+from heimdall_assets.evaluation.figures.error_vectors import plot_error_vectors
 from heimdall_assets.evaluation.residuals import Residuals, compute_residuals
 from heimdall_assets.session_set import SessionSet
 

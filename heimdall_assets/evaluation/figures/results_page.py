@@ -80,7 +80,7 @@ def _load_template() -> "Template":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("heimdall_assets.evaluation", ""),
+        loader=PackageLoader("heimdall_assets.evaluation.figures", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

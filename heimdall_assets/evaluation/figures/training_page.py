@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.evaluation.assessment import Assessment
-from heimdall_assets.evaluation.loss_curve import plot_losses
+from heimdall_assets.evaluation.figures.loss_curve import plot_losses
 from heimdall_assets.training_tables import EPOCHS, Row, take
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _load_template() -> "Template":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("heimdall_assets.evaluation", ""),
+        loader=PackageLoader("heimdall_assets.evaluation.figures", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
