@@ -14,6 +14,7 @@ from heimdall_assets.stores.plain_files import write_missing_file, write_named_f
 if TYPE_CHECKING:
     from heimdall_assets.variables import Places
 
+# On a busy machine a run's process needs more than Dagster's own minute to start, and is then given up while it starts.
 PATIENCE = {"DAGSTER_GRPC_TIMEOUT_SECONDS": "600", "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600"}
 """What Dagster reads from its environment when the page runs; what is set already wins."""
 

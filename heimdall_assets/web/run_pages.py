@@ -1,7 +1,7 @@
 """Run pages: trainings as they go and as they went, for whoever has the address.
 
-Belongs here: which training an address means. Does not belong here: layout (``evaluation.figures.training_page``), where
-trainings are found (``pipeline.runs``). A path is never a file's: it is the id of a training or nothing.
+Belongs here: which training an address means. Does not belong here: layout (``evaluation.figures.training_page``),
+where trainings are found (``pipeline.runs``). A path is never a file's: it is the id of a training or nothing.
 """
 
 import re
