@@ -8,8 +8,8 @@ import pytest
 from heimdall_assets.errors import InvalidInput, NotFound, Refused
 from heimdall_assets.kinds import TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.lineage.edges import list_edges
-from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.lineage.tree import draw_branches
+from heimdall_assets.manifests import Manifest, compute_digest
 from heimdall_assets.pipeline.keeping.needed import Reach, reach_released
 from heimdall_assets.pipeline.planning import plan_materialization
 from heimdall_assets.pipeline.releases.reading import read_provenance
@@ -17,10 +17,10 @@ from heimdall_assets.pipeline.releases.reproduction import reproduce_release
 from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint
 from heimdall_assets.pipeline.stages.model_release import release_model
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
-from heimdall_assets.pipeline.tracing.indexing import open_whole_index
-from heimdall_assets.pipeline.tracing.uses import find_uses
 from heimdall_assets.pipeline.stages.trained_checkpoint import Surroundings, load_checkpoint, train_checkpoint
 from heimdall_assets.pipeline.starts import RESUMED, STARTED, read_kept_start
+from heimdall_assets.pipeline.tracing.indexing import open_whole_index
+from heimdall_assets.pipeline.tracing.uses import find_uses
 from heimdall_assets.specs import AugmentationSpec, EvaluationSpec, ExportSpec, MachineSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.scratch import CheckpointFolder
@@ -95,7 +95,7 @@ def test_a_start_that_was_trained_on_what_judges_now_is_refused(home):
     stores, splits = home
     first = train(home).manifest
     swapped = (stores, {**splits, TRAIN_SPLIT: splits[VAL_SPLIT], TEST_SPLIT: splits[TRAIN_SPLIT]})
-    with pytest.raises(Refused, match=r"session .* was trained on by that model and is in the val_split now"):
+    with pytest.raises(Refused, match=r"session .* was trained on by that model and is in the train_split now"):
         train(swapped, change(start_from=f"sha256:{first.digest}"), val=TEST_SPLIT)
 
 
