@@ -190,6 +190,7 @@ def test_a_loss_that_is_no_number_stops_at_once_and_names_the_sessions(tmp_path:
         ({}, {"accelerator": "gpu"}, 0, r"accelerator gpu: found 0 GPUs that torch .* expected at least 1"),
         ({"num_devices": 4}, {"accelerator": "gpu"}, 1, r"num_devices 4: found 1 GPU that torch .* at least 4"),
         ({"num_devices": 2}, {}, 1, r"accelerator auto with TrainingSpec.num_devices 2: found 1 GPU"),
+        ({"num_devices": 8, "batch_size": 4}, {}, 0, r"batch_size 4: .* expected at least num_devices 8"),
         ({"precision": "16-mixed"}, {}, 0, r"precision 16-mixed: found 0 GPUs .* expected a GPU; 32-true and bf16"),
         ({"precision": "16-mixed"}, {"accelerator": "cpu"}, 1, r"16-mixed: found 1 GPU with .*accelerator cpu"),
     ],

@@ -18,6 +18,7 @@ from heimdall_assets.learning.backbone import build_backbone
 from heimdall_assets.learning.fitting.batches import EpochBatches
 from heimdall_assets.learning.fitting.checkpoints import HandedCheckpointIO, load_checkpoint
 from heimdall_assets.learning.fitting.fitted import SETTINGS_FILE, WEIGHTS_FILE, FittedModel, decode_model
+from heimdall_assets.learning.fitting.hooks import Start
 from heimdall_assets.learning.fitting.schedule import Schedule
 from heimdall_assets.learning.fitting.training import fit_model
 from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree
@@ -249,6 +250,24 @@ def test_pretrained_weights_come_from_a_local_file(tmp_path: Path) -> None:
     assert not decode_model(fitted.encode()).predict(make_sessions(2, seed=1)).refused.any()
 
 
+def test_a_fit_from_a_model_with_a_frozen_backbone_tunes_what_stands_on_it(tmp_path: Path) -> None:
+    before = get_fitted()
+    model = SINGLE.model_copy(update={"freeze_backbone": True})
+    spec = QUICK.model_copy(update={"max_epochs": 1, "warmup_epochs": 0})
+    others = make_sessions(16, seed=4, first=300)
+    tuned = fit_quick(tmp_path, model=model, training=spec, train=others, start=Start(before, {"note": 1}))
+    moved = {name for name in tuned.weights if not np.array_equal(tuned.weights[name], before.weights[name])}
+    assert moved
+    assert not any(name.startswith("backbone.") for name in moved)
+    assert tuned.statistics == before.statistics  # what its weights were fitted to
+    facts = tuned.settings["facts"]
+    assert facts["initial_val_loss"] == pytest.approx(before.settings["facts"]["best_val_loss"], rel=1e-6)
+    assert facts["note"] == 1
+    larger = SINGLE.model_copy(update={"backbone_size": "femto"})
+    with pytest.raises(InvalidInput, match=r"start_from: backbone\..* it is of another architecture"):
+        fit_quick(tmp_path / "other", model=larger, start=Start(before))
+
+
 def test_shared_session_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="session s00000: stands in the training and the validation split"):
         fit_quick(tmp_path, val=make_sessions(6, seed=2))
@@ -257,7 +276,9 @@ def test_shared_session_is_refused(tmp_path: Path) -> None:
 def test_split_without_examples_is_refused(tmp_path: Path) -> None:
     sessions = make_sessions(4, seed=2, first=100)
     blind = replace(sessions, feature_row=np.full(8, -1))
-    with pytest.raises(InvalidInput, match="validation split: 0 examples"):
+    with pytest.raises(
+        InvalidInput, match="validation split: 0 examples for a single_receiver model: expected at least 1"
+    ):
         fit_quick(tmp_path, val=blind)
     with pytest.raises(InvalidInput, match="0 of 8 receivers"):
         fit_quick(tmp_path, train=blind, val=make_sessions(4, seed=3))

@@ -95,7 +95,7 @@ def test_a_start_that_was_trained_on_what_judges_now_is_refused(home):
     stores, splits = home
     first = train(home).manifest
     swapped = (stores, {**splits, TRAIN_SPLIT: splits[VAL_SPLIT], TEST_SPLIT: splits[TRAIN_SPLIT]})
-    with pytest.raises(Refused, match=r"session .* was trained on by that model and is in the val_split now"):
+    with pytest.raises(Refused, match=r"session .* was trained on by that model and is in the train_split now"):
         train(swapped, change(start_from=f"sha256:{first.digest}"), val=TEST_SPLIT)
 
 

@@ -18,7 +18,7 @@ from heimdall_assets.defs.stopping import hold_stop, stop_for_good
 from heimdall_assets.defs.tracking.describing import describe_start
 from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.defs.training.watching import EPOCHS_TRAINED, WatchedTraining
-from heimdall_assets.errors import HeimdallError, StorageError
+from heimdall_assets.errors import HeimdallError, StorageError, WorkersLost
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
@@ -100,7 +100,7 @@ def trained_checkpoint(
                 around=Surroundings(config.machine.pure(), Hooks(on_notice=context.log.warning), watcher=watched),
             )
         except HeimdallError as error:
-            raise dg.Failure(f"{error}", allow_retries=isinstance(error, StorageError)) from error
+            raise dg.Failure(f"{error}", allow_retries=isinstance(error, StorageError | WorkersLost)) from error
         outcome = read_outcome(result.manifest)
         if not result.reused:
             num_epochs = result.manifest.summary["num_epochs"]

@@ -51,6 +51,11 @@ def choose_device(training: TrainingSpec, machine: MachineSpec, num_gpus: int) -
             f"MachineSpec.accelerator {asked}{more}: {found}, expected at least {training.num_devices}; "
             "accelerator cpu trains on processors"
         )
+    if training.batch_size < training.num_devices:
+        raise InvalidSetting(
+            f"TrainingSpec.batch_size {training.batch_size}: processes share each batch, expected at least num_devices "
+            f"{training.num_devices}"
+        )
     if training.precision == "16-mixed" and accelerator == "cpu":
         raise InvalidSetting(
             f"TrainingSpec.precision 16-mixed: found {say_count(num_gpus, 'GPU')} with MachineSpec.accelerator "

@@ -96,7 +96,7 @@ class TaskModule(lightning.LightningModule):
         self._means = {"train": Means(), "val": Means()}
         self._random: Tensor | None = None
 
-    def set_called(self, called: nn.Module) -> None:
+    def set_called(self, called: Callable[..., Any]) -> None:
         """Let ``called`` compute in place of the network: the same one, compiled."""
         self._called = (called,)  # in a tuple, for a module of its own would have weights of its own
 

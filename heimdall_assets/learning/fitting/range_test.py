@@ -6,6 +6,7 @@ Source: Smith, Cyclical Learning Rates (2017), section 3.3: the rate rises from 
 """
 
 import copy
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,27 +65,29 @@ def search_rate(job: "Job", module: "TaskModule") -> RateSearch:
     with torch.random.fork_rng(), apply_savings(twin.network, blocks, job.training) as called:
         twin.set_called(called)
         torch.manual_seed(job.training.seed)
-        rates, losses = _raise_rate(twin, optimizer, list(loader), job.training.gradient_clip)
+        rates, losses = _raise_rate(twin, optimizer, _repeat(loader), job.training.gradient_clip)
     loader.close()
     return choose_rate(rates, losses)
 
 
-def _raise_rate(twin: "TaskModule", optimizer: Any, steps: list[Any], clip: float) -> tuple[list[float], list[float]]:
+def _raise_rate(
+    twin: "TaskModule", optimizer: Any, steps: Iterator[Any], clip: float
+) -> tuple[list[float], list[float]]:
     """Return the rates at which steps were taken, and before each the loss of the first step's examples.
 
     Those are always the same, undisturbed by dropout: what falls is the loss, and not the luck of a batch.
     """
     rates: list[float] = []
     losses: list[float] = []
-    for number, rate in enumerate(np.geomspace(LOWEST_RATE, HIGHEST_RATE, NUM_RATES)):
+    step = watched = next(steps)
+    for rate in np.geomspace(LOWEST_RATE, HIGHEST_RATE, NUM_RATES):
         try:
-            loss = twin.compute_mean_loss([steps[0]])
+            loss = twin.compute_mean_loss([watched])
             if _is_lost(losses, loss):
                 break
             rates.append(float(rate))
             losses.append(loss)
             twin.network.train()
-            step = steps[number % len(steps)]
             twin.pieces.compute(partial(_descend, twin, optimizer, step))
         except InvalidInput:  # the loss is no number any more
             break
@@ -92,7 +95,13 @@ def _raise_rate(twin: "TaskModule", optimizer: Any, steps: list[Any], clip: floa
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         optimizer.step()
+        step = next(steps)
     return rates, losses
+
+
+def _repeat(loader: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader
 
 
 def _is_lost(losses: list[float], loss: float) -> bool:

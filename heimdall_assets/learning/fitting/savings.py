@@ -18,7 +18,9 @@ from heimdall_assets.specs import TrainingSpec
 
 
 @contextmanager
-def apply_savings(network: nn.Module, blocks: Sequence[nn.Module], training: TrainingSpec) -> Iterator[nn.Module]:
+def apply_savings(
+    network: nn.Module, blocks: Sequence[nn.Module], training: TrainingSpec
+) -> Iterator[Callable[..., Any]]:
     """Yield what to call in place of ``network``: itself, or what it was compiled to."""
     with ExitStack() as stack:
         if training.channels_last:
@@ -78,7 +80,8 @@ def check_compiler(device: str) -> None:
     """
     torch.compiler.reset()
     try:
-        with warnings.catch_warnings(), torch.compiler.config.patch(force_disable_caches=True):
+        cold = torch.compiler.config.patch(force_disable_caches=True)  # type: ignore[attr-defined]
+        with warnings.catch_warnings(), cold:
             warnings.simplefilter("ignore")  # of what is switched off: what was compiled once needs no compiler
             torch.compile(_double)(torch.ones(2, device=device))
     except Exception as error:  # whatever is missing, torch says it in types of its own

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput, Refused
 from heimdall_assets.learning.fitting.checkpoints import (
     LAST,
@@ -158,8 +159,11 @@ def _prepare(
     statistics = task.fit_statistics(model, sessions)
     examples, val_examples = task.list_examples(sessions), task.list_examples(val)
     for name, found in (("training", examples), ("validation", val_examples)):
-        if not len(found):
-            raise InvalidInput(f"{name} split: 0 examples for a {model.kind} model: expected at least 1")
+        if len(found) < training.num_devices:
+            raise InvalidInput(
+                f"{name} split: {say_count(len(found), 'example')} for a {model.kind} model: expected at least "
+                f"{training.num_devices}"
+            )
     return Data(sessions, val, examples, val_examples, statistics, augmentation)
 
 
