@@ -121,6 +121,9 @@ def test_a_read_only_home_is_audited_and_predicts(made: Path):
         ["predict", "latest", session],
         ["locate", session],
         ["plan"],
+        ["runs", "list"],
+        ["runs", "show", "latest"],
+        ["runs", "assess", "latest"],
     )
     for arguments in reading:  # another user may be unable to load what it needs
         heimdall(made, *arguments)

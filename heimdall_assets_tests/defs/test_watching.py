@@ -42,7 +42,9 @@ def test_a_training_of_the_graph_from_its_folder_to_its_end(tmp_path: Path):
         assert event.asset_materialization is not None
         page = event.asset_materialization.metadata["training_page"].value
         records = instance.fetch_observations(dg.AssetKey("trained_checkpoint"), limit=1).records
-        assert records[0].asset_observation.metadata["training_page"].value == page
+        observed = records[0].asset_observation.metadata
+        assert observed["training_page"].value == page
+        assert f"{page}/losses.svg" in str(observed["curves_so_far"].value)
     assert str(page).endswith(f"/runs/{run.id}")
 
     release(places)  # everything is found again

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from heimdall_assets.pipeline.keeping.collecting import InUse, collect_garbage
 from heimdall_assets.pipeline.runs import TRAININGS, find_training, list_trainings, read_training_tables
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.runs.folders import FINISHED, INTERRUPTED
 from heimdall_assets.training_tables import EPOCHS, GRADIENTS, LOSSES, UNCERTAINTY
-from heimdall_assets_tests.homes import SIMULATION, fill_home, make_places, split_home
+from heimdall_assets_tests.homes import SIMULATION, fill_home, ignore, make_places, split_home
 from heimdall_assets_tests.pipeline.watch_driver import train
 
 EPOCHS_TO_TRAIN = 16
@@ -97,3 +98,17 @@ def test_what_a_folder_says_lives_beside_its_checkpoint(home: Path, tmp_path: Pa
     assert (here.is_here, away.is_here) == (True, False)
     assert away.told == here.told
     assert read_training_tables(stores, away) == tables
+
+
+def test_it_is_collected_with_its_checkpoint_and_not_before(home: Path, tmp_path: Path):
+    shutil.copytree(home, tmp_path / "home")
+    digest = train(tmp_path / "home", 2)
+    stores = make_places(tmp_path / "home").open_stores()
+    shutil.rmtree(tmp_path / "home" / "runs")
+    later = time.time() + 86_400.0
+    collect_garbage(stores, later, InUse({digest}), False, ignore)
+    (run,) = list_trainings(stores)
+    assert len(read_training_tables(stores, run)[EPOCHS]) == 2
+    gone = collect_garbage(stores, later, InUse(), False, ignore)
+    assert TRAININGS + digest in gone.references
+    assert list_trainings(stores) == []

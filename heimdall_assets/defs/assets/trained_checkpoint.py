@@ -85,7 +85,8 @@ def trained_checkpoint(
                 tracked.log_epoch(epoch, metrics)
                 curves.log_epoch(epoch, metrics)
                 if is_told(epoch):
-                    shown = {**show_epochs(seen, epoch, total), **show_run(lineage_pages, watched.run_id)}
+                    page = show_run(lineage_pages, watched.run_id, live=True)
+                    shown = {**show_epochs(seen, epoch, total), **page}
                     context.log_event(dg.AssetObservation(TRAINED_CHECKPOINT, metadata=shown))
 
         try:
@@ -116,6 +117,10 @@ def trained_checkpoint(
     return materialize(result, {"losses": losses, **page, **tracking.show_run(run_id), **facts})
 
 
-def show_run(pages: LineagePages, run_id: str | None) -> dict[str, Any]:
-    """Return the address of the page of a training; nothing where it has no folder."""
-    return {} if run_id is None else {"training_page": dg.MetadataValue.url(pages.locate_run(run_id))}
+def show_run(pages: LineagePages, run_id: str | None, live: bool = False) -> dict[str, Any]:
+    """Return the address of the page of a training, nothing where it has no folder; ``live``: its curves so far too."""
+    if run_id is None:
+        return {}
+    page = pages.locate_run(run_id)
+    curves = {"curves_so_far": show_picture("losses over epochs", f"{page}/losses.svg")} if live else {}
+    return {"training_page": dg.MetadataValue.url(page), **curves}

@@ -98,7 +98,7 @@ def draw_losses(told: Mapping[str, Any], tables: Mapping[str, list[Row]]) -> byt
     if "best_val_loss" in told:
         return plot_losses(history, {name: told.get(name) for name in FIGURES})
     best = min(history, key=lambda row: row["val_loss"], default=None)
-    facts = {"best_epoch": None, "best_val_loss": None}
+    facts: dict[str, Any] = {"best_epoch": None, "best_val_loss": None}
     if best is not None:
         facts = {"best_epoch": int(best["epoch"]), "best_val_loss": best["val_loss"]}
     return plot_losses(history, facts)

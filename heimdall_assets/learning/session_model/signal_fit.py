@@ -68,7 +68,7 @@ def fit_signal_heads(
             schedule.step()
         loss = _judge(heads, *held, watch)
         if watch is not None:
-            watch.end_epoch(epoch, schedule.get_last_lr()[0])
+            watch.end_epoch(epoch, float(schedule.get_last_lr()[0]))
         if loss < best_loss:
             best_loss, best_epoch, best = loss, epoch, copy.deepcopy(heads.state_dict())
         elif epoch - (0 if best_epoch is None else best_epoch) >= PATIENCE:
