@@ -202,9 +202,9 @@ def go_on(objects: ObjectStore, named: str, checkpoint: Manifest, specs: Sequenc
     before, done = TrainingSpec.model_validate(checkpoint.specs["TrainingSpec"]), int(checkpoint.summary["num_epochs"])
     wanted = next((_list_set(spec).get("max_epochs") for spec in specs if isinstance(spec, TrainingSpec)), None)
     merged = lay_over(recalled, specs)
-    if wanted is None:
-        line = f"{named} ended after {done} of {before.max_epochs} epochs: it is asked for again as it was; more epochs"
-        return Started(merged, [f"{line} (--epochs) train on from it"])
+    if wanted is None or wanted == before.max_epochs:
+        line = f"{named} ended after {done} of {before.max_epochs} epochs: it is asked for again as it was"
+        return Started(merged, [f"{line}; with a larger TrainingSpec.max_epochs it would go on"])
     if wanted <= done:
         raise InvalidSetting(f"TrainingSpec.max_epochs: found {wanted}, expected more than the {done} that {named} had")
     more = {"max_epochs": wanted - done, "warmup_epochs": 0, "start_from": None}
