@@ -18,6 +18,9 @@ FITTED = [*list_needed(TRAINED_CHECKPOINT), TEST_SPLIT]  # one step makes the th
 TRAINED = list_needed(EVALUATION_METRICS)
 RELEASED = list_needed(CHAMPION_MODEL)
 
+FIT_JOB = "fit"
+"""What trains a fold: its splits are those of a comparison, not of the home's next model."""
+
 JOBS = [
     dg.define_asset_job(
         "ingest",
@@ -25,7 +28,7 @@ JOBS = [
         description="Approved measurements, their recordings and features.",
     ),
     dg.define_asset_job(
-        "fit",
+        FIT_JOB,
         selection=dg.AssetSelection.assets(*FITTED),
         description="Everything up to a trained checkpoint, which no test session judges: a fold, a trial.",
     ),
