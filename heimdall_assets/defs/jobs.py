@@ -33,6 +33,8 @@ RELEASED = list_needed(CHAMPION_MODEL)
 
 RELEASE = "release"
 SEARCH = "search"
+FIT_JOB = "fit"
+"""What trains a fold: its splits are those of a comparison, not of the home's next model."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def build_jobs(start: StartingPoint) -> list["UnresolvedAssetJobDefinition"]:
             description="Approved measurements, their recordings and features.",
         ),
         dg.define_asset_job(
-            "fit",
+            FIT_JOB,
             selection=dg.AssetSelection.assets(*FITTED),
             description="Everything up to a trained checkpoint, which no test session judges: a fold, a trial.",
         ),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from heimdall_assets.defs.jobs import FIT_JOB
 from heimdall_assets.defs.progress import Listener
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.kinds import TRAINED_CHECKPOINT, VAL_SPLIT
@@ -43,7 +44,7 @@ def cross_validate(
     for fold in range(num_folds):
         listener("", f"fold {fold + 1} of {num_folds}", 0, 0)
         chosen = lay_over(fitting, [SplitSpec(num_folds=num_folds, fold=fold)])
-        made = run_job(places, "fit", chosen, listener, reason)
+        made = run_job(places, FIT_JOB, chosen, listener, reason)
         computed += made.count_computed()[TRAINED_CHECKPOINT]
         judged.append(judge_fold(objects, fold, made.manifests[TRAINED_CHECKPOINT], made.manifests[VAL_SPLIT], judging))
     return {**summarize_folds(judged, judging), "num_trained_now": computed}

@@ -8,6 +8,7 @@ from heimdall_assets.cli import main
 from heimdall_assets.errors import InvalidInput, Refused
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.trainings.crossvalidation import JudgedFold, judge_fold, summarize_folds
+from heimdall_assets.running.latest import read_latest
 from heimdall_assets.specs import EvaluationSpec
 from heimdall_assets.stores.objects.tables import load_table
 
@@ -53,6 +54,8 @@ def test_each_session_that_is_no_test_is_judged_once_and_nothing_is_released(mad
     assert told["figures"]["median_m"]["mean"] == pytest.approx(np.mean(medians))
     assert told["figures"]["median_m"]["sd"] == pytest.approx(np.std(medians, ddof=1))
     assert [row["version"] for row in stores.releases.list_releases()] == ["v1.0.0"]
+    latest = read_latest(made[0], stores, "val_split")  # folds are of a comparison, not of the home
+    assert latest.digest == made[1]["manifests"]["val_split"]
 
     again = heimdall(made, "crossvalidate", "--folds", "2", *SETTINGS).stdout
     assert "0 folds trained now, the others found again; no test session was looked at." in again

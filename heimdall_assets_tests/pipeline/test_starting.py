@@ -42,6 +42,22 @@ def test_one_checkpoint_is_found_by_all_its_names(home, tmp_path: Path):
         assert find_checkpoint(stores, named) == checkpoint, named
 
 
+def test_a_kept_checkpoint_leads_to_its_training_by_what_stands_beside_it(home, tmp_path: Path):
+    stores, checkpoint, _ = home
+    path = tmp_path / "epoch-001.safetensors"
+    path.write_bytes(struct.pack("<Q", 2) + b"{}")  # other weights than the result's
+    about = {name: checkpoint.specs[f"{name.title()}Spec"] for name in ("model", "training", "augmentation")}
+    about["parents"] = {kind: checkpoint.parents[kind] for kind in ("train_split", "val_split")}
+    beside = path.with_suffix(".json")
+    beside.write_text(json.dumps({"format": "heimdall-checkpoint/1", "about": about}))
+    assert find_checkpoint(stores, str(path)) == checkpoint
+    other = {"about": about | {"training": about["training"] | {"seed": 1}}}
+    for text in (json.dumps(other), '{"about": {"parents": {}}}', '{"about": 1}', "no JSON", ""):
+        beside.write_text(text)
+        with pytest.raises(NotFound, match="weights that no training of this home left"):
+            find_checkpoint(stores, str(path))
+
+
 def test_what_is_no_checkpoint_of_this_home_is_one_line(home, tmp_path: Path):
     stores, checkpoint, summary = home
     data = stores.objects.read_bytes(checkpoint.artifacts["weights.safetensors"].digest)
@@ -173,8 +189,10 @@ def test_a_training_that_ended_is_asked_for_again_or_goes_on_for_more_epochs(hom
     assert pick(more.specs, ModelSpec) == pick(TINY, ModelSpec)
     assert pick(more.specs, SplitSpec) == SplitSpec()
     assert f"had {done} epochs: 5 more" in more.notices[0]
-    with pytest.raises(InvalidSetting, match=f"found {done}, expected more than the {done} that v1.0.0 had"):
-        go_on(stores.objects, "v1.0.0", checkpoint, [TrainingSpec(max_epochs=done)])
+    same = go_on(stores.objects, "v1.0.0", checkpoint, [TrainingSpec(max_epochs=2)])  # as it had: a profile may say so
+    assert pick(same.specs, TrainingSpec) == pick(TINY, TrainingSpec)
+    with pytest.raises(InvalidSetting, match=f"found 1, expected more than the {done} that v1.0.0 had"):
+        go_on(stores.objects, "v1.0.0", checkpoint, [TrainingSpec(max_epochs=1)])
     with pytest.raises(InvalidSetting, match=r"ModelSpec.width: found 32, expected 16"):
         go_on(stores.objects, "v1.0.0", checkpoint, [TrainingSpec(max_epochs=done + 1), ModelSpec(width=32)])
 

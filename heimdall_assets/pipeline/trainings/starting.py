@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject, InvalidInput, InvalidSetting, NotFound
-from heimdall_assets.kinds import TRAINED_CHECKPOINT
+from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.lineage.walk import OUTSIDE
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import SETTINGS
@@ -23,6 +23,7 @@ from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.regular_files import check_regular_file
 from heimdall_assets.stores.objects.verified import hash_file
+from heimdall_assets.things import OBJECT
 
 FREE = frozenset({"freeze_backbone", "dropout", "pretrained", "weights_file", "uncertainty_min", "uncertainty_max"})
 """Fields of ``ModelSpec`` that change no weight's name or shape: a start may set them anew."""
@@ -30,6 +31,7 @@ FREE = frozenset({"freeze_backbone", "dropout", "pretrained", "weights_file", "u
 _PICKLES = (b"PK\x03\x04", b"\x80")
 """How files of torch.save and Lightning begin, today's and those of before 2020."""
 
+WEIGHTS = "weights.safetensors"
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _ENDINGS = (".safetensors", ".json", ".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _LARGEST_HEADER = 100_000_000
@@ -50,7 +52,8 @@ def find_checkpoint(stores: Stores, named: str) -> Manifest:
     Args:
         stores: of the home.
         named: a released model (version, ``latest`` or alias), the digest of a checkpoint's manifest, or a file that a
-            training of this home left (``TrainingResult.checkpoint_path``, or a copy).
+            training of this home left (``TrainingResult.checkpoint_path``, or a copy), also a checkpoint that was kept
+            of it, with its JSON beside it: the training is meant, whose best weights are taken.
 
     Raises:
         NotFound: there is no such model, digest or file, or no training of this home left that file.
@@ -78,8 +81,8 @@ def _read_checkpoint(objects: ObjectStore, digest: str, what: str) -> Manifest:
 
 def _find_file(stores: Stores, path: Path) -> Manifest:
     """Return the checkpoint that holds the bytes of a file."""
+    from heimdall_assets.pipeline.tracing.graph import Graph
     from heimdall_assets.pipeline.tracing.indexing import open_whole_index
-    from heimdall_assets.pipeline.tracing.uses import find_origins
 
     what = f"checkpoint {str(path)!r}"
     check_regular_file(path, what, NotFound)
@@ -87,17 +90,39 @@ def _find_file(stores: Stores, path: Path) -> Manifest:
         raise NotFound(f"{what}: found no such file, expected weights that a training left")
     check_safetensors(path, what)
     digest, _ = hash_file(path)
+    about = _read_about(path)
+    graph = Graph()
     with open_whole_index(stores) as whole:
-        origins = find_origins(stores, whole.edges, digest)
-    made = [
-        _read_checkpoint(stores.objects, origin["digest"], what)
-        for origin in origins
-        if origin["kind"] == TRAINED_CHECKPOINT
-    ]
-    holders = [manifest for manifest in made if digest in {part.digest for part in manifest.artifacts.values()}]
-    if not holders:
+        asked = (OBJECT, digest) if about is None else (TRAIN_SPLIT, str(about["parents"].get(TRAIN_SPLIT)))
+        graph.add(whole.edges.find_descendants([asked]))
+    names = sorted(graph.name(number) for number in graph.list_of((TRAINED_CHECKPOINT,)))
+    made = [_read_checkpoint(stores.objects, name, what) for name in names]
+    # one that started from these weights holds them too, under another name
+    own = [manifest for manifest in made if _is_left_by(manifest, digest, about)]
+    if not own:
         raise NotFound(f"{what}: found weights that no training of this home left, expected some of its own")
-    return min(holders, key=lambda manifest: manifest.digest)
+    return own[0]
+
+
+def _is_left_by(checkpoint: Manifest, digest: str, about: dict[str, Any] | None) -> bool:
+    """Return whether a training left weights: as its result, or as a checkpoint that was kept of it."""
+    if about is None:
+        return checkpoint.artifacts[WEIGHTS].digest == digest
+    told = {"ModelSpec": "model", "TrainingSpec": "training", "AugmentationSpec": "augmentation"}
+    same = all(checkpoint.specs[spec] == about.get(name) for spec, name in told.items())
+    return same and {kind: checkpoint.parents[kind] for kind in (TRAIN_SPLIT, VAL_SPLIT)} == about["parents"]
+
+
+def _read_about(path: Path) -> dict[str, Any] | None:
+    """Return what the JSON beside a kept checkpoint says of its training; None: there is none, so it is a result."""
+    beside = path.with_suffix(".json")
+    try:
+        if path.suffix != ".safetensors" or not 0 < beside.stat().st_size < _LARGEST_HEADER:
+            return None
+        about = json.loads(beside.read_bytes())["about"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return about if isinstance(about, dict) and isinstance(about.get("parents"), dict) else None
 
 
 def check_safetensors(path: Path, what: str) -> None:
@@ -177,9 +202,9 @@ def go_on(objects: ObjectStore, named: str, checkpoint: Manifest, specs: Sequenc
     before, done = TrainingSpec.model_validate(checkpoint.specs["TrainingSpec"]), int(checkpoint.summary["num_epochs"])
     wanted = next((_list_set(spec).get("max_epochs") for spec in specs if isinstance(spec, TrainingSpec)), None)
     merged = lay_over(recalled, specs)
-    if wanted is None:
-        line = f"{named} ended after {done} of {before.max_epochs} epochs: it is asked for again as it was; more epochs"
-        return Started(merged, [f"{line} (--epochs) train on from it"])
+    if wanted is None or wanted == before.max_epochs:
+        line = f"{named} ended after {done} of {before.max_epochs} epochs: it is asked for again as it was"
+        return Started(merged, [f"{line}; with a larger TrainingSpec.max_epochs it would go on"])
     if wanted <= done:
         raise InvalidSetting(f"TrainingSpec.max_epochs: found {wanted}, expected more than the {done} that {named} had")
     more = {"max_epochs": wanted - done, "warmup_epochs": 0, "start_from": None}
