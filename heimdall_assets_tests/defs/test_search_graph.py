@@ -213,7 +213,7 @@ def test_a_search_that_was_killed_goes_on_with_the_same_command(searched, tmp_pa
     told = end_search(start_search(home, executor, settings))
     stores = make_places(home).open_stores()
     ran = searched[1]
-    from heimdall_assets.pipeline.searching.hyperparameter_search import read_search
+    from heimdall_assets.pipeline.stages.hyperparameter_search import read_search
 
     rows = list_trial_rows(stores.objects, read_search(stores.objects, told["search"]))
     undisturbed = list_trial_rows(ran.stores.objects, ran.manifests[HYPERPARAMETER_SEARCH])
@@ -237,7 +237,7 @@ def test_81_points_end_in_a_quarter_of_an_hour_killed_twice(tmp_path):
     assert (told["num_trials"], told["num_complete"]) == (81, 81)
     print(f"81 points in {took_s / 60:.1f} min")
     stores = make_places(home).open_stores()
-    from heimdall_assets.pipeline.searching.hyperparameter_search import read_search
+    from heimdall_assets.pipeline.stages.hyperparameter_search import read_search
 
     rows = list_trial_rows(stores.objects, read_search(stores.objects, told["search"]))
     assert len({json.dumps(row["params"], sort_keys=True) for row in rows}) == 81

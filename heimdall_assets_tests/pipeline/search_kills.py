@@ -22,7 +22,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 import heimdall_assets.learning.fitting.training  # noqa: F401
-from heimdall_assets.pipeline.searching.hyperparameter_search import list_trials
+from heimdall_assets.pipeline.stages.hyperparameter_search import list_trials
 from heimdall_assets.specs import SearchSpec
 from heimdall_assets.stores.scratch import CheckpointFolder
 from heimdall_assets_tests.forks import KILLED, in_child, need

@@ -10,7 +10,7 @@ import sys
 import optuna.samplers  # noqa: F401
 
 import heimdall_assets.learning.fitting.training  # noqa: F401
-from heimdall_assets.pipeline.searching.hyperparameter_search import work_on_search
+from heimdall_assets.pipeline.stages.hyperparameter_search import work_on_search
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import SearchSpec
 from heimdall_assets_tests.pipeline.searched import make_order, open_searched

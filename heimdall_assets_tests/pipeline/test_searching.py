@@ -30,7 +30,7 @@ from heimdall_assets.pipeline.keeping.needed import Reach
 from heimdall_assets.pipeline.planning import plan_materialization
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.results import read_parent
-from heimdall_assets.pipeline.searching.hyperparameter_search import (
+from heimdall_assets.pipeline.stages.hyperparameter_search import (
     find_search,
     finish_search,
     name_search,

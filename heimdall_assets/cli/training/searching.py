@@ -137,7 +137,7 @@ def list_searches(as_json: bool) -> None:
 def show(named: str, output: Path | None, as_json: bool) -> None:
     """Show what SEARCH (latest, or first digits) found: best settings, what mattered, each trial."""
     stores = open_home()
-    from heimdall_assets.pipeline.searching.hyperparameter_search import read_importance
+    from heimdall_assets.pipeline.stages.hyperparameter_search import read_importance
     from heimdall_assets.pipeline.searching.past_searches import find_past, list_trial_rows
 
     past = find_past(stores, named)

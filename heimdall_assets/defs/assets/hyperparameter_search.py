@@ -47,7 +47,7 @@ def plan(
     tracking: dg.ResourceParam[ExperimentTracking],
 ) -> Iterator[dg.DynamicOutput[Any]]:
     """Enter every trial, and ask for as many workers as there is work for; none where the result is found."""
-    from heimdall_assets.pipeline.searching.hyperparameter_search import find_search, name_search, plan_search
+    from heimdall_assets.pipeline.stages.hyperparameter_search import find_search, name_search, plan_search
 
     order = _order(config, train_split, val_split)
     if find_search(stores.objects, order) is not None:
@@ -87,7 +87,7 @@ def work(
     tracking: dg.ResourceParam[ExperimentTracking],
 ) -> None:
     """Fit trials until none waits. A trial that was under way when its worker was killed goes on where it was."""
-    from heimdall_assets.pipeline.searching.hyperparameter_search import name_search, work_on_search
+    from heimdall_assets.pipeline.stages.hyperparameter_search import name_search, work_on_search
     from heimdall_assets.pipeline.searching.sampling import count_trials
     from heimdall_assets.pipeline.searching.trial_book import describe_state
 
@@ -122,7 +122,7 @@ def finish(
     lineage_pages: LineagePages,
 ) -> dg.Output[Any]:
     """Lay all trials open as one result: table, best settings, what mattered."""
-    from heimdall_assets.pipeline.searching.hyperparameter_search import (
+    from heimdall_assets.pipeline.stages.hyperparameter_search import (
         finish_search,
         list_trials,
         name_search,
