@@ -30,13 +30,6 @@ from heimdall_assets.pipeline.keeping.needed import Reach
 from heimdall_assets.pipeline.planning import plan_materialization
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.results import read_parent
-from heimdall_assets.pipeline.searching.past_searches import (
-    find_past,
-    list_searches,
-    list_trial_rows,
-    list_unfinished,
-    take_settings,
-)
 from heimdall_assets.pipeline.searching.pruning import build_pruner, judge
 from heimdall_assets.pipeline.searching.sampling import order_grid, suggest
 from heimdall_assets.pipeline.searching.trial_book import open_book
@@ -50,6 +43,13 @@ from heimdall_assets.pipeline.stages.hyperparameter_search import (
 )
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_training, train_checkpoint
 from heimdall_assets.pipeline.tracing.indexing import open_whole_index
+from heimdall_assets.pipeline.tracing.searches import (
+    find_past,
+    list_searches,
+    list_trial_rows,
+    list_unfinished,
+    take_settings,
+)
 from heimdall_assets.pipeline.tracing.uses import find_origins
 from heimdall_assets.places import read_places
 from heimdall_assets.search_space import list_grid
