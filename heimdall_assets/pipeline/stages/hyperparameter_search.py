@@ -87,7 +87,7 @@ def work_on_search(stores: Stores, order: SearchOrder, owner: str, on_end: Trial
     """
     studies, name = open_studies(stores), name_search(order)
     with open_book(studies, name, order.search) as book:
-        book.free(owner.__eq__)
+        book.free(lambda other: other == owner)
         return TrialRunner(stores.objects, studies.locate_work(name), order).run_all(book, owner, on_end)
 
 
