@@ -61,6 +61,8 @@ def parse(arguments: list[str]) -> list[str]:
             return names
         if not isinstance(command, click.Group):
             return names
+        if command.invoke_without_command and not [*context._protected_args, *context.args]:
+            return names
         name, found, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
         assert name is not None
         assert found is not None

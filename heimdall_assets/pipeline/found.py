@@ -1,7 +1,7 @@
 """Found: what a training takes from a search that its settings name: not its parent, yet part of its cache key.
 
 Belongs here: reading the search that ``TrainingSpec.found_by`` names, what a checkpoint keeps of it. Does not belong
-here: the search itself (``stages.hyperparameter_search``), taking its settings (``searching.past_searches``).
+here: the search itself (``stages.hyperparameter_search``), taking its settings (``tracing.searches``).
 
 A search may have been made on fewer sessions than are trained on today, and of each kind one result alone stands behind
 a model: the checkpoint therefore names the search in its content and holds what it is made of, for as long as it stays.

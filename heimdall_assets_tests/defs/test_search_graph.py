@@ -20,7 +20,7 @@ from heimdall_assets.defs.accelerator import ACCELERATOR_TAG, GPU_POOL
 from heimdall_assets.defs.jobs import SEARCH
 from heimdall_assets.defs.tracking.searches import PARENT_TAG, STATE_TAG, TRIAL_TAG
 from heimdall_assets.kinds import HYPERPARAMETER_SEARCH, TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
-from heimdall_assets.pipeline.searching.past_searches import list_trial_rows
+from heimdall_assets.pipeline.tracing.searches import list_trial_rows
 from heimdall_assets.places import read_places
 from heimdall_assets.running.graph_run import GraphRun, run_job
 from heimdall_assets.specs import ModelSpec, SearchSpec, Spec, TrainingSpec

@@ -7,7 +7,7 @@ from heimdall_assets.kinds import TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.results import Result
 from heimdall_assets.pipeline.stages.hyperparameter_search import finish_search, plan_search, work_on_search
-from heimdall_assets.pipeline.searching.trials import SearchOrder
+from heimdall_assets.pipeline.stages.search_trials import SearchOrder
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, SearchSpec, TrainingSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.variables import Places

@@ -30,6 +30,9 @@ from heimdall_assets.pipeline.keeping.needed import Reach
 from heimdall_assets.pipeline.planning import plan_materialization
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.results import read_parent
+from heimdall_assets.pipeline.searching.pruning import build_pruner, judge
+from heimdall_assets.pipeline.searching.sampling import order_grid, suggest
+from heimdall_assets.pipeline.searching.trial_book import open_book
 from heimdall_assets.pipeline.stages.hyperparameter_search import (
     find_search,
     finish_search,
@@ -38,18 +41,15 @@ from heimdall_assets.pipeline.stages.hyperparameter_search import (
     plan_search,
     work_on_search,
 )
-from heimdall_assets.pipeline.searching.past_searches import (
+from heimdall_assets.pipeline.stages.trained_checkpoint import read_training, train_checkpoint
+from heimdall_assets.pipeline.tracing.indexing import open_whole_index
+from heimdall_assets.pipeline.tracing.searches import (
     find_past,
     list_searches,
     list_trial_rows,
     list_unfinished,
     take_settings,
 )
-from heimdall_assets.pipeline.searching.pruning import build_pruner, judge
-from heimdall_assets.pipeline.searching.sampling import order_grid, suggest
-from heimdall_assets.pipeline.searching.trial_book import open_book
-from heimdall_assets.pipeline.stages.trained_checkpoint import read_training, train_checkpoint
-from heimdall_assets.pipeline.tracing.indexing import open_whole_index
 from heimdall_assets.pipeline.tracing.uses import find_origins
 from heimdall_assets.places import read_places
 from heimdall_assets.search_space import list_grid
@@ -174,9 +174,12 @@ def plant(stores: Any, splits: dict[str, Manifest], where: str) -> dict[str, Man
     return {kind: one.model_copy(update={"parents": {below.kind: below.digest}}) for kind, one in splits.items()}
 
 
-def test_a_planted_leak_changes_nothing_for_the_test_split_alone_holds_it(home):
+def test_a_planted_leak_changes_nothing_for_the_test_split_alone_holds_it(home, monkeypatch):
     """Labels of test sessions that would decide the search if anything of it saw them."""
     stores, splits = home
+    opened, read_bytes = set[str](), type(stores.objects).read_bytes
+    note = lambda self, digest: (opened.add(digest), read_bytes(self, digest))[1]  # noqa: E731
+    monkeypatch.setattr(type(stores.objects), "read_bytes", note)
     search = SearchSpec(space=["TrainingSpec.learning_rate=2e-4|5e-3"], objective="val_median_m", seed=7)
     seen = {}
     for name, made in {"as it is": splits, "test": plant(stores, splits, TEST_SPLIT)}.items():
@@ -185,6 +188,8 @@ def test_a_planted_leak_changes_nothing_for_the_test_split_alone_holds_it(home):
         rows = list_trial_rows(stores.objects, result.manifest)
         seen[name] = [(row["params"], row["value"], row["val_losses"]) for row in rows]
     assert seen["test"] == seen["as it is"]
+    tables = {kind: one.artifacts["table"].digest for kind, one in splits.items()}
+    assert {tables[TRAIN_SPLIT], tables[VAL_SPLIT]} <= opened
     # The guard fires: labels of a split that is seen do decide it.
     result, _ = run_search(stores, make_order(plant(stores, splits, VAL_SPLIT), search))
     rows = list_trial_rows(stores.objects, result.manifest)

@@ -77,7 +77,7 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
 
 def _take_found(stores: "Stores", named: str, chosen: list[Spec]) -> list[Spec]:
     """Return the chosen specs on top of what a search found."""
-    from heimdall_assets.pipeline.searching.past_searches import find_past, take_settings
+    from heimdall_assets.pipeline.tracing.searches import find_past, take_settings
 
     past = find_past(stores, named)
     merged, told = take_settings(stores.objects, past.manifest, chosen)

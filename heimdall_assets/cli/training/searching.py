@@ -110,10 +110,10 @@ def list_searches(as_json: bool) -> None:
     stores = look_home()
     ended, under_way = list[dict[str, Any]](), list[dict[str, Any]]()
     if stores is not None:
-        from heimdall_assets.pipeline.searching import past_searches
+        from heimdall_assets.pipeline.tracing import searches
 
-        ended = [one.describe() for one in past_searches.list_searches(stores)]
-        under_way = past_searches.list_unfinished(stores)
+        ended = [one.describe() for one in searches.list_searches(stores)]
+        under_way = searches.list_unfinished(stores)
     if as_json:
         write_json({"searches": ended, "not_ended": under_way})
         return
@@ -138,7 +138,7 @@ def show(named: str, output: Path | None, as_json: bool) -> None:
     """Show what SEARCH (latest, or first digits) found: best settings, what mattered, each trial."""
     stores = open_home()
     from heimdall_assets.pipeline.stages.hyperparameter_search import read_importance
-    from heimdall_assets.pipeline.searching.past_searches import find_past, list_trial_rows
+    from heimdall_assets.pipeline.tracing.searches import find_past, list_trial_rows
 
     past = find_past(stores, named)
     told = past.describe()

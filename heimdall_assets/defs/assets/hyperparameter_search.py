@@ -31,7 +31,7 @@ PLAN, WORK, FINISH = "plan_search", "work_on_search", "finish_search"
 
 
 def _order(config: SearchConfig, train_split: Manifest, val_split: Manifest) -> Any:
-    from heimdall_assets.pipeline.searching.trials import SearchOrder
+    from heimdall_assets.pipeline.stages.search_trials import SearchOrder
 
     specs = (config.search, config.model, config.training, config.augmentation)
     return SearchOrder(train_split, val_split, *(spec.pure() for spec in specs))
@@ -87,9 +87,9 @@ def work(
     tracking: dg.ResourceParam[ExperimentTracking],
 ) -> None:
     """Fit trials until none waits. A trial that was under way when its worker was killed goes on where it was."""
-    from heimdall_assets.pipeline.stages.hyperparameter_search import name_search, work_on_search
     from heimdall_assets.pipeline.searching.sampling import count_trials
     from heimdall_assets.pipeline.searching.trial_book import describe_state
+    from heimdall_assets.pipeline.stages.hyperparameter_search import name_search, work_on_search
 
     order = _order(config, train_split, val_split)
     tracked = TrackedSearch(context, tracking, name_search(order))
@@ -168,6 +168,9 @@ def hyperparameter_search(train_split: Any, val_split: Any) -> Any:
 
     A search that was killed goes on with the trials that had not ended, and ends as it would have ended.
     """
-    splits = {"train_split": train_split, "val_split": val_split}
-    done = plan(**splits).map(lambda planned: work(planned=planned, **splits)).collect()
-    return finish(done=done, **splits)
+
+    def start(planned: Any) -> Any:
+        return work(planned=planned, train_split=train_split, val_split=val_split)
+
+    done = plan(train_split=train_split, val_split=val_split).map(start).collect()
+    return finish(done=done, train_split=train_split, val_split=val_split)

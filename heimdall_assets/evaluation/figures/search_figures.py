@@ -16,6 +16,9 @@ from heimdall_assets.specs import SearchSpec
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+"""Behind a label that lines run through."""
+
 Tried = tuple[Mapping[str, Value], float]
 """Setting -> value, and what the trial came to."""
 
@@ -39,7 +42,7 @@ def _plot_importance(importance: Mapping[str, float], num_trials: int) -> bytes:
     axes = figure.add_subplot()
     names = sorted(importance, key=lambda name: importance[name])
     axes.barh(names, [importance[name] for name in names], color=COLOURS[0])
-    told = "share of the differences between trials that each setting explains"
+    told = "how much of the differences between trials it explains"
     axes.set_title(told if names else f"cannot be told of {num_trials} complete", fontsize=9, loc="left")
     axes.set(xlabel="importance", xlim=(0, 1))
     axes.tick_params(axis="y", labelsize=7)
@@ -79,12 +82,14 @@ def _mark(axes: "Axes", dimensions: Sequence[Dimension], low: float, high: float
         for value in one.tried:
             axes.annotate(
                 f"{value:g}" if _is_number(value) else json.dumps(value), (place, _place(one, value)),
-                xytext=(3, 0), textcoords="offset points", fontsize=6,
+                xytext=(3, 0), textcoords="offset points", fontsize=7, va="center", bbox=_PAPER, zorder=5,
             )  # fmt: skip
     last = len(dimensions)
     axes.axvline(last, color="black", linewidth=0.8)
     for height, value in ((0.0, low), (1.0, high)):
-        axes.annotate(f"{value:.4g}", (last, height), xytext=(3, 0), textcoords="offset points", fontsize=6)
+        axes.annotate(
+            f"{value:.4g}", (last, height), xytext=(3, 0), textcoords="offset points", fontsize=7, va="center"
+        )
     labels = [one.name.replace(".", ".\n") for one in dimensions]
     axes.set_xticks(range(last + 1), [*labels, "objective"], fontsize=6)
     axes.set_yticks([])

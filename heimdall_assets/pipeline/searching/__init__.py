@@ -1,1 +1,1 @@
-"""Searching: the trials of a search for settings: shared out, fitted, stopped early, gone on with after a kill."""
+"""Searching: the trials of a search for settings: drawn, shared out, stopped early, freed after a kill."""

@@ -1,7 +1,7 @@
 """hyperparameter_search: trials of a search laid open as one result, and the settings that it found read back.
 
 Belongs here: the search planned, worked on by any number of workers, and ended; its manifest. Does not belong here: a
-trial (``searching.trials``), the study (``searching.trial_book``).
+trial (``search_trials``), the study (``searching.trial_book``).
 
 The stage's parents are the training and the validation split: the test split is not among them.
 """
@@ -26,7 +26,7 @@ from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result, read_result
 from heimdall_assets.pipeline.searching.findings import compute_importance, describe_best, tabulate_trials
 from heimdall_assets.pipeline.searching.trial_book import count_states, describe_state, find_best, open_book
-from heimdall_assets.pipeline.searching.trials import SearchOrder, TrialReport, TrialRunner
+from heimdall_assets.pipeline.stages.search_trials import SearchOrder, TrialReport, TrialRunner
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.tables import artifact_of_table
@@ -87,7 +87,7 @@ def work_on_search(stores: Stores, order: SearchOrder, owner: str, on_end: Trial
     """
     studies, name = open_studies(stores), name_search(order)
     with open_book(studies, name, order.search) as book:
-        book.free(owner.__eq__)
+        book.free(lambda other: other == owner)
         return TrialRunner(stores.objects, studies.locate_work(name), order).run_all(book, owner, on_end)
 
 

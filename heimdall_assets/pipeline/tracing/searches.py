@@ -11,8 +11,8 @@ from typing import Any
 from heimdall_assets.errors import NotFound
 from heimdall_assets.kinds import HYPERPARAMETER_SEARCH
 from heimdall_assets.manifests import RESULTS, Manifest
-from heimdall_assets.pipeline.stages.hyperparameter_search import open_studies, read_found, read_search
 from heimdall_assets.pipeline.searching.trial_book import count_states
+from heimdall_assets.pipeline.stages.hyperparameter_search import open_studies, read_found, read_search
 from heimdall_assets.pipeline.tracing.indexing import open_whole_index
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, Spec, TrainingSpec
 from heimdall_assets.stores.computing import read_facts
