@@ -52,6 +52,7 @@ class ExportGraph:
         collect: session set, examples (E,), output name -> array (E, ...) -> one prediction per session.
         facts: facts of the graph for ``metadata_props`` (units, normalisation), values are strings.
         collect_signals: as ``collect``, but gives signal output -> one row per session; None: no such outputs.
+        kept_whole: names of modules whose numbers no variant of the file may round.
     """
 
     module: "nn.Module"
@@ -64,6 +65,7 @@ class ExportGraph:
     collect_signals: (
         Callable[[SessionSet, NDArray[np.int64], dict[str, NDArray[Any]]], dict[str, NDArray[Any]]] | None
     ) = None
+    kept_whole: tuple[str, ...] = ()
 
 
 class Task(Protocol):

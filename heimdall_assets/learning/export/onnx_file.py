@@ -49,12 +49,25 @@ def export_onnx(fitted: FittedModel, spec: ExportSpec, metadata: dict[str, str])
     Raises:
         InvalidInput: ``metadata`` has a key of the graph's facts, or a value that is no string.
     """
-    graph = _build_graph(fitted)
-    facts = {**graph.facts, "kind": fitted.model.kind, "opset": str(spec.opset)}
+    return write_graph(build_graph(fitted), fitted.model.kind, spec, metadata)
+
+
+def write_graph(graph: ExportGraph, kind: str, spec: ExportSpec, metadata: dict[str, str]) -> bytes:
+    """Return a graph as one ONNX file; see ``export_onnx``.
+
+    Raises:
+        InvalidInput: ``metadata`` has a key of the graph's facts, or a value that is no string.
+    """
+    facts = {**graph.facts, "kind": kind, "opset": str(spec.opset)}
     _check_metadata(facts, metadata)
     proto = _trace(graph, spec.opset)
+    return seal_onnx(proto, {**facts, **metadata})
+
+
+def seal_onnx(proto: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
+    """Return the bytes of a model that says ``metadata`` and nothing of the machine that made it, checked."""
     _scrub(proto)
-    for key, value in sorted({**facts, **metadata}.items()):
+    for key, value in sorted(metadata.items()):
         proto.metadata_props.add(key=key, value=value)
     data: bytes = proto.SerializeToString(deterministic=True)
     check_onnx(data)
@@ -138,7 +151,7 @@ def predict_onnx(
     Raises:
         CorruptObject: not a whole, valid ONNX file.
     """
-    graph = _build_graph(fitted)
+    graph = build_graph(fitted)
     examples, outputs, _ = _run_onnx(graph, open_onnx_session(data, num_threads), sessions, batch_size)
     return graph.collect(sessions, examples, outputs)
 
@@ -151,7 +164,7 @@ def predict_onnx_signals(
     Raises:
         CorruptObject: not a whole, valid ONNX file.
     """
-    graph = _build_graph(fitted)
+    graph = build_graph(fitted)
     if graph.collect_signals is None:
         return None
     examples, outputs, _ = _run_onnx(graph, open_onnx_session(data, num_threads), sessions, batch_size)
@@ -173,7 +186,7 @@ def compute_parity(fitted: FittedModel, data: bytes, sessions: SessionSet) -> di
         CannotLocate: no session holds anything to compare.
         CorruptObject: not a whole, valid ONNX file.
     """
-    graph = _build_graph(fitted)
+    graph = build_graph(fitted)
     examples, outputs, reference = _run_onnx(graph, open_onnx_session(data), sessions, ONNX_BATCH, compare=True)
     position, sigma = (outputs[name].astype(np.float64) for name in graph.outputs[:2])
     expected, expected_sigma = (reference[name].astype(np.float64) for name in graph.outputs[:2])
@@ -226,7 +239,8 @@ def _compare_sessions(found: Predictions, expected: Predictions) -> float:
     return float((np.abs(offset) / np.sqrt(expected.covariance_m2[known, :2])).max(initial=0.0))
 
 
-def _build_graph(fitted: FittedModel) -> ExportGraph:
+def build_graph(fitted: FittedModel) -> ExportGraph:
+    """Return what is traced of a fitted model, and how it is fed."""
     return fitted.task.make_export_graph(fitted.network, fitted.model, fitted.statistics, fitted.calibration)
 
 

@@ -302,6 +302,7 @@ class NetworkTask:
             feed=feed,
             collect=collect_positions,
             collect_signals=collect_signals if statistics.get("signal_tasks") else None,
+            kept_whole=("level_prior", "signals", "pair_encoder"),
             facts={
                 "input.origin": "(batch, 2) float64, latitude and longitude of the tangent plane, degrees of WGS-84",
                 "input.receivers": f"(batch, receivers, {len(RECEIVER_COLUMNS)}) float32, NaN for what is missing: "
