@@ -387,8 +387,10 @@ class ExportSpec(Spec):
     max_uncertainty_error: float = Field(
         0.05, gt=0, description="largest relative difference of a sigma; three receivers in a row reach 3 % in float32"
     )
-    variants: list[Literal["fp32", "fp16", "int8_dynamic", "int8_static", "int4", "pruned"]] = Field(
-        default_factory=lambda: ["fp32"], min_length=1, description="files to make of the model and choose from"
+    variants: list[str] = Field(
+        default_factory=lambda: ["fp32"],
+        min_length=1,
+        description="files to make of the model and choose from: " + ", ".join(VARIANTS),
     )
     max_size_mb: float = Field(100.0, gt=0, description="largest file that is released, in MB of 1,000,000 bytes")
     max_variant_median_ratio: float = Field(
@@ -409,6 +411,8 @@ class ExportSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if unknown := [name for name in self.variants if name not in VARIANTS]:
+            raise ValueError(f"variants: found {unknown[0]!r:.60}, expected some of {', '.join(VARIANTS)}")
         if twice := sorted({name for name in self.variants if self.variants.count(name) > 1}):
             raise ValueError(f"variants: found {', '.join(twice)} twice, expected each once")
         return self

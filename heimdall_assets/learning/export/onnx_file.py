@@ -152,7 +152,7 @@ def predict_onnx(
         CorruptObject: not a whole, valid ONNX file.
     """
     graph = build_graph(fitted)
-    examples, outputs, _ = _run_onnx(graph, open_onnx_session(data, num_threads), sessions, batch_size)
+    examples, outputs, _ = run_onnx(graph, open_onnx_session(data, num_threads), sessions, batch_size)
     return graph.collect(sessions, examples, outputs)
 
 
@@ -167,12 +167,20 @@ def predict_onnx_signals(
     graph = build_graph(fitted)
     if graph.collect_signals is None:
         return None
-    examples, outputs, _ = _run_onnx(graph, open_onnx_session(data, num_threads), sessions, batch_size)
+    examples, outputs, _ = run_onnx(graph, open_onnx_session(data, num_threads), sessions, batch_size)
     return graph.collect_signals(sessions, examples, outputs)
 
 
-def compute_parity(fitted: FittedModel, data: bytes, sessions: SessionSet) -> dict[str, float]:
+def compute_parity(
+    fitted: FittedModel, data: bytes, sessions: SessionSet, session: "InferenceSession | None" = None
+) -> dict[str, float]:
     """Return how far the ONNX file departs from PyTorch over all elements of all examples of ``sessions``.
+
+    Args:
+        fitted: the model.
+        data: the file.
+        sessions: to compare on.
+        session: of ``data``, where it is open already.
 
     Returns:
         ``num_examples``; ``max_position_error_deg``; ``max_position_error_m`` (per axis); ``max_position_error_sigma``
@@ -187,7 +195,8 @@ def compute_parity(fitted: FittedModel, data: bytes, sessions: SessionSet) -> di
         CorruptObject: not a whole, valid ONNX file.
     """
     graph = build_graph(fitted)
-    examples, outputs, reference = _run_onnx(graph, open_onnx_session(data), sessions, ONNX_BATCH, compare=True)
+    session = session or open_onnx_session(data)
+    examples, outputs, reference = run_onnx(graph, session, sessions, ONNX_BATCH, compare=True)
     position, sigma = (outputs[name].astype(np.float64) for name in graph.outputs[:2])
     expected, expected_sigma = (reference[name].astype(np.float64) for name in graph.outputs[:2])
     offset_deg = np.abs(position - expected)
@@ -244,7 +253,7 @@ def build_graph(fitted: FittedModel) -> ExportGraph:
     return fitted.task.make_export_graph(fitted.network, fitted.model, fitted.statistics, fitted.calibration)
 
 
-def _run_onnx(
+def run_onnx(
     graph: ExportGraph,
     session: "InferenceSession",
     sessions: SessionSet,

@@ -1,4 +1,4 @@
-"""The learned products of a graph: which matrix products of fixed weights a variant may round, and putting others there.
+"""The learned products of a graph: which matrix products a variant may round, and putting others in their place.
 
 Belongs here: finding them, replacing them. Does not belong here: how numbers are rounded (``export.rounding``), which
 variant does what (``export.variants``).

@@ -58,7 +58,9 @@ def _measure_moments(module: nn.Module, blocks: list[nn.Module], batches: list[t
     """Return each block's second moments (H + 1, H + 1) of hidden activations and a constant 1, float64."""
     if not batches:
         raise InvalidInput("pruned: found no training example to measure activations on, expected at least 1")
-    sums: list[Tensor] = [torch.zeros(block.fc2.in_features + 1, block.fc2.in_features + 1).double() for block in blocks]
+    sums: list[Tensor] = [
+        torch.zeros(block.fc2.in_features + 1, block.fc2.in_features + 1).double() for block in blocks
+    ]
     counts = [0] * len(blocks)
 
     def watch(number: int) -> object:
