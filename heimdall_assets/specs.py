@@ -338,6 +338,14 @@ class TrainingSpec(Spec):
         pattern=r"^sha256:[0-9a-f]{64}$",
         description="manifest of the checkpoint whose weights the fit starts from (heimdall train --from)",
     )
+    teacher: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="manifest of the checkpoint, of the same splits, whose answers the fit learns beside the labels",
+    )
+    teacher_share: float = Field(
+        0.5, ge=0, le=1, description="share of the loss that is distance to the teacher's answers; the rest: to labels"
+    )
     num_simulated_sessions: int = Field(
         0, ge=0, description="network: simulated sessions (delays and levels, no IQ) added to training; recorded as mix"
     )

@@ -72,6 +72,8 @@ class Task(Protocol):
     """One kind of model. ``statistics`` is what ``fit_statistics`` gave, ``calibration`` what ``calibrate`` gave."""
 
     kind: str
+    input_statistics: tuple[str, ...]
+    """Statistics that a batch depends on: where two models agree on them, both read the same batches."""
 
     def extend_training(self, train: SessionSet, training: TrainingSpec) -> SessionSet:
         """Return the sessions to train on: ``train``, with simulated ones added where the spec asks for them."""
@@ -107,6 +109,9 @@ class Task(Protocol):
 
     def compute_loss(self, network: "nn.Module", batch: "dict[str, Tensor]", epoch: int) -> "dict[str, Tensor]":
         """Return scalars; ``loss`` is minimised and, on validation, watched; the others are logged beside it."""
+
+    def ask_teacher(self, teacher: "nn.Module", batch: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        """Return a teacher's answers to a batch; beside it, they have ``compute_loss`` add ``teacher_loss``."""
 
     def finish_network(
         self, network: "nn.Module", train: SessionSet, val: SessionSet, training: TrainingSpec

@@ -30,7 +30,8 @@ from heimdall_assets.learning.fitting.environment import (
 )
 from heimdall_assets.learning.fitting.fitted import FittedModel, decode_model
 from heimdall_assets.learning.fitting.module import EpochBatches, TaskBatches, TaskModule, build_loader
-from heimdall_assets.learning.task import PretrainedWeights, find_task
+from heimdall_assets.learning.task import PretrainedWeights, Task, find_task
+from heimdall_assets.learning.teaching import TaughtTask, Teacher
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 
@@ -47,6 +48,7 @@ def fit_model(
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     resume_from: str | None = None,
     weights: PretrainedWeights | None = None,
+    teacher: Teacher | None = None,
 ) -> FittedModel:
     """Return the model of the epoch with the lowest validation loss, calibrated on the validation split.
 
@@ -66,6 +68,7 @@ def fit_model(
         on_epoch: called after each epoch with its number and its metrics.
         resume_from: name among ``checkpoints`` of one that an earlier run with the same arguments kept.
         weights: what the backbone starts from where ``model.pretrained``.
+        teacher: whose answers are learned beside the labels; None: labels alone.
 
     Raises:
         Refused: a session stands in both splits.
@@ -78,10 +81,13 @@ def fit_model(
         KeyboardInterrupt: the run was cancelled; the checkpoints stay.
     """
     _check_apart(train, val)
-    task = find_task(model.kind)
+    task: Task = find_task(model.kind)
+    taught = None if teacher is None else TaughtTask(task, teacher, training.teacher_share)
     with make_repeatable(training):
         sessions = task.extend_training(train, training)
         statistics = task.fit_statistics(model, sessions)
+        if taught is not None:
+            taught.check_inputs(statistics)
         examples, val_examples = task.list_examples(sessions), task.list_examples(val)
         for name, found in (("training", examples), ("validation", val_examples)):
             if not len(found):
@@ -99,7 +105,7 @@ def fit_model(
                 EpochBatches(val_examples, training.batch_size, training.seed, shuffle=False),
             ),
         )
-        module = TaskModule(task, network, training, len(batches.train), on_epoch)
+        module = TaskModule(taught or task, network, training, len(batches.train), on_epoch)
         outcome = _train(module, batches, training, checkpoints, resume_from)
         network = network.cpu().eval()
         finished = task.finish_network(network, sessions, val, training)

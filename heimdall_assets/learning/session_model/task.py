@@ -25,8 +25,13 @@ from heimdall_assets.learning.session_model.feed import (
     run_network,
 )
 from heimdall_assets.learning.session_model.graph import GROUP_EDGES, NetworkGraph
-from heimdall_assets.learning.session_model.loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
-from heimdall_assets.learning.session_model.model import NetworkLocalizationNet
+from heimdall_assets.learning.session_model.loss import (
+    compute_divergence,
+    compute_gaussian_loss,
+    compute_heavy_loss,
+    compute_squared_z,
+)
+from heimdall_assets.learning.session_model.model import Located, NetworkLocalizationNet
 from heimdall_assets.learning.session_model.pair_columns import NUM_PAIR_NUMBERS
 from heimdall_assets.learning.session_model.pair_tokens import PairEncoder, measure_pairs
 from heimdall_assets.learning.session_model.physics import LevelLaw
@@ -50,6 +55,7 @@ from heimdall_assets.learning.session_model.table import (
     join_sessions,
 )
 from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
+from heimdall_assets.learning.teaching import TEACHER_LOSS
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.signal_track import NUM_ROWS, NUM_STEPS
 from heimdall_assets.simulation.bearings import add_bearings
@@ -73,6 +79,7 @@ class NetworkTask:
     """Fits and applies ``NetworkLocalizationNet``; see ``task.Task`` for what each method promises."""
 
     kind = "network"
+    input_statistics = ("feature_shape", "feature_mean_db", "feature_std_db", "pairs", "bearings", "level_prior")
 
     def __init__(self) -> None:
         self._level_prior: Any = (
@@ -190,9 +197,7 @@ class NetworkTask:
 
     def compute_loss(self, network: nn.Module, batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Return the heavy-tailed likelihood to minimise, the Gaussian one and the squared error to watch."""
-        names = ("spectrograms", "seen", "pairs", "paired", "bearings")
-        more = {name: batch[name] for name in names if name in batch}
-        located = network(batch["receivers"], batch["offset"], **more)
+        located = _locate(network, batch)
         position, factor = located.position, located.factor
         known = (batch["truth"], batch["margin"])
         squared, log_determinant = compute_squared_z(position.detach(), factor, *known)
@@ -202,7 +207,17 @@ class NetworkTask:
             gaussian = compute_gaussian_loss(squared, log_determinant).mean()
             error_km = (located.position - batch["truth"]).square().sum(-1).sqrt().median()
         loss = (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean()
-        return {"loss": loss, "gaussian_nll": gaussian, "median_error_km": error_km}
+        losses = {"loss": loss, "gaussian_nll": gaussian, "median_error_km": error_km}
+        if "teacher_position" in batch:
+            apart = compute_divergence(position, factor, batch["teacher_position"], batch["teacher_factor"])
+            losses[TEACHER_LOSS] = apart.mean()
+        return losses
+
+    def ask_teacher(self, teacher: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``teacher_position`` (B, 2) and ``teacher_factor`` (B, 3), km."""
+        with torch.no_grad():
+            located = _locate(teacher, batch)
+        return {"teacher_position": located.position, "teacher_factor": located.factor}
 
     def finish_network(
         self, network: nn.Module, train: SessionSet, val: SessionSet, training: TrainingSpec
@@ -332,6 +347,14 @@ class NetworkTask:
                 "normalisation": "inside the graph",
             },
         )
+
+
+def _locate(network: nn.Module, batch: dict[str, Tensor]) -> Located:
+    names = ("spectrograms", "seen", "pairs", "paired", "bearings")
+    located: Located = network(
+        batch["receivers"], batch["offset"], **{name: batch[name] for name in names if name in batch}
+    )
+    return located
 
 
 def _describe_signals() -> dict[str, str]:

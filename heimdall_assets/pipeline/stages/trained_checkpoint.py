@@ -20,6 +20,7 @@ from heimdall_assets.manifests import (
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
 from heimdall_assets.pipeline.stages.datasets import load_sessions
+from heimdall_assets.pipeline.teachers import find_teacher, keep_teacher, read_teacher
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
@@ -57,12 +58,14 @@ def train_checkpoint(
         pretrained: reads the weights that a model starts from.
 
     Raises:
-        InvalidSetting: a split is empty, or ``weights_file`` is given without ``pretrained``.
+        InvalidSetting: a split is empty, ``weights_file`` is given without ``pretrained``, or there is no such teacher.
+        Refused: the teacher was trained on other splits.
         MissingDependency: pretrained weights are out of reach.
         StorageError: a checkpoint or the result could not be stored.
     """
     parents = {TRAIN_SPLIT: train_split.digest, VAL_SPLIT: val_split.digest}
     weights = pretrained(model)
+    taught_by = find_teacher(objects, training, parents)
     asked = (TRAINED_CHECKPOINT, parents, [model, training, augmentation])
     content = state_content(weights)
     checkpoints = CheckpointFolder(scratch / name_result(*asked, content).removeprefix(RESULTS))
@@ -78,10 +81,15 @@ def train_checkpoint(
         resumed_from = LAST if checkpoints.exists(LAST) else None
         if on_start is not None:
             on_start(checkpoints.folder / resumed_from if resumed_from else None)
-        fitted = fit_model(model, training, augmentation, train, val, checkpoints, on_epoch, resumed_from, weights)
+        teacher = None if taught_by is None else read_teacher(objects, taught_by)
+        fitted = fit_model(
+            model, training, augmentation, train, val, checkpoints, on_epoch, resumed_from, weights, teacher
+        )
         artifacts = {name: objects.put_bytes(data, MEDIA_TYPES[name]) for name, data in fitted.encode().items()}
         if weights is not None:  # a file's name is no evidence: what lies there may be another tomorrow
             artifacts[PRETRAINED] = objects.put_bytes(weights.data, SAFETENSORS_MEDIA_TYPE)
+        if taught_by is not None:
+            artifacts |= keep_teacher(objects, taught_by)
         return artifacts, {
             **fitted.settings["facts"],
             "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},
@@ -107,7 +115,7 @@ def load_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> "FittedModel"
     """Return the fitted model at rest behind a checkpoint's manifest."""
     from heimdall_assets.learning.fitting.fitted import decode_model
 
-    return decode_model({name: objects.read_bytes(artifact.digest) for name, artifact in checkpoint.artifacts.items()})
+    return decode_model({name: objects.read_bytes(checkpoint.artifacts[name].digest) for name in MEDIA_TYPES})
 
 
 def read_training(objects: ObjectStore, checkpoint: Manifest) -> tuple[list[dict[str, float]], dict[str, Any]]:

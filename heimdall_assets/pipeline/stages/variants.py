@@ -56,18 +56,19 @@ def summarize_figures(predictions: Predictions, sessions: SessionSet) -> dict[st
 
 
 def summarize_moves(found: Predictions, model: Predictions) -> dict[str, Any]:
-    """Return by how much answers lie from the model's own: median and largest in metres, largest in its sigmas.
+    """Return by how much answers lie from the model's own: in metres, and the largest in its sigmas.
 
     Of sessions that both answer; None where there is none.
     """
     both = np.isfinite(found.latitude) & np.isfinite(model.latitude)
     if not both.any():
-        return dict.fromkeys(("moved_median_m", "moved_max_m", "moved_max_sigma"))
+        return dict.fromkeys(("moved_median_m", "moved_p90_m", "moved_max_m", "moved_max_sigma"))
     places = [side[both] for side in (model.latitude, model.longitude, found.latitude, found.longitude)]
     moved_m = np.asarray(compute_distance_m(*places), np.float64)
     sigma_m = np.sqrt(model.covariance_m2[both, :2].mean(axis=1))
     return {
         "moved_median_m": float(np.median(moved_m)),
+        "moved_p90_m": float(np.quantile(moved_m, 0.9)),
         "moved_max_m": float(moved_m.max()),
         "moved_max_sigma": float((moved_m / sigma_m).max()),
     }
