@@ -118,6 +118,8 @@ def run_graph(
         "comparison": compare_methods(metrics),
         "worse_than": metrics["worse_than"],
         "onnx_bytes": manifests[ONNX_MODEL].summary["size_bytes"],
+        "variant": manifests[ONNX_MODEL].summary["variant"],
+        "because": manifests[ONNX_MODEL].summary["because"],
         "parity": manifests[ONNX_MODEL].summary["parity"],
         # A promotion is no result that could be found again: it is decided anew each time.
         "computed": {

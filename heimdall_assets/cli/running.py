@@ -21,7 +21,7 @@ def _summarize(summary: dict[str, Any], as_json: bool) -> None:
     write_line(f"trained: {'yes' if summary['trained'] else 'no'} ({summary['training']})")
     parity = summary["parity"]
     write_line(
-        f"ONNX {summary['onnx_bytes'] / 1e6:.2f} MB, parity with PyTorch "
+        f"ONNX {summary['variant']} {summary['onnx_bytes'] / 1e6:.2f} MB ({summary['because']}), parity with PyTorch "
         f"{'holds' if parity['passed'] else 'FAILS'} "
         f"(largest difference {parity['max_position_error_sigma']:.2g} sigma)"
     )
@@ -74,6 +74,10 @@ def train(
     """Materialize the graph on the approved sessions and release the model."""
     chosen = read_chosen(campaigns, settings_file, assignments)
     check_trainable(open_home(), find_dataset(chosen))
+    from heimdall_assets.pipeline.planning import foresee_rejection
+
+    if (rejection := foresee_rejection(chosen)) is not None:  # before an hour of training, not after it
+        write_text(f"Warning: {rejection}", err=True)
     with show_progress("Materializing the graph") as listener:
         from heimdall_assets.cli.graph_run import run_graph
 

@@ -85,9 +85,9 @@ def round_to_int8(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     """Return a weight (K, N) in whole steps of a scale (N,), one a column.
 
     Examples:
-        >>> steps, scale = round_to_int8(np.array([[1.0, -2.0], [0.5, 0.0]], np.float32))
-        >>> steps.tolist(), (steps * scale).round(2).tolist()
-        ([[63, -63], [32, 0]], [[1.0, -2.0], [0.51, 0.0]])
+        >>> steps, scale = round_to_int8(np.array([[63.0, -2.0], [31.4, 1.0]], np.float32))
+        >>> steps.tolist(), scale.round(3).tolist()
+        ([[63, -63], [31, 32]], [1.0, 0.03200000151991844])
     """
     largest = np.abs(weight).max(axis=0)
     scale = np.where(largest > 0, largest / LARGEST_INT8, 1.0).astype(np.float32)
