@@ -1,4 +1,4 @@
-"""Variants of an exported model: what they change, what they leave alone, and that they are the same bytes each time."""
+"""Variants of an exported model: what they change, what they leave alone, and that their bytes repeat."""
 
 import os
 import subprocess
