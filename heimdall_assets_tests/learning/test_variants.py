@@ -13,6 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from heimdall_assets.errors import CannotLocate, InvalidInput
+from heimdall_assets.learning.backbone import find_timm_name
 from heimdall_assets.learning.export.activations import measure_ranges
 from heimdall_assets.learning.export.onnx_file import (
     build_graph,
@@ -26,6 +27,7 @@ from heimdall_assets.learning.export.products import MIN_WEIGHTS, Product, find_
 from heimdall_assets.learning.export.pruning import find_blocks, prune_backbone
 from heimdall_assets.learning.export.rounding import (
     LARGEST_INT8,
+    MIN_HALVED,
     fit_levels,
     halve_weights,
     pack_int4,
@@ -36,6 +38,7 @@ from heimdall_assets.learning.export.rounding import (
     unpack_int4,
 )
 from heimdall_assets.learning.export.variants import Sources, Variant, make_variant
+from heimdall_assets.learning.file_sizes import BACKBONES, WIDTHS
 from heimdall_assets.specs import VARIANTS, ExportSpec
 from heimdall_assets_tests.learning.learning_cases import get_lively, make_sessions
 from heimdall_assets_tests.variation import make_rng
@@ -280,3 +283,21 @@ def test_a_batch_to_time_has_its_size_whatever_there_is() -> None:
     empty = replace(TEST, feature_row=np.full(len(TEST.feature_row), -1))
     with pytest.raises(CannotLocate, match="expected at least one to time it on"):
         take_batch(opened, empty, 1)
+
+
+def test_sizes_that_are_foreseen_are_those_of_timm() -> None:
+    import timm
+
+    for size, known in BACKBONES.items():
+        with torch.device("meta"):
+            backbone = timm.create_model(find_timm_name(size), num_classes=0, conv_mlp=False)
+        blocks = find_blocks(backbone)
+        linear = [layer for layer in backbone.modules() if isinstance(layer, torch.nn.Linear)]
+        convolved = [layer for layer in backbone.modules() if isinstance(layer, torch.nn.Conv2d)]
+        assert known.total == sum(weight.numel() for weight in backbone.parameters())
+        assert known.products == sum(layer.weight.numel() for layer in linear if layer.weight.numel() >= MIN_WEIGHTS)
+        assert known.convolved == sum(x.weight.numel() for x in convolved if x.weight.numel() >= MIN_HALVED)
+        assert known.hidden == sum(
+            block.fc1.weight.numel() + block.fc1.bias.numel() + block.fc2.weight.numel() for block in blocks
+        )
+        assert WIDTHS[size] == backbone.num_features
