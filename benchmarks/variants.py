@@ -33,7 +33,7 @@ from heimdall_assets_tests.homes import SIMULATION, fill_home, split_home
 from heimdall_assets_tests.learning.learning_cases import make_sessions
 
 HERE = Path(__file__).resolve().parent
-BATCHES = {1: 15.0, 32: 60.0}
+BATCHES = {1: 10.0, 32: 30.0}
 """Examples at once -> seconds for all rounds."""
 
 PLAIN = AugmentationSpec(dropout=0.0, max_shift_frames=0, max_gain_db=0.0)
@@ -163,8 +163,8 @@ def write(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--teacher", default="tiny", help="backbone of the teacher")
-    parser.add_argument("--sessions", type=int, default=60, help="to train tiny, the teacher and the student on")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--sessions", type=int, default=40, help="to train tiny, the teacher and the student on")
+    parser.add_argument("--epochs", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     load = [os.getloadavg()[0]]
@@ -180,7 +180,7 @@ def main() -> None:
         tiny = fit(ModelSpec(kind="single_receiver", backbone_size="tiny"), data, options.epochs)
     models["tiny"] = judge("tiny", tiny, data)
     with tempfile.TemporaryDirectory() as folder:
-        models["default model"] = judge("default model", *make_default(Path(folder), 24))
+        models["default model"] = judge("default model", *make_default(Path(folder), 16))
     load.append(os.getloadavg()[0])
     result = {
         "load": load,
