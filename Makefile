@@ -6,7 +6,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs configuration \
         bench-localization bench-signals bench-pairs bench-incremental bench-unchanged bench-outside bench-objects \
-        bench-lineage bench-reproduction bench-training \
+        bench-lineage bench-reproduction bench-training bench-variants \
         clean
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make bench-lineage        what lineage and audit cost at ten thousand sessions (minutes)"
 	@echo "make bench-reproduction   how far a model made again on another machine lies apart (long)"
 	@echo "make bench-training       what each switch of a training brings (tens of minutes)"
+	@echo "make bench-variants       size, speed and metres of a model's variants (long)"
 	@echo "make bench-unchanged      what a hundred runs leave that change nothing (minutes)"
 
 # pip puts the installer into the environment, then the installer takes exactly the locked versions.
@@ -123,6 +124,9 @@ bench-incremental: $(VENV)/.installed-test
 
 bench-outside: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/outside.py
+
+bench-variants: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/variants.py
 
 bench-unchanged: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/unchanged.py

@@ -116,6 +116,8 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "torch_compile": "compile", "memory_format": "channels_last",
         "devices": "num_devices", "gpus": "num_devices", "world_size": "num_devices",
         "warm_start": "start_from", "init_from": "start_from",
+        "teacher_model": "teacher", "distill_from": "teacher",
+        "distillation_weight": "teacher_share", "distill_alpha": "teacher_share", "alpha": "teacher_share",
     },
     "MachineSpec": {
         "device": "accelerator", "workers": "num_workers", "prefetch_factor": "prefetch_batches",
@@ -147,6 +149,10 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "ExportSpec": {
         "opset_version": "opset",
         "tolerance": "max_position_error_sigma", "atol": "max_position_error_sigma",
+        "quantization": "variants", "quantize": "variants", "variant": "variants",
+        "max_size": "max_size_mb", "max_model_size_mb": "max_size_mb", "size_limit_mb": "max_size_mb",
+        "pruning_ratio": "pruned_share", "prune_ratio": "pruned_share", "sparsity": "pruned_share",
+        "num_calibration_samples": "num_calibration_examples", "calibration_size": "num_calibration_examples",
     },
     "GateSpec": {
         "min_accuracy": "max_median_m", "max_error": "max_median_m", "max_error_m": "max_median_m",

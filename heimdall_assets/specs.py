@@ -365,6 +365,14 @@ class TrainingSpec(Spec):
         pattern=r"^[0-9a-f]{64}$",
         description="manifest of the search whose best settings these are (heimdall train --search)",
     )
+    teacher: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="manifest of the checkpoint, of the same splits, whose answers the fit learns beside the labels",
+    )
+    teacher_share: float = Field(
+        0.5, ge=0, le=1, description="share of the loss that is distance to the teacher's answers; the rest: to labels"
+    )
     num_simulated_sessions: int = Field(
         0, ge=0, description="network: simulated sessions (delays and levels, no IQ) added to training; recorded as mix"
     )
@@ -509,8 +517,11 @@ class AssessmentSpec(Spec):
         return self
 
 
+VARIANTS = ("fp32", "fp16", "int8_dynamic", "int8_static", "int4", "pruned")
+
+
 class ExportSpec(Spec):
-    """The ONNX file and what it must match."""
+    """The ONNX file and what it must match; of the variants, the smallest that keeps its accuracy is released."""
 
     opset: int = Field(20, ge=18, le=23, description="version of the ONNX operators")
     max_position_error_sigma: float = Field(0.02, gt=0, description="largest |ONNX - PyTorch| in units of sigma")
@@ -520,6 +531,35 @@ class ExportSpec(Spec):
     max_uncertainty_error: float = Field(
         0.05, gt=0, description="largest relative difference of a sigma; three receivers in a row reach 3 % in float32"
     )
+    variants: list[str] = Field(
+        default_factory=lambda: ["fp32"],
+        min_length=1,
+        description="files to make of the model and choose from: " + ", ".join(VARIANTS),
+    )
+    max_size_mb: float = Field(100.0, gt=0, description="largest file that is released, in MB of 1,000,000 bytes")
+    max_variant_median_ratio: float = Field(
+        1.05, ge=1, description="largest median error of a variant on validation sessions, over that of the model"
+    )
+    max_variant_p90_ratio: float = Field(
+        1.10, ge=1, description="the same of the error that 90 % of validation sessions stay below"
+    )
+    max_variant_coverage_change: float = Field(
+        0.05, ge=0, le=1, description="by how much its 90 % ellipses may cover another share of validation sessions"
+    )
+    pruned_share: float = Field(
+        0.25, gt=0, lt=1, description="pruned: share of the hidden units of each block of the backbone that is removed"
+    )
+    num_calibration_examples: int = Field(
+        256, ge=1, description="int8_static, pruned: training examples whose activations are measured; fewer: all"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if unknown := [name for name in self.variants if name not in VARIANTS]:
+            raise ValueError(f"variants: found {unknown[0]!r:.60}, expected some of {', '.join(VARIANTS)}")
+        if twice := sorted({name for name in self.variants if self.variants.count(name) > 1}):
+            raise ValueError(f"variants: found {', '.join(twice)} twice, expected each once")
+        return self
 
 
 class GateSpec(Spec):

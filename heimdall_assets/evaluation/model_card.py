@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from heimdall_assets.evaluation.lengths import format_metres
 from heimdall_assets.evaluation.outcome import Outcome
 from heimdall_assets.evaluation.signals_table import list_worthless, render_signals_table
 from heimdall_assets.evaluation.strata import list_groups
+from heimdall_assets.evaluation.variants_table import describe_teacher, describe_variants, render_variants_table
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -26,20 +28,6 @@ _STRATA_TITLES = {
     "campaign": "Campaign",
     "season": "Season",
 }
-
-
-def format_metres(value: float | None) -> str:
-    """Return a length fit to read: three figures, m or km, "-" for none.
-
-    Examples:
-        >>> [format_metres(value) for value in (12.345, 421.0, 12_345.0, None)]
-        ['12.3 m', '421 m', '12.3 km', '-']
-    """
-    if value is None:
-        return "-"
-    if abs(value) >= 9_995.0:
-        return f"{value / 1000.0:,.0f} km" if abs(value) >= 99_950.0 else f"{value / 1000.0:.1f} km"
-    return f"{value:,.0f} m" if abs(value) >= 99.5 else f"{value:.3g} m"
 
 
 def render_metrics_table(metrics: Mapping[str, Any]) -> str:
@@ -153,7 +141,8 @@ def render_model_card(
     metrics: Mapping[str, Any],
     data: Mapping[str, Any],
     specs: Mapping[str, Mapping[str, Any]],
-    parity: Mapping[str, Any] | None = None,
+    export: Mapping[str, Any] | None = None,
+    latency: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
     provenance_digest: str | None = None,
     limits: Sequence[str] = (),
@@ -168,7 +157,8 @@ def render_model_card(
         data: ``num_sessions`` (split -> count), and where known ``sessions_by_origin``, ``sessions_by_campaign``,
             ``num_simulated_sessions`` (added to training alone), ``num_left_out``.
         specs: spec class name -> fields.
-        parity: what ``compute_parity`` gave, scalars are listed.
+        export: summary of the exported model: its files, and ``parity``, of which scalars are listed.
+        latency: what was measured of the files' speed.
         environment: what the bits depend on, scalars are listed.
         provenance_digest: SHA-256 of the release's ``provenance.json``.
         limits: sentences beyond those that follow from the figures.
@@ -183,7 +173,10 @@ def render_model_card(
         data={"num_sessions": {}, "sessions_by_campaign": {}, "num_left_out": 0, **data},
         origins=_describe_mix(data),
         specs=specs,
-        parity=_scalars(parity),
+        parity=_scalars((export or {}).get("parity")),
+        variants_table="" if export is None else render_variants_table(export, latency),
+        variants=[] if export is None else describe_variants(export, latency),
+        taught=describe_teacher(metrics.get("teacher")),
         environment=_scalars(environment),
         provenance_digest=provenance_digest,
         outcome=outcome,

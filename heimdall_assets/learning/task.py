@@ -53,6 +53,7 @@ class ExportGraph:
         collect: session set, examples (E,), output name -> array (E, ...) -> one prediction per session.
         facts: facts of the graph for ``metadata_props`` (units, normalisation), values are strings.
         collect_signals: as ``collect``, but gives signal output -> one row per session; None: no such outputs.
+        kept_whole: names of modules whose numbers no variant of the file may round.
     """
 
     module: "nn.Module"
@@ -65,12 +66,15 @@ class ExportGraph:
     collect_signals: (
         Callable[[SessionSet, NDArray[np.int64], dict[str, NDArray[Any]]], dict[str, NDArray[Any]]] | None
     ) = None
+    kept_whole: tuple[str, ...] = ()
 
 
 class Task(Protocol):
     """One kind of model. ``statistics`` is what ``fit_statistics`` gave, ``calibration`` what ``calibrate`` gave."""
 
     kind: str
+    input_statistics: tuple[str, ...]
+    """Statistics that a batch depends on: where two models agree on them, both read the same batches."""
 
     def extend_training(self, train: SessionSet, training: TrainingSpec) -> SessionSet:
         """Return the sessions to train on: ``train``, with simulated ones added where the spec asks for them."""
@@ -125,6 +129,9 @@ class Task(Protocol):
 
     def list_blocks(self, network: "nn.Module") -> "list[nn.Module]":
         """Return the parts, one after the other, whose activations may be computed again instead of kept."""
+
+    def ask_teacher(self, teacher: "nn.Module", batch: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        """Return a teacher's answers to a batch; beside it, they have ``compute_loss`` add ``teacher_loss``."""
 
     def finish_network(
         self, network: "nn.Module", train: SessionSet, val: SessionSet, training: TrainingSpec

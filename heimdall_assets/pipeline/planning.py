@@ -19,6 +19,7 @@ from heimdall_assets.kinds import (
     ONNX_MODEL,
     TRAINED_CHECKPOINT,
 )
+from heimdall_assets.learning.file_sizes import foresee_refusal
 from heimdall_assets.manifests import Manifest, compute_digest, show_value
 from heimdall_assets.pipeline.found import state_found
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
@@ -26,7 +27,7 @@ from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import name_result, read_parent, read_result
 from heimdall_assets.pipeline.starts import find_started
 from heimdall_assets.pipeline.truth import read_trusted
-from heimdall_assets.specs import DatasetSpec, ModelSpec, Spec, TrainingSpec
+from heimdall_assets.specs import DatasetSpec, ExportSpec, ModelSpec, Spec, TrainingSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import encode_table
 
@@ -66,6 +67,15 @@ def plan_materialization(stores: Stores, chosen: Sequence[Spec]) -> list[Step]:
             found[kind] = result
             steps.append(Step(kind, "reuse", "same inputs, code and numbers"))
     return steps
+
+
+def foresee_rejection(chosen: Sequence[Spec]) -> str | None:
+    """Return why the release of a model with the chosen specs would be rejected, known before it is trained."""
+    specs = {type(spec): spec for spec in chosen}
+    model, export = (specs.get(cls, cls()) for cls in (ModelSpec, ExportSpec))
+    assert isinstance(model, ModelSpec)
+    assert isinstance(export, ExportSpec)
+    return foresee_refusal(model, export)
 
 
 def _read_inputs(

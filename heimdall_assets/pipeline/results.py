@@ -71,7 +71,7 @@ def find_or_compute(
     if found is not None:
         return Result(found, reused=True)
     computation = Computation()
-    with computation.hear_caches():
+    with computation.hear_notes():
         artifacts, summary = compute()
     manifest = Manifest(
         kind=kind,

@@ -167,6 +167,8 @@ def run_graph(
         "comparison": compare_methods(metrics),
         "worse_than": metrics["worse_than"],
         "onnx_bytes": manifests[ONNX_MODEL].summary["size_bytes"],
+        "variant": manifests[ONNX_MODEL].summary["variant"],
+        "because": manifests[ONNX_MODEL].summary["because"],
         "parity": manifests[ONNX_MODEL].summary["parity"],
         "computed": run.count_computed(),
         "digests": {

@@ -43,6 +43,10 @@ PROFILE = "profile"
 """In the facts: the profile that the settings started from. Not there where they started from none."""
 
 
+MEASURED = "measured"
+"""In the facts: name -> what a clock said while the result was computed. Not there where nothing was measured."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Who or what had something computed.
@@ -97,6 +101,16 @@ def note_cache(name: str, digest: str) -> None:
         caches[name] = digest
 
 
+_measured: ContextVar[dict[str, Any] | None] = ContextVar("measured", default=None)
+
+
+def note_measurement(name: str, figures: dict[str, Any]) -> None:
+    """Keep figures (JSON values) of the computation under way, which another would not find again, among its facts."""
+    measured = _measured.get()
+    if measured is not None:
+        measured[name] = figures
+
+
 class Computation:
     """One computation, from its start on."""
 
@@ -105,15 +119,17 @@ class Computation:
         self._started_at = datetime.now(UTC)
         self._tick = time.monotonic()
         self._caches: dict[str, str] = {}
+        self._measured: dict[str, Any] = {}
 
     @contextmanager
-    def hear_caches(self) -> Iterator[None]:
-        """Take note of the cumulative tables that ``note_cache`` names inside."""
-        token = _caches.set(self._caches)
+    def hear_notes(self) -> Iterator[None]:
+        """Take note of what ``note_cache`` and ``note_measurement`` say inside."""
+        tokens = _caches.set(self._caches), _measured.set(self._measured)
         try:
             yield
         finally:
-            _caches.reset(token)
+            _caches.reset(tokens[0])
+            _measured.reset(tokens[1])
 
     def describe(self) -> dict[str, Any]:
         """Return its facts so far, JSON values; ``environment`` in full."""
@@ -123,6 +139,7 @@ class Computation:
             "started_at": self._started_at.isoformat(timespec="milliseconds"),
             "duration_s": round(time.monotonic() - self._tick, 3),
             **({CACHES: dict(self._caches)} if self._caches else {}),
+            **({MEASURED: dict(self._measured)} if self._measured else {}),
             ENVIRONMENT: {**_describe_installation(), **describe_machine()},
         }
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.comparison import compare_paired
 from heimdall_assets.evaluation.evaluate import evaluate_model
+from heimdall_assets.evaluation.lengths import format_metres
 from heimdall_assets.evaluation.metrics import evaluate_predictions
-from heimdall_assets.evaluation.model_card import format_metres, render_metrics_table, render_model_card
+from heimdall_assets.evaluation.model_card import render_metrics_table, render_model_card
 from heimdall_assets.evaluation.residuals import compute_residuals
 from heimdall_assets.evaluation.strata import assign_strata
 from heimdall_assets.locating.classical import ESTIMATORS

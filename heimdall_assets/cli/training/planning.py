@@ -8,7 +8,7 @@ import click
 
 from heimdall_assets.cli.settings.choosing import Asked, find_dataset, read_chosen, settings_options
 from heimdall_assets.cli.terminal.homes import check_trainable, open_home
-from heimdall_assets.cli.terminal.output import json_option, write_json, write_table
+from heimdall_assets.cli.terminal.output import json_option, write_json, write_table, write_text
 from heimdall_assets.cli.terminal.progress import show_progress
 
 
@@ -22,9 +22,11 @@ def plan(asked: Asked, as_json: bool) -> None:
     stores = open_home()
     check_trainable(stores, find_dataset(chosen))
     with show_progress("Looking for results that are there already"):
-        from heimdall_assets.pipeline.planning import plan_materialization
+        from heimdall_assets.pipeline.planning import foresee_rejection, plan_materialization
 
-        steps = plan_materialization(stores, chosen)
+        steps, rejection = plan_materialization(stores, chosen), foresee_rejection(chosen)
+    if rejection is not None:
+        write_text(f"Warning: {rejection}", err=True)
     if as_json:
         write_json([{"asset": step.asset, "action": step.action, "reason": step.reason} for step in steps])
     else:

@@ -36,7 +36,7 @@ def _summarize(summary: dict[str, Any], as_json: bool) -> None:
     write_line(f"trained: {'yes' if summary['trained'] else 'no'} ({summary['training']})")
     parity = summary["parity"]
     write_line(
-        f"ONNX {summary['onnx_bytes'] / 1e6:.2f} MB, parity with PyTorch "
+        f"ONNX {summary['variant']} {summary['onnx_bytes'] / 1e6:.2f} MB ({summary['because']}), parity with PyTorch "
         f"{'holds' if parity['passed'] else 'FAILS'} "
         f"(largest difference {parity['max_position_error_sigma']:.2g} sigma)"
     )
@@ -108,6 +108,10 @@ def train(asked: Asked, starting: Starting, search: str | None, reason: str | No
     check_trainable(stores, find_dataset(chosen.specs))
     if search is not None:
         chosen = replace(chosen, specs=_take_found(stores, search, chosen.specs))
+    from heimdall_assets.pipeline.planning import foresee_rejection
+
+    if (rejection := foresee_rejection(chosen.specs)) is not None:  # before an hour of training, not after it
+        write_text(f"Warning: {rejection}", err=True)
     with show_progress("Materializing the graph") as listener:
         from heimdall_assets.defs.origins import tag_intent, tag_profile
         from heimdall_assets.running.graph_run import run_graph

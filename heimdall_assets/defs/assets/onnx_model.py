@@ -1,4 +1,4 @@
-"""``onnx_model``: the checkpoint as one ONNX file, with parity against PyTorch on the test split."""
+"""``onnx_model``: the checkpoint as ONNX files, with parity against PyTorch on the test split; one is released."""
 
 from typing import Any
 
@@ -24,13 +24,30 @@ def onnx_model(
     stores: dg.ResourceParam[Stores],
     tracking: dg.ResourceParam[ExperimentTracking],
 ) -> dg.MaterializeResult[Any]:
-    """One ONNX file with statistics, units and digests of specs inside, compared element by element with PyTorch."""
-    from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
+    """One ONNX file with statistics, units and digests of specs inside, compared element by element with PyTorch.
+
+    Of the variants asked for, the smallest that keeps its accuracy on validation sessions is the one that is released.
+    """
+    from heimdall_assets.evaluation.variants_table import render_variants_table
+    from heimdall_assets.pipeline.stages.onnx_model import LATENCY, export_checkpoint
+    from heimdall_assets.stores.computing import MEASURED, read_facts
 
     progress = report_to(context, ONNX_MODEL)
     progress("model exported", 0, 1)
     result = export_checkpoint(stores.objects, trained_checkpoint, test_split, config.pure())
     progress("model exported", 1, 1)
     tell_export(context, tracking, stores.objects, result, config.pure())
-    parity = {name: value for name, value in result.manifest.summary["parity"].items() if name != "passed"}
-    return materialize(result, {"parity_with_pytorch": result.manifest.summary["parity"]["passed"], "parity": parity})
+    summary = result.manifest.summary
+    latency = (read_facts(stores.objects, result.manifest.digest) or {}).get(MEASURED, {}).get(LATENCY)
+    parity = {name: value for name, value in summary["parity"].items() if name != "passed"}
+    return materialize(
+        result,
+        {
+            "variant": summary["variant"],
+            "because": summary["because"],
+            "rejected": summary["rejected"],
+            "variants": dg.MetadataValue.md(render_variants_table(summary, latency)),
+            "parity_with_pytorch": summary["parity"]["passed"],
+            "parity": parity,
+        },
+    )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning import Callback
 
     from heimdall_assets.learning.fitting.fitted import FittedModel
+    from heimdall_assets.learning.teaching import Teacher
 
 
 class GpuMeters(Protocol):
@@ -50,13 +51,15 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Start:
-    """What the weights start from.
+    """What a fit begins with other than seeds and labels.
 
     Attributes:
         model: a fitted one: its weights, and its statistics in place of those of the new training split, so that the
             first step begins with what it had learned.
+        teacher: whose answers are learned beside the labels; None: labels alone.
         facts: what the result's facts say of it.
     """
 
     model: "FittedModel | None" = None
+    teacher: "Teacher | None" = None
     facts: Mapping[str, Any] = field(default_factory=dict)

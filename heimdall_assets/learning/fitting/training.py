@@ -33,6 +33,7 @@ from heimdall_assets.learning.fitting.range_test import RateSearch, search_rate
 from heimdall_assets.learning.fitting.savings import check_compiler
 from heimdall_assets.learning.fitting.starting import load_start
 from heimdall_assets.learning.task import PretrainedWeights, Task, find_task
+from heimdall_assets.learning.teaching import TaughtTask
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, MachineSpec, ModelSpec, TrainingSpec
 
@@ -72,7 +73,7 @@ def fit_model(
         resume_from: name among ``checkpoints`` of one that an earlier run with the same arguments kept.
         weights: what the backbone starts from where ``model.pretrained``.
         machine: how this machine is used; changes no bit on processors.
-        start: a fitted model to start from.
+        start: a fitted model to start from, and a teacher to learn from.
         hooks: whom it tells of what.
 
     Raises:
@@ -93,16 +94,19 @@ def fit_model(
         hooks.on_notice("MachineSpec.pin_memory: it trains on processors, there is no way to a GPU to make faster")
     if training.compile:
         check_compiler(device.kind)
-    task = find_task(model.kind)
+    task: Task = find_task(model.kind)
+    taught = None if start.teacher is None else TaughtTask(task, start.teacher, training.teacher_share)
     with make_repeatable(training):
         data = _prepare(task, model, training, augmentation, train, val)
+        if taught is not None:
+            taught.check_inputs(data.statistics)
         torch.manual_seed(training.seed)
         network = task.build_network(model, data.statistics, weights)
         if start.model is None:
             task.start_network(network, model, data.train, data.statistics)
         else:
             data = replace(data, statistics=load_start(network, start.model))
-        job = Job(task, network, data, training, machine, device, checkpoints, resume_from)
+        job = Job(taught or task, network, data, training, machine, device, checkpoints, resume_from)
         outcome = train_network(job, on_epoch, hooks)
         network = network.cpu().eval()
         if hooks.record is not None:

@@ -38,6 +38,7 @@ from heimdall_assets.learning.receiver_model.frame import (
 from heimdall_assets.learning.receiver_model.loss import compute_gaussian_nll
 from heimdall_assets.learning.receiver_model.model import LocalizationNet
 from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
+from heimdall_assets.learning.teaching import TEACHER_LOSS, compute_axis_divergence
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.augment import augment_spectrograms
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
@@ -53,6 +54,7 @@ class SingleReceiverTask:
     """Fits and applies ``LocalizationNet``; see ``task.Task`` for what each method promises."""
 
     kind = "single_receiver"
+    input_statistics = ("feature_shape", "feature_mean_db", "feature_std_db", "centre_deg", "scale_m")
 
     def __init__(self) -> None:
         self._scale_m: list[float] | None = None  # of the statistics of one fit, to tell its errors in metres
@@ -147,7 +149,16 @@ class SingleReceiverTask:
         loss = compute_gaussian_nll(output[:, :2], output[:, 2:], batch["target"], batch["label_sigma"]).mean()
         with torch.no_grad():
             squared_error = (output[:, :2] - batch["target"]).square().sum(dim=1).mean()
-        return {"loss": loss, "squared_error": squared_error}
+        losses = {"loss": loss, "squared_error": squared_error}
+        if (taught := batch.get("teacher")) is not None:
+            apart = compute_axis_divergence(output[:, :2], output[:, 2:], taught[:, :2], taught[:, 2:])
+            losses[TEACHER_LOSS] = apart.mean()
+        return losses
+
+    def ask_teacher(self, teacher: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``teacher`` (B, 4), normalised as the student's own outputs."""
+        with torch.no_grad():
+            return {"teacher": teacher(batch["features"])}
 
     def list_channels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {f"spectrogram_{number}": values for number, values in enumerate(batch["features"].unbind(1))}

@@ -65,3 +65,24 @@ def compute_heavy_loss(squared_z: Tensor, log_determinant: Tensor) -> Tensor:
     Source: bivariate Student density, (1 + z^2 / nu)^(-(nu + 2) / 2).
     """
     return 0.5 * (HEAVY_TAIL + 2.0) * (squared_z / HEAVY_TAIL).log1p() - log_determinant
+
+
+def compute_divergence(position: Tensor, factor: Tensor, teacher_position: Tensor, teacher_factor: Tensor) -> Tensor:
+    """Return how far Gaussians (B,) lie from a teacher's: the logarithm of 1 and their divergence.
+
+    Where both are the same it is 0, elsewhere more. Not the divergence itself: a session with two solutions, of which
+    student and teacher take one each, would outweigh all others.
+
+    Args:
+        position, teacher_position: (B, 2), km.
+        factor, teacher_factor: (B, 3), upper factors of their information, 1/km.
+
+    Source: divergence of Kullback and Leibler of Gaussians with factors U (student) and T (teacher): the half of
+    |U T^-1|^2 - 2 + |U d|^2, less log det U / det T.
+    """
+    first, last = factor[:, 0] / teacher_factor[:, 0], factor[:, 2] / teacher_factor[:, 2]
+    shear = (factor[:, 1] - first * teacher_factor[:, 1]) / teacher_factor[:, 2]
+    spread = first.square() + shear.square() + last.square() - 2.0
+    squared = apply_factor(factor, teacher_position - position).square().sum(-1)
+    divergence = 0.5 * (spread + squared) - first.log() - last.log()
+    return divergence.clamp_min(0.0).log1p()  # rounding takes it below zero where both agree

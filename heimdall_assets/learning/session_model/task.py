@@ -25,7 +25,12 @@ from heimdall_assets.learning.session_model.feed import (
     run_network,
 )
 from heimdall_assets.learning.session_model.graph import GROUP_EDGES, NetworkGraph
-from heimdall_assets.learning.session_model.loss import compute_gaussian_loss, compute_heavy_loss, compute_squared_z
+from heimdall_assets.learning.session_model.loss import (
+    compute_divergence,
+    compute_gaussian_loss,
+    compute_heavy_loss,
+    compute_squared_z,
+)
 from heimdall_assets.learning.session_model.model import Located, NetworkLocalizationNet
 from heimdall_assets.learning.session_model.pair_columns import NUM_PAIR_NUMBERS
 from heimdall_assets.learning.session_model.pair_tokens import PairEncoder, measure_pairs
@@ -51,6 +56,7 @@ from heimdall_assets.learning.session_model.table import (
     join_sessions,
 )
 from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
+from heimdall_assets.learning.teaching import TEACHER_LOSS
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.signal_track import NUM_ROWS, NUM_STEPS
 from heimdall_assets.simulation.bearings import add_bearings
@@ -75,6 +81,7 @@ class NetworkTask:
     """Fits and applies ``NetworkLocalizationNet``; see ``task.Task`` for what each method promises."""
 
     kind = "network"
+    input_statistics = ("feature_shape", "feature_mean_db", "feature_std_db", "pairs", "bearings", "level_prior")
 
     def __init__(self) -> None:
         self._level_prior: Any = (
@@ -196,9 +203,7 @@ class NetworkTask:
 
     def compute_loss(self, network: nn.Module, batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Return the heavy-tailed likelihood to minimise, the Gaussian one and the squared error to watch."""
-        names = ("spectrograms", "seen", "pairs", "paired", "bearings")
-        more = {name: batch[name] for name in names if name in batch}
-        located = network(batch["receivers"], batch["offset"], **more)
+        located = _locate(network, batch)
         position, factor = located.position, located.factor
         known = (batch["truth"], batch["margin"])
         squared, log_determinant = compute_squared_z(position.detach(), factor, *known)
@@ -208,7 +213,17 @@ class NetworkTask:
             gaussian = compute_gaussian_loss(squared, log_determinant).mean()
             error_km = (located.position - batch["truth"]).square().sum(-1).sqrt().median()
         loss = (compute_heavy_loss(squared, log_determinant) + compute_heavy_loss(pull, 0.0 * pull)).mean()
-        return {"loss": loss, "gaussian_nll": gaussian, "median_error_km": error_km}
+        losses = {"loss": loss, "gaussian_nll": gaussian, "median_error_km": error_km}
+        if "teacher_position" in batch:
+            apart = compute_divergence(position, factor, batch["teacher_position"], batch["teacher_factor"])
+            losses[TEACHER_LOSS] = apart.mean()
+        return losses
+
+    def ask_teacher(self, teacher: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``teacher_position`` (B, 2) and ``teacher_factor`` (B, 3), km."""
+        with torch.no_grad():
+            located = _locate(teacher, batch)
+        return {"teacher_position": located.position, "teacher_factor": located.factor}
 
     def list_channels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return columns of the receivers' table and of bearings, channels of spectrograms; NaN for what is missing."""
@@ -344,6 +359,7 @@ class NetworkTask:
             feed=feed,
             collect=collect_positions,
             collect_signals=collect_signals if statistics.get("signal_tasks") else None,
+            kept_whole=("level_prior", "signals", "pair_encoder"),
             facts={
                 "input.origin": "(batch, 2) float64, latitude and longitude of the tangent plane, degrees of WGS-84",
                 "input.receivers": f"(batch, receivers, {len(RECEIVER_COLUMNS)}) float32, NaN for what is missing: "
@@ -373,6 +389,14 @@ class NetworkTask:
                 "normalisation": "inside the graph",
             },
         )
+
+
+def _locate(network: nn.Module, batch: dict[str, Tensor]) -> Located:
+    names = ("spectrograms", "seen", "pairs", "paired", "bearings")
+    located: Located = network(
+        batch["receivers"], batch["offset"], **{name: batch[name] for name in names if name in batch}
+    )
+    return located
 
 
 def _describe_signals() -> dict[str, str]:

@@ -18,9 +18,11 @@ from heimdall_assets.manifests import (
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
+from heimdall_assets.pipeline.stages.variants import summarize_figures, summarize_moves
 from heimdall_assets.pipeline.starts import check_not_seen, read_kept_start
+from heimdall_assets.pipeline.teachers import find_teacher
 from heimdall_assets.session_set import Predictions, SessionSet
-from heimdall_assets.specs import EvaluationSpec
+from heimdall_assets.specs import EvaluationSpec, TrainingSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import artifact_of_table
 
@@ -42,6 +44,10 @@ def evaluate_checkpoint(
         reference = load_sessions(objects, read_parent(objects, checkpoint, TRAIN_SPLIT))
         sessions = load_sessions(objects, test_split)
         evaluated = evaluate_model(fitted.predict, sessions, reference, spec, fitted.predict_signals)
+        teacher = find_teacher(objects, TrainingSpec(**checkpoint.specs["TrainingSpec"]), checkpoint.parents)
+        if teacher is not None:
+            answers = load_checkpoint(objects, teacher).predict(sessions)
+            evaluated.metrics["teacher"] = compare_with_teacher(teacher.digest, evaluated, answers, sessions)
         artifacts = {
             "metrics.json": objects.put_bytes(encode_canonical_json(evaluated.metrics), JSON_MEDIA_TYPE),
             "predictions": artifact_of_table(objects, tabulate_predictions(sessions, evaluated)),
@@ -53,6 +59,24 @@ def evaluate_checkpoint(
 
     parents = {TRAINED_CHECKPOINT: checkpoint.digest, TEST_SPLIT: test_split.digest}
     return find_or_compute(objects, EVALUATION_METRICS, parents, [spec], compute)
+
+
+def compare_with_teacher(
+    teacher: str, evaluated: Evaluation, answers: Predictions, sessions: SessionSet
+) -> dict[str, Any]:
+    """Return how far a student lies from its teacher, in metres, on the same sessions; None where undefined."""
+    names = ("median_m", "p90_m", "coverage_90")
+    its = summarize_figures(answers, sessions)
+    mine = {name: evaluated.metrics[name] for name in names}
+    apart = summarize_moves(evaluated.predictions, answers)
+    known = None not in (mine["median_m"], its["median_m"])
+    return {
+        "teacher": teacher,
+        **mine,
+        **{f"teacher_{name}": its[name] for name in names},
+        "difference_m": mine["median_m"] - its["median_m"] if known else None,
+        **{name: apart[name] for name in ("moved_median_m", "moved_p90_m")},
+    }
 
 
 _OF_BOUND = ("method_median_m", "median_m", "median_low_m")

@@ -25,7 +25,7 @@ def find_rejections(stores: Stores, onnx: Manifest, metrics: Mapping[str, Any], 
         metrics: its evaluation.
         gates: what it must reach.
     """
-    found = []
+    found = [str(line) for line in onnx.summary.get("rejected", [])]  # what keeps each of its files from being released
     if gates.max_median_m is not None:
         median_m = metrics["median_m"]
         if median_m is None or median_m > gates.max_median_m:

@@ -36,9 +36,10 @@ from heimdall_assets.manifests import (
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result, read_parent
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.pipeline.stages.gates import find_rejections
+from heimdall_assets.pipeline.stages.onnx_model import LATENCY
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_outcome
 from heimdall_assets.specs import GateSpec
-from heimdall_assets.stores.computing import Computation, read_facts
+from heimdall_assets.stores.computing import MEASURED, Computation, read_facts
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.keys import SigningKey
 from heimdall_assets.stores.objects.folder import ObjectStore
@@ -230,7 +231,8 @@ def render_card(
         metrics=metrics,
         data=data,
         specs=specs,
-        parity={name: value for name, value in onnx.summary["parity"].items() if name != "tolerances"},
+        export=onnx.summary,
+        latency=(read_facts(objects, onnx.digest) or {}).get(MEASURED, {}).get(LATENCY),
         environment=facts and facts["environment"],
         provenance_digest=provenance,
         outcome=read_outcome(checkpoint),

@@ -32,6 +32,7 @@ from heimdall_assets.pipeline.starts import (
     find_started,
     read_continued,
 )
+from heimdall_assets.pipeline.teachers import find_teacher, keep_teacher, read_teacher
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, MachineSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.gpu_meters import open_meters
@@ -119,8 +120,8 @@ def train_checkpoint(
 
     Raises:
         NotFound: the search that ``training.found_by`` names is gone, or was none.
-        Refused: it was made on sessions that were split otherwise.
-        InvalidSetting: a split is empty, or ``weights_file`` is given without ``pretrained``.
+        Refused: it was made on sessions that were split otherwise; so was the teacher.
+        InvalidSetting: a split is empty, ``weights_file`` is given without ``pretrained``, or there is no such teacher.
         InvalidInput: what it should start or go on from is of something else.
         Refused: a session of the validation split was trained on by the model it starts from.
         MissingDependency: pretrained weights are out of reach.
@@ -130,6 +131,7 @@ def train_checkpoint(
     found = find_found(objects, training, train_split)
     weights = pretrained(model)
     start = start or find_started(objects, training)
+    taught_by = find_teacher(objects, training, parents)
     about = {"model": model.dump(), "training": training.dump(), "augmentation": augmentation.dump()}
     continued = read_continued(earlier, {**about, "parents": parents})
     asked = (TRAINED_CHECKPOINT, parents, [model, training, augmentation])
@@ -157,6 +159,8 @@ def train_checkpoint(
         if on_start is not None:
             on_start(checkpoints.folder / resumed_from if resumed_from else None)
         begun = _describe_start(objects, start, continued, val_split)
+        if taught_by is not None:
+            begun = replace(begun, teacher=read_teacher(objects, taught_by))
         fitted = fit_model(
             *(model, training, augmentation, train, val, checkpoints),
             *(on_epoch, resumed_from, weights, around.machine, begun, _build_hooks(around)),
@@ -167,6 +171,7 @@ def train_checkpoint(
         artifacts |= found.list_artifacts() if found else {}
         artifacts |= start.list_artifacts() if start else {}
         artifacts |= continued.list_artifacts(objects) if continued else {}
+        artifacts |= keep_teacher(objects, taught_by) if taught_by else {}
         return artifacts, {
             **fitted.settings["facts"],
             "mix": describe_mix(train) | {"added by the simulator": fitted.settings["facts"]["num_added_sessions"]},
