@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from heimdall_assets.specs import (
+    AssessmentSpec,
     DatasetSpec,
     KubernetesSpec,
     RetentionPolicy,
     RetrainPolicy,
+    SearchSpec,
     SimulationSpec,
     Spec,
     list_specs,
@@ -27,6 +29,8 @@ NOT_OF_A_PROFILE: Mapping[type[Spec], str] = {
     KubernetesSpec: "set by HEIMDALL_KUBERNETES",
     RetrainPolicy: "set by HEIMDALL_RETRAIN",
     RetentionPolicy: "set by HEIMDALL_RETENTION",
+    SearchSpec: "said by heimdall search",
+    AssessmentSpec: "said by the profile's own assessment",
     SimulationSpec: "set in Python",
 }
 """Specs that a profile does not set, and who does."""

@@ -16,7 +16,7 @@ from heimdall_assets.cli.terminal.output import (
     write_text,
 )
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
-from heimdall_assets.cli.training.starting import Starting, choose_start, starting_options
+from heimdall_assets.cli.training.starting import Starting, choose_start, say_start, starting_options
 from heimdall_assets.counts import say_count
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DEMO, DEMO_MODEL, DatasetSpec, Spec
@@ -103,7 +103,7 @@ def _take_found(stores: "Stores", named: str, chosen: list[Spec]) -> list[Spec]:
 def train(asked: Asked, starting: Starting, search: str | None, reason: str | None, intent: str, as_json: bool) -> None:
     """Materialize the graph on the approved sessions and release the model."""
     stores = open_home()
-    chosen = read_chosen(asked)
+    chosen = read_chosen(say_start(stores, asked, starting))
     chosen = replace(chosen, specs=choose_start(stores, chosen.specs, starting))
     check_trainable(stores, find_dataset(chosen.specs))
     if search is not None:

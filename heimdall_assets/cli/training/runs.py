@@ -170,13 +170,14 @@ def compare(names: tuple[str, ...], as_json: bool) -> None:
 @runs.command()
 @_RUN
 @click.option("--thresholds", "file", type=_FILE, help="YAML with fields of AssessmentSpec; the others stay.")
+@click.option("--profile", metavar="NAME|FILE", help="Judge by what a profile calls a success.")
 @json_option
-def assess(run: str, file: Path | None, as_json: bool) -> None:
+def assess(run: str, file: Path | None, profile: str | None, as_json: bool) -> None:
     """Judge a training: convergence, how far it came, and red flags with what to set."""
     from heimdall_assets.evaluation.assessment import assess_training
     from heimdall_assets.pipeline.runs import find_training, read_training_tables
 
-    spec = _read_thresholds(file)
+    spec = _read_thresholds(file, profile)
     stores = open_home()
     found = find_training(stores, run)
     judged = assess_training(read_training_tables(stores, found), found.told, spec)
@@ -203,16 +204,22 @@ def _write_assessment(run: "TrainingRun", judged: "Assessment") -> None:
         write_text(f"not measured: {', '.join(judged.not_measured)}")
 
 
-def _read_thresholds(file: Path | None) -> "AssessmentSpec":
-    """Return the thresholds in a file.
+def _read_thresholds(file: Path | None, profile: str | None) -> "AssessmentSpec":
+    """Return the thresholds in a file or of a profile.
 
     Raises:
-        InvalidSetting: it is no YAML of them.
+        InvalidSetting: it is no YAML of them, there is no such profile, or both are named.
     """
     from pydantic import ValidationError
 
     from heimdall_assets.specs import AssessmentSpec, describe_invalid
 
+    if file is not None and profile is not None:
+        raise InvalidSetting("--thresholds and --profile: expected one of them")
+    if profile is not None:
+        from heimdall_assets.profiles.reading import read_profile
+
+        return AssessmentSpec.model_validate(read_profile(profile).profile.assessment.model_dump())
     if file is None:
         return AssessmentSpec()
     import yaml

@@ -6,15 +6,17 @@ Belongs here: the options, and which of them may stand together. Does not belong
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from heimdall_assets.cli.settings.choosing import Asked
 from heimdall_assets.cli.terminal.output import write_notice
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
+from heimdall_assets.profiles.resolving import Setting
 from heimdall_assets.specs import ModelSpec, Spec
 
 if TYPE_CHECKING:
@@ -62,6 +64,22 @@ def starting_options(command: Callable[..., None]) -> Callable[..., None]:
         return command(*args, starting=Starting(start_model, resume, freeze_backbone), **others)
 
     return taking
+
+
+def say_start(stores: "Stores", asked: Asked, starting: Starting) -> Asked:
+    """Return what was asked with the start among it: a profile has another step size for fine-tuning.
+
+    Raises:
+        NotFound: there is no such model, checkpoint or file.
+        InvalidInput: a file that is no weights.
+    """
+    if starting.model is None:
+        return asked
+    from heimdall_assets.pipeline.trainings.starting import find_checkpoint
+
+    digest = find_checkpoint(stores, starting.model).digest
+    said = {"TrainingSpec.start_from": Setting(f"sha256:{digest}", f"--from {starting.model}")}
+    return replace(asked, shortcuts={**asked.shortcuts, **said})
 
 
 def choose_start(stores: "Stores", specs: Sequence[Spec], starting: Starting) -> list[Spec]:
