@@ -101,7 +101,8 @@ def _find_file(stores: Stores, path: Path) -> Manifest:
     own = [manifest for manifest in made if _is_left_by(manifest, digest, about)]
     if not own:
         raise NotFound(f"{what}: found weights that no training of this home left, expected some of its own")
-    return own[0]
+    # a training that did not better its start ends with the same weights: the one that made them is meant
+    return min(own, key=lambda manifest: manifest.specs["TrainingSpec"].get("start_from") is not None)
 
 
 def _is_left_by(checkpoint: Manifest, digest: str, about: dict[str, Any] | None) -> bool:
