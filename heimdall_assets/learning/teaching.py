@@ -1,4 +1,4 @@
-"""Distillation: a small model fitted to what a large one answers, beside the labels.
+"""Teaching: a small model fitted to what a large one answers, beside the labels.
 
 Belongs here: the wrapper that has any kind of model learn from a teacher, and how far two answers lie apart. Does not
 belong here: networks, losses of labels (tasks), where a teacher comes from (``pipeline.stages``).
