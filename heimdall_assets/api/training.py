@@ -10,6 +10,7 @@ from typing import Any
 
 from heimdall_assets.api.home import Home, open_home
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.profiles.reading import Read, read_profile
 from heimdall_assets.specs import DatasetSpec, Spec
 
 
@@ -58,12 +59,13 @@ class TrainingPipeline:
         start_from: a released model, the digest of a checkpoint's manifest or a file that a training left, whose
             weights this one starts from; architecture and what else of ``ModelSpec`` nobody set are that model's.
             ``ModelSpec(freeze_backbone=True)`` beside it fine-tunes what stands on the backbone.
+        profile: settings for a kind of machine, by name or file; ``specs`` win over it.
         reason: why you train; it stands in the lineage of what is made.
         progress: write a line for each piece of work that is done; otherwise nothing is written.
 
     Raises:
-        InvalidSetting: a spec twice, one that decides nothing of a run, campaigns chosen twice over, or another
-            architecture than that of ``start_from``.
+        InvalidSetting: a spec twice, one that decides nothing of a run, campaigns chosen twice over, another
+            architecture than that of ``start_from``, no such profile, or one that this machine is not enough for.
         NotFound: there is no such model or file.
         InvalidInput: the file is a pickle, truncated, or no safetensors.
     """
@@ -75,6 +77,7 @@ class TrainingPipeline:
         specs: Sequence[Spec] = (),
         campaigns: Sequence[str] = (),
         start_from: str | Path | None = None,
+        profile: str | Path | None = None,
         reason: str | None = None,
         progress: bool = False,
     ) -> None:
@@ -85,6 +88,9 @@ class TrainingPipeline:
 
             named = str(start_from)
             self.specs = starting.start_from(named, starting.find_checkpoint(self.home.stores, named), self.specs).specs
+        self._read = None if profile is None else read_profile(str(profile))
+        if self._read is not None:
+            self.specs = lay_over_profile(self._read, self.specs, self.home.places.executor)
         self.reason, self.progress = reason, progress
 
     def run(self) -> TrainingResult:
@@ -96,6 +102,7 @@ class TrainingPipeline:
             StorageError: a database or a bucket could not be asked.
             Stopped: a signal ended it; what was done is kept, and the same call goes on from there.
         """
+        from heimdall_assets.defs.origins import tag_profile
         from heimdall_assets.evaluation.outcome import Outcome
         from heimdall_assets.kinds import CHAMPION_MODEL, EVALUATION_METRICS, MODEL_RELEASE, ONNX_MODEL
         from heimdall_assets.kinds import TRAINED_CHECKPOINT as CHECKPOINT
@@ -108,8 +115,9 @@ class TrainingPipeline:
         places, stores = self.home.places, self.home.stores
         dataset = next((spec for spec in self.specs if isinstance(spec, DatasetSpec)), DatasetSpec())
         check_trainable(stores, dataset, f"home {places.home}")
+        listener = _write_line if self.progress else _keep_silent
         with places.spread_work():
-            made = run_job(places, "release", self.specs, _write_line if self.progress else _keep_silent, self.reason)
+            made = run_job(places, "release", self.specs, listener, self.reason, tag_profile(self._read))
         objects, manifests = stores.objects, made.manifests
         checkpoint, exported, version = manifests[CHECKPOINT], manifests[ONNX_MODEL], manifests[MODEL_RELEASE].summary
         released = Path(stores.releases.locate(version["version"])) / "model.onnx"
@@ -151,6 +159,38 @@ def choose_specs(specs: Sequence[Spec], campaigns: Sequence[str]) -> list[Spec]:
             raise InvalidSetting("campaigns and DatasetSpec: expected one of them")
         chosen[DatasetSpec.__name__] = DatasetSpec(campaigns=list(campaigns))
     return list(chosen.values())
+
+
+def lay_over_profile(read: Read, specs: Sequence[Spec], backend: str) -> list[Spec]:
+    """Return ``specs`` on top of what a profile sets, and what it asks of a machine that is not this one.
+
+    Raises:
+        InvalidSetting: this machine is to train and is not enough.
+    """
+    from heimdall_assets.defs.accelerator import ask_machine
+    from heimdall_assets.pipeline.recipe import SETTINGS
+    from heimdall_assets.profiles.machines import describe_lack
+    from heimdall_assets.profiles.resolving import Setting, find_needs, group, resolve
+    from heimdall_assets.stores.capacity import find_machine
+
+    given = {type(spec): spec.dump() for spec in specs}
+    others = {
+        f"{cls.__name__}.{name}": Setting(fields[name], "specs")
+        for cls, fields in given.items()
+        if cls is not DatasetSpec
+        for name in next(spec for spec in specs if type(spec) is cls).model_fields_set
+    }
+    memory_gib = None
+    if backend in ("in_process", "local"):
+        machine = find_machine()
+        memory_gib = machine.gpu_memory_gib
+        if lack := describe_lack(machine, find_needs(read.profile, resolve(read, others, memory_gib))):
+            raise InvalidSetting(f"profile {read.profile.name}: this machine: {lack}")
+    settings = resolve(read, others, memory_gib)
+    chosen = group(settings)
+    asked = ask_machine(find_needs(read.profile, settings), chosen.pop("AcceleratorSpec", {}), backend)
+    made: list[Spec] = [SETTINGS[name].model_validate(fields) for name, fields in chosen.items()]
+    return [*made, *asked, *(spec for spec in specs if isinstance(spec, DatasetSpec))]
 
 
 def _keep_silent(asset: str, what: str, done: int, total: int) -> None:

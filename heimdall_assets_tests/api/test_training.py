@@ -109,3 +109,16 @@ def test_a_start_is_chosen_by_what_people_call_it(made):
     assert chosen["ModelSpec"].width == 16
     with pytest.raises(NotFound, match="found no such file"):
         TrainingPipeline(home, start_from=home.places.home / "weights.safetensors")
+
+
+def test_a_profile_is_laid_under_the_specs_and_must_fit_the_machine(tmp_path):
+    home = open_home(tmp_path / "home", begin=True, environ={})
+    pipeline = TrainingPipeline(home, profile="embedded", specs=[TrainingSpec(max_epochs=3)])
+    chosen = {type(spec).__name__: spec for spec in pipeline.specs}
+    assert chosen["TrainingSpec"].max_epochs == 3
+    assert chosen["TrainingSpec"].activation_checkpointing is True
+    assert chosen["ExportSpec"].variants[0] == "fp32"
+    with pytest.raises(InvalidSetting, match="profile hpc: this machine: found no GPU"):
+        TrainingPipeline(home, profile="hpc")
+    with pytest.raises(InvalidSetting, match="laptp"):
+        TrainingPipeline(home, profile="laptp")
