@@ -6,11 +6,13 @@ that. Does not belong here: what a loss is (the task), batches (``batches``), wh
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from heimdall_assets.errors import InvalidInput
@@ -98,7 +100,7 @@ class TaskModule(lightning.LightningModule):
 
     def set_called(self, called: Callable[..., Any]) -> None:
         """Let ``called`` compute in place of the network: the same one, compiled."""
-        self._called = (called,)  # in a tuple, for a module of its own would have weights of its own
+        self._called = (cast(nn.Module, called),)  # in a tuple, for a module of its own would have weights of its own
 
     # -- a step ---------------------------------------------------------------------------------------------------
 
@@ -124,7 +126,7 @@ class TaskModule(lightning.LightningModule):
 
     def training_step(self, step: list[Batch], number: int) -> Tensor:
         """Take one step of the optimiser; return its loss."""
-        optimizer = self.optimizers()
+        optimizer = cast(LightningOptimizer, self.optimizers())  # there is one
         means = self.pieces.compute(lambda count: self._add_gradients(optimizer, step, count))
         weights = self.list_trained()
         self.ranks.add_up_gradients(weights)
@@ -163,7 +165,7 @@ class TaskModule(lightning.LightningModule):
         losses = self.task.compute_loss(self._called[0], tensors, self.current_epoch)
         if not torch.isfinite(losses["loss"]):
             raise InvalidInput(
-                f"training: {split}_loss is {float(losses['loss'])} in epoch {self.current_epoch} after "
+                f"training: {split}_loss is {float(losses['loss'].detach())} in epoch {self.current_epoch} after "
                 f"{self.num_steps} steps, of {self._name_examples(piece, split)}: expected a finite number; lower "
                 "TrainingSpec.learning_rate or gradient_clip, or look for values that are not finite"
             )
@@ -228,7 +230,7 @@ class TaskModule(lightning.LightningModule):
         self.network.eval()
         with torch.no_grad():
             for batch in (batch for step in steps for batch in step):
-                for loss, size in self.pieces.compute(lambda number, batch=batch: self._list_losses(batch, number)):
+                for loss, size in self.pieces.compute(partial(self._list_losses, batch)):
                     total += loss * size
                     count += size
         self.network.train(training)
@@ -282,8 +284,8 @@ class TaskModule(lightning.LightningModule):
 
 def build_optimizer(weights: list[nn.Parameter], training: TrainingSpec, rate: float) -> torch.optim.Optimizer:
     """Return AdamW as the settings have it."""
-    more = {"fused": True} if training.fused_optimizer else {}
-    return torch.optim.AdamW(weights, lr=rate, weight_decay=training.weight_decay, **more)
+    fused = True if training.fused_optimizer else None  # None: torch's own choice among the others
+    return torch.optim.AdamW(weights, lr=rate, weight_decay=training.weight_decay, fused=fused)
 
 
 def _draw_seed(*parts: int) -> int:

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not in its __all__
 
 from heimdall_assets.errors import HeimdallError, WorkersLost
 from heimdall_assets.learning.fitting.environment import make_repeatable
@@ -59,7 +60,7 @@ def run_processes(job: Job, on_epoch: EpochCallback | None, hooks: Hooks) -> Non
         KeyboardInterrupt: cancelled here; the first process was given time to keep its checkpoint.
     """
     context = torch.multiprocessing.get_context("spawn")  # a forked process could use neither GPU nor threads
-    store = torch.distributed.TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False)
+    store = TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False)
     mute = replace(hooks, on_notice=_Told.nothing, record=None, on_step=None, callbacks=(), meters=None)
     processes: list[_Process] = []
     with _cancel_on_sigterm():
@@ -208,7 +209,7 @@ def _end_with_parent(ended: Connection) -> None:
 
 def _meet(job: Job, rank: int, port: int) -> None:
     patience = timedelta(seconds=MEETING_S)
-    store = torch.distributed.TCPStore(ADDRESS, port, is_master=False, timeout=patience)
+    store = TCPStore(ADDRESS, port, is_master=False, timeout=patience)
     if job.device.accelerator == "gpu":
         torch.cuda.set_device(rank)
     torch.distributed.init_process_group(

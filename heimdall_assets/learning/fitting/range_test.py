@@ -115,7 +115,7 @@ def _descend(twin: "TaskModule", optimizer: Any, step: Any, num_pieces: int) -> 
     total = sum(len(batch.examples) for batch in step)
     for piece in (piece for batch in step for piece in batch.split(num_pieces)):
         loss = twin.compute_losses(piece, "train")["loss"] * (len(piece.examples) / total)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
 
 def choose_rate(rates: list[float], losses: list[float]) -> RateSearch:
