@@ -141,8 +141,8 @@ def write(result: dict[str, Any]) -> str:
             )
         lines.append("")
     lines.append(
-        "The default model is fitted for one epoch and hardly listens to its backbone yet: its table is one of size and "
-        "speed, and its metres say nothing of what a rounding costs.\n"
+        "The default model is fitted for one epoch and hardly listens to its backbone yet: its table is one of size "
+        "and speed, and its metres say nothing of what a rounding costs.\n"
     )
     lines += ["## What was asked\n", "| | asked | measured |", "|---|---|---|"]
     for name, size, variant, asked, what in CLAIMS:
