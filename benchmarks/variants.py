@@ -140,6 +140,10 @@ def write(result: dict[str, Any]) -> str:
                 f"{many['p50']:.3g} | {many['over_eager']:.2f} |"
             )
         lines.append("")
+    lines.append(
+        "The default model is fitted for one epoch and hardly listens to its backbone yet: its table is one of size "
+        "and speed, and its metres say nothing of what a rounding costs.\n"
+    )
     lines += ["## What was asked\n", "| | asked | measured |", "|---|---|---|"]
     for name, size, variant, asked, what in CLAIMS:
         found = result["models"][name][variant][f"batch_{size}"]["over_eager"]

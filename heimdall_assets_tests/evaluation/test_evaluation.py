@@ -399,6 +399,21 @@ def test_lengths_read_well(metres, text):
     assert format_metres(metres) == text
 
 
+_ROW = {"median_m": 12.0, "p90_m": 30.0, "coverage_90": 0.9, "moved_median_m": 0.5, "moved_max_m": 2.0}
+EXPORT = {
+    "parity": {"max_position_error_m": 0.01},
+    "variant": "int4",
+    "because": "the smallest of 2 that passes ExportSpec",
+    "rejected": [],
+    "variants": {
+        "fp32": {"size_bytes": 15_466_012, "changed": "nothing", "test": _ROW},
+        "int4": {"size_bytes": 3_912_336, "changed": "3428352 weights in 4 bits", "test": _ROW},
+    },
+    "not_made": {"pruned": "found no ConvNeXt block"},
+    "model": {"test": {"median_m": 11.0, "p90_m": 29.0, "coverage_90": 0.9}},
+}
+
+
 def test_the_card_says_what_forbids_trust():
     sessions = make_sessions(50, strata={"origin": np.array(["simulated"] * 50)})
     covariance = circular(50, 100.0)
@@ -410,7 +425,8 @@ def test_the_card_says_what_forbids_trust():
         metrics=metrics,
         data={"num_sessions": {"train": 400, "val": 50, "test": 50}, "sessions_by_origin": {"simulated": 500}},
         specs={"ModelSpec": {"kind": "network", "width": 64}, "TrainingSpec": {"seed": 42}},
-        parity={"max_position_error_m": 0.01},
+        export=EXPORT,
+        latency={"unit": "ms of processor time", "fp32": {"1": {"p50": 1.25, "p95": 2.5, "num_rounds": 30}}},
         environment={"python": "3.11", "num_threads": 2},
         provenance_digest="ab" * 32,
         limits=["Only VHF."],
@@ -418,6 +434,9 @@ def test_the_card_says_what_forbids_trust():
     for text in (
         "# Heimdall v1.0.0", "worse than near", "Use near instead", "ellipses are too small", "simulated sessions only",
         "Judged on 50 sessions", "train: 400 sessions", "ab" * 32, "seed 42", "Only VHF.", "never saw", "num_threads 2",
+        "| fp32 | 15.5 | 12 m | 30 m | 90.0 % | 0.5 m, 2 m | 1.25 / 2.5 | - |", "| **int4** (released) | 3.9 |",
+        "`model.onnx` is int4: the smallest of 2", "pruned was not made: found no ConvNeXt block",
+        "max_position_error_m 0.01", "int4 changes: 3428352 weights in 4 bits",
     ):  # fmt: skip
         assert text in card, text
     assert "\n\n\n\n" not in card

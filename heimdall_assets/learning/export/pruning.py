@@ -10,6 +10,7 @@ much of that output it carries: the mean square of its activation times the squa
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,16 +46,13 @@ def prune_backbone(module: nn.Module, batches: Iterable[tuple[Tensor, ...]], sha
     return pruned, before - sum(weight.numel() for weight in pruned.parameters())
 
 
-def find_blocks(module: nn.Module) -> list[nn.Module]:
+def find_blocks(module: nn.Module) -> list[Any]:
     """Return the MLPs of the ConvNeXt blocks within ``module``."""
-    return [
-        part.mlp
-        for part in module.modules()
-        if type(part).__name__ == "ConvNeXtBlock" and isinstance(getattr(part.mlp, "fc1", None), nn.Linear)
-    ]
+    parts: list[Any] = [part for part in module.modules() if type(part).__name__ == "ConvNeXtBlock"]
+    return [part.mlp for part in parts if isinstance(getattr(part.mlp, "fc1", None), nn.Linear)]
 
 
-def _measure_moments(module: nn.Module, blocks: list[nn.Module], batches: list[tuple[Tensor, ...]]) -> list[Tensor]:
+def _measure_moments(module: nn.Module, blocks: list[Any], batches: list[tuple[Tensor, ...]]) -> list[Tensor]:
     """Return each block's second moments (H + 1, H + 1) of hidden activations and a constant 1, float64."""
     if not batches:
         raise InvalidInput("pruned: found no training example to measure activations on, expected at least 1")
@@ -63,7 +61,7 @@ def _measure_moments(module: nn.Module, blocks: list[nn.Module], batches: list[t
     ]
     counts = [0] * len(blocks)
 
-    def watch(number: int) -> object:
+    def watch(number: int) -> Any:
         def add(_: nn.Module, given: tuple[Tensor, ...]) -> None:
             rows = given[0].detach().reshape(-1, given[0].shape[-1])
             rows = rows[:: -(-len(rows) // MAX_ROWS)].double()
@@ -80,13 +78,13 @@ def _measure_moments(module: nn.Module, blocks: list[nn.Module], batches: list[t
                 module(*batch)
     finally:
         for hook in hooks:
-            hook.remove()  # type: ignore[attr-defined]
+            hook.remove()
     if not all(counts):
         raise InvalidInput("pruned: found a block of the backbone that training examples never reach")
     return [total / count for total, count in zip(sums, counts, strict=True)]
 
 
-def _prune_block(block: nn.Module, moment: Tensor, share: float) -> None:
+def _prune_block(block: Any, moment: Tensor, share: float) -> None:
     first, second = block.fc1, block.fc2
     num_hidden = second.in_features
     num_kept = max(1, num_hidden - round(share * num_hidden))

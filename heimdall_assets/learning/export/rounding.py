@@ -148,9 +148,9 @@ def pack_int4(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[n
     place = np.abs(blocks).argmax(axis=2)
     farthest = np.take_along_axis(blocks, place[..., None], axis=2)[..., 0]
     scale = np.where(farthest != 0, farthest / -8.0, 1.0).astype(np.float32)
-    steps = np.rint(blocks / scale[..., None]).clip(-8, 7).astype(np.int8) + 8
-    steps = steps.astype(np.uint8)
-    return steps[..., 0::2] | (steps[..., 1::2] << 4), scale
+    steps: NDArray[np.uint8] = (np.rint(blocks / scale[..., None]).clip(-8, 7) + 8.0).astype(np.uint8)
+    packed: NDArray[np.uint8] = steps[..., 0::2] | (steps[..., 1::2] << np.uint8(4))
+    return packed, scale
 
 
 def unpack_int4(packed: NDArray[np.uint8], scale: NDArray[np.float32], num_rows: int) -> NDArray[np.float32]:
