@@ -126,9 +126,10 @@ class TrackedTraining:
             },
         )
         with _quiet_beta():
-            if MlFlow.active_run() is not None:  # a search's own, in this process: MlFlow would take it for this one
-                MlFlow.set_tracking_uri(store.uri)
-                MlFlow.start_run(run_id=self.run_id, nested=True)
+            fluent: Any = MlFlow  # it has every function of MLflow, by its metaclass
+            if fluent.active_run() is not None:  # a search's own, in this process: MlFlow would take it for this one
+                fluent.set_tracking_uri(store.uri)
+                fluent.start_run(run_id=self.run_id, nested=True)
             self._mlflow = MlFlow(asked)
         store.write(self.run_id, entries)
         self._write_files(entries)
