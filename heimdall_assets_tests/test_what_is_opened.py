@@ -166,7 +166,7 @@ UNREAD: dict[str, dict[str, str]] = {
         VAL_SPLIT: "of the checkpoint's parents only the one that it looks for is opened",
         f"{VAL_SPLIT}/table": "decided when the training ended, and nothing after it",
     },
-    ONNX_MODEL: COMPUTED | FITTED,
+    ONNX_MODEL: COMPUTED | {f"{TRAIN_SPLIT}/table": "only variants that are calibrated read it, by default none"},
     MODEL_RELEASE: COMPUTED | ARRAYS | FITTED | PUBLISHED,
     f"{SPECTROGRAM_FEATURES} again": {"recording": "known from a cumulative table, which is declared"},
     f"{IQ_FILES} again": {"recording": "known from a cumulative table, which is declared"},
