@@ -60,7 +60,7 @@ def tell_step(event: dg.DagsterEvent) -> None:
         listener(event.step_key, "in a process of its own", int(event.is_step_success), 1)
 
 
-def report_to(context: dg.AssetExecutionContext, asset: str) -> Callable[[str, int, int], None]:
+def report_to(context: dg.AssetExecutionContext | dg.OpExecutionContext, asset: str) -> Callable[[str, int, int], None]:
     """Return the progress callable that an asset hands to the stores: it logs each tenth, and tells the listener."""
     logged: tuple[str, int] | None = None
 

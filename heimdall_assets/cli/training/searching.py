@@ -54,6 +54,7 @@ def _search_options(command: Any) -> Any:
 @click.pass_context
 def search(
     context: click.Context,
+    /,
     asked: Asked,
     reason: str | None,
     as_json: bool,

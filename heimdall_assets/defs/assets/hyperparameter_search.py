@@ -33,8 +33,15 @@ PLAN, WORK, FINISH = "plan_search", "work_on_search", "finish_search"
 def _order(config: SearchConfig, train_split: Manifest, val_split: Manifest) -> Any:
     from heimdall_assets.pipeline.stages.search_trials import SearchOrder
 
-    specs = (config.search, config.model, config.training, config.augmentation)
-    return SearchOrder(train_split, val_split, *(spec.pure() for spec in specs))
+    return SearchOrder(
+        train_split,
+        val_split,
+        config.search.pure(),
+        config.model.pure(),
+        config.training.pure(),
+        config.augmentation.pure(),
+        config.machine.pure(),
+    )
 
 
 @dg.op(name=PLAN, out=dg.DynamicOut(dg.Nothing))

@@ -123,4 +123,6 @@ class TrackedSearch:
 
 
 def _find_experiment(client: "MlflowClient") -> str:
-    return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    found = client.get_experiment_by_name(EXPERIMENT)
+    assert found is not None  # made when the search began
+    return str(found.experiment_id)

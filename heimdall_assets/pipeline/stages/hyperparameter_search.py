@@ -139,7 +139,11 @@ def _store(
         BEST: objects.put_bytes(encode_canonical_json(found), JSON_MEDIA_TYPE),
         IMPORTANCE: objects.put_bytes(encode_canonical_json(importance), JSON_MEDIA_TYPE),
     }
-    complete = [(trial.params, float(trial.value)) for trial in trials if describe_state(trial) == "complete"]
+    complete = [
+        (trial.params, trial.value)
+        for trial in trials
+        if describe_state(trial) == "complete" and trial.value is not None
+    ]
     figures = plot_search(complete, importance, order.search)
     drawn = objects.put_all(list(figures.values()), SVG_MEDIA_TYPE)
     return artifacts | {f"{name}.svg": artifact for name, artifact in zip(figures, drawn, strict=True)}

@@ -7,7 +7,7 @@ The test split is no argument of anything here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,17 @@ from heimdall_assets.pipeline.searching.pruning import build_pruner, judge
 from heimdall_assets.pipeline.searching.sampling import suggest
 from heimdall_assets.pipeline.searching.trial_book import CHECKPOINT, REASON, TrialBook
 from heimdall_assets.pipeline.stages.datasets import load_sessions
-from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint, read_training, train_checkpoint
+from heimdall_assets.pipeline.stages.trained_checkpoint import (
+    Surroundings,
+    load_checkpoint,
+    read_training,
+    train_checkpoint,
+)
 from heimdall_assets.search_space import Value
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import (
     AugmentationSpec,
+    MachineSpec,
     ModelSpec,
     SearchSpec,
     Spec,
@@ -58,6 +64,7 @@ class SearchOrder:
         model: settings that are not tried, as are the next two.
         training: of the fit.
         augmentation: of its batches.
+        machine: how each fit uses its machine; decides nothing.
     """
 
     train_split: Manifest
@@ -66,6 +73,7 @@ class SearchOrder:
     model: ModelSpec
     training: TrainingSpec
     augmentation: AugmentationSpec
+    machine: MachineSpec = field(default_factory=MachineSpec)
 
     @property
     def specs(self) -> list[Spec]:
@@ -149,16 +157,19 @@ class TrialRunner:
 
     def _fit(self, trial: "Trial", folder: Path) -> float:
         order = self._order
-        specs = order.apply(suggest(trial, order.search.list_dimensions()))
+        model, training, augmentation = order.apply(suggest(trial, order.search.list_dimensions()))
         epochs = _Epochs(trial, order)
         result = train_checkpoint(
             self._objects,
             folder,
             order.train_split,
             order.val_split,
-            *specs,
+            model,
+            training,
+            augmentation,
             on_epoch=lambda epoch, metrics: epochs.hear(epoch, metrics["val_loss"]),
             load=self._load_split,
+            around=Surroundings(order.machine),
         )
         history, facts = read_training(self._objects, result.manifest)
         epochs.hear_found(history)

@@ -213,7 +213,7 @@ def _describe_start(
     if start is None:
         return FitStart(facts=facts)
     check_not_seen(objects, start, val_split)
-    return FitStart(start.decode(objects), {**facts, "started_from": start.digest})
+    return FitStart(model=start.decode(objects), facts={**facts, "started_from": start.digest})
 
 
 def _build_hooks(around: Surroundings) -> Hooks:

@@ -120,8 +120,8 @@ def list_trial_rows(objects: ObjectStore, search: Manifest) -> list[dict[str, An
     """Return the trials of a search, by number, as JSON values."""
     import json
 
-    from heimdall_assets.stores.objects.tables import load_table
+    from heimdall_assets.stores.objects.tables import list_records, load_table, nullable
 
-    rows = load_table(objects, search.artifacts["trials"]).astype(object)
-    plain = rows.where(rows.notna(), None).to_dict("records")
+    rows = list_records(load_table(objects, search.artifacts["trials"]))
+    plain = [{name: nullable(value) for name, value in row.items()} for row in rows]
     return [{**row, "params": json.loads(row["params"]), "val_losses": json.loads(row["val_losses"])} for row in plain]
