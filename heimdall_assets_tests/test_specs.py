@@ -32,6 +32,7 @@ def test_every_spec_is_listed():
         "AcceleratorSpec",
         "AssessmentSpec",
         "KubernetesSpec",
+        "MachineSpec",
         "RetentionPolicy",
         "RetrainPolicy",
         "SimulationSpec",

@@ -57,7 +57,7 @@ class Stage:
 
 
 _SPLIT = Stage(
-    "2",
+    "3",
     (SPECTROGRAM_FEATURES,),
     (specs.SplitSpec, specs.TimingSpec),
     {"table": {"session_id": "string", "site": "string", "split": "string"}},
@@ -148,14 +148,14 @@ STAGES: dict[str, Stage] = {
         is_aside=True,
     ),
     TRAINED_CHECKPOINT: Stage(
-        "8",
+        "9",
         (TRAIN_SPLIT, VAL_SPLIT),
         (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec),
         handling=(specs.MachineSpec,),
     ),
     EVALUATION_METRICS: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
-    ONNX_MODEL: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
-    MODEL_RELEASE: Stage("5", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
+    ONNX_MODEL: Stage("8", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
+    MODEL_RELEASE: Stage("6", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }
 """In the order in which they are computed."""

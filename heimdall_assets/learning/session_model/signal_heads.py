@@ -191,7 +191,8 @@ def read_signals(outputs: dict[str, Tensor], tracked: Tensor, tasks: Sequence[st
         "snr": outputs["snr"],
     }
     some = tracked.to(outputs["span"].dtype).sum(1, keepdim=True) > 0.0
-    known = (values[name] if name in tasks else torch.full_like(values[name], torch.nan) for name in TASKS)
+    # multiplied, not filled: the exporter would write down a filled one as the constant of the batch that it traced
+    known = (values[name] if name in tasks else values[name] * torch.nan for name in TASKS)
     return [torch.where(some, value, torch.nan) for value in known]
 
 
