@@ -47,6 +47,14 @@ class Page:
     def stop(self) -> int:
         """End it as ``kill PID`` does; return its exit status once no process of it is left."""
         self.process.terminate()
+        return self._wait()
+
+    def interrupt(self) -> int:
+        """End it as Ctrl+C in its terminal does, which tells its whole group; return as ``stop`` does."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self._wait()
+
+    def _wait(self) -> int:
         status = self.process.wait(STOP_S)
         wait_for(lambda: not self.list_processes(), STOP_S, "its processes to end")
         return status

@@ -1,4 +1,4 @@
-"""``heimdall train`` ended in each step of the graph in turn, and the page's whole tree while a run of it trains."""
+"""``heimdall train`` ended in each step of the graph in turn, and the page's whole tree in each step of its run."""
 
 import json
 import os
@@ -63,6 +63,8 @@ pytestmark = [
 TRAINING = TrainingSpec(max_epochs=60, early_stopping_patience=60, num_threads=1)
 CHOSEN: list[Spec] = [*(spec for spec in TINY if not isinstance(spec, TrainingSpec)), TRAINING]
 SECONDS = 900.0
+PAGE = {"HEIMDALL_EXECUTOR": "local", "HEIMDALL_RETRAIN": json.dumps({"quiet_period_s": 86400})}
+"""Settings of a page whose sensor asks for no run of its own meanwhile."""
 STEPS = (
     APPROVED_MEASUREMENTS, IQ_FILES, SPECTROGRAM_FEATURES, SPLITS_OP, TRAINED_CHECKPOINT, EVALUATION_METRICS,
     ONNX_MODEL, MODEL_RELEASE, CHAMPION_MODEL,
@@ -237,25 +239,53 @@ def launch(page: Page) -> str:
     return client.submit_job_execution("release", run_config=build_run_config(CHOSEN))
 
 
-def test_a_page_killed_with_all_it_started_goes_on_to_the_same(untouched: Untouched, places: Places):
-    settings = {"HEIMDALL_EXECUTOR": "local", "HEIMDALL_RETRAIN": json.dumps({"quiet_period_s": 86400})}
-    with run_page(places.home, settings) as page:
-        first = launch(page)
-        wait_for(lambda: list(places.scratch.glob("*/last.ckpt")), SECONDS, "an epoch to be kept", page.log, 0.1)
+def end(page: Page, number: signal.Signals) -> None:
+    """End a page as a power cut does, or as Ctrl+C in its terminal."""
+    if number is signal.SIGINT:
+        page.interrupt()
+    else:
         page.kill()
-    assert list(places.scratch.glob("*/last.ckpt")), "the training ended before the page did"
 
-    with run_page(places.home, settings) as page, open_instance(places) as instance:
+
+def go_on(places: Places, untouched: Untouched, first: str) -> dg.DagsterRunStatus:
+    """Ask a new page for the same run, and judge what it makes and leaves; return how the first one ended."""
+    with run_page(places.home, PAGE) as page, open_instance(places) as instance:
         second = launch(page)
         wait_for(lambda: instance.get_run_by_id(second).is_finished, SECONDS, "the run to end", page.log)
         assert instance.get_run_by_id(second).status is dg.DagsterRunStatus.SUCCESS
-        wait_for(lambda: instance.get_run_by_id(first).is_finished, SECONDS, "the killed run to end", page.log)
-        assert instance.get_run_by_id(first).status is dg.DagsterRunStatus.FAILURE
+        # The daemon tries a killed run once more by itself.
+        wait_for(lambda: all(run.is_finished for run in instance.get_runs()), SECONDS, "each run to end", page.log)
         objects = places.open_stores().objects
         for name in COMPARED:
             made = instance.get_latest_materialization_event(dg.AssetKey(name)).asset_materialization
             manifest = Manifest.decode(objects.read_bytes(made.tags["dagster/data_version"]))
             assert manifest.digest == untouched.summary["manifests"][name], name
+        status = instance.get_run_by_id(first).status
         page.stop()
-    check_nothing_left(places, 2, 3)  # the daemon tries a killed run once more by itself
+    check_nothing_left(places, 2, 3)
     assert list_processes(places.home) == []
+    return status
+
+
+def test_a_page_killed_with_all_it_started_goes_on_to_the_same(untouched: Untouched, places: Places):
+    with run_page(places.home, PAGE) as page:
+        first = launch(page)
+        wait_for(lambda: list(places.scratch.glob("*/last.ckpt")), SECONDS, "an epoch to be kept", page.log, 0.1)
+        page.kill()
+    assert list(places.scratch.glob("*/last.ckpt")), "the training ended before the page did"
+    assert go_on(places, untouched, first) is dg.DagsterRunStatus.FAILURE
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_page_ended_in_any_step_goes_on_to_the_same(
+    step: str, number: signal.Signals, untouched: Untouched, places: Places
+):
+    with run_page(places.home, PAGE) as page, open_instance(places) as instance:
+        first = launch(page)
+        wait_for(lambda: is_in(instance, step), SECONDS, step, page.log, 0.02)
+        end(page, number)
+    expected = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+    if step == CHAMPION_MODEL:  # the last, which may have ended before the signal came
+        expected.add(dg.DagsterRunStatus.SUCCESS)
+    assert go_on(places, untouched, first) in expected
