@@ -401,6 +401,18 @@ def test_the_exported_file_takes_tracks_and_says_what_pytorch_says(tmp_path):
     assert {f"output.{name}" for name in OUTPUTS} <= set(metadata)
 
 
+def test_the_exported_file_takes_any_number_of_sessions_where_a_task_had_no_labels(tmp_path):
+    """What nobody labelled is NaN in each row; as a constant it would have the rows that were traced."""
+    train, val = (give_tracks(make_sessions(num, first, signal_type=np.resize(["dtmf", "voice"], num)), first)
+                  for num, first in ((24, 0), (8, 100)))  # fmt: skip
+    fitted = fit(tmp_path, train, val, multi_target=True)
+    assert fitted.statistics["signal_tasks"] == ["type"]
+    data = export_onnx(fitted, ExportSpec(), {})
+    for num in (1, 2, 5):
+        sessions = val.take(np.arange(num))
+        assert compute_parity(fitted, data, sessions)["max_signal_error"] < 1e-3
+
+
 def test_signals_that_cannot_be_learned_are_refused(tmp_path):
     with pytest.raises(ValidationError, match="multi_target: found kind single_receiver, expected network"):
         ModelSpec(multi_target=True, kind="single_receiver")
