@@ -327,7 +327,9 @@ class TrainingSpec(Spec):
         42, ge=0, lt=2**32, description="of the first weights, the order of sessions and all disturbances"
     )
     max_epochs: int = Field(40, ge=1, description="passes over the training sessions, unless stopped early")
-    batch_size: int = Field(64, ge=1, description="sessions in one batch, of all devices together (single_receiver: recordings)")
+    batch_size: int = Field(
+        64, ge=1, description="sessions in one batch, of all devices together (single_receiver: recordings)"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="largest step size, at the end of the warm-up")
     weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
     warmup_epochs: int = Field(5, ge=0, description="epochs in which the step size rises to learning_rate")
