@@ -67,6 +67,10 @@ class LineagePages(dg.ConfigurableResource[Any]):
         """Return the address of the picture of a training's losses over epochs."""
         return f"{self.url}/trainings/{checkpoint}/losses.svg"
 
+    def locate_rates(self, checkpoint: str) -> str:
+        """Return the address of the picture of what a training's range test of the learning rate saw."""
+        return f"{self.url}/trainings/{checkpoint}/rates.svg"
+
 
 @dataclass(frozen=True)
 class WeightsAndBiases:

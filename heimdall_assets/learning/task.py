@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+RATE_SEARCH = "learning_rate_search"
+"""Among the facts of a fit: what a range test of the learning rate saw, where there was one."""
+
+
 @dataclass(frozen=True)
 class PretrainedWeights:
     """What a backbone starts from: the bytes of a safetensors file, and in words whose they are."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from heimdall_assets.errors import HeimdallError, NotFound
 from heimdall_assets.kinds import EVALUATION_METRICS, HYPERPARAMETER_SEARCH, TRAINED_CHECKPOINT
+from heimdall_assets.learning.task import RATE_SEARCH
 from heimdall_assets.lineage.pages.served import list_links
 from heimdall_assets.manifests import SVG_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.results import read_parent
@@ -21,7 +22,7 @@ from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import ObjectStore
 
 HTML = "text/html"
-LOSSES = "losses"
+LOSSES, RATES = "losses", "rates"
 _STORED = re.compile(r"/(results|trainings|searches)/([0-9a-f]{64})(?:/([a-z_]{1,40})\.svg)?")
 _ROOMS = {"results": EVALUATION_METRICS, "trainings": TRAINED_CHECKPOINT, "searches": HYPERPARAMETER_SEARCH}
 DRAWING = Lock()  # matplotlib keeps its settings for the whole process
@@ -78,8 +79,9 @@ def _read(objects: ObjectStore, digest: str, kind: str) -> Manifest:
 
 
 def _find_figure(objects: ObjectStore, manifest: Manifest, name: str) -> bytes:
-    if manifest.kind == TRAINED_CHECKPOINT and name == LOSSES:
-        return _draw_losses(objects, manifest)
+    drawn = _draw_training(objects, manifest) if manifest.kind == TRAINED_CHECKPOINT else {}
+    if name in drawn:
+        return drawn[name]
     artifact = manifest.artifacts.get(f"{name}.svg")
     if artifact is None or artifact.media_type != SVG_MEDIA_TYPE:
         raise NotFound(f"figure {name}: found none of {manifest.kind}, expected one that was drawn")
@@ -95,12 +97,16 @@ def _render_evaluation(objects: ObjectStore, manifest: Manifest, title: str, lin
         for name, artifact in manifest.artifacts.items()
         if artifact.media_type == SVG_MEDIA_TYPE
     }
-    figures[LOSSES] = _draw_losses(objects, read_parent(objects, manifest, TRAINED_CHECKPOINT))
+    figures |= _draw_training(objects, read_parent(objects, manifest, TRAINED_CHECKPOINT))
     return render_results(title, load_metrics(objects, manifest), figures, links).encode()
 
 
-def _draw_losses(objects: ObjectStore, checkpoint: Manifest) -> bytes:
+def _draw_training(objects: ObjectStore, checkpoint: Manifest) -> dict[str, bytes]:
+    """Return the losses over epochs, and what a range test of the learning rate saw where there was one."""
     from heimdall_assets.evaluation.figures.loss_curve import plot_losses
+    from heimdall_assets.evaluation.figures.range_curve import plot_range
 
+    history, facts = read_training(objects, checkpoint)
     with DRAWING:
-        return plot_losses(*read_training(objects, checkpoint))
+        drawn = {LOSSES: plot_losses(history, facts)}
+        return drawn | ({RATES: plot_range(facts[RATE_SEARCH])} if RATE_SEARCH in facts else {})

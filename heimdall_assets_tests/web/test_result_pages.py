@@ -101,6 +101,24 @@ def test_each_figure_has_an_address_of_its_own(made):
     assert b"kept: epoch 3" in find_page(stores, f"/trainings/{parent}/losses.svg").data
 
 
+def test_a_range_test_is_drawn_where_there_was_one(made):
+    stores, parent, _ = made
+    with pytest.raises(NotFound, match="figure rates: found none"):
+        find_page(stores, f"/trainings/{parent}/rates.svg")
+    searched = {"learning_rates": [1e-5, 1e-4, 1e-3], "losses": [2.0, 1.9, 1.0], "chosen": 3e-4}
+    settings = {
+        "history": [{"epoch": 0, "train_loss": 0.0, "val_loss": 1.0}],
+        "facts": {"initial_val_loss": 2.0, "best_epoch": 0, "best_val_loss": 1.0, "learning_rate_search": searched},
+    }
+    data = stores.objects.put_bytes(encode_canonical_json(settings), JSON_MEDIA_TYPE)
+    checkpoint = Manifest(kind=TRAINED_CHECKPOINT, code_version="1", artifacts={"settings.json": data})
+    digest = stores.objects.put_bytes(checkpoint.encode(), JSON_MEDIA_TYPE).digest
+    drawn = find_page(stores, f"/trainings/{digest}/rates.svg")
+    assert drawn.kind == SVG_MEDIA_TYPE
+    assert b"chosen: 0.0003" in drawn.data
+    assert b"range test of 3 steps" in drawn.data
+
+
 def test_what_is_no_result_is_not_found(made):
     stores, parent, judged = made
     absent = "0" * 64

@@ -20,6 +20,7 @@ from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.defs.training.watching import EPOCHS_TRAINED, WatchedTraining
 from heimdall_assets.errors import HeimdallError, StorageError, WorkersLost
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
+from heimdall_assets.learning.task import RATE_SEARCH
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.experiments import TRAINED_TAG
@@ -112,7 +113,9 @@ def trained_checkpoint(
         made = partial(describe_checkpoint, stores.objects, result.manifest)
         run_id = tracked.finish(stores.objects, result.manifest.digest, result.reused, made)
     losses = show_picture("losses over epochs", lineage_pages.locate_losses(result.manifest.digest))
-    facts = {"trained": outcome.trained, "training": outcome.said, "resumed": resumed}
+    facts: dict[str, Any] = {"trained": outcome.trained, "training": outcome.said, "resumed": resumed}
+    if RATE_SEARCH in result.manifest.summary:
+        facts["rates"] = show_picture("range test", lineage_pages.locate_rates(result.manifest.digest))
     page = show_run(lineage_pages, watched.run_id)
     return materialize(result, {"losses": losses, **page, **tracking.show_run(run_id), **facts})
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CAPTIONS = {
     "error_cdf": "Share of test sessions below each error, beside every baseline and the physical bound.",
     "losses": "How the training went: loss over epochs, what it started from, and the epoch that was kept.",
+    "rates": "The range test before it: the loss over the learning rate, and the rate that was taken.",
     "error_vectors": "Estimate minus truth of each test session, the truth in the middle.",
     "error_map": "Receivers and the sources of the test sessions, each in the colour of its error.",
     "reliability": "Stated against found error: an honest model lies on the line, one below it is too careful.",

@@ -32,7 +32,7 @@ from heimdall_assets.learning.fitting.processes import run_processes
 from heimdall_assets.learning.fitting.range_test import RateSearch, search_rate
 from heimdall_assets.learning.fitting.savings import check_compiler
 from heimdall_assets.learning.fitting.starting import load_start
-from heimdall_assets.learning.task import PretrainedWeights, Task, find_task
+from heimdall_assets.learning.task import RATE_SEARCH, PretrainedWeights, Task, find_task
 from heimdall_assets.learning.teaching import TaughtTask
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.specs import AugmentationSpec, MachineSpec, ModelSpec, TrainingSpec
@@ -185,7 +185,7 @@ class Outcome:
     def describe(self) -> dict[str, Any]:
         """Return the facts of what not every fit has."""
         facts: dict[str, Any] = {} if self.num_pieces == 1 else {"num_pieces_of_a_batch": self.num_pieces}
-        return facts if self.search is None else {**facts, "learning_rate_search": self.search.describe()}
+        return facts if self.search is None else {**facts, RATE_SEARCH: self.search.describe()}
 
 
 def train_network(job: Job, on_epoch: EpochCallback | None, hooks: Hooks) -> Outcome:
