@@ -320,10 +320,10 @@ NAMES = [
 
 
 def test_every_stage_that_computes_is_watched(stages):
-    """A promotion is no computation: it is decided anew each time, and the log says why."""
+    """A promotion is no computation: it is decided anew each time. What a search opens, ``test_searching`` sees."""
     assert set(stages) == {*NAMES, "planted"}
     made = {kind for _, told, _ in stages.values() for kind in told["made"]}
-    assert made == {kind for kind, stage in STAGES.items() if not stage.is_decided}
+    assert made == {kind for kind, stage in STAGES.items() if not stage.is_decided} - {HYPERPARAMETER_SEARCH}
 
 
 @pytest.mark.parametrize("name", NAMES)

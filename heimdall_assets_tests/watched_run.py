@@ -21,7 +21,7 @@ from heimdall_assets.kinds import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.pipeline.stages.evaluation_metrics import evaluate_checkpoint
 from heimdall_assets.pipeline.stages.model_release import release_model
 from heimdall_assets.pipeline.stages.onnx_model import export_checkpoint
-from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
+from heimdall_assets.pipeline.stages.trained_checkpoint import Surroundings, train_checkpoint
 from heimdall_assets.specs import AugmentationSpec, EvaluationSpec, ExportSpec, ModelSpec, TrainingSpec
 from heimdall_assets_tests.homes import SIMULATION, fill_home, split_home
 from heimdall_assets_tests.pipeline.watch_driver import Watcher
@@ -55,7 +55,11 @@ def run(home: Path) -> None:
     model = ModelSpec(use_spectrograms=False, width=8, num_layers=1, num_heads=1)
     training = TrainingSpec(max_epochs=2, num_threads=1)
     fit = (stores.objects, stores.scratch, splits[TRAIN_SPLIT], splits[VAL_SPLIT], model, training, AugmentationSpec())
-    judged = (stores.objects, train_checkpoint(*fit, watcher=Watcher(stores)).manifest, splits[TEST_SPLIT])
+    judged = (
+        stores.objects,
+        train_checkpoint(*fit, around=Surroundings(watcher=Watcher(stores))).manifest,
+        splits[TEST_SPLIT],
+    )
     evaluation = evaluate_checkpoint(*judged, EvaluationSpec(num_bootstrap=100)).manifest
     release_model(stores, export_checkpoint(*judged, ExportSpec()).manifest, evaluation)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -21,9 +21,6 @@ from heimdall_assets.pipeline.recipe import SETTINGS, STAGES, list_needed
 from heimdall_assets.profiles.reading import Read, list_profiles, read_profile
 from heimdall_assets.profiles.resolving import group, resolve
 from heimdall_assets.specs import DEMO_MODEL, AcceleratorSpec, MachineSpec, Spec
-
-if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 INGESTED = list_needed(SPECTROGRAM_FEATURES)
 FITTED = [*list_needed(TRAINED_CHECKPOINT), TEST_SPLIT]  # one step makes the three splits
@@ -82,7 +79,7 @@ class StartingPoint:
         return build_run_config([*kept, *self.list_handling()]) if kept else self.configure() or build_run_config([])
 
 
-def build_jobs(start: StartingPoint) -> list["UnresolvedAssetJobDefinition"]:
+def build_jobs(start: StartingPoint) -> list[Any]:
     """Return every job; those that train begin with what ``start`` says, or with a profile of the package."""
     profiles = [StartingPoint(read_profile(name), start.backend) for name in reversed(list_profiles())]
     return [
@@ -119,7 +116,7 @@ def build_jobs(start: StartingPoint) -> list["UnresolvedAssetJobDefinition"]:
     ]
 
 
-def _release(start: StartingPoint, name: str, about: str) -> "UnresolvedAssetJobDefinition":
+def _release(start: StartingPoint, name: str, about: str) -> Any:
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*RELEASED),

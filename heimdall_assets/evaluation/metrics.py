@@ -1,7 +1,7 @@
 """Metrics: how far a model lies from the truth, from the baselines and from what physics allows, as JSON.
 
 Belongs here: every figure of a model's table. Does not belong here: fitting anything (``calibration``), drawing
-(``diagnostics``), wording (``model_card``).
+(``figures.diagnostics``), wording (``model_card``).
 """
 
 from collections.abc import Collection

@@ -76,7 +76,7 @@ def test_the_graph_tries_each_point_once_and_finds_the_search_again(searched):
     places, ran = searched
     manifest = ran.manifests[HYPERPARAMETER_SEARCH]
     assert manifest.summary["num_complete"] == 4
-    rows = list_trial_rows(ran.stores.objects, manifest)
+    rows = list_trial_rows(places.open_stores().objects, manifest)
     assert len({json.dumps(row["params"]) for row in rows}) == 4
     shown = ran.metadata[HYPERPARAMETER_SEARCH]
     assert shown["best"] == manifest.summary["best"]
@@ -100,7 +100,7 @@ def test_mlflow_holds_the_search_and_below_it_each_trial_once(searched):
     assert parent.data.params["SearchSpec.sampler"] == "grid"
     children = {int(run.data.tags[TRIAL_TAG]): run for run in runs if run is not parent}
     assert len(runs) == 5
-    for row in list_trial_rows(ran.stores.objects, manifest):
+    for row in list_trial_rows(places.open_stores().objects, manifest):
         child = children[row["number"]]
         assert child.info.status == "FINISHED"
         assert child.data.tags[PARENT_TAG] == parent.info.run_id
@@ -216,7 +216,7 @@ def test_a_search_that_was_killed_goes_on_with_the_same_command(searched, tmp_pa
     from heimdall_assets.pipeline.stages.hyperparameter_search import read_search
 
     rows = list_trial_rows(stores.objects, read_search(stores.objects, told["search"]))
-    undisturbed = list_trial_rows(ran.stores.objects, ran.manifests[HYPERPARAMETER_SEARCH])
+    undisturbed = list_trial_rows(places.open_stores().objects, ran.manifests[HYPERPARAMETER_SEARCH])
     kept = ("number", "params", "value", "val_losses", "state")
     assert [[row[name] for name in kept] for row in rows] == [[row[name] for name in kept] for row in undisturbed]
 

@@ -8,6 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from heimdall_assets.errors import InvalidInput
+from heimdall_assets.learning.fitting.hooks import Start
 from heimdall_assets.learning.session_model.loss import compute_divergence
 from heimdall_assets.learning.task import find_task
 from heimdall_assets.learning.teaching import TaughtTask, Teacher, compute_axis_divergence
@@ -50,14 +51,14 @@ def test_a_student_comes_nearer_the_more_it_is_taught(tmp_path: Path) -> None:
     apart = []
     for share in (0.0, 1.0):
         training = QUICK.model_copy(update={"teacher_share": share, "seed": 7, "max_epochs": 6})
-        student = fit_quick(tmp_path / str(share), teacher=make_teacher(), training=training)
+        student = fit_quick(tmp_path / str(share), start=Start(teacher=make_teacher()), training=training)
         apart.append(np.abs(student.predict(sessions).latitude - its.latitude).mean())
     assert apart[1] < 0.7 * apart[0]
 
 
 def test_a_share_of_nothing_is_a_fit_without_a_teacher(tmp_path: Path) -> None:
     training = QUICK.model_copy(update={"teacher_share": 0.0})
-    taught = fit_quick(tmp_path / "taught", teacher=make_teacher(), training=training)
+    taught = fit_quick(tmp_path / "taught", start=Start(teacher=make_teacher()), training=training)
     alone = fit_quick(tmp_path / "alone", training=training)
     for name, value in alone.weights.items():
         assert np.array_equal(taught.weights[name], value), name

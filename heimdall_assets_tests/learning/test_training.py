@@ -254,7 +254,7 @@ def test_a_fit_from_a_model_with_a_frozen_backbone_tunes_what_stands_on_it(tmp_p
     before = get_fitted()
     model = SINGLE.model_copy(update={"freeze_backbone": True})
     spec = QUICK.model_copy(update={"max_epochs": 2, "warmup_epochs": 0, "schedule": "constant"})
-    tuned = fit_quick(tmp_path, model=model, training=spec, start=Start(before, {"note": 1}))
+    tuned = fit_quick(tmp_path, model=model, training=spec, start=Start(before, facts={"note": 1}))
     moved = {name for name in tuned.weights if not np.array_equal(tuned.weights[name], before.weights[name])}
     assert moved
     assert not any(name.startswith("backbone.") for name in moved)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from heimdall_assets.kinds import TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.pipeline.runs import keep_tables
-from heimdall_assets.pipeline.stages.trained_checkpoint import train_checkpoint
+from heimdall_assets.pipeline.stages.trained_checkpoint import Surroundings, train_checkpoint
 from heimdall_assets.specs import AugmentationSpec, ModelSpec, TrainingSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.runs.folders import FINISHED
 from heimdall_assets.stores.runs.writing import RunWriter
+from heimdall_assets.stores.scratch import CheckpointFolder
 from heimdall_assets.training_tables import Moment, Row
 from heimdall_assets_tests.homes import make_places, split_home
 
@@ -38,6 +39,9 @@ class Watcher:
         assert self.writer is not None
         self.writer.note(moment)
 
+    def open_checkpoints(self) -> CheckpointFolder | None:
+        return None if self.writer is None else CheckpointFolder(self.writer.checkpoints)
+
 
 def train(home: Path, max_epochs: int) -> str:
     """Train on the home's splits and return the digest of the checkpoint."""
@@ -45,7 +49,7 @@ def train(home: Path, max_epochs: int) -> str:
     training = TrainingSpec(max_epochs=max_epochs, early_stopping_patience=max_epochs, num_threads=1)
     watcher = Watcher(stores)
     fit = (stores.objects, stores.scratch, splits[TRAIN_SPLIT], splits[VAL_SPLIT], MODEL, training, AugmentationSpec())
-    result = train_checkpoint(*fit, watcher=watcher)
+    result = train_checkpoint(*fit, around=Surroundings(watcher=watcher))
     if watcher.writer is not None:
         watcher.writer.end(FINISHED, checkpoint=result.manifest.digest)
         keep_tables(stores, watcher.writer.id, result.manifest.digest)

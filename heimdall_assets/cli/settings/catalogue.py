@@ -120,7 +120,8 @@ def describe_use(spec: type[Spec]) -> str:
         return NOT_ON_THE_COMMAND_LINE[spec]
     from heimdall_assets.pipeline.recipe import STAGES
 
-    first = list_settings(spec)[0]
+    settings = list_settings(spec)
+    first = next((one for one in settings if not one.default.startswith("[")), settings[0])  # what one types by hand
     kinds = [kind for kind, stage in STAGES.items() if spec in stage.specs]
     handled = [kind for kind, stage in STAGES.items() if spec in stage.handling]
     decides = f"decides {', '.join(kinds)}" if kinds else f"says how {', '.join(handled)} is computed"

@@ -6,20 +6,22 @@ import sys
 
 import click
 
-from heimdall_assets.cli.settings.choosing import Asked, find_dataset, read_chosen, settings_options
-from heimdall_assets.cli.terminal.homes import check_trainable, open_home
+from heimdall_assets.cli.settings.choosing import Asked, find_dataset, settings_options
+from heimdall_assets.cli.terminal.homes import check_trainable
 from heimdall_assets.cli.terminal.output import json_option, write_json, write_table, write_text
 from heimdall_assets.cli.terminal.progress import show_progress
+from heimdall_assets.cli.training.starting import Starting, read_started, starting_options
 
 
 @click.command(short_help="Say what train would compute now and what it would find.")
 @settings_options
+@starting_options
 @json_option
-def plan(asked: Asked, as_json: bool) -> None:
+def plan(asked: Asked, starting: Starting, as_json: bool) -> None:
     """Say what `heimdall train` with these settings would compute and what it would find, and why."""
     atexit.register(_leave_memory)
-    chosen = read_chosen(asked).specs
-    stores = open_home()
+    stores, read = read_started(asked, starting)
+    chosen = read.specs
     check_trainable(stores, find_dataset(chosen))
     with show_progress("Looking for results that are there already"):
         from heimdall_assets.pipeline.planning import foresee_rejection, plan_materialization

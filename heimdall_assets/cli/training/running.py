@@ -1,29 +1,24 @@
 """``heimdall demo`` and ``train``: the graph run in this process."""
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from heimdall_assets.cli.settings.choosing import Asked, find_dataset, read_chosen, settings_options
-from heimdall_assets.cli.terminal.homes import begin_home, check_trainable, open_home
+from heimdall_assets.cli.settings.choosing import Asked, find_dataset, settings_options
+from heimdall_assets.cli.terminal.homes import begin_home, check_trainable
 from heimdall_assets.cli.terminal.output import (
     json_option,
     write_comparison,
     write_json,
     write_line,
-    write_notice,
     write_text,
 )
 from heimdall_assets.cli.terminal.progress import show_progress, without_asset
-from heimdall_assets.cli.training.starting import Starting, choose_start, say_start, starting_options
+from heimdall_assets.cli.training.starting import Starting, read_started, starting_options
 from heimdall_assets.counts import say_count
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import DEMO, DEMO_MODEL, DatasetSpec, Spec
 from heimdall_assets.stores.experiment_entries import Intent
-
-if TYPE_CHECKING:
-    from heimdall_assets.stores.home import Stores
 
 
 def _summarize(summary: dict[str, Any], as_json: bool) -> None:
@@ -75,22 +70,9 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
         write_text("Its job demo makes this model again; with the default settings one sees spectrograms too: minutes.")
 
 
-def _take_found(stores: "Stores", named: str, chosen: list[Spec]) -> list[Spec]:
-    """Return the chosen specs on top of what a search found."""
-    from heimdall_assets.pipeline.tracing.searches import find_past, take_settings
-
-    past = find_past(stores, named)
-    merged, told = take_settings(stores.objects, past.manifest, chosen)
-    write_notice(f"search {past.manifest.digest[:12]}: trains with {past.manifest.summary['best']}")
-    for line in told:
-        write_notice(line)
-    return merged
-
-
 @click.command(short_help="Run the graph on the approved sessions; release a model.")
 @settings_options
 @starting_options
-@click.option("--search", "search", metavar="SEARCH", help="Take what a search found: latest, or its first digits.")
 @click.option("--reason", metavar="TEXT", help="Why you train; it stands in the lineage of what is made.")
 @click.option(
     "--intent",
@@ -100,14 +82,10 @@ def _take_found(stores: "Stores", named: str, chosen: list[Spec]) -> list[Spec]:
     help="What the training is for, in the name of its MLflow run; it decides nothing.",
 )
 @json_option
-def train(asked: Asked, starting: Starting, search: str | None, reason: str | None, intent: str, as_json: bool) -> None:
+def train(asked: Asked, starting: Starting, reason: str | None, intent: str, as_json: bool) -> None:
     """Materialize the graph on the approved sessions and release the model."""
-    stores = open_home()
-    chosen = read_chosen(say_start(stores, asked, starting))
-    chosen = replace(chosen, specs=choose_start(stores, chosen.specs, starting))
+    stores, chosen = read_started(asked, starting)
     check_trainable(stores, find_dataset(chosen.specs))
-    if search is not None:
-        chosen = replace(chosen, specs=_take_found(stores, search, chosen.specs))
     from heimdall_assets.pipeline.planning import foresee_rejection
 
     if (rejection := foresee_rejection(chosen.specs)) is not None:  # before an hour of training, not after it

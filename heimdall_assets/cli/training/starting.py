@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli.settings.choosing import Asked
+from heimdall_assets.cli.settings.choosing import Asked, Chosen, read_chosen
+from heimdall_assets.cli.terminal.homes import open_home
 from heimdall_assets.cli.terminal.output import write_notice
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.places import read_places
@@ -34,11 +35,13 @@ class Starting:
         model: what to start from; None: from scratch.
         resume: what goes on: a checkpoint, a run, or ``NEWEST``; None: nothing.
         freeze_backbone: whether the backbone stays as it starts.
+        search: whose settings are taken; None: nobody's.
     """
 
     model: str | None = None
     resume: str | None = None
     freeze_backbone: bool = False
+    search: str | None = None
 
 
 def starting_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,26 +62,51 @@ def starting_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Go on with the newest training, or with that of a release, checkpoint or run; --epochs N "
         "for more epochs than it had.",
     )
+    @click.option("--search", metavar="SEARCH", help="Take what a search found: latest, or its first digits.")
     @wraps(command)
-    def taking(*args: Any, start_model: str | None, freeze_backbone: bool, resume: str | None, **others: Any) -> None:
-        return command(*args, starting=Starting(start_model, resume, freeze_backbone), **others)
+    def taking(*args: Any, start_model: str | None, **others: Any) -> None:
+        said = {name: others.pop(name) for name in ("resume", "freeze_backbone", "search")}
+        return command(*args, starting=Starting(start_model, **said), **others)
 
     return taking
 
 
-def say_start(stores: "Stores", asked: Asked, starting: Starting) -> Asked:
-    """Return what was asked with the start among it: a profile has another step size for fine-tuning.
+def read_started(asked: Asked, starting: Starting) -> "tuple[Stores, Chosen]":
+    """Return the opened home, and what somebody chose with what it starts from, as ``read_chosen`` and the rest say.
 
-    Raises:
-        NotFound: there is no such model, checkpoint or file.
-        InvalidInput: a file that is no weights.
+    Settings are checked before a home is looked for; a start that is named is one of them, for a profile has another
+    step size for fine-tuning.
     """
-    if starting.model is None:
-        return asked
+    if starting.model is not None:
+        stores = open_home()
+        chosen = read_chosen(_say_start(stores, asked, starting.model))
+    else:
+        chosen = read_chosen(asked)
+        stores = open_home()
+    specs = choose_start(stores, chosen.specs, starting)
+    if starting.search is not None:
+        specs = _take_found(stores, starting.search, specs)
+    return stores, replace(chosen, specs=specs)
+
+
+def _take_found(stores: "Stores", named: str, specs: list[Spec]) -> list[Spec]:
+    """Return specs on top of what a search found."""
+    from heimdall_assets.pipeline.tracing.searches import find_past, take_settings
+
+    past = find_past(stores, named)
+    merged, told = take_settings(stores.objects, past.manifest, specs)
+    write_notice(f"search {past.manifest.digest[:12]}: trains with {past.manifest.summary['best']}")
+    for line in told:
+        write_notice(line)
+    return merged
+
+
+def _say_start(stores: "Stores", asked: Asked, model: str) -> Asked:
+    """Return what was asked with the start among it."""
     from heimdall_assets.pipeline.trainings.starting import find_checkpoint
 
-    digest = find_checkpoint(stores, starting.model).digest
-    said = {"TrainingSpec.start_from": Setting(f"sha256:{digest}", f"--from {starting.model}")}
+    digest = find_checkpoint(stores, model).digest
+    said = {"TrainingSpec.start_from": Setting(f"sha256:{digest}", f"--from {model}")}
     return replace(asked, shortcuts={**asked.shortcuts, **said})
 
 

@@ -8,6 +8,7 @@ them as without.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,10 +94,12 @@ class Diagnostics(Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self._release()
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-        self._record_epoch(trainer, pl_module, metrics, rate)
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        # Lightning asks callbacks before the module has its means
+        pl_module.after_epoch.append(partial(self._end_epoch, trainer, pl_module))
+
+    def _end_epoch(self, trainer: Any, pl_module: Any, metrics: Mapping[str, float]) -> None:
+        self._record_epoch(trainer, pl_module, metrics)
         for phase in (TRAIN, VAL):
             loss = metrics.get(f"{phase}_loss")
             self._record(trainer, LOSSES, {"phase": phase, "loss_position": loss, "total_loss": loss})
@@ -105,13 +108,13 @@ class Diagnostics(Callback):
         for (phase, channel), spread in self._channels.items():
             self._record(trainer, FEATURES, {"phase": phase, "channel": channel, **spread.describe()})
 
-    def _record_epoch(self, trainer: Any, pl_module: Any, metrics: Mapping[str, float], rate: float) -> None:
+    def _record_epoch(self, trainer: Any, pl_module: Any, metrics: Mapping[str, float]) -> None:
         medians = {name: float(torch.cat(parts).double().nanmedian()) for name, parts in self._measured.items()}
         row = {
             "train_loss": metrics.get("train_loss"),
             "val_loss": metrics.get("val_loss"),
             "val_error_m": medians.get("error_m"),
-            "learning_rate": rate,
+            "learning_rate": metrics["learning_rate"],
             "steps": pl_module.num_steps,
         }
         self._record(trainer, EPOCHS, row)

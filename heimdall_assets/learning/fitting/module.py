@@ -90,6 +90,7 @@ class TaskModule(lightning.LightningModule):
         self.schedule = Schedule(training, steps_per_epoch)
         self.peak_rate = training.learning_rate
         self.average = None if training.ema_decay is None else MovingAverage(network, training.ema_decay)
+        self.after_epoch: list[Callable[[dict[str, float]], None]] = []
         self.history: list[dict[str, float]] = []
         self.num_steps = 0
         self.steps_in_epoch = 0
@@ -220,6 +221,8 @@ class TaskModule(lightning.LightningModule):
         losses = [*(record["val_loss"] for record in self.history), metrics["val_loss"]]
         metrics["learning_rate"] = self.peak_rate * self.schedule.compute_factor(self.num_steps, losses)
         self.history.append({"epoch": self.current_epoch, **dict(sorted(metrics.items()))})
+        for watch in self.after_epoch:
+            watch(dict(metrics))
         if self.on_epoch is not None:
             self.on_epoch(self.current_epoch, dict(metrics))
 

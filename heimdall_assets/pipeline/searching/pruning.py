@@ -1,7 +1,7 @@
 """Pruning: whether a trial that does worse than others after as many epochs is stopped.
 
 Belongs here: asking Optuna's pruners so that a kill changes no answer. Does not belong here: what is stopped
-(``trials``).
+(``stages.search_trials``).
 
 Optuna's pruners write what they saw into the study before they answer: one that is killed in between would see itself
 among its rivals and answer otherwise. They are therefore asked on a copy of the study in memory, from which a trial's

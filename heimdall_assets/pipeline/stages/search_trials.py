@@ -1,7 +1,7 @@
-"""Trials: each a fit as any other, through the same cache, judged on the validation split.
+"""Search trials: each a fit as any other, through the same cache, judged on the validation split.
 
 Belongs here: from what a trial tries to its value, epoch by epoch, resumed where it was killed. Does not belong here:
-which trial comes next (``trial_book``), what becomes of all of them (``stages.hyperparameter_search``).
+which trial comes next (``searching.trial_book``), what becomes of all of them (``stages.hyperparameter_search``).
 
 The test split is no argument of anything here.
 """
