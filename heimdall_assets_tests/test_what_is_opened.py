@@ -14,6 +14,7 @@ import pytest
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     EVALUATION_METRICS,
+    HYPERPARAMETER_SEARCH,
     IQ_FILES,
     MEASUREMENT_DATABASE,
     MODEL_RELEASE,

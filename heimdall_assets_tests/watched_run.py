@@ -55,11 +55,8 @@ def run(home: Path) -> None:
     model = ModelSpec(use_spectrograms=False, width=8, num_layers=1, num_heads=1)
     training = TrainingSpec(max_epochs=2, num_threads=1)
     fit = (stores.objects, stores.scratch, splits[TRAIN_SPLIT], splits[VAL_SPLIT], model, training, AugmentationSpec())
-    judged = (
-        stores.objects,
-        train_checkpoint(*fit, around=Surroundings(watcher=Watcher(stores))).manifest,
-        splits[TEST_SPLIT],
-    )
+    fitted = train_checkpoint(*fit, around=Surroundings(watcher=Watcher(stores)))
+    judged = (stores.objects, fitted.manifest, splits[TEST_SPLIT])
     evaluation = evaluate_checkpoint(*judged, EvaluationSpec(num_bootstrap=100)).manifest
     release_model(stores, export_checkpoint(*judged, ExportSpec()).manifest, evaluation)
 

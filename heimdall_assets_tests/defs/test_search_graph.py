@@ -216,7 +216,7 @@ def test_a_search_that_was_killed_goes_on_with_the_same_command(searched, tmp_pa
     from heimdall_assets.pipeline.stages.hyperparameter_search import read_search
 
     rows = list_trial_rows(stores.objects, read_search(stores.objects, told["search"]))
-    undisturbed = list_trial_rows(places.open_stores().objects, ran.manifests[HYPERPARAMETER_SEARCH])
+    undisturbed = list_trial_rows(searched[0].open_stores().objects, ran.manifests[HYPERPARAMETER_SEARCH])
     kept = ("number", "params", "value", "val_losses", "state")
     assert [[row[name] for name in kept] for row in rows] == [[row[name] for name in kept] for row in undisturbed]
 

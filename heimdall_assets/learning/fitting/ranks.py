@@ -19,8 +19,9 @@ class Ranks:
     def find_share(self, count: int) -> slice:
         """Return which of ``count`` examples are this process's: parts in order that differ by one at most.
 
-        >>> [Ranks(rank, 3).find_share(7) for rank in range(3)]
-        [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
+        Examples:
+            >>> [Ranks(rank, 3).find_share(7) for rank in range(3)]
+            [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
         """
         whole, rest = divmod(count, self.size)
         start = self.rank * whole + min(self.rank, rest)

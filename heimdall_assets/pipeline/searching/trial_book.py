@@ -1,6 +1,7 @@
 """Trial book: the trials of one search, each given out once, in order of their numbers, to whoever works on it.
 
-Belongs here: what stands in the study and how it changes. Does not belong here: what a trial does (``stages.search_trials``).
+Belongs here: what stands in the study and how it changes. Does not belong here: what a trial does
+(``stages.search_trials``).
 
 All trials of a search are entered before the first begins, waiting. One that was under way when its worker was killed
 waits again under its number and with the values it was given: none is lost, none is made twice.
