@@ -127,6 +127,7 @@ def run_candidate(options: argparse.Namespace) -> dict[str, Any]:
         **{name: value for name, value in fields.items() if name in TrainingSpec.model_fields},
     }  # fmt: skip
     model, spec = ModelSpec(kind="single_receiver", backbone_size=options.size, dropout=0.0), TrainingSpec(**training)
+    load_code()
     before = read_memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     if options.candidate == NAIVE:
@@ -136,6 +137,15 @@ def run_candidate(options: argparse.Namespace) -> dict[str, Any]:
     else:
         epochs = list(train_ours(model, spec, MachineSpec(**machine), AugmentationSpec(), parts))
     return {"epochs": epochs, "peak_bytes": read_memory("VmHWM") - before}
+
+
+def load_code() -> None:
+    """Load what every candidate runs: code is no memory of a training."""
+    import naive_training  # noqa: F401
+
+    import heimdall_assets.learning.fitting.job
+    import heimdall_assets.learning.fitting.training
+    import heimdall_assets.learning.receiver_model.task  # noqa: F401
 
 
 def train_ours(model: Any, spec: Any, machine: Any, augmentation: Any, parts: dict[str, Any]) -> Iterator[Any]:
