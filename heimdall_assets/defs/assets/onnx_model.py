@@ -40,14 +40,11 @@ def onnx_model(
     summary = result.manifest.summary
     latency = (read_facts(stores.objects, result.manifest.digest) or {}).get(MEASURED, {}).get(LATENCY)
     parity = {name: value for name, value in summary["parity"].items() if name != "passed"}
-    return materialize(
-        result,
-        {
-            "variant": summary["variant"],
-            "because": summary["because"],
-            "rejected": summary["rejected"],
-            "variants": dg.MetadataValue.md(render_variants_table(summary, latency)),
-            "parity_with_pytorch": summary["parity"]["passed"],
-            "parity": parity,
-        },
-    )
+    told: dict[str, Any] = {"parity_with_pytorch": summary["parity"]["passed"], "parity": parity}
+    if (
+        len(summary["variants"]) > 1 or summary["rejected"]
+    ):  # of a single file that passed there is no choice to tell of
+        table = dg.MetadataValue.md(render_variants_table(summary, latency))
+        chosen = {name: summary[name] for name in ("variant", "because", "rejected")}
+        told = {**chosen, "variants": table, **told}
+    return materialize(result, told)

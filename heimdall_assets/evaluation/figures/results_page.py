@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from heimdall_assets.evaluation.figures.templates import load_template
 from heimdall_assets.evaluation.model_card import (
     render_accuracy_table,
     render_calibration_table,
@@ -18,8 +19,9 @@ from heimdall_assets.evaluation.model_card import (
 from heimdall_assets.evaluation.signals_table import render_signals_table
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from markdown_it import MarkdownIt
+
+PAGE = "results_page.html.jinja"
 
 CAPTIONS = {
     "error_cdf": "Share of test sessions below each error, beside every baseline and the physical bound.",
@@ -51,7 +53,7 @@ def render_results(
         "What was sent and when": render_signals_table(metrics),
     }
     order = [*(name for name in CAPTIONS if name in figures), *(name for name in figures if name not in CAPTIONS)]
-    return _load_template().render(
+    return load_template(PAGE).render(
         title=f"Results of {title}",
         links=links,
         tables={name: _load_markdown().render(table) for name, table in tables.items() if table},
@@ -65,7 +67,7 @@ def render_results(
 def render_card_page(version: str, card: str, links: Mapping[str, str]) -> str:
     """Return the page of a release's model card, which is Markdown."""
     body = _load_markdown().render(card)
-    return _load_template().render(title=f"Model card of {version}", links=links, tables={"": body}, figures=[])
+    return load_template(PAGE).render(title=f"Model card of {version}", links=links, tables={"": body}, figures=[])
 
 
 @cache
@@ -74,17 +76,3 @@ def _load_markdown() -> "MarkdownIt":
 
     # HTML in it stays text: names of stations and campaigns come from outside.
     return MarkdownIt("commonmark", {"html": False}).enable("table")
-
-
-@cache
-def _load_template() -> "Template":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("heimdall_assets.evaluation.figures", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("results_page.html.jinja")

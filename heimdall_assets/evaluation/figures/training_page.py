@@ -6,16 +6,13 @@ its styles and its picture inside and runs nothing: a browser asks again because
 
 import base64
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.evaluation.assessment import Assessment
 from heimdall_assets.evaluation.figures.loss_curve import plot_losses
+from heimdall_assets.evaluation.figures.templates import load_template
 from heimdall_assets.training_tables import EPOCHS, Row, take
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 REFRESH_S = 5
 SHOWN_EPOCHS = 20
@@ -52,7 +49,7 @@ def render_training(
         {"title": "Facts", "columns": ["what", ""], "rows": facts},
     ]
     picture = draw_losses(told, tables) if epochs else None
-    return _load_template().render(
+    return load_template("training_page.html.jinja").render(
         title=f"Training {told['id']}",
         links=links,
         refresh_s=REFRESH_S if told["status"] == "running" else None,
@@ -78,7 +75,7 @@ def render_trainings(rows: Sequence[Mapping[str, Any]], links: Mapping[str, str]
         for row in rows
     ]
     columns = ["training", "began", "status", "model", "epochs", "best val_loss", "release"]
-    return _load_template().render(
+    return load_template("training_page.html.jinja").render(
         title="Trainings",
         links=links,
         refresh_s=REFRESH_S if any(row["status"] == "running" for row in rows) else None,
@@ -112,17 +109,3 @@ def _show(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-@cache
-def _load_template() -> "Template":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("heimdall_assets.evaluation.figures", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("training_page.html.jinja")
