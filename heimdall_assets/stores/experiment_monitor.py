@@ -5,6 +5,7 @@ network come from psutil, GPUs from NVML where there are some. A process that is
 """
 
 import logging
+import threading
 from typing import Any
 
 from heimdall_assets.stores.experiments import prepare_mlflow
@@ -51,3 +52,9 @@ class MachineMonitor:
         if seen := monitor.aggregate_metrics():
             monitor.publish_metrics(seen)
             monitor.mlflow_logger.flush()
+
+    def abandon(self) -> None:
+        """End the thread and tell nothing more: the store went away, and its retries are worth nobody's wait."""
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            threading.Thread(target=monitor.finish, name="MachineMonitor.abandon", daemon=True).start()

@@ -87,6 +87,15 @@ class Home:
         self.places = make_places(folder).model_copy(update={"tracking": True})
         self.objects = FolderObjectStore(self.places.home / "objects")
         self.store = ExperimentStore(self.places.mlflow_uri)
+        self._others = set(threading.enumerate())
+
+    def find_monitors(self) -> list[threading.Thread]:
+        """Threads that watch a machine and were begun since this home was made."""
+        return [
+            thread
+            for thread in threading.enumerate()
+            if thread.name == "SystemMetricsMonitor" and thread not in self._others
+        ]
 
     def train(
         self,
@@ -131,7 +140,7 @@ def test_a_training_is_one_finished_run_with_settings_curves_and_origin(home: Ho
     assert [(point.step, point.value) for point in curve] == [(0, 2.0), (1, 1.0)]
     assert {"epoch_time_s", "samples_per_s", "system/cpu_utilization_percentage"} <= run.data.metrics.keys()
     assert find_run(home.objects, CHECKPOINT) == run.info.run_id
-    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
+    assert home.find_monitors() == []
 
 
 def test_a_run_names_no_person_and_no_program_of_this_machine(home: Home):
@@ -238,6 +247,36 @@ def test_a_store_that_is_away_costs_one_warning_and_no_training(home: Home, uri:
     (said,) = home.train(done.append, uri)
     assert "could not open a run" in said
     assert len(done) == 1
+
+
+def test_a_store_that_goes_away_leaves_no_thread_that_asks_for_it(home: Home, monkeypatch: pytest.MonkeyPatch):
+    """The run stays RUNNING there, so its monitor would never end by itself."""
+    from dagster_mlflow.resources import MlFlow
+
+    def lose(*told: object) -> None:
+        raise OSError("no route")
+
+    @dg.asset(name="trained_checkpoint")
+    def cut(
+        context: dg.AssetExecutionContext, tracking: dg.ResourceParam[ExperimentTracking], act: dg.ResourceParam[Act]
+    ) -> None:
+        with tracking.follow(context, {"a": 1}) as tracked:
+            tracked.start()
+            assert len(home.find_monitors()) == 1
+            monkeypatch.setattr(ExperimentStore, "write", lose)
+            monkeypatch.setattr(MlFlow, "end_run", lose)
+            tracked.tag("heimdall.word", "the first that is not heard")
+            tracked.finish(act.objects, CHECKPOINT, reused=True)
+
+    (said,) = home.train(lambda context: None, asset=cut)
+    assert "could not tell heimdall.word" in said
+    deadline = time.monotonic() + 30.0
+    while home.find_monitors() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = home.find_monitors()
+    monkeypatch.undo()
+    MlFlow.end_run("FAILED")
+    assert left == []
 
 
 def test_figures_versions_and_aliases_are_attached(home: Home):

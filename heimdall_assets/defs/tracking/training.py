@@ -202,7 +202,11 @@ class TrackedTraining:
 
     def _stop_monitor(self) -> None:
         monitor, self._monitor = self._monitor, None
-        if monitor is not None:
+        if monitor is None:
+            return
+        if self._store is None:  # it was away once: its thread would ask for the run for as long as this process lives
+            monitor.abandon()
+        else:
             self._attempt("tell how its machine was used", monitor.stop)
 
     def _attempt(self, what: str, act: Callable[[], object]) -> None:
