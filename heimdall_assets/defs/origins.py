@@ -20,6 +20,8 @@ INTENT_TAG = "heimdall/intent"
 """What the run's training is for (``stores.experiment_entries.Intent``); MLflow's run is named after it."""
 MLFLOW_TAG, WANDB_TAG = "heimdall/mlflow", "heimdall/wandb"
 """Who is told of a run's training, in the words of ``profiles.schema.Tracking``; not there: MLflow alone."""
+RESUMES_TAG = "heimdall/resumes"
+"""Digest of the checkpoint whose training this run goes on with, from its last state; it decides no setting."""
 RELEASE_TAG = "heimdall/release"
 """Of the run whose model was released, or that found its release again: the version."""
 
@@ -34,6 +36,11 @@ def tag_origin(reason: str | None = None) -> dict[str, str]:
 def tag_intent(intent: str) -> dict[str, str]:
     """Return the tag of what a run's training is for."""
     return {INTENT_TAG: intent}
+
+
+def tag_resumed(resumes: str | None) -> dict[str, str]:
+    """Return the tag of the checkpoint whose training goes on; none: none does."""
+    return {RESUMES_TAG: resumes} if resumes else {}
 
 
 def tag_reason(reason: str | None) -> dict[str, str]:

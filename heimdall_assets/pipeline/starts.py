@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import HeimdallError, InvalidInput, NotFound, OutOfReach, Refused
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT
+from heimdall_assets.learning.fitting.continuing import is_exact
 from heimdall_assets.lineage.walk import START_FROM
 from heimdall_assets.manifests import (
     JSON_MEDIA_TYPE,
@@ -177,7 +178,6 @@ def read_continued(earlier: ReadFile | None, asked: Mapping[str, Any]) -> Contin
     if earlier is None:
         return None
     from heimdall_assets.learning.fitting.kept import REST, TENSORS, check_continues, decode_kept, list_needed_to_go_on
-    from heimdall_assets.learning.fitting.schedule import LENGTHWISE
 
     last = decode_kept("last", earlier)
     check_continues(last, asked)
@@ -185,7 +185,7 @@ def read_continued(earlier: ReadFile | None, asked: Mapping[str, Any]) -> Contin
     for name in names[1:]:
         decode_kept(name, earlier)
     files = {f"{name}{ending}": earlier(f"{name}{ending}") for name in names for ending in (TENSORS, REST)}
-    if last.about["training"]["schedule"] not in LENGTHWISE:
+    if is_exact(last.about["training"], asked["training"]):
         return Continued(files, last.epoch, is_exact=True)
     digest = compute_json_digest({name: compute_digest(data) for name, data in files.items()})
     return Continued(files, last.epoch, is_exact=False, content={"resumed_from": digest})

@@ -1,7 +1,7 @@
 """Runs that trained before: with which settings, and what came of them, as the history of the graph tells.
 
 Belongs here: finding one again, so that it can go on. Does not belong here: a checkpoint found without a run
-(``pipeline.trainings.starting``).
+(``pipeline.trainings.continuing``).
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from heimdall_assets.dagster_home import prepare_dagster_home
+from heimdall_assets.defs.origins import RESUMES_TAG
 from heimdall_assets.defs.settings import read_run_config
 from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
-from heimdall_assets.pipeline.trainings.starting import Started, go_on, lay_over
+from heimdall_assets.pipeline.trainings.continuing import go_on
+from heimdall_assets.pipeline.trainings.starting import Started, lay_over
 from heimdall_assets.running.history import open_history
 from heimdall_assets.specs import Spec
 
@@ -37,11 +39,13 @@ class EarlierRun:
         run_id: Dagster's.
         specs: what was set of it.
         checkpoint: manifest of what it trained; None: it did not come so far.
+        resumes: digest of the checkpoint whose training it went on with; None: it began.
     """
 
     run_id: str
     specs: list[Spec]
     checkpoint: Manifest | None
+    resumes: str | None = None
 
 
 def read_earlier_run(places: "Places", stores: "Stores", run_id: str | None = None) -> EarlierRun:
@@ -61,7 +65,7 @@ def read_earlier_run(places: "Places", stores: "Stores", run_id: str | None = No
         run = runs[0]
         digest = _find_made(instance, run.run_id)
     checkpoint = None if digest is None else Manifest.decode(stores.objects.read_bytes(digest))
-    return EarlierRun(run.run_id, read_run_config(run.run_config), checkpoint)
+    return EarlierRun(run.run_id, read_run_config(run.run_config), checkpoint, run.tags.get(RESUMES_TAG))
 
 
 def _find_made(instance: dg.DagsterInstance, run_id: str) -> str | None:
@@ -88,7 +92,7 @@ def resume_run(stores: "Stores", run: EarlierRun, specs: Sequence[Spec]) -> Star
     decisive = {spec for kind in list_needed(TRAINED_CHECKPOINT) if kind in STAGES for spec in STAGES[kind].specs}
     if run.checkpoint is not None:
         others = [spec for spec in run.specs if type(spec) not in decisive]
-        return go_on(stores.objects, named, run.checkpoint, lay_over(others, specs))
+        return go_on(stores, named, run.checkpoint, lay_over(others, specs))
     merged = lay_over(run.specs, specs)
     before = {type(spec): spec.dump() for spec in run.specs}
     for spec in merged:
@@ -101,4 +105,4 @@ def resume_run(stores: "Stores", run: EarlierRun, specs: Sequence[Spec]) -> Star
                 "goes on with its own settings alone; let it end, then change them"
             )
     line = f"{named} was broken off: it goes on from its last checkpoint, if the approved sessions are the same"
-    return Started(merged, [line])
+    return Started(merged, [line], run.resumes)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from heimdall_assets.errors import CorruptObject, InvalidInput, NotFound
 from heimdall_assets.learning.fitting.checkpoints import load_checkpoint
+from heimdall_assets.learning.fitting.continuing import is_exact
 from heimdall_assets.learning.fitting.kept import (
     Kept,
     check_continues,
@@ -82,14 +83,34 @@ def test_more_epochs_go_on_as_if_the_fit_had_never_been_shorter(tmp_path: Path, 
     assert is_same(longer, fit_toy(tmp_path / "whole", more))
 
 
+@pytest.mark.parametrize(("schedule", "exact"), [("constant", True), ("plateau", False), ("cosine", False)])
+def test_a_fit_that_stopped_by_itself_goes_on_with_more_patience(tmp_path: Path, schedule: str, exact: bool):
+    """Its step size is nothing, so that no epoch is better than the first."""
+    still = {"schedule": schedule, "learning_rate": 1e-30, "warmup_epochs": 0, "max_epochs": 8}
+    short, more = change(**still, early_stopping_patience=2), change(**still, early_stopping_patience=4)
+    kept, (outcome, _), _ = keep(tmp_path, short)
+    last = decode_kept("last", kept.read)
+    assert last.epoch == len(outcome.history) < 8
+    assert is_exact(short.dump(), more.dump()) is exact
+    scratch = CheckpointFolder(tmp_path / "longer")
+    for name in ("last", *list_needed_to_go_on(last)):
+        write_to_resume(decode_kept(name, kept.read), f"{name}.ckpt", scratch)
+    longer = fit_toy(tmp_path / "longer", more, resume_from="last.ckpt")
+    assert len(longer[0].history) == len(outcome.history) + 2
+    if exact:
+        assert is_same(longer, fit_toy(tmp_path / "whole", more))
+
+
 def test_what_goes_on_is_the_same_fit_with_more_epochs(tmp_path: Path):
     kept, _, _ = keep(tmp_path, TOY)
     last = decode_kept("last", kept.read)
-    with pytest.raises(InvalidInput, match=r"training seed was 42 in the fit .* found 7: expected the same"):
+    with pytest.raises(InvalidInput, match=r"TrainingSpec.seed: found 7, expected 42, as the training had"):
         check_continues(last, describe(change(max_epochs=9, seed=7)))
     with pytest.raises(InvalidInput, match=r"found TrainingSpec.max_epochs 3 after 3 that are done, expected more"):
         check_continues(last, describe(TOY))
-    with pytest.raises(InvalidInput, match=r"parents val_split was None in the fit"):
+    with pytest.raises(InvalidInput, match=r"TrainingSpec.early_stopping_patience: found 1, expected 10 or more"):
+        check_continues(last, describe(change(max_epochs=9, early_stopping_patience=1)))
+    with pytest.raises(InvalidInput, match=r"how they are split: val_split: found '0000"):
         check_continues(last, {**describe(change(max_epochs=9)), "parents": {"val_split": "0" * 64}})
 
 

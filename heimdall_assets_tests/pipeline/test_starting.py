@@ -11,11 +11,10 @@ from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest
 from heimdall_assets.pipeline.trainings.starting import (
     check_safetensors,
     find_checkpoint,
-    go_on,
     recall_specs,
     start_from,
 )
-from heimdall_assets.specs import DatasetSpec, MachineSpec, ModelSpec, SplitSpec, TrainingSpec
+from heimdall_assets.specs import DatasetSpec, ModelSpec, TrainingSpec
 from heimdall_assets_tests.homes import TINY
 
 
@@ -170,31 +169,6 @@ def test_a_checkpoint_recalls_every_setting_that_decided_it(home):
     assert recalled["TrainingSpec"] == pick(TINY, TrainingSpec)
     later = checkpoint.model_copy(update={"parents": {**checkpoint.parents, TRAINED_CHECKPOINT: checkpoint.digest}})
     assert recall_specs(stores.objects, later) == recall_specs(stores.objects, checkpoint)
-
-
-def test_a_training_that_ended_is_asked_for_again_or_goes_on_for_more_epochs(home):
-    stores, checkpoint, _ = home
-    done = checkpoint.summary["num_epochs"]
-    again = go_on(stores.objects, "v1.0.0", checkpoint, [MachineSpec(num_workers=1)])
-    assert pick(again.specs, TrainingSpec) == pick(TINY, TrainingSpec)
-    assert pick(again.specs, MachineSpec).num_workers == 1
-    assert f"ended after {done} of 2 epochs" in again.notices[0]
-    more = go_on(stores.objects, "v1.0.0", checkpoint, [TrainingSpec(max_epochs=done + 5)])
-    training = pick(more.specs, TrainingSpec)
-    assert training.dump() == pick(TINY, TrainingSpec).dump() | {
-        "max_epochs": 5,
-        "warmup_epochs": 0,
-        "start_from": f"sha256:{checkpoint.digest}",
-    }
-    assert pick(more.specs, ModelSpec) == pick(TINY, ModelSpec)
-    assert pick(more.specs, SplitSpec) == SplitSpec()
-    assert f"had {done} epochs: 5 more" in more.notices[0]
-    same = go_on(stores.objects, "v1.0.0", checkpoint, [TrainingSpec(max_epochs=2)])  # as it had: a profile may say so
-    assert pick(same.specs, TrainingSpec) == pick(TINY, TrainingSpec)
-    with pytest.raises(InvalidSetting, match=f"found 1, expected more than the {done} that v1.0.0 had"):
-        go_on(stores.objects, "v1.0.0", checkpoint, [TrainingSpec(max_epochs=1)])
-    with pytest.raises(InvalidSetting, match=r"ModelSpec.width: found 32, expected 16"):
-        go_on(stores.objects, "v1.0.0", checkpoint, [TrainingSpec(max_epochs=done + 1), ModelSpec(width=32)])
 
 
 def test_a_checkpoint_of_a_manifest_is_one_that_rests_here(home):

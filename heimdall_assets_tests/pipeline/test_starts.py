@@ -158,7 +158,7 @@ def test_where_the_length_decides_the_rate_a_longer_training_is_another_result_a
     again = train(home, longer, earlier=lambda name: objects.read_bytes(stored[f"{RESUMED}{name}"].digest))
     assert not again.reused
     assert again.manifest == went_on  # made again from what it holds itself
-    with pytest.raises(InvalidInput, match=r"resume: training seed was 3 .* found 4"):
+    with pytest.raises(InvalidInput, match=r"resume: TrainingSpec.seed: found 4, expected 3"):
         train(home, change(max_epochs=3, seed=4), earlier=kept.read)
 
 

@@ -45,7 +45,8 @@ def test_the_newest_run_that_trained_is_found_with_what_it_made(home):
     started = resume_run(stores, run, [TrainingSpec(max_epochs=9)])
     chosen = {type(spec): spec for spec in started.specs}
     assert chosen[EvaluationSpec].num_bootstrap == 100  # what the run judged with holds too
-    assert chosen[TrainingSpec].start_from == f"sha256:{run.checkpoint.digest}"
+    assert chosen[TrainingSpec].max_epochs == 9
+    assert started.resumes == f"sha256:{run.checkpoint.digest}"
 
 
 def test_a_home_without_a_run_says_so(tmp_path):

@@ -20,7 +20,7 @@ from heimdall_assets.cli.training.starting import Starting, read_started, starti
 def plan(asked: Asked, starting: Starting, as_json: bool) -> None:
     """Say what `heimdall train` with these settings would compute and what it would find, and why."""
     atexit.register(_leave_memory)
-    stores, read = read_started(asked, starting)
+    stores, read, _ = read_started(asked, starting)
     chosen = read.specs
     check_trainable(stores, find_dataset(chosen))
     with show_progress("Looking for results that are there already"):

@@ -84,16 +84,16 @@ def demo(num_sessions: int, seed: int, as_json: bool) -> None:
 @json_option
 def train(asked: Asked, starting: Starting, reason: str | None, intent: str, as_json: bool) -> None:
     """Materialize the graph on the approved sessions and release the model."""
-    stores, chosen = read_started(asked, starting)
+    stores, chosen, resumes = read_started(asked, starting)
     check_trainable(stores, find_dataset(chosen.specs))
     from heimdall_assets.pipeline.planning import foresee_rejection
 
     if (rejection := foresee_rejection(chosen.specs)) is not None:  # before an hour of training, not after it
         write_text(f"Warning: {rejection}", err=True)
     with show_progress("Materializing the graph") as listener:
-        from heimdall_assets.defs.origins import tag_intent, tag_profile
+        from heimdall_assets.defs.origins import tag_intent, tag_profile, tag_resumed
         from heimdall_assets.running.graph_run import run_graph
 
-        told = {**tag_profile(chosen.read), **tag_intent(intent)}
+        told = {**tag_profile(chosen.read), **tag_intent(intent), **tag_resumed(resumes)}
         summary = run_graph(read_places(), "release", chosen.specs, listener, reason, told)
     _summarize({**summary, "profile": None if chosen.read is None else chosen.read.title}, as_json)

@@ -71,8 +71,10 @@ def starting_options(command: Callable[..., None]) -> Callable[..., None]:
     return taking
 
 
-def read_started(asked: Asked, starting: Starting) -> "tuple[Stores, Chosen]":
-    """Return the opened home, and what somebody chose with what it starts from, as ``read_chosen`` and the rest say.
+def read_started(asked: Asked, starting: Starting) -> "tuple[Stores, Chosen, str | None]":
+    """Return the opened home, what somebody chose with what it starts from, and whose training goes on.
+
+    As ``read_chosen`` says, and the digest of a checkpoint; None: no training goes on.
 
     Settings are checked before a home is looked for; a start that is named is one of them, for a profile has another
     step size for fine-tuning.
@@ -83,10 +85,10 @@ def read_started(asked: Asked, starting: Starting) -> "tuple[Stores, Chosen]":
     else:
         chosen = read_chosen(asked)
         stores = open_home()
-    specs = choose_start(stores, chosen.specs, starting)
+    specs, resumes = choose_start(stores, chosen.specs, starting)
     if starting.search is not None:
         specs = _take_found(stores, starting.search, specs)
-    return stores, replace(chosen, specs=specs)
+    return stores, replace(chosen, specs=specs), resumes
 
 
 def _take_found(stores: "Stores", named: str, specs: list[Spec]) -> list[Spec]:
@@ -110,8 +112,10 @@ def _say_start(stores: "Stores", asked: Asked, model: str) -> Asked:
     return replace(asked, shortcuts={**asked.shortcuts, **said})
 
 
-def choose_start(stores: "Stores", specs: Sequence[Spec], starting: Starting) -> list[Spec]:
-    """Return the settings of a run that starts where ``starting`` says; what follows from it is said on stderr.
+def choose_start(stores: "Stores", specs: Sequence[Spec], starting: Starting) -> tuple[list[Spec], str | None]:
+    """Return the settings of a run that starts where ``starting`` says, and whose training goes on.
+
+    What follows from it is said on stderr.
 
     Raises:
         InvalidSetting: two starts, a backbone that stays frozen at random, or settings that do not go with the start.
@@ -130,10 +134,10 @@ def choose_start(stores: "Stores", specs: Sequence[Spec], starting: Starting) ->
     elif starting.resume is not None:
         started = _resume(stores, chosen, starting.resume)
     else:
-        return chosen
+        return chosen, None
     for line in started.notices:
         write_notice(line)
-    return started.specs
+    return started.specs, started.resumes
 
 
 def _freeze(specs: list[Spec], starting: Starting) -> list[Spec]:
@@ -153,6 +157,7 @@ def _resume(stores: "Stores", specs: list[Spec], named: str) -> Any:
     if named == NEWEST or _RUN.fullmatch(named):
         run = read_earlier_run(read_places(), stores, None if named == NEWEST else named)
         return resume_run(stores, run, specs)
-    from heimdall_assets.pipeline.trainings.starting import find_checkpoint, go_on
+    from heimdall_assets.pipeline.trainings.continuing import go_on
+    from heimdall_assets.pipeline.trainings.starting import find_checkpoint
 
-    return go_on(stores.objects, named, find_checkpoint(stores, named), specs)
+    return go_on(stores, named, find_checkpoint(stores, named), specs)

@@ -9,7 +9,7 @@ import dagster as dg
 
 from heimdall_assets.defs.accelerator import GPU_POOL, build_gpu_tags
 from heimdall_assets.defs.figures import is_told, show_epochs, show_picture
-from heimdall_assets.defs.origins import tells_mlflow
+from heimdall_assets.defs.origins import RESUMES_TAG, tells_mlflow
 from heimdall_assets.defs.progress import Work, report_to
 from heimdall_assets.defs.resources import LineagePages, WeightsAndBiases
 from heimdall_assets.defs.results import materialize
@@ -57,11 +57,13 @@ def trained_checkpoint(
     from heimdall_assets.learning.fitting.hooks import Hooks
     from heimdall_assets.pipeline.experiments.trained import describe_checkpoint
     from heimdall_assets.pipeline.stages.trained_checkpoint import Surroundings, read_outcome, train_checkpoint
+    from heimdall_assets.pipeline.trainings.continuing import read_earlier
 
     progress = report_to(context, TRAINED_CHECKPOINT)
     total = config.training.max_epochs
     specs = (config.model.pure(), config.training.pure(), config.augmentation.pure())
     told = partial(describe_start, stores.objects, train_split, val_split, (*specs, config.machine.pure()))
+    resumes = context.run.tags.get(RESUMES_TAG)
     resumed, seen = False, list[dict[str, float]]()
     tracking = replace(tracking, enabled=tracking.enabled and tells_mlflow(context.run))
     params = {f"{type(spec).__name__}.{name}": value for spec in specs for name, value in spec.dump().items()}
@@ -73,10 +75,11 @@ def trained_checkpoint(
             nonlocal resumed
             resumed = resumed_from is not None
             if resumed:
-                context.log.info(f"resuming the training that was interrupted, from {resumed_from}")
+                what = f"the training of {resumes}" if resumes else "the training that was interrupted"
+                context.log.info(f"resuming {what}, from {resumed_from}")
             tracked.start(train_split.summary["num_sessions"] + config.training.num_simulated_sessions)
             curves.start()
-            watched.tell(mlflow_run_id=tracked.run_id)
+            watched.tell(mlflow_run_id=tracked.run_id, resumes=resumes)
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             watched.end_epoch(epoch, metrics["val_loss"])
@@ -99,6 +102,7 @@ def trained_checkpoint(
                 *specs,
                 on_epoch=on_epoch,
                 on_start=on_start,
+                earlier=read_earlier(stores, resumes, config.training.pure()),
                 around=Surroundings(config.machine.pure(), Hooks(on_notice=context.log.warning), watcher=watched),
             )
         except HeimdallError as error:

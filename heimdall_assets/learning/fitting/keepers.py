@@ -33,6 +33,11 @@ class ResumableStopping(EarlyStopping):
             check_on_train_epoch_end=True,
         )
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        own = self.patience  # a fit that goes on may have more of it
+        super().load_state_dict(state_dict)
+        self.patience = own
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 

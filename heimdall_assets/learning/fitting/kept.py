@@ -25,6 +25,7 @@ from heimdall_assets.learning.fitting.checkpoints import (
     load_checkpoint,
     name_epoch,
 )
+from heimdall_assets.learning.fitting.continuing import check_same_fit
 from heimdall_assets.manifests import decode_canonical_json, encode_canonical_json
 
 FORMAT = "heimdall-checkpoint/1"
@@ -121,23 +122,16 @@ def list_needed_to_go_on(last: Kept) -> list[str]:
 
 
 def check_continues(last: Kept, asked: Mapping[str, Any]) -> None:
-    """Return nothing if a fit with settings ``asked`` may go on from ``last``: it is the same fit, with more epochs.
+    """Return nothing if a fit with settings ``asked`` may go on from ``last``: the same fit, with more epochs.
 
     Args:
         last: the last state of the shorter fit.
         asked: as ``Kept.about``, of the longer one.
 
     Raises:
-        InvalidInput: something else than ``max_epochs`` differs, or it is not more.
+        InvalidInput: something else than epochs and patience differs, or there are no more epochs.
     """
-    for part in ("model", "augmentation", "parents", "training"):
-        then, now = last.about[part], asked[part]
-        for name in sorted(then.keys() | now.keys()):
-            if name != "max_epochs" and then.get(name) != now.get(name):
-                raise InvalidInput(
-                    f"resume: {part} {name} was {then.get(name)!r:.80} in the fit that the checkpoint is of, found "
-                    f"{now.get(name)!r:.80}: expected the same; start_from takes its weights alone"
-                )
+    check_same_fit({part: last.about[part] for part in ("model", "augmentation", "parents", "training")}, asked)
     if asked["training"]["max_epochs"] <= last.epoch:
         raise InvalidInput(
             f"resume: found TrainingSpec.max_epochs {asked['training']['max_epochs']} after {last.epoch} that are "

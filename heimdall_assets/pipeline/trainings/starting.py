@@ -1,7 +1,7 @@
 """Where a training starts from: an earlier one's checkpoint, by what people call it, and the settings that follow.
 
 Belongs here: a name, a digest or a file to a checkpoint's manifest; which settings of it hold. Does not belong here:
-loading its weights (``learning.fitting``), runs that were broken off (``running.earlier``), options (``cli``).
+loading its weights (``learning.fitting``), a training that goes on (``continuing``), options (``cli``).
 """
 
 import json
@@ -40,10 +40,17 @@ _LARGEST_HEADER = 100_000_000
 
 @dataclass(frozen=True)
 class Started:
-    """Settings of a training that starts from another, and what is to be said of them, a line each."""
+    """Settings of a training that starts from another, or goes on.
+
+    Attributes:
+        specs: that are set.
+        notices: what is to be said of them, a line each.
+        resumes: digest of the checkpoint whose training goes on; None: none does.
+    """
 
     specs: list[Spec]
     notices: list[str]
+    resumes: str | None = None
 
 
 def find_checkpoint(stores: Stores, named: str) -> Manifest:
@@ -184,38 +191,6 @@ def start_from(named: str, checkpoint: Manifest, specs: Sequence[Spec]) -> Start
     return Started(list(chosen.values()), [f"Starts from {named}: {model['kind']}, {said}"])
 
 
-def go_on(objects: ObjectStore, named: str, checkpoint: Manifest, specs: Sequence[Spec]) -> Started:
-    """Return settings with which a training that ended goes on: its own, but for what somebody set.
-
-    With more epochs than it had, they are trained from its best weights on. Else it is asked for again as it was, and
-    found, where the approved sessions are the same.
-
-    Args:
-        objects: where the checkpoint rests.
-        named: what people call it.
-        checkpoint: its manifest.
-        specs: what somebody set; ``TrainingSpec.max_epochs`` counts the epochs it had too.
-
-    Raises:
-        InvalidSetting: another architecture was asked for, or no more epochs than it had.
-    """
-    recalled = recall_specs(objects, checkpoint)
-    before, done = TrainingSpec.model_validate(checkpoint.specs["TrainingSpec"]), int(checkpoint.summary["num_epochs"])
-    wanted = next((_list_set(spec).get("max_epochs") for spec in specs if isinstance(spec, TrainingSpec)), None)
-    merged = lay_over(recalled, specs)
-    if wanted is None or wanted == before.max_epochs:
-        line = f"{named} ended after {done} of {before.max_epochs} epochs: it is asked for again as it was"
-        return Started(merged, [f"{line}; with a larger TrainingSpec.max_epochs it would go on"])
-    if wanted <= done:
-        raise InvalidSetting(f"TrainingSpec.max_epochs: found {wanted}, expected more than the {done} that {named} had")
-    more = {"max_epochs": wanted - done, "warmup_epochs": 0, "start_from": None}
-    merged = lay_over([spec for spec in merged if type(spec) is not ModelSpec], [_set_fields(merged, more)])
-    asked = [spec for spec in specs if isinstance(spec, ModelSpec)]
-    started = start_from(named, checkpoint, [*merged, *asked])
-    began = "from its best weights; step size and averages of the optimiser begin anew"
-    return Started(started.specs, [f"{named} had {done} epochs: {wanted - done} more, {began}"])
-
-
 def recall_specs(objects: ObjectStore, checkpoint: Manifest) -> list[Spec]:
     """Return every setting that decided a checkpoint, from its manifest and those of its ancestors."""
     found: dict[str, dict[str, Any]] = {}
@@ -243,8 +218,3 @@ def lay_over(below: Sequence[Spec], above: Sequence[Spec]) -> list[Spec]:
 def _list_set(spec: Spec | None) -> dict[str, Any]:
     """Return the fields that somebody set by name."""
     return {} if spec is None else {name: value for name, value in spec.dump().items() if name in spec.model_fields_set}
-
-
-def _set_fields(specs: Sequence[Spec], fields: dict[str, Any]) -> TrainingSpec:
-    own = next((spec for spec in specs if isinstance(spec, TrainingSpec)), TrainingSpec())
-    return TrainingSpec.model_validate(_list_set(own) | fields)

@@ -51,13 +51,32 @@ def test_resume_asks_for_an_ended_training_again_and_then_for_more_epochs(made, 
     assert not any(told["computed"].values())
     assert told["version"] == "v1.0.0"
     assert "ended after 2 of 2 epochs: it is asked for again as it was" in again.stderr
-    more = heimdall("train", "--resume", "v1.0.0", "--set", "TrainingSpec.max_epochs=3", *TINY, "--json")
+    first = read_checkpoint(made, told)
+    more = heimdall("train", "--resume", "v1.0.0", "--epochs", "3", *TINY, "--json")
     checkpoint = read_checkpoint(made, json.loads(more.stdout))
-    assert checkpoint.specs["TrainingSpec"]["max_epochs"] == 1
-    assert checkpoint.specs["TrainingSpec"]["warmup_epochs"] == 0
-    assert "v1.0.0 had 2 epochs: 1 more, from its best weights" in more.stderr
-    newest = heimdall("train", "--resume", "--json")  # the run before: found again
-    assert json.loads(newest.stdout)["manifests"][TRAINED_CHECKPOINT] == checkpoint.digest
+    assert checkpoint.specs["TrainingSpec"] == first.specs["TrainingSpec"] | {"max_epochs": 3}
+    assert checkpoint.summary["resumed_from"]["epoch"] == 2
+    assert "v1.0.0 had 2 epochs: up to 1 more, from its last state; step sizes are those of 3 epochs" in more.stderr
+    for named in ("--resume",), ("--resume", checkpoint.digest):  # the run before, and by its name: found again
+        again = json.loads(heimdall("train", *named, "--json").stdout)
+        assert again["computed"][TRAINED_CHECKPOINT] == 0
+        assert again["manifests"][TRAINED_CHECKPOINT] == checkpoint.digest
+    longer = heimdall("train", "--resume", checkpoint.digest, "--epochs", "4", *TINY, "--json")
+    last = read_checkpoint(made, json.loads(longer.stdout))
+    assert last.summary["resumed_from"]["epoch"] == 3
+    reproduced = heimdall("reproduce", json.loads(longer.stdout)["version"])
+    assert "bit-identical" in reproduced.stdout
+
+
+def test_more_epochs_need_the_last_state(made, heimdall):
+    """Retention removes it: what is left is said, and the training begins nothing."""
+    kept = made[0].home / "runs"
+    aside = kept.rename(kept.with_name("runs-aside"))
+    try:
+        result = heimdall("train", "--resume", "v1.0.0", "--epochs", "3", code=2)
+    finally:
+        aside.rename(kept)
+    assert "the last state of its training is not kept in this home" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -73,6 +92,11 @@ def test_resume_asks_for_an_ended_training_again_and_then_for_more_epochs(made, 
         (("--from", "FOLDER/short.safetensors"), "found 5 bytes that are no whole safetensors"),
         (("--resume", "00000000"), "run 00000000: found none that trained"),
         (("--resume", "v1.0.0", "--set", "TrainingSpec.max_epochs=1"), "expected more than the 2 that v1.0.0 had"),
+        (
+            ("--resume", "v1.0.0", "--learning-rate", "0.5"),
+            "resume: TrainingSpec.learning_rate: found 0.5, expected",
+        ),
+        (("--resume", "v1.0.0", "--epochs", "3", "--set", "ModelSpec.width=32"), "ModelSpec.width: found 32, expected"),
     ],
 )
 def test_a_start_that_is_none_is_one_line_and_changes_nothing(made, heimdall, tmp_path, arguments, said):
