@@ -28,7 +28,8 @@ ONNX = "onnx"
 def export(model: str, form: str, output: Path | None, variant: str | None, as_json: bool) -> None:
     """Write MODEL (version, latest or alias) in FORMAT; all but onnx from its frozen evidence alone.
 
-    onnx: the model itself, as released or as another variant; MODEL may be the SHA-256 of a checkpoint's manifest too.
+    onnx: the model itself, as released or as another variant; MODEL may be the SHA-256 of a checkpoint's
+    manifest too, or a file of weights that a training of this home left.
     prov: W3C PROV-JSON. openlineage: run events, a line each. cyclonedx: a bill of materials with model card.
     croissant: the data behind it. annex-iv: what the release shows for each item of Annex IV of the EU's AI Act, as
     Markdown.
@@ -59,8 +60,11 @@ def _export_onnx(model: str, output: Path | None, variant: str | None, as_json: 
         raise InvalidSetting(f"{ONNX}: found no --output, expected a file to write the model to")
     stores = open_home()
     from heimdall_assets.pipeline.releases.files import export_file, export_stored, is_digest
+    from heimdall_assets.pipeline.trainings.starting import find_checkpoint, names_file
 
-    if is_digest(model):
+    if names_file(model):
+        found = export_stored(stores, find_checkpoint(stores, model).digest, variant)
+    elif is_digest(model):
         found = export_stored(stores, model, variant)
     else:
         found = export_file(stores, find_model(stores, model), variant)

@@ -1,5 +1,6 @@
 """Several processes that share each batch fit what one does, and end together."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -61,6 +62,23 @@ def test_a_process_that_dies_ends_the_fit_in_a_line_and_the_next_start_gives_the
     assert len(load_checkpoint(CheckpointFolder(tmp_path / "died"), "last.ckpt")["history"]) == 1
     resumed = fit_toy(tmp_path / "died", TWO, resume_from="last.ckpt")
     assert is_same(fit_toy(tmp_path / "whole", TWO), resumed)  # dropout too
+
+
+def test_who_is_told_of_an_epoch_may_end_them_all_as_a_search_does(tmp_path: Path):
+    """The parent's own kind of exception comes out; the first process keeps its checkpoint, and none goes on."""
+
+    class Pruned(Exception):
+        pass
+
+    def prune(epoch: int, _: dict[str, float]) -> None:
+        if epoch == 1:
+            raise Pruned
+
+    many = change(num_devices=2, max_epochs=5000, early_stopping_patience=5000)
+    with pytest.raises(Pruned):
+        fit_toy(tmp_path, many, on_epoch=prune)
+    assert multiprocessing.active_children() == []
+    assert 2 <= len(load_checkpoint(CheckpointFolder(tmp_path), "last.ckpt")["history"]) < 5000
 
 
 def test_what_one_of_them_finds_wrong_is_the_error_raised(tmp_path: Path):

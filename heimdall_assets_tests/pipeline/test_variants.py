@@ -143,6 +143,12 @@ def test_the_command_writes_the_file_and_says_what_is_known_of_it(home, released
     assert as_json["size_bytes"] == file.stat().st_size
     digest = onnx.parents[TRAINED_CHECKPOINT]
     assert "not judged" in run(places, "export", digest, "onnx", "--output", str(file)).output
+    stores = places.open_stores()
+    checkpoint = Manifest.decode(stores.objects.read_bytes(digest))
+    weights = tmp_path / "best.safetensors"
+    weights.write_bytes(stores.objects.read_bytes(checkpoint.artifacts["weights.safetensors"].digest))
+    by_file = run(places, "export", str(weights), "onnx", "--output", str(file), "--json").stdout
+    assert json.loads(by_file)["manifest"] == digest
 
 
 @pytest.mark.parametrize(
@@ -151,6 +157,7 @@ def test_the_command_writes_the_file_and_says_what_is_known_of_it(home, released
         (("latest", "onnx"), "onnx: found no --output, expected a file to write the model to"),
         (("latest", "prov", "--variant", "int4"), "--variant int4: found format prov, expected onnx"),
         (("0" * 64, "onnx", "--output", "X"), "found nothing in"),
+        (("none/w.safetensors", "onnx", "--output", "X"), "found no such file, expected weights that a training left"),
     ],
 )
 def test_the_command_says_what_is_wrong_in_one_line(home, released, tmp_path, monkeypatch, arguments, said):

@@ -68,12 +68,17 @@ def find_checkpoint(stores: Stores, named: str) -> Manifest:
     """
     if digest := _DIGEST.fullmatch(named):
         return _read_checkpoint(stores.objects, digest[1], f"checkpoint {named}")
-    if "/" in named or named.endswith(_ENDINGS):
+    if names_file(named):
         return _find_file(stores, Path(named))
     version = stores.releases.resolve(named)
     record = stores.releases.find_record(version)
     exported = Manifest.decode(stores.objects.read_bytes(record["manifest"]))
     return read_parent(stores.objects, exported, TRAINED_CHECKPOINT)
+
+
+def names_file(named: str) -> bool:
+    """Return whether ``named`` means a file rather than a model or a digest."""
+    return "/" in named or named.endswith(_ENDINGS)
 
 
 def _read_checkpoint(objects: ObjectStore, digest: str, what: str) -> Manifest:
