@@ -37,8 +37,10 @@ ALONE: dict[str, dict[str, Any]] = {
     "moving average of weights": {"ema_decay": 0.99},
     "one worker process": {"num_workers": 1},
     "compile": {"compile": True},
+    "oneDNN's gradients of depthwise kernels": {"max_positions": 0},
 }
-"""Switch -> fields of ``TrainingSpec`` and ``MachineSpec``, each on top of pictures computed once."""
+"""Switch -> fields of ``TrainingSpec`` and ``MachineSpec``, each on top of pictures computed once; the last one takes
+away what is no switch (``learning.fitting.depthwise``)."""
 
 TOGETHER: dict[str, tuple[str, ...]] = {
     "fast: bf16, channels last, fused": ("bf16-mixed", "channels last", "fused AdamW"),
@@ -115,9 +117,11 @@ def run_candidate(options: argparse.Namespace) -> dict[str, Any]:
     """Train one candidate in this process and return what it cost."""
     import torch
 
+    from heimdall_assets.learning.fitting import depthwise
     from heimdall_assets.specs import AugmentationSpec, MachineSpec, ModelSpec, TrainingSpec
 
     torch.set_num_threads(1)
+    depthwise.MAX_POSITIONS = list_candidates(True)[options.candidate].get("max_positions", depthwise.MAX_POSITIONS)
     parts, files = load_world(options.world, options.receivers)
     fields = list_candidates(with_compile=True)[options.candidate]
     machine = {name: value for name, value in fields.items() if name in MachineSpec.model_fields}
@@ -248,7 +252,8 @@ def render(found: dict[str, Any]) -> str:
 REMARK = (
     "The naive loop reads and transforms each recording when its turn comes; all else is `fit_model`, each switch "
     "alone on top of pictures computed once, then together. All learn the same network from the same pictures with the "
-    "same optimiser; orders of batches differ between the naive loop and ours, and so do losses in their last digits."
+    "same optimiser; ours takes the gradients of depthwise kernels over few positions by matrix products, always, which "
+    "the row of oneDNN's goes without. Orders of batches differ between the naive loop and ours, and so do losses in their last digits."
 )
 
 

@@ -148,7 +148,7 @@ STAGES: dict[str, Stage] = {
         is_aside=True,
     ),
     TRAINED_CHECKPOINT: Stage(
-        "9",
+        "10",
         (TRAIN_SPLIT, VAL_SPLIT),
         (specs.ModelSpec, specs.TrainingSpec, specs.AugmentationSpec),
         handling=(specs.MachineSpec,),

@@ -1,7 +1,8 @@
 """Other ways to the same numbers within rounding, for less memory or less time: each for as long as a fit lasts.
 
 Belongs here: activation checkpointing, channels last, compiling, as context managers that leave the network as it was.
-Does not belong here: precision and the optimiser, which Lightning and torch offer as they are.
+Does not belong here: precision and the optimiser, which Lightning and torch offer as they are; how a gradient is taken
+(``depthwise``).
 """
 
 import warnings
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from heimdall_assets.errors import MissingDependency
+from heimdall_assets.learning.fitting.depthwise import multiply_depthwise
 from heimdall_assets.specs import TrainingSpec
 
 
@@ -23,6 +25,7 @@ def apply_savings(
 ) -> Iterator[Callable[..., Any]]:
     """Yield what to call in place of ``network``: itself, or what it was compiled to."""
     with ExitStack() as stack:
+        stack.enter_context(multiply_depthwise(network))
         if training.channels_last:
             stack.enter_context(lay_channels_last(network))
         if training.activation_checkpointing:
