@@ -177,9 +177,7 @@ def check_caller(caller: str) -> str:
     return caller
 
 
-def _choose(
-    rules: ServingRules, caller: str | None, receivers: Collection[str], champion: str
-) -> tuple[str, str, str]:
+def _choose(rules: ServingRules, caller: str | None, receivers: Collection[str], champion: str) -> tuple[str, str, str]:
     for flag in rules.flags:
         if flag.user is not None and flag.user == caller:
             return flag.model, FLAG, f"the flag of user {flag.user}"

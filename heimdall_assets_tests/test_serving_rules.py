@@ -48,7 +48,9 @@ def test_each_share_is_as_a_binomial_says(share: float) -> None:
     sigma = math.sqrt(NUM_CALLERS * share * (1 - share))
     assert all(abs(count - NUM_CALLERS * share) <= 5 * sigma for count in counts)
     squares = sum((count - NUM_CALLERS * share) ** 2 for count in counts) / sigma**2
-    assert 5.9 < squares < 45.4  # chi-square of 20 degrees, one in a thousand on each side: neither too even nor too odd
+    assert (
+        5.9 < squares < 45.4
+    )  # chi-square of 20 degrees, one in a thousand on each side: neither too even nor too odd
 
 
 @given(salt=SALTS, caller=CALLERS, shares=st.lists(SHARES, min_size=2, max_size=5))
