@@ -88,6 +88,13 @@ def test_said_again_in_the_same_words_it_is_one_change(releases: ReleaseStore) -
     assert len(releases.list_rule_changes()) == 3
 
 
+def test_said_again_after_a_promotion_it_is_a_change_of_its_own(releases: ReleaseStore) -> None:
+    releases.change_rule(CANARY, 0, "bob", "try it")
+    releases.set_alias("champion", "v1.0.0", "ada", "good")
+    assert [releases.change_rule(CANARY, 1, "bob", "try it").num_promotions for _ in range(2)] == [1, 1]
+    assert [change.num_promotions for change in releases.list_rule_changes()] == [0, 1]
+
+
 def test_who_decides_on_an_older_state_is_told_in_one_line(releases: ReleaseStore) -> None:
     releases.change_rule(CANARY, 0, "bob", "try it")
     with pytest.raises(Refused) as refused:

@@ -106,7 +106,8 @@ def list_standing(changes: Sequence[RuleChange]) -> list[RuleChange]:
 def change_rule(connection: Connection, said: SaidRule, expected: int | None, why: tuple[str, str]) -> RuleChange:
     """Write a change and return it; the caller's transaction holds the write lock.
 
-    Said again in the same words by the same person it is no second change, whoever was killed may repeat it.
+    Said again in the same words by the same person it is no second change: whoever was killed may repeat it. After a
+    promotion it is one, for a rule that a promotion left without effect is said again to be in force again.
 
     Args:
         connection: of the ledger.
@@ -124,10 +125,10 @@ def change_rule(connection: Connection, said: SaidRule, expected: int | None, wh
     changes = read_changes(connection)
     in_place = [change for change in changes if change.said.place == said.place]
     standing = in_place[-1] if in_place else None
-    if standing is not None and standing.said == said:
-        is_repeated = (standing.decided_by, standing.reason) == (find_pseudonym(connection, by), reason)
-        if is_repeated:
-            return standing
+    count = int(connection.execute(select(func.count()).select_from(promotion_events)).scalar() or 0)
+    told = (said, find_pseudonym(connection, by), reason, count)
+    if standing is not None and told == (standing.said, standing.decided_by, standing.reason, standing.num_promotions):
+        return standing
     if expected is not None and expected != len(changes):
         raise _refuse_late(connection, changes, expected)
     if said.version is None and (standing is None or standing.said.version is None):
@@ -136,7 +137,7 @@ def change_rule(connection: Connection, said: SaidRule, expected: int | None, wh
     event = {
         **{name: getattr(said, name) for name in ("rule", "version", "share", "salt", "receiver")},
         "user": None if said.user is None else name_person(connection, said.user),
-        "num_promotions": int(connection.execute(select(func.count()).select_from(promotion_events)).scalar() or 0),
+        "num_promotions": count,
         "decided_by": person,
         "decided_at": read_clock(),
         "reason": reason,
