@@ -211,7 +211,7 @@ def test_the_commands_say_change_list_and_end_rules(heimdall: Callable[..., Resu
     assert heimdall("models", "flag", "v1.2.0", "--user", "ada", *decided).stdout == (
         "flag of user ada: v1.2.0 (change 2)\n"
     )
-    heimdall("models", "flag", "v1.2.0", "--receiver", "Torino", *decided)
+    assert heimdall("models", "flag", "v1.2.0", "--receiver", "Torino", *decided).stderr == ""
     heimdall("models", "shadow", "latest", *decided)
     told = json.loads(heimdall("models", "which", "--user", "ada", "--json").stdout)
     assert (told["version"], told["reason"], told["number"]) == ("v1.2.0", "the flag of user ada", 4)
@@ -236,6 +236,8 @@ def test_the_commands_say_change_list_and_end_rules(heimdall: Callable[..., Resu
     ]
     assert [change["version"] for change in listed["changes"]][-2:] == [None, None]
     assert {change["decided_by"] for change in listed["changes"]} == {"bob"}
+    told = heimdall("models", "flag", "v1.2.0", "--receiver", "Atlantis", *decided).stderr
+    assert told == "receiver Atlantis: no station of this home is called so; the flag waits for its data\n"
     shown = heimdall("models", "rules").stdout
     assert "flag of receiver Torino" in shown
     assert json.loads(heimdall("verify", "v1.0.0", "--json").stdout)["ok"]
