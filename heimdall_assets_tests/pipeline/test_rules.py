@@ -24,6 +24,7 @@ from heimdall_assets.pipeline.releases.rules import (
 )
 from heimdall_assets.pipeline.releases.standing_rules import read_standing_rules
 from heimdall_assets.specs import PromotionSpec, SimulationSpec, TrainingSpec
+from heimdall_assets.stores.database.rules import SaidRule
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets_tests.homes import fill_home, make_places, release
@@ -124,6 +125,14 @@ def test_a_canary_that_was_promoted_is_over_and_does_not_come_back_with_a_later_
         set_shadow(stores, "champion", BOB)
     set_canary(stores, "v1.1.0", 1.0, BOB)  # said again, knowing it
     assert answer(stores, "bob") == "v1.1.0"
+
+
+def test_a_canary_said_while_its_model_was_being_promoted_is_over_at_once(stores: Stores) -> None:
+    stores.releases.set_alias("champion", "v1.1.0", "ada", "good")  # between the look at the champion and the change
+    stores.releases.change_rule(SaidRule("canary", "v1.1.0", 1.0, "s"), 0, "bob", "try it")
+    stores.releases.set_alias("champion", "v1.2.0", "ada", "better")
+    assert list_problems(stores) == {"canary": "release v1.1.0: became champion since, the canary is over"}
+    assert answer(stores, "bob") == "v1.2.0"
 
 
 def test_rules_of_a_model_from_which_the_champion_went_back_wait_until_they_are_said_again(stores: Stores) -> None:

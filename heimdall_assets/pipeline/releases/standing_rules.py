@@ -97,8 +97,9 @@ def explain_spent(change: RuleChange, champions: Sequence[tuple[int, str]]) -> s
             continue
         if before == version and _is_older(after, version):
             return f"release {version}: the champion went back from it to {after} since; say the rule again"
-    is_trial = change.said.rule in (CANARY, SHADOW)
-    if is_trial and any(now == version for number, now in champions if number > change.num_promotions):
+    then = [now for number, now in champions if number <= change.num_promotions][-1:]
+    since = [now for number, now in champions if number > change.num_promotions]
+    if change.said.rule in (CANARY, SHADOW) and version in (*then, *since):
         return f"release {version}: became champion since, the {change.said.rule} is over"
     return None
 
