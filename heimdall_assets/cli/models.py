@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from heimdall_assets.cli.posting import post_checkpoint
+from heimdall_assets.cli.rules import canary, flag, rules, shadow, which
 from heimdall_assets.cli.terminal.homes import find_model, look_home, open_home, show_home
 from heimdall_assets.cli.terminal.output import (
     format_share,
@@ -40,12 +42,14 @@ def list_models(as_json: bool) -> None:
     """List released models, oldest first."""
     stores = look_home()
     rows = stores.releases.list_releases() if stores else []
+    ruled = _list_ruled(stores)
+    rows = [{**row, "rules": ruled.get(row["version"], [])} for row in rows]
     if stores and not rows:
         write_notice(f"{show_home()}: no release yet; heimdall demo or heimdall train makes one")
     if as_json:
         write_json(rows)
         return
-    names = ["version", "alias", "status", "trained", "sessions", "median m", "90 % m", "90 % ellipse covers"]
+    names = ["version", "alias", "rules", "status", "trained", "sessions", "median m", "90 % m", "90 % ellipse covers"]
     names.append("made (UTC)")
     write_table(
         say_count(len(rows), "released model"),
@@ -54,6 +58,7 @@ def list_models(as_json: bool) -> None:
             [
                 row["version"],
                 ", ".join(row["aliases"]),
+                ", ".join(row["rules"]),
                 read_status(row),
                 _tell_trained(row),
                 row.get("num_sessions"),
@@ -161,6 +166,25 @@ def check_signature(model: str, signature: Path, key: Path, as_json: bool) -> No
         raise SystemExit(1)
 
 
+for _command in (canary, flag, shadow, rules, which):
+    models.add_command(_command)
+
+
+def _list_ruled(stores: Stores | None) -> dict[str, list[str]]:
+    """Return version -> the rules of serving that name it, as the ledger alone tells; those without effect say so."""
+    if stores is None:
+        return {}
+    from heimdall_assets.pipeline.releases.standing_rules import read_standing_rules
+
+    ruled: dict[str, list[str]] = {}
+    for one in read_standing_rules(stores).judged:
+        said = one.change.said
+        share = "" if said.share is None else f" {said.share:.4g}"
+        effect = "" if one.problem is None else " (without effect)"
+        ruled.setdefault(str(said.version), []).append(f"{said.place}{share}{effect}")
+    return ruled
+
+
 def _tell_trained(record: Mapping[str, Any]) -> str:
     """Return yes or no; "-" for a release made before that was recorded."""
     return "-" if "trained" not in record else "yes" if record["trained"] else "no"
@@ -172,7 +196,7 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
         write_json({"champion": version})
     else:
         write_text(f"champion: {version}")
-    _post_checkpoint(places, stores)
+    post_checkpoint(places, stores)
     if not places.tracking:
         return
     try:
@@ -184,16 +208,3 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
             store.mirror_aliases(stores.objects, read_aliases(stores))
     except Exception as error:  # whatever MLflow and the network raise
         write_text(f"Warning: MLflow could not be told: {' '.join(str(error).split()):.300}", err=True)
-
-
-def _post_checkpoint(places: "Places", stores: Stores) -> None:
-    """Post the log's checkpoint to the second place, whose absence costs one line."""
-    if not places.witness:
-        return
-    from heimdall_assets.defs.witnessing import Witness
-
-    with show_progress("Posting the log's checkpoint"):
-        posted = Witness(places.witness, places.s3_endpoint).post(stores)
-    for each in posted:
-        if each.is_worth_a_word:
-            write_text(f"Warning: {each.describe()}", err=True)

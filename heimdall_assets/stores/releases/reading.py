@@ -6,7 +6,7 @@ Belongs here: everything that changes nothing. Does not belong here: numbers, pu
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import CorruptObject, NotFound, OutOfReach, StorageError
@@ -14,10 +14,17 @@ from heimdall_assets.manifests import compute_digest
 from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
-from heimdall_assets.stores.database.ledger import check_promotions
+from heimdall_assets.stores.database.ledger import check_known_ledger, check_promotions
 from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_entries, read_log
 from heimdall_assets.stores.database.people import check_people, find_pseudonym, read_names
-from heimdall_assets.stores.database.schema import plain_row, promotion_events
+from heimdall_assets.stores.database.rules import RuleChange, read_changes
+from heimdall_assets.stores.database.schema import (
+    plain_row,
+    promotion_events,
+    service_key_events,
+    serving_rule_events,
+)
+from heimdall_assets.stores.database.service_keys import ServiceKey, read_service_keys
 from heimdall_assets.stores.releases.interface import ReleaseFiles
 from heimdall_assets.stores.releases.ledger import ReleaseLedger
 from heimdall_assets.stores.releases.rows import (
@@ -141,15 +148,37 @@ class ReleaseReader:
         if not self._ledger.exists:
             return []
         with self._ledger.reading() as connection:
-            rows = connection.execute(select(promotion_events).order_by(promotion_events.c.id)).all()
-        return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
+            return _list_promotions(connection)
+
+    def read_serving(self) -> tuple[list[RuleChange], list[dict[str, Any]]]:
+        """Return every change of a rule of serving and of an alias, oldest first, both of the same moment."""
+        if not self._ledger.exists:
+            return [], []
+        with self._ledger.reading() as connection:
+            return read_changes(connection), _list_promotions(connection)
+
+    def list_rule_changes(self) -> list[RuleChange]:
+        """Return every change of a rule of serving, oldest first."""
+        if not self._ledger.exists:
+            return []
+        with self._ledger.reading() as connection:
+            return read_changes(connection)
+
+    def list_service_keys(self) -> dict[str, ServiceKey]:
+        """Return id -> key of a caller of the service, those that count no more too."""
+        if not self._ledger.exists:
+            return {}
+        with self._ledger.reading() as connection:
+            return read_service_keys(connection)
 
     def check_ledger(self) -> list[str]:
-        """Return what is wrong with the log, releases and promotions, one line a problem; empty: all is as written."""
+        """Return what is wrong with the log, releases, promotions, rules and keys, one line a problem."""
         if not self._ledger.exists:
             return []
         with self._ledger.reading() as connection:
             found = [*check_entries(connection), *check_promotions(connection), *check_releases(connection)]
+            for ledger in (serving_rule_events, service_key_events):
+                found += check_known_ledger(connection, ledger)
             found += check_people(connection)
         return list(dict.fromkeys(found))
 
@@ -219,6 +248,11 @@ class ReleaseReader:
         if found != expected:
             raise CorruptObject(f"release {version}: file {name} has SHA-256 {found}, expected {expected}")
         return data
+
+
+def _list_promotions(connection: Connection) -> list[dict[str, Any]]:
+    rows = connection.execute(select(promotion_events).order_by(promotion_events.c.id)).all()
+    return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
 
 
 def _describe(row: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
