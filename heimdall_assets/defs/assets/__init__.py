@@ -7,6 +7,7 @@ import dagster as dg
 
 from heimdall_assets.defs.assets.approved_measurements import approved_measurements, measurement_database
 from heimdall_assets.defs.assets.champion_model import champion_model
+from heimdall_assets.defs.assets.champion_on_new_data import champion_on_new_data
 from heimdall_assets.defs.assets.evaluation_metrics import evaluation_metrics
 from heimdall_assets.defs.assets.hyperparameter_search import hyperparameter_search
 from heimdall_assets.defs.assets.iq_files import iq_files
@@ -19,6 +20,7 @@ from heimdall_assets.defs.assets.trained_checkpoint import trained_checkpoint
 ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     measurement_database,
     approved_measurements,
+    champion_on_new_data,
     iq_files,
     spectrogram_features,
     splits,

@@ -19,6 +19,7 @@ from heimdall_assets.stores.database.log import check_entries, read_checkpoint, 
 from heimdall_assets.stores.database.people import check_people, find_pseudonym, read_names
 from heimdall_assets.stores.database.schema import plain_row, promotion_events
 from heimdall_assets.stores.releases.interface import ReleaseFiles
+from heimdall_assets.stores.releases.judgements import Judgement, check_judgements, read_judgements
 from heimdall_assets.stores.releases.ledger import ReleaseLedger
 from heimdall_assets.stores.releases.rows import (
     RELEASE,
@@ -144,13 +145,24 @@ class ReleaseReader:
             rows = connection.execute(select(promotion_events).order_by(promotion_events.c.id)).all()
         return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
 
+    def list_judgements(self) -> list[Judgement]:
+        """Return every judgement of a release on sessions that no training had seen, oldest first.
+
+        Raises:
+            CorruptObject: an entry of the log is none.
+        """
+        if not self._ledger.exists:
+            return []
+        with self._ledger.reading() as connection:
+            return read_judgements(connection)
+
     def check_ledger(self) -> list[str]:
         """Return what is wrong with the log, releases and promotions, one line a problem; empty: all is as written."""
         if not self._ledger.exists:
             return []
         with self._ledger.reading() as connection:
             found = [*check_entries(connection), *check_promotions(connection), *check_releases(connection)]
-            found += check_people(connection)
+            found += [*check_judgements(connection), *check_people(connection)]
         return list(dict.fromkeys(found))
 
     def read_names(self) -> dict[str, str]:
