@@ -12,6 +12,7 @@ from heimdall_assets.defs.checks import CHECKS
 from heimdall_assets.defs.executor.router import Machines, build_executor
 from heimdall_assets.defs.jobs import StartingPoint, build_jobs
 from heimdall_assets.defs.lineage_events import build_following
+from heimdall_assets.defs.monitoring_checks import MONITORING_CHECKS
 from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
 from heimdall_assets.defs.orphans import tag_start
 from heimdall_assets.defs.recovery import Recover, build_recovery
@@ -40,7 +41,7 @@ def build_definitions(places: Places) -> dg.Definitions:
     notify = post_webhook(places.webhook_url) if places.webhook_url else None
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=[*CHECKS, *WARNING_CHECKS],
+        asset_checks=[*CHECKS, *WARNING_CHECKS, *MONITORING_CHECKS],
         jobs=build_jobs(start),
         schedules=[build_weekly_schedule(places.open_stores, start)],
         sensors=[

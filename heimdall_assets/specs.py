@@ -591,6 +591,33 @@ class PromotionSpec(Spec):
     seed: int = Field(42, ge=0, lt=2**32, description="of the resampling")
 
 
+class MonitoringSpec(Spec):
+    """When the champion in use, or what it is given, is no longer as it was released."""
+
+    max_error_ratio: float = Field(
+        1.10, ge=1, description="median error on new sessions / on its own test split, surely above: an alert"
+    )
+    max_refused_share: float = Field(0.20, ge=0, lt=1, description="new sessions refused, surely above: an alert")
+    max_coverage_gap: float = Field(
+        0.10, ge=0, lt=0.9, description="new truths within the 90 % ellipses, surely so far from 90 %: an alert"
+    )
+    min_gain_db: float = Field(3.0, gt=0, description="a receiver's level moved so far against the others': an alert")
+    min_distance: float = Field(
+        0.30, gt=0, le=1, description="Kolmogorov-Smirnov distance of a column to the champion's training: an alert"
+    )
+    min_null_change: float = Field(0.10, gt=0, le=1, description="share of a column's values missing, moved: an alert")
+    alpha: float = Field(
+        0.01, gt=0, lt=0.5, description="largest chance of a false alert of each kind in one evaluation"
+    )
+    min_sources: int = Field(5, ge=3, description="transmitters on either side of a comparison; fewer say nothing")
+    min_sessions: int = Field(10, ge=1, description="judged sessions; fewer say nothing of errors and refusals")
+    max_sessions: int = Field(200, ge=10, description="newest new sessions that are compared")
+    max_gone_share: float = Field(0.20, ge=0, le=1, description="champion's sessions withdrawn since: an alert")
+    max_age_days: float | None = Field(
+        30.0, gt=0, description="since the newest approval: what is judged says little of today; null: any"
+    )
+
+
 class RetrainPolicy(Spec):
     """When approved data has changed enough to train again."""
 

@@ -14,6 +14,7 @@ from heimdall_assets.kinds import (
     CHAMPION_ON_NEW_DATA,
     EVALUATION_METRICS,
     HYPERPARAMETER_SEARCH,
+    PRODUCTION_MONITORING,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
     TRAINED_CHECKPOINT,
@@ -29,8 +30,11 @@ TRAINED = list_needed(EVALUATION_METRICS)
 SEARCHED = list_needed(HYPERPARAMETER_SEARCH)
 RELEASED = list_needed(CHAMPION_MODEL)
 
-JUDGED = [CHAMPION_ON_NEW_DATA]
+JUDGED = [CHAMPION_ON_NEW_DATA, PRODUCTION_MONITORING]
 """What every job that trains makes first: afterwards nobody could say how the champion does on what it never saw."""
+
+MONITORED = list_needed(PRODUCTION_MONITORING)
+MONITOR_JOB = "monitor"
 
 RELEASE = "release"
 SEARCH = "search"
@@ -91,6 +95,11 @@ def build_jobs(start: StartingPoint) -> list[Any]:
             "ingest",
             selection=dg.AssetSelection.assets(*INGESTED),
             description="Approved measurements, their recordings and features.",
+        ),
+        dg.define_asset_job(
+            MONITOR_JOB,
+            selection=dg.AssetSelection.assets(*MONITORED),
+            description="The champion on what was approved since, held against limits; nothing is trained.",
         ),
         dg.define_asset_job(
             FIT_JOB,

@@ -21,6 +21,7 @@ from heimdall_assets.kinds import (
     MEASUREMENT_DATABASE,
     MODEL_RELEASE,
     ONNX_MODEL,
+    PRODUCTION_MONITORING,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
     TRAIN_SPLIT,
@@ -98,6 +99,26 @@ STAGES: dict[str, Stage] = {
                 "squared_sigmas": "float64",  # Mahalanobis distance of the truth, the label's error added
                 "baseline": "string",  # the classical estimator that answered; null: none did
                 "baseline_error_m": "float64",
+            }
+        },
+        is_aside=True,
+    ),
+    PRODUCTION_MONITORING: Stage(
+        "1",
+        (APPROVED_MEASUREMENTS, CHAMPION_ON_NEW_DATA),
+        (specs.MonitoringSpec,),
+        {
+            "drift": {
+                "kind": "string",  # gain | column | nulls
+                "name": "string",  # station, or column of the snapshot
+                "before": "float64",  # median, or share of missing values
+                "now": "float64",
+                "change": "float64",  # dB; Kolmogorov-Smirnov distance; share
+                "p": "float64",
+                "p_adjusted": "float64",  # Holm, over all questions of one evaluation
+                "num_before": "int64",  # sources
+                "num_now": "int64",
+                "alert": "bool",
             }
         },
         is_aside=True,

@@ -108,7 +108,7 @@ def test_rows_say_what_the_released_model_says_of_the_session(history):
 
 
 def test_what_was_held_withdrawn_or_approved_again_is_not_new(history):
-    places, b, _, second = history
+    places, _, _, second = history
     stores = places.open_stores()
     assert find_new(stores, snap(stores), second["version"]) == ([], 0)
     (late, gone) = sorted(add(places, 9, 2))

@@ -13,6 +13,7 @@ from heimdall_assets.defs.assets.hyperparameter_search import hyperparameter_sea
 from heimdall_assets.defs.assets.iq_files import iq_files
 from heimdall_assets.defs.assets.model_release import model_release
 from heimdall_assets.defs.assets.onnx_model import onnx_model
+from heimdall_assets.defs.assets.production_monitoring import production_monitoring
 from heimdall_assets.defs.assets.spectrogram_features import spectrogram_features
 from heimdall_assets.defs.assets.splits import splits
 from heimdall_assets.defs.assets.trained_checkpoint import trained_checkpoint
@@ -21,6 +22,7 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     measurement_database,
     approved_measurements,
     champion_on_new_data,
+    production_monitoring,
     iq_files,
     spectrogram_features,
     splits,
