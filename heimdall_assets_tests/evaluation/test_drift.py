@@ -1,6 +1,7 @@
 """Drift of inputs: what is planted is found in one evaluation, and worlds in which nothing changed raise no alert."""
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -140,3 +141,32 @@ def test_false_alarms_are_as_rare_as_stated():
         missed += station not in {alert.name for alert in found}
     assert false <= 6
     assert missed <= 4
+
+
+def read_powder(folder):
+    """Rows of the fixed receivers' levels of real transmissions, and the day of each."""
+    receivers = json.loads((folder / "receivers.json").read_text())
+    table = pd.read_csv(folder / "single_tx.csv")
+    fixed = [name for name, place in receivers.items() if place and name in table]
+    rows = table.melt(["timestamp", "tx_x_coord", "tx_y_coord"], fixed, "station_id", "signal_strength_db").dropna()
+    rows = rows[rows["signal_strength_db"] > -101.0].reset_index(drop=True)  # -101: not heard
+    rows = rows.rename(columns={"tx_x_coord": "source_latitude", "tx_y_coord": "source_longitude"})
+    for part in ("latitude", "longitude"):
+        rows[f"receiver_{part}"] = [receivers[name][part] for name in rows["station_id"]]
+    rows = rows.assign(session_id=rows["timestamp"], frequency_hz=462.7e6, day=rows["timestamp"].str[:10])
+    for name, dtype in APPROVED_COLUMNS.items():
+        if name not in rows:
+            rows[name] = pd.Series([None] * len(rows), dtype=dtype)
+    return rows
+
+
+def test_another_real_day_is_alerted_and_a_part_of_the_same_day_is_not(shared_data):
+    rows = read_powder(shared_data / "powder_rss")
+    first = rows[rows["day"] == "2022-07-06"]
+    for day in ("2022-07-05", "2022-07-11", "2022-11-23"):
+        alerts = list_alerts(first, rows[rows["day"] == day], 2.54)
+        assert {"receiver law73-nuc2-b210", "source_longitude"} & {alert.say(LIMITS).split(":")[0] for alert in alerts}
+    sessions = np.array(sorted(set(first["session_id"])))
+    for seed in range(3):
+        drawn = first["session_id"].isin(np.random.default_rng(seed).choice(sessions, len(sessions) // 4, False))
+        assert list_alerts(first[~drawn], first[drawn], 2.54) == []

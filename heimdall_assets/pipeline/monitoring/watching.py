@@ -47,6 +47,11 @@ class Alert:
     kind: str
     line: str
 
+    @property
+    def subject(self) -> str:
+        """What it is about: the same alert of a later evaluation differs in its figures alone."""
+        return f"{self.kind} {self.line.partition(':')[0]}" if self.kind == DRIFT else self.kind
+
 
 def watch_production(stores: Stores, snapshot: Manifest, judged: Manifest, limits: MonitoringSpec) -> Result:
     """Return how what is new, and the champion on it, stand to ``limits``.
