@@ -169,9 +169,13 @@ def _list_questions(before: pd.DataFrame, now: pd.DataFrame, exponent: float) ->
         yield _Question(COLUMN, column, *(_average_column(rows[column], source)
                                           for rows, source in zip((before, now), sources, strict=True)))  # fmt: skip
     for column in MAY_BE_MISSING:
-        if column in before and column in now:
-            yield _Question(NULLS, column, *(_average_column(rows[column].isna(), source)
-                                             for rows, source in zip((before, now), sources, strict=True)))  # fmt: skip
+        yield _Question(NULLS, column, *(_average_column(_find_missing(rows, column), source)
+                                         for rows, source in zip((before, now), sources, strict=True)))  # fmt: skip
+
+
+def _find_missing(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Return which rows lack a value; a column of which no row has one may not be in the table."""
+    return rows[column].isna() if column in rows else pd.Series(True, index=rows.index)
 
 
 def name_sources(rows: pd.DataFrame) -> pd.Series:

@@ -90,6 +90,9 @@ def test_values_that_go_missing_and_another_band_are_alerted():
     (alert,) = list_alerts(before, gone, exponent)
     assert (alert.kind, alert.name) == ("nulls", "snr_db")
     assert "missing, 0% in training" in alert.say(LIMITS)
+    turned = now.drop(columns="bearing_deg").assign(bearing_deg=np.arange(len(now)) % 360.0)  # of which none was known
+    (alert,) = list_alerts(before.drop(columns="bearing_deg"), turned, exponent)
+    assert (alert.name, alert.before, alert.now) == ("bearing_deg", 1.0, 0.0)
     (alert,) = list_alerts(before, now.assign(frequency_hz=now["frequency_hz"] + 1e6), exponent)
     assert (alert.kind, alert.name) == ("column", "frequency_hz")
 
