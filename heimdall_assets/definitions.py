@@ -9,11 +9,11 @@ import dagster as dg
 
 from heimdall_assets.defs.assets import ASSETS
 from heimdall_assets.defs.checks import CHECKS
-from heimdall_assets.defs.drift_sensors import build_drift_sensor, build_monitoring_sensor
 from heimdall_assets.defs.executor.router import Machines, build_executor
 from heimdall_assets.defs.jobs import StartingPoint, build_jobs
 from heimdall_assets.defs.lineage_events import build_following
-from heimdall_assets.defs.monitoring_checks import MONITORING_CHECKS
+from heimdall_assets.defs.monitoring.checks import MONITORING_CHECKS
+from heimdall_assets.defs.monitoring.sensors import build_drift_sensor, build_monitoring_sensor
 from heimdall_assets.defs.notifying import Notifier, build_failure_sensor, join_channels, post_webhook, send_mail
 from heimdall_assets.defs.orphans import tag_start
 from heimdall_assets.defs.recovery import Recover, build_recovery

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from heimdall_assets.definitions import open_channels
-from heimdall_assets.defs.drift_sensors import MAX_TELLS, build_drift_sensor, build_monitoring_sensor
+from heimdall_assets.defs.monitoring.sensors import MAX_TELLS, build_drift_sensor, build_monitoring_sensor
 from heimdall_assets.defs.notifying import join_channels, post_webhook, send_mail, tell_each
 from heimdall_assets.defs.sensors import RETRAINING_TAG, look
 from heimdall_assets.domain import ApprovalStatus

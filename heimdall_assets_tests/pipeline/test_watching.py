@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sqlalchemy import text
 
-from heimdall_assets.defs.monitoring_checks import MONITORING_CHECKS, data_is_fresh, new_sessions_are_judged
+from heimdall_assets.defs.monitoring.checks import MONITORING_CHECKS, data_is_fresh, new_sessions_are_judged
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.kinds import CHAMPION_ON_NEW_DATA, PRODUCTION_MONITORING
 from heimdall_assets.manifests import Manifest

@@ -1,4 +1,4 @@
-"""champion_on_new_data: the champion judged on each newly approved session once, before any training saw it.
+"""Judging (champion_on_new_data): the champion on each newly approved session once, before any training saw it.
 
 Belongs here: which sessions are new, judging them, and the entry of the log that keeps it for ever. Does not belong
 here: the figures (``evaluation.judged``), limits on them (``watching``).

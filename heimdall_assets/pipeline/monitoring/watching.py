@@ -1,4 +1,4 @@
-"""production_monitoring: what is new, and how the champion did on it, against limits; each that is passed is an alert.
+"""Watching (production_monitoring): what is new, and the champion on it, against limits; each one passed is an alert.
 
 Belongs here: which figures are held against which limits, and the line of each alert. Does not belong here: tests of
 inputs (``evaluation.drift``), the age of what is judged (a clock is needed: ``defs``), who is told (``defs``).

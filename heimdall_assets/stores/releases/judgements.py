@@ -1,7 +1,7 @@
 """Judgements: which sessions a released model was judged on before any training saw them, as entries of the log tell.
 
 Belongs here: the entries, and that none names a session that an earlier one names. Does not belong here: judging
-(``pipeline.stages.champion_on_new_data``), the figures, which rest as a result.
+(``pipeline.monitoring.judging``), the figures, which rest as a result.
 """
 
 from collections.abc import Collection

@@ -1,7 +1,7 @@
-"""Drift sensors: one has the champion judged and watched when something was approved, one acts on its alerts.
+"""Sensors: one has the champion judged and watched when something was approved, one acts on its alerts.
 
 Belongs here: when monitoring runs, who is told of an alert, and that it asks for a retraining. Does not belong here:
-what an alert is (``pipeline.monitoring``), when a changed set is trained on without one (``sensors``).
+what an alert is (``pipeline.monitoring``), when a changed set is trained on without one (``defs.sensors``).
 
 An alert is told once: the same one of a later evaluation, which differs in its figures alone, is no news. Whoever could
 not be told is tried again at later ticks, and each failure is a line; no run fails for it.

@@ -1,4 +1,4 @@
-"""Monitoring checks: what the champion meets and how it does on it, held against ``MonitoringSpec``; all warn.
+"""Checks of monitoring: what the champion meets and how it does on it, held against ``MonitoringSpec``; all warn.
 
 Each limit is judged in ``production_monitoring``; here is said which were passed. What needs a clock is judged here.
 """
