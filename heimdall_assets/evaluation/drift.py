@@ -204,7 +204,7 @@ def compute_gains(rows: pd.DataFrame, exponent: float) -> pd.DataFrame:
 
 
 def _average(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    return table.groupby(by, as_index=False)["value"].mean()
+    return table.groupby(by)["value"].mean().reset_index()
 
 
 def _average_column(values: Any, source: pd.Series) -> NDArray[np.float64]:

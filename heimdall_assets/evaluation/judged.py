@@ -66,7 +66,7 @@ def _ask_baselines(sessions: SessionSet, reference: SessionSet) -> tuple[Any, ND
         answers = np.isfinite(said.latitude) & np.isfinite(said.longitude)
         if said.refused is not None:
             answers &= ~np.asarray(said.refused, bool)
-        first = answers & np.equal(names, None)
+        first = answers & np.array([known is None for known in names], dtype=np.bool_)
         names[first] = name
         error_m[first] = compute_residuals(sessions, said).error_m[first]
     return pd.array(names, dtype="string"), error_m

@@ -49,8 +49,11 @@ def judge_new_sessions(stores: Stores, snapshot: Manifest, progress: Progress = 
         model = str(stores.releases.find_record(champion)["manifest"])
         try:
             new, num_trained_on = find_new(stores, snapshot, champion)
+            if not new and not num_trained_on:
+                return _keep_nothing(stores, snapshot, {}, {})  # whoever is champion: the same as before
             if not new:
-                return _keep_nothing(stores, snapshot, {JUDGED_MODEL: model}, {"num_trained_on": num_trained_on})
+                content = {JUDGED_MODEL: model, "trained_on": compute_digest(str(num_trained_on).encode())}
+                return _keep_nothing(stores, snapshot, content, {"num_trained_on": num_trained_on})
             result = _judge(stores, snapshot, read_released(stores, champion), new, num_trained_on, progress)
         except OutOfReach:
             raise
@@ -129,7 +132,7 @@ def _judge(
         judged = judge_sessions(released.predict, sessions, reference)
         decisions = rows.drop_duplicates("session_id").set_index("session_id")["approval_event_id"]
         numbers = decisions.reindex(judged["session_id"]).to_numpy()
-        judged.insert(1, "approval_event_id", pd.array(numbers, dtype="Int64"))
+        judged.insert(1, "approval_event_id", pd.Series(numbers, dtype="Int64"))
         table = judged.sort_values("session_id", ignore_index=True)
         figures = summarize_judged(table)
         return (

@@ -6,6 +6,7 @@ inputs (``evaluation.drift``), the age of what is judged (a clock is needed: ``d
 Each figure passes its limit only where chance does not explain it: few sessions are no reason to wake anybody.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,9 @@ from heimdall_assets.kinds import (
 from heimdall_assets.lineage.walk import JUDGED_MODEL
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_json_digest, encode_canonical_json
 from heimdall_assets.pipeline.drift import compare_with_training, count_gone
-from heimdall_assets.pipeline.monitoring.judging import read_judged
-from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
+from heimdall_assets.pipeline.monitoring.judging import read_judged, read_snapshot
+from heimdall_assets.pipeline.releases.promotion import CHAMPION, find_alias
+from heimdall_assets.pipeline.results import Computed, Result, find_or_compute
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.specs import MonitoringSpec
 from heimdall_assets.stores.home import Stores
@@ -56,41 +58,41 @@ class Alert:
 def watch_production(stores: Stores, snapshot: Manifest, judged: Manifest, limits: MonitoringSpec) -> Result:
     """Return how what is new, and the champion on it, stand to ``limits``.
 
-    The champion is the one that ``judged`` names, whatever was promoted since.
+    The champion is the one that ``judged`` names, whatever was promoted since; where it names none, that of now.
 
     Raises:
         HeimdallError: something that the champion was made from, or its judgements, cannot be read.
     """
     parents = {APPROVED_MEASUREMENTS: snapshot.digest, CHAMPION_ON_NEW_DATA: judged.digest}
+    rows = load_table(stores.objects, snapshot.artifacts["table"])
+    newest = {"newest_approval": _find_newest(rows)}
+
+    def keep(content: dict[str, str], compute: Callable[[], Computed]) -> Result:
+        return find_or_compute(stores.objects, PRODUCTION_MONITORING, parents, [limits], compute, content)
+
     record = _find_release(stores, judged.content.get(JUDGED_MODEL))
     if record is None:
-        return find_or_compute(stores.objects, PRODUCTION_MONITORING, parents, [limits],
-                               lambda: _encode(stores, [], [], {"num_new": 0}))  # fmt: skip
+        return keep({}, lambda: _encode(stores, [], [], {"num_new": 0, **newest}))
     version, model = str(record["version"]), Manifest.decode(stores.objects.read_bytes(record["manifest"]))
     known = [one.result for one in stores.releases.list_judgements() if one.version == version]
+    before = load_table(stores.objects, read_snapshot(stores, record).artifacts["table"])
+    new = take_newest(rows[~rows["session_id"].isin(set(before["session_id"]))], limits.max_sessions)
+    gone = count_gone(before, rows)
+    if not (len(new) or known or gone):  # whoever is champion: the same as before
+        return keep({}, lambda: _encode(stores, [], [], {"num_new": 0, **newest}))
 
     def compute() -> Computed:
-        rows = load_table(stores.objects, snapshot.artifacts["table"])
-        before = load_table(
-            stores.objects, read_parent(stores.objects, model, APPROVED_MEASUREMENTS).artifacts["table"]
-        )
-        new = take_newest(rows[~rows["session_id"].isin(set(before["session_id"]))], limits.max_sessions)
         shifts = compare_with_training(stores, model, new, limits) if len(new) else []
         table = read_judged(stores, version)
-        gone = count_gone(before, rows)
         figures = {**summarize_judged(table), "num_new": int(new["session_id"].nunique()), "gone_share": gone}
-        figures["newest_approval"] = _find_newest(rows)
         alerts = [Alert(DRIFT, shift.say(limits)) for shift in shifts if shift.alert]
         alerts += judge_figures(table, read_own_errors(stores, record, model), limits)
         if gone > limits.max_gone_share:
-            alerts.append(
-                Alert(VOLUME, f"{gone:.0%} of the champion's sessions withdrawn, expected at most "
-                              f"{limits.max_gone_share:.0%}")
-            )  # fmt: skip
-        return _encode(stores, shifts, alerts, figures)
+            said = f"{gone:.0%} of the champion's sessions withdrawn, expected at most {limits.max_gone_share:.0%}"
+            alerts.append(Alert(VOLUME, said))
+        return _encode(stores, shifts, alerts, {**figures, **newest})
 
-    content = {JUDGED_MODEL: model.digest, "judged": compute_json_digest([version, *known])}
-    return find_or_compute(stores.objects, PRODUCTION_MONITORING, parents, [limits], compute, content)
+    return keep({JUDGED_MODEL: model.digest, "judged": compute_json_digest([version, *known])}, compute)
 
 
 def read_alerts(manifest: Manifest) -> list[Alert]:
@@ -175,7 +177,15 @@ def bound_ratio(new_m: NDArray[np.float64], own_m: NDArray[np.float64], alpha: f
 
 
 def _find_release(stores: Stores, model: str | None) -> dict[str, Any] | None:
-    """Return the record of the release of an exported model, the one in use where several are of it."""
+    """Return the record of the release of an exported model, the one in use where several are of it; None: of none.
+
+    Args:
+        stores: of this home.
+        model: digest of its manifest; None: whichever the champion is.
+    """
+    if model is None:
+        champion = find_alias(stores, CHAMPION)
+        return None if champion is None else stores.releases.find_record(champion)
     found = [
         record for record in stores.releases.list_releases() if record["manifest"] == model and not is_rejected(record)
     ]
