@@ -1,7 +1,7 @@
 """Drift of inputs: where new sessions differ from those that a model learned from, by more than chance and by enough.
 
 Belongs here: rows to two-sample questions, their tests, one correction over all of them. Does not belong here: which
-sessions are compared (``pipeline.drift``).
+sessions are compared (``pipeline.monitoring.inputs``).
 
 What is counted is a source, not a row: receivers of one transmission, and transmissions of one place, are alike for
 reasons that are no drift, and as rows of their own would raise false alerts. An alert needs both: a difference that is
@@ -31,7 +31,7 @@ MAY_BE_MISSING = (
     "signal_strength_db", "snr_db", "frequency_offset_hz", "iq_data_location", "arrival_unix_ns", "bearing_deg",
 )  # fmt: skip
 
-MIN_HEARD = 3
+MIN_COMPARED = 3
 """Levels of a session from which on the others say what one of them should be."""
 
 
@@ -189,11 +189,11 @@ def compute_gains(rows: pd.DataFrame, exponent: float) -> pd.DataFrame:
     """Return each receiver's level without what distance and the source's power explain, ``value`` in dB.
 
     The median over the receivers of a session stands for the source's power; what is left is the station's gain and
-    the shadowing of one link. Rows without level or truth, and sessions of fewer than ``MIN_HEARD``, have none.
+    the shadowing of one link. Rows without level or truth, and sessions of fewer than ``MIN_COMPARED``, have none.
     """
     places = ("source_latitude", "source_longitude", "receiver_latitude", "receiver_longitude")
     rows = rows.dropna(subset=["signal_strength_db", *places])
-    rows = rows[rows.groupby("session_id")["session_id"].transform("size") >= MIN_HEARD]
+    rows = rows[rows.groupby("session_id")["session_id"].transform("size") >= MIN_COMPARED]
     distance_m = compute_distance_m(*(rows[name].to_numpy(np.float64) for name in places))
     level_db = rows["signal_strength_db"].to_numpy(np.float64)
     value = level_db + 10.0 * exponent * np.log10(np.maximum(distance_m, MIN_DISTANCE_M))

@@ -26,7 +26,8 @@ from heimdall_assets.kinds import (
 )
 from heimdall_assets.lineage.walk import JUDGED_MODEL
 from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_json_digest, encode_canonical_json
-from heimdall_assets.pipeline.drift import compare_with_training, count_gone
+from heimdall_assets.pipeline.drift import count_gone
+from heimdall_assets.pipeline.monitoring.inputs import compare_with_training
 from heimdall_assets.pipeline.monitoring.judging import read_judged, read_snapshot
 from heimdall_assets.pipeline.releases.promotion import CHAMPION, find_alias
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute
