@@ -12,7 +12,9 @@ from heimdall_assets.defs.checks import CHECKS
 from heimdall_assets.defs.executor.router import Machines, build_executor
 from heimdall_assets.defs.jobs import StartingPoint, build_jobs
 from heimdall_assets.defs.lineage_events import build_following
-from heimdall_assets.defs.notifying import build_failure_sensor, post_webhook
+from heimdall_assets.defs.monitoring.checks import MONITORING_CHECKS
+from heimdall_assets.defs.monitoring.sensors import build_drift_sensor, build_monitoring_sensor
+from heimdall_assets.defs.notifying import Notifier, build_failure_sensor, join_channels, post_webhook, send_mail
 from heimdall_assets.defs.orphans import tag_start
 from heimdall_assets.defs.recovery import Recover, build_recovery
 from heimdall_assets.defs.resources import LineagePages, WeightsAndBiases, build_stores, manifest_io_manager
@@ -37,15 +39,17 @@ def build_definitions(places: Places) -> dg.Definitions:
         return [*recover(instance, run_id), *tidy(instance, run_id)]
 
     start = StartingPoint(read_profile(places.profile) if places.profile else None, places.executor)
-    notify = post_webhook(places.webhook_url) if places.webhook_url else None
+    channels = open_channels(places)
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=[*CHECKS, *WARNING_CHECKS],
+        asset_checks=[*CHECKS, *WARNING_CHECKS, *MONITORING_CHECKS],
         jobs=build_jobs(start),
         schedules=[build_weekly_schedule(places.open_stores, start)],
         sensors=[
             build_approval_sensor(places.retrain, places.open_stores, recover, start),
-            build_failure_sensor(notify),
+            build_monitoring_sensor(places.monitoring, places.retrain.quiet_period_s, places.open_stores),
+            build_drift_sensor(places.retrain, places.open_stores, channels, start),
+            build_failure_sensor(join_channels(channels)),
         ],
         executor=build_executor(_find_machines(places), begin, build_following(places.open_stores, places.openlineage)),
         resources={
@@ -62,6 +66,16 @@ def build_definitions(places: Places) -> dg.Definitions:
 def recover_at(places: Places) -> Recover:
     """Return what puts right everything that killed processes left at the given places."""
     return build_recovery(places.open_stores, _track(places).open_store())
+
+
+def open_channels(places: Places) -> dict[str, Notifier]:
+    """Return who hears of failed runs and alerts, by the variable that names them."""
+    channels: dict[str, Notifier] = {}
+    if places.webhook_url:
+        channels["HEIMDALL_WEBHOOK_URL"] = post_webhook(places.webhook_url)
+    if places.mail:
+        channels["HEIMDALL_MAIL"] = send_mail(places.mail)
+    return channels
 
 
 def _describe(places: Places) -> str:

@@ -18,6 +18,8 @@ EVALUATION_METRICS = "evaluation_metrics"
 ONNX_MODEL = "onnx_model"
 MODEL_RELEASE = "model_release"
 CHAMPION_MODEL = "champion_model"
+CHAMPION_ON_NEW_DATA = "champion_on_new_data"
+PRODUCTION_MONITORING = "production_monitoring"
 
 SPLIT_KINDS = {"train": TRAIN_SPLIT, "val": VAL_SPLIT, "test": TEST_SPLIT}
 """What a session serves -> the kind of result that lists it."""

@@ -14,6 +14,7 @@ from heimdall_assets.kinds import (
     IQ_FILES,
     MODEL_RELEASE,
     ONNX_MODEL,
+    PRODUCTION_MONITORING,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
     TRAINED_CHECKPOINT,
@@ -37,6 +38,7 @@ OTHER_SPECS: Mapping[str, tuple[str, ...]] = {
     "ExportSpec": ("OnnxSpec", ONNX_MODEL),
     "GateSpec": ("QualitySpec", MODEL_RELEASE),
     "PromotionSpec": ("ChampionSpec", CHAMPION_MODEL),
+    "MonitoringSpec": ("DriftSpec", "AlertSpec", PRODUCTION_MONITORING),
 }
 """Spec -> what others call such a group of settings; some have no other name."""
 
@@ -155,7 +157,10 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "num_calibration_samples": "num_calibration_examples", "calibration_size": "num_calibration_examples",
     },
     "GateSpec": {
-        "min_accuracy": "max_median_m", "max_error": "max_median_m", "max_error_m": "max_median_m",
+        "max_error": "max_median_m", "max_error_m": "max_median_m",
+        "accuracy": "min_accuracy", "accuracy_radius": "accuracy_radius_m",
+        "volume": "min_sessions", "min_rows": "min_sessions", "freshness": "max_age_days", "max_age": "max_age_days",
+        "max_nulls": "max_null_shares", "null_shares": "max_null_shares", "max_missing": "max_null_shares",
         "skill": "min_skill", "drift": "max_drift", "drift_threshold": "max_drift",
     },
     "PromotionSpec": {
@@ -178,6 +183,12 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "service_account_name": "service_account",
         "pull_secrets": "image_pull_secrets", "secrets": "env_secrets", "config_maps": "env_config_maps",
         "volumes": "claims", "volume_claims": "claims",
+    },
+    "MonitoringSpec": {
+        "accuracy_drop": "max_error_ratio", "max_accuracy_drop": "max_error_ratio",
+        "refusal_rate": "max_refused_share", "calibration_gap": "max_coverage_gap",
+        "gain_db": "min_gain_db", "drift_threshold": "min_distance", "ks_threshold": "min_distance",
+        "significance": "alpha", "p_value": "alpha", "freshness": "max_age_days", "max_age": "max_age_days",
     },
     "RetentionPolicy": {
         "keep_unchanged": "unchanged_runs", "max_runs": "unchanged_runs",

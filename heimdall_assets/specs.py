@@ -5,15 +5,19 @@ Dagster run configuration as it stands; the refusal of a setting that is none, w
 not belong here: facts (``domain``), places (``variables``), what others call the same settings (``other_names``).
 """
 
+import re
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.other_names import OTHER_SETTINGS, OTHER_SPECS
 from heimdall_assets.search_space import Dimension, parse_dimension
 from heimdall_assets.suggestions import normalize_name, suggest_name
+
+_NULL_SHARE = re.compile(r"[0-9]*\.?[0-9]+")
 
 _PYDANTIC_SAYS = "Input should be "
 
@@ -577,6 +581,38 @@ class GateSpec(Spec):
         le=1,
         description="largest Kolmogorov-Smirnov distance of its data to the latest release's; null: any",
     )
+    min_accuracy: float | None = Field(
+        None, gt=0, le=1, description="smallest share of test sessions within accuracy_radius_m; null: any"
+    )
+    accuracy_radius_m: float = Field(1000.0, gt=0, description="that share's radius, one of EvaluationSpec's")
+    min_sessions: int | None = Field(None, ge=1, description="fewest sessions of its data; null: any")
+    max_age_days: float | None = Field(
+        None, gt=0, description="since the newest recording of its data, when it is released; null: any"
+    )
+    max_null_shares: list[str] = Field(
+        default_factory=list, description="COLUMN=SHARE, largest share of a column's values missing in its data"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        found = [one.partition("=")[0] for one in self.max_null_shares]
+        for one in self.max_null_shares:
+            column, _, share = one.partition("=")
+            if not _NULL_SHARE.fullmatch(share) or not 0.0 <= float(share) <= 1.0:
+                raise ValueError(f"max_null_shares: found {one!r:.60}, expected COLUMN=SHARE with a share of 0 to 1")
+            if column not in APPROVED_COLUMNS:
+                near = suggest_name(column, {name: name for name in APPROVED_COLUMNS})
+                raise ValueError(
+                    f"max_null_shares: found {column!r:.60}, expected a column of the snapshot"
+                    + (f", such as {near}" if near else "")
+                )
+        if twice := sorted({name for name in found if found.count(name) > 1}):
+            raise ValueError(f"max_null_shares: found {twice[0]} twice, expected each column once")
+        return self
+
+    def read_null_shares(self) -> dict[str, float]:
+        """Return column -> largest share of missing values."""
+        return {column: float(share) for column, _, share in (one.partition("=") for one in self.max_null_shares)}
 
 
 class PromotionSpec(Spec):
@@ -589,6 +625,33 @@ class PromotionSpec(Spec):
     num_bootstrap: int = Field(2000, ge=100, description="resamples behind the interval of the ratio")
     confidence: float = Field(0.90, gt=0, lt=1, description="of that interval")
     seed: int = Field(42, ge=0, lt=2**32, description="of the resampling")
+
+
+class MonitoringSpec(Spec):
+    """When the champion in use, or what it is given, is no longer as it was released."""
+
+    max_error_ratio: float = Field(
+        1.10, ge=1, description="median error on new sessions / on its own test split, surely above: an alert"
+    )
+    max_refused_share: float = Field(0.20, ge=0, lt=1, description="new sessions refused, surely above: an alert")
+    max_coverage_gap: float = Field(
+        0.10, ge=0, lt=0.9, description="new truths within the 90 % ellipses, surely so far from 90 %: an alert"
+    )
+    min_gain_db: float = Field(3.0, gt=0, description="a receiver's level moved so far against the others': an alert")
+    min_distance: float = Field(
+        0.30, gt=0, le=1, description="Kolmogorov-Smirnov distance of a column to the champion's training: an alert"
+    )
+    min_null_change: float = Field(0.10, gt=0, le=1, description="share of a column's values missing, moved: an alert")
+    alpha: float = Field(
+        0.01, gt=0, lt=0.5, description="largest chance of a false alert of each kind in one evaluation"
+    )
+    min_sources: int = Field(5, ge=3, description="transmitters on either side of a comparison; fewer say nothing")
+    min_sessions: int = Field(10, ge=1, description="judged sessions; fewer say nothing of errors and refusals")
+    max_sessions: int = Field(200, ge=10, description="newest new sessions that are compared")
+    max_gone_share: float = Field(0.20, ge=0, le=1, description="champion's sessions withdrawn since: an alert")
+    max_age_days: float | None = Field(
+        30.0, gt=0, description="since the newest approval: what is judged says little of today; null: any"
+    )
 
 
 class RetrainPolicy(Spec):

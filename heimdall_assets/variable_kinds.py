@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import ValidationError
 
@@ -20,6 +20,7 @@ from heimdall_assets.profiles.reading import ENDINGS, list_profiles
 from heimdall_assets.specs import (
     AcceleratorSpec,
     KubernetesSpec,
+    MonitoringSpec,
     RetentionPolicy,
     RetrainPolicy,
     Spec,
@@ -38,6 +39,9 @@ _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::[0-
 
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,254}(?:@sha256:[0-9a-f]{64})?")
 """A name, a tag, a digest (OCI distribution specification 1.1), with a registry's host and port."""
+
+_MAILBOX = re.compile(r"[A-Za-z0-9.!#$%*/=?^_`{|}~+-]+@[A-Za-z0-9.-]+")
+"""What most addresses of e-mail are (RFC 5322, addr-spec without quotes)."""
 
 IMAGE_NAME = "registry.example/heimdall-assets:1"
 LINEAGE_URL = "http://127.0.0.1:3001"
@@ -155,6 +159,19 @@ def _read_webhook(text: str, variable: str) -> str:
     return text
 
 
+def _read_mail(text: str, variable: str) -> str:
+    """Return the address of a mail server with sender and receivers; it may hold a password, and is never repeated."""
+    asked = parse_qs(urlsplit(text).query) if _is_web_address(text, "smtp", "smtps") else {}
+    named = {name: values for name, values in asked.items() if len(values) == 1}
+    people = [named.get("from", [""])[0], *named.get("to", [""])[0].split(",")]
+    if asked.keys() != {"from", "to"} or not all(_MAILBOX.fullmatch(one) for one in people):
+        raise InvalidSetting(
+            f"{variable}: found something else, expected smtp://HOST?from=ADDRESS&to=ADDRESS,ADDRESS (smtps:// where "
+            "all of it is encrypted)"
+        )
+    return text
+
+
 def _read_witness(text: str, variable: str) -> tuple[Place | str, ...]:
     """Return folders, addresses of S3 and web addresses, which may hold a password."""
     return tuple(_read_one_witness(part.strip(), variable) for part in text.split(",")) if text else ()
@@ -242,6 +259,7 @@ POSTGRESQL = VariableKind("address of a PostgreSQL database, may hold a password
 BUCKET = VariableKind("s3://BUCKET/PREFIX", _read_bucket)
 MLFLOW = VariableKind("address of an MLflow store, may hold a password", _read_mlflow, is_secret=True)
 WEBHOOK = VariableKind("URL, may hold a password", _read_webhook, is_secret=True)
+MAIL = VariableKind("smtp:// or smtps:// address, may hold a password", _read_mail, is_secret=True)
 WITNESS = VariableKind("folders, s3://BUCKET/PREFIX, URLs, with a comma between two", _read_witness, is_secret=True)
 OPENLINEAGE = VariableKind("URL, may hold a password, or folder", _read_openlineage, is_secret=True)
 PAGE = VariableKind("URL", _read_page)
@@ -253,6 +271,7 @@ SECRET = VariableKind("secret of 32 characters or more", _read_secret, is_secret
 CLUSTER = VariableKind("URL", _read_cluster)
 SWITCH = VariableKind("on or off", lambda text, variable: choose("on", "off").read(text, variable) == "on")
 POLICY = VariableKind("JSON of RetrainPolicy", partial(_read_policy, RetrainPolicy))
+MONITORING = VariableKind("JSON of MonitoringSpec", partial(_read_policy, MonitoringSpec))
 RETENTION = VariableKind("JSON of RetentionPolicy", partial(_read_policy, RetentionPolicy))
 ACCELERATOR = VariableKind("JSON of AcceleratorSpec", partial(_read_policy, AcceleratorSpec))
 PROFILE = VariableKind("name or file of a profile", _read_profile)

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from heimdall_assets.errors import InvalidSetting
-from heimdall_assets.specs import AcceleratorSpec, KubernetesSpec, RetentionPolicy, RetrainPolicy
+from heimdall_assets.specs import AcceleratorSpec, KubernetesSpec, MonitoringSpec, RetentionPolicy, RetrainPolicy
 from heimdall_assets.stores.home import Stores, open_stores
 from heimdall_assets.stores.home_format import EMBEDDED
 from heimdall_assets.stores.keys import PEM_VARIABLE, VARIABLE, KeySource, SigningKey, read_key
@@ -36,7 +36,9 @@ from heimdall_assets.variable_kinds import (
     IMAGE,
     KUBERNETES,
     LINEAGE_URL,
+    MAIL,
     MLFLOW,
+    MONITORING,
     OFFSET,
     OPENLINEAGE,
     PAGE,
@@ -184,7 +186,10 @@ class Places(BaseSettings):
         "HEIMDALL_ACCELERATOR", "{}", "which GPU training asks for, how much memory, how long it may take"
     )
     webhook_url: Annotated[str | None, WEBHOOK] = _variable(
-        "HEIMDALL_WEBHOOK_URL", None, "is sent title and text of each failed run, as JSON"
+        "HEIMDALL_WEBHOOK_URL", None, "is sent title and text of each failed run and each alert, as JSON"
+    )
+    mail: Annotated[str | None, MAIL] = _variable(
+        "HEIMDALL_MAIL", None, "the mail server that sends the same to people: smtp://HOST?from=ADDRESS&to=ADDRESS"
     )
     witness: Annotated[tuple[Place | str, ...], WITNESS] = _variable(
         "HEIMDALL_WITNESS", "", "the second place: is given the log's checkpoint after each release and promotion"
@@ -199,6 +204,9 @@ class Places(BaseSettings):
     )
     retrain: Annotated[RetrainPolicy, POLICY] = _variable(
         "HEIMDALL_RETRAIN", "{}", "when a changed set of approved sessions is trained on"
+    )
+    monitoring: Annotated[MonitoringSpec, MONITORING] = _variable(
+        "HEIMDALL_MONITORING", "{}", "when the champion in use, or what it is given, is no longer as it was released"
     )
     retention: Annotated[RetentionPolicy, RETENTION] = _variable(
         "HEIMDALL_RETENTION", "{}", "what is kept of runs that ended"

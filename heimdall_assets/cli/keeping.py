@@ -121,6 +121,8 @@ def _tell_session(planned: "Erased", features: bool, done: str) -> None:
         write_notice(
             f"model {version}{called} learned or was judged with it and stays; heimdall train makes one without it"
         )
+    for version in planned.judged_by:
+        write_notice(f"kept: what model {version} said of it before it was trained on, and how far off that was")
 
 
 @erase.command("person", short_help="Erase a person's name.")

@@ -11,8 +11,10 @@ from heimdall_assets.defs.origins import tag_profile
 from heimdall_assets.defs.settings import build_run_config
 from heimdall_assets.kinds import (
     CHAMPION_MODEL,
+    CHAMPION_ON_NEW_DATA,
     EVALUATION_METRICS,
     HYPERPARAMETER_SEARCH,
+    PRODUCTION_MONITORING,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
     TRAINED_CHECKPOINT,
@@ -27,6 +29,12 @@ FITTED = [*list_needed(TRAINED_CHECKPOINT), TEST_SPLIT]  # one step makes the th
 TRAINED = list_needed(EVALUATION_METRICS)
 SEARCHED = list_needed(HYPERPARAMETER_SEARCH)
 RELEASED = list_needed(CHAMPION_MODEL)
+
+JUDGED = [CHAMPION_ON_NEW_DATA, PRODUCTION_MONITORING]
+"""What every job that trains makes first: afterwards nobody could say how the champion does on what it never saw."""
+
+MONITORED = list_needed(PRODUCTION_MONITORING)
+MONITOR_JOB = "monitor"
 
 RELEASE = "release"
 SEARCH = "search"
@@ -89,18 +97,23 @@ def build_jobs(start: StartingPoint) -> list[Any]:
             description="Approved measurements, their recordings and features.",
         ),
         dg.define_asset_job(
+            MONITOR_JOB,
+            selection=dg.AssetSelection.assets(*MONITORED),
+            description="The champion on what was approved since, held against limits; nothing is trained.",
+        ),
+        dg.define_asset_job(
             FIT_JOB,
-            selection=dg.AssetSelection.assets(*FITTED),
+            selection=dg.AssetSelection.assets(*FITTED, *JUDGED),
             description="Everything up to a trained checkpoint, which no test session judges: a fold, a trial.",
         ),
         dg.define_asset_job(
             SEARCH,
-            selection=dg.AssetSelection.assets(*SEARCHED, TEST_SPLIT),  # one step makes all splits
+            selection=dg.AssetSelection.assets(*SEARCHED, TEST_SPLIT, *JUDGED),  # one step makes all splits
             description="Settings tried on the training split and judged on the validation split.",
         ),
         dg.define_asset_job(
             "train",
-            selection=dg.AssetSelection.assets(*TRAINED),
+            selection=dg.AssetSelection.assets(*TRAINED, *JUDGED),
             config=start.configure(TRAINED) or None,
             tags=tag_profile(start.read),
             description="Everything up to a judged checkpoint.",
@@ -108,7 +121,7 @@ def build_jobs(start: StartingPoint) -> list[Any]:
         _release(start, RELEASE, "Everything up to a released ONNX model."),
         dg.define_asset_job(
             "demo",
-            selection=dg.AssetSelection.assets(*RELEASED),
+            selection=dg.AssetSelection.assets(*RELEASED, *JUDGED),
             config=build_run_config([DEMO_MODEL]),
             description="What heimdall demo runs: everything up to a released model, which sees no spectrograms.",
         ),
@@ -119,7 +132,7 @@ def build_jobs(start: StartingPoint) -> list[Any]:
 def _release(start: StartingPoint, name: str, about: str) -> Any:
     return dg.define_asset_job(
         name,
-        selection=dg.AssetSelection.assets(*RELEASED),
+        selection=dg.AssetSelection.assets(*RELEASED, *JUDGED),
         config=start.configure() or None,
         tags=tag_profile(start.read),
         description=about,

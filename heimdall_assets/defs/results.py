@@ -12,8 +12,10 @@ import dagster as dg
 from heimdall_assets.defs.tables import render_facts
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
+    CHAMPION_ON_NEW_DATA,
     EVALUATION_METRICS,
     IQ_FILES,
+    PRODUCTION_MONITORING,
     SPECTROGRAM_FEATURES,
     SPLIT_KINDS,
     TRAINED_CHECKPOINT,
@@ -23,6 +25,8 @@ from heimdall_assets.pipeline.results import Result
 
 CURVES: dict[str, tuple[str, ...]] = {
     APPROVED_MEASUREMENTS: ("num_sessions", "num_measurements", "num_left_out"),
+    CHAMPION_ON_NEW_DATA: ("num_sessions", "median_m", "coverage_90", "refused_share", "baseline_median_m"),
+    PRODUCTION_MONITORING: ("num_alerts", "num_new", "median_m", "coverage_90", "refused_share"),
     IQ_FILES: ("num_recordings", "num_refused", "num_unread"),
     SPECTROGRAM_FEATURES: ("num_features", "num_arrivals", "num_refused"),
     **{kind: ("num_sessions",) for kind in SPLIT_KINDS.values()},

@@ -84,7 +84,7 @@ def look(stores: Stores) -> DatabaseState:
     )
 
 
-def _find_runs(instance: dg.DagsterInstance, step: str) -> tuple[RunState, int, bool]:
+def find_runs(instance: dg.DagsterInstance, step: str) -> tuple[RunState, int, bool]:
     """Return state and number of the runs asked for this step, and whether any run of the graph is under way."""
     mine = instance.get_runs(dg.RunsFilter(tags={RETRAINING_TAG: step}))
     jobs = {str(job.name) for job in JOBS}
@@ -102,7 +102,8 @@ def _find_runs(instance: dg.DagsterInstance, step: str) -> tuple[RunState, int, 
     return RunState.FAILED, len(mine), active
 
 
-def _request_run(current: DatabaseState, plan: RetrainPlan, start: StartingPoint) -> dg.RunRequest:
+def request_run(current: DatabaseState, plan: RetrainPlan, start: StartingPoint) -> dg.RunRequest:
+    """Return the request of a retraining with the champion's settings, told apart by step and attempt."""
     return dg.RunRequest(
         # The attempt is part of the key: Dagster never runs one key twice, not even after a failure.
         run_key=f"{current.step}-{plan.attempt}",
@@ -167,7 +168,7 @@ def build_approval_sensor(
         now_s = time.time()
         seen = Watch.decode(context.cursor)
         watch = seen.see(current.fingerprint, current.is_released, now_s)
-        state, attempts, other = _find_runs(context.instance, current.step)
+        state, attempts, other = find_runs(context.instance, current.step)
         plan = plan_retraining(
             compare_approved(current.baseline.decisions, current.decisions),
             policy,
@@ -184,7 +185,7 @@ def build_approval_sensor(
         )
         is_news = (watch.reported, watch.reasons) != (seen.reported, seen.reasons)
         return dg.SensorResult(
-            run_requests=[_request_run(current, plan, start)] if plan.request else [],
+            run_requests=[request_run(current, plan, start)] if plan.request else [],
             asset_events=[_report_database(watch)] if is_news else [],
             cursor=watch.encode(),
             skip_reason=None if plan.request else reason,

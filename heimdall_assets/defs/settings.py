@@ -14,6 +14,7 @@ from heimdall_assets.kinds import (
     IQ_FILES,
     MODEL_RELEASE,
     ONNX_MODEL,
+    PRODUCTION_MONITORING,
     SPECTROGRAM_FEATURES,
     SPLIT_KINDS,
     TRAINED_CHECKPOINT,
@@ -118,11 +119,16 @@ class PromotionConfig(specs.PromotionSpec, dg.Config):
     """When a challenger becomes champion."""
 
 
+class MonitoringConfig(specs.MonitoringSpec, dg.Config):
+    """When the champion in use is no longer as it was released."""
+
+
 SPLITS_OP = "splits"
 """The one step that makes the three splits."""
 
 CONFIGS: dict[str, type[dg.Config]] = {
     APPROVED_MEASUREMENTS: DatasetConfig,
+    PRODUCTION_MONITORING: MonitoringConfig,
     IQ_FILES: RecordingConfig,
     SPECTROGRAM_FEATURES: FeaturesConfig,
     SPLITS_OP: SplitsConfig,

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES, MODEL_RELEASE, SPLIT_KINDS
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    CHAMPION_ON_NEW_DATA,
+    IQ_FILES,
+    MODEL_RELEASE,
+    SPLIT_KINDS,
+)
 from heimdall_assets.lineage.walk import BESIDE, find_beside
 from heimdall_assets.manifests import Manifest, compute_texts_digest
 from heimdall_assets.things import (
@@ -46,7 +52,7 @@ _COLUMNS = {
         "station_name",
     ),
     IQ_FILES: ("session_id", "measurement_id", "digest"),
-    **dict.fromkeys(SPLIT_KINDS.values(), ("session_id",)),
+    **dict.fromkeys((*SPLIT_KINDS.values(), CHAMPION_ON_NEW_DATA), ("session_id",)),
 }  # fmt: skip
 """Kind of a result -> what is read of its table."""
 

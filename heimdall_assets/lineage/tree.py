@@ -4,12 +4,19 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from heimdall_assets.counts import say_count
-from heimdall_assets.kinds import APPROVED_MEASUREMENTS, HYPERPARAMETER_SEARCH, SPLIT_KINDS, TRAINED_CHECKPOINT
-from heimdall_assets.lineage.walk import BESIDE, FOUND_BY, OUTSIDE, START_FROM
+from heimdall_assets.kinds import (
+    APPROVED_MEASUREMENTS,
+    HYPERPARAMETER_SEARCH,
+    ONNX_MODEL,
+    SPLIT_KINDS,
+    TRAINED_CHECKPOINT,
+)
+from heimdall_assets.lineage.walk import BESIDE, FOUND_BY, JUDGED_MODEL, OUTSIDE, START_FROM
 
 _BESIDE_SAID = {
     START_FROM: f"started from {TRAINED_CHECKPOINT}",
     FOUND_BY: f"settings found by {HYPERPARAMETER_SEARCH}",
+    JUDGED_MODEL: f"judged {ONNX_MODEL}",
 }
 
 SHOWN = (

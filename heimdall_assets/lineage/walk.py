@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject
-from heimdall_assets.kinds import HYPERPARAMETER_SEARCH, MEASUREMENT_DATABASE, TRAINED_CHECKPOINT
+from heimdall_assets.kinds import HYPERPARAMETER_SEARCH, MEASUREMENT_DATABASE, ONNX_MODEL, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
 
 ReadBytes = Callable[[str], bytes]
@@ -19,11 +19,15 @@ OUTSIDE = frozenset({MEASUREMENT_DATABASE})
 """Parents whose version is a fingerprint of something outside, not the digest of a manifest."""
 
 
-FOUND_BY, START_FROM = "found_by", "start_from"
-"""Names in ``Manifest.content`` of manifests beside the parents: the search whose settings a training took, and the
-checkpoint whose weights it started from."""
+FOUND_BY, START_FROM, JUDGED_MODEL = "found_by", "start_from", "judged_model"
+"""Names in ``Manifest.content`` of manifests beside the parents: the search whose settings a training took, the
+checkpoint whose weights it started from, and the exported model that was judged on sessions it never saw."""
 
-BESIDE: Mapping[str, str] = {START_FROM: TRAINED_CHECKPOINT, FOUND_BY: HYPERPARAMETER_SEARCH}
+BESIDE: Mapping[str, str] = {
+    START_FROM: TRAINED_CHECKPOINT,
+    FOUND_BY: HYPERPARAMETER_SEARCH,
+    JUDGED_MODEL: ONNX_MODEL,
+}
 """Name in ``Manifest.content`` -> kind of the manifest whose digest stands there: not a parent, for of each kind one
 alone stands behind a result."""
 

@@ -1,4 +1,8 @@
-"""Drift: how far a snapshot's distributions lie from those of the latest release's data."""
+"""Drift: how far a snapshot's distributions lie from those of a release's data.
+
+Belongs here: how far. Does not belong here: whether chance explains it (``evaluation.drift``), what follows from it
+(``stages.gates``, ``monitoring.watching``).
+"""
 
 from typing import TYPE_CHECKING
 
@@ -22,17 +26,28 @@ def compare_with_release(stores: Stores, rows: "pd.DataFrame") -> dict[str, floa
     """
     from scipy.stats import ks_2samp  # slow to load: only who compares needs it
 
-    releases = [record for record in stores.releases.list_releases() if not is_rejected(record)]
-    if not releases:
+    before = read_released_rows(stores)
+    if before is None:
         return {}
-    released = Manifest.decode(stores.objects.read_bytes(releases[-1]["manifest"]))
-    snapshot = read_parent(stores.objects, released, APPROVED_MEASUREMENTS)
-    before = load_table(stores.objects, snapshot.artifacts["table"])
     distances = {}
     for name in COLUMNS:
         old, new = before[name].dropna(), rows[name].dropna()
         if len(old) and len(new):
             distances[name] = float(ks_2samp(old, new).statistic)
-    gone = set(before["session_id"]) - set(rows["session_id"])
-    distances["volume"] = len(gone) / max(before["session_id"].nunique(), 1)
+    distances["volume"] = count_gone(before, rows)
     return distances
+
+
+def read_released_rows(stores: Stores) -> "pd.DataFrame | None":
+    """Return the snapshot of the latest release that is not rejected; None: there is none."""
+    releases = [record for record in stores.releases.list_releases() if not is_rejected(record)]
+    if not releases:
+        return None
+    released = Manifest.decode(stores.objects.read_bytes(releases[-1]["manifest"]))
+    return load_table(stores.objects, read_parent(stores.objects, released, APPROVED_MEASUREMENTS).artifacts["table"])
+
+
+def count_gone(before: "pd.DataFrame", now: "pd.DataFrame") -> float:
+    """Return the share of the sessions of ``before`` that are not in ``now``."""
+    gone = set(before["session_id"]) - set(now["session_id"])
+    return len(gone) / max(before["session_id"].nunique(), 1)

@@ -14,12 +14,14 @@ from heimdall_assets.errors import NotFound
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     CHAMPION_MODEL,
+    CHAMPION_ON_NEW_DATA,
     EVALUATION_METRICS,
     HYPERPARAMETER_SEARCH,
     IQ_FILES,
     MEASUREMENT_DATABASE,
     MODEL_RELEASE,
     ONNX_MODEL,
+    PRODUCTION_MONITORING,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
     TRAIN_SPLIT,
@@ -45,6 +47,7 @@ class Stage:
         is_decided: it is a decision of the moment, made anew each time and never found again.
         handling: specs that say how it is computed and change no result: no part of its cache key.
         is_aside: no release needs it: it is computed where somebody asks for it.
+        after: kinds that are made before it in the same run, and are no input of it.
     """
 
     code_version: str
@@ -54,6 +57,7 @@ class Stage:
     is_decided: bool = False
     handling: tuple[type[Spec], ...] = ()
     is_aside: bool = False
+    after: tuple[str, ...] = ()
 
 
 _SPLIT = Stage(
@@ -61,6 +65,7 @@ _SPLIT = Stage(
     (SPECTROGRAM_FEATURES,),
     (specs.SplitSpec, specs.TimingSpec),
     {"table": {"session_id": "string", "site": "string", "split": "string"}},
+    after=(CHAMPION_ON_NEW_DATA,),  # what a training sees was judged before
 )
 
 STAGES: dict[str, Stage] = {
@@ -72,6 +77,51 @@ STAGES: dict[str, Stage] = {
             "table": APPROVED_COLUMNS,
             "left_out": {"measurement_id": "string", "session_id": "string", "reason": "string"},
         },
+    ),
+    CHAMPION_ON_NEW_DATA: Stage(
+        "1",
+        (APPROVED_MEASUREMENTS,),
+        (),
+        {
+            "table": {
+                "session_id": "string",
+                "approval_event_id": "Int64",
+                "latitude": "float64",
+                "longitude": "float64",
+                "variance_east_m2": "float64",
+                "variance_north_m2": "float64",
+                "covariance_en_m2": "float64",
+                "refused": "bool",
+                "source_latitude": "float64",
+                "source_longitude": "float64",
+                "error_margin_m": "float64",
+                "error_m": "float64",  # none where it is refused or nobody knows the truth
+                "squared_sigmas": "float64",  # Mahalanobis distance of the truth, the label's error added
+                "baseline": "string",  # the classical estimator that answered; null: none did
+                "baseline_error_m": "float64",
+            }
+        },
+        is_aside=True,
+    ),
+    PRODUCTION_MONITORING: Stage(
+        "1",
+        (APPROVED_MEASUREMENTS, CHAMPION_ON_NEW_DATA),
+        (specs.MonitoringSpec,),
+        {
+            "drift": {
+                "kind": "string",  # gain | column | nulls
+                "name": "string",  # station, or column of the snapshot
+                "before": "float64",  # median, or share of missing values
+                "now": "float64",
+                "change": "float64",  # dB; Kolmogorov-Smirnov distance; share
+                "p": "float64",
+                "p_adjusted": "float64",  # Holm, over all questions of one evaluation
+                "num_before": "int64",  # sources
+                "num_now": "int64",
+                "alert": "bool",
+            }
+        },
+        is_aside=True,
     ),
     IQ_FILES: Stage(
         "7",

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from heimdall_assets.cli import main
 from heimdall_assets.dagster_home import prepare_dagster_home
+from heimdall_assets.defs.jobs import JUDGED
 from heimdall_assets.defs.lineage_events import KEY_VARIABLE
 from heimdall_assets.kinds import CHAMPION_MODEL, SPLIT_KINDS
 from heimdall_assets.pipeline.processes import STOP_ASKED
@@ -23,7 +24,7 @@ from heimdall_assets_tests.lineage.test_exports import check_event
 from heimdall_assets_tests.listening import listen_to_posts
 from heimdall_assets_tests.servers import find_free_port
 
-ASSETS = list_needed(CHAMPION_MODEL)
+ASSETS = [*list_needed(CHAMPION_MODEL), *JUDGED]
 SECRET = "hunter" + "2"
 
 

@@ -225,11 +225,13 @@ def test_a_webhook_that_is_away_fails_the_tick_and_not_silently():
         assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
-def test_the_page_starts_with_both_sensors_on(tmp_path):
+def test_the_page_starts_with_every_sensor_on(tmp_path):
     sensors = build_definitions(make_places(tmp_path)).get_repository_def().sensor_defs
     assert {sensor.name: sensor.default_status for sensor in sensors} == {
         "approved_measurements_sensor": dg.DefaultSensorStatus.RUNNING,
         "failed_run_sensor": dg.DefaultSensorStatus.RUNNING,
+        "production_monitoring_sensor": dg.DefaultSensorStatus.RUNNING,
+        "production_drift_sensor": dg.DefaultSensorStatus.RUNNING,
     }
 
 

@@ -20,7 +20,13 @@ STRICT = GateSpec(max_median_m=0.001)
 
 
 def judge(median_m, skill, best="tdoa_robust"):
-    return {"median_m": median_m, "best_baseline": best, "baselines": {"tdoa_robust": {"skill": skill}}}
+    accuracy = {"50": 0.1, "1000": 0.6}
+    return {
+        "median_m": median_m,
+        "accuracy": accuracy,
+        "best_baseline": best,
+        "baselines": {"tdoa_robust": {"skill": skill}},
+    }
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,9 @@ def judge(median_m, skill, best="tdoa_robust"):
         (GateSpec(min_skill=0.0), judge(50.0, 0.0), []),
         (GateSpec(min_skill=0.0), judge(50.0, -0.05), ["skill over tdoa_robust -0.05, expected at least 0"]),
         (GateSpec(min_skill=0.0), judge(50.0, None, None), ["skill over None unknown"]),
+        (GateSpec(min_accuracy=0.6), judge(50.0, 0.1), []),
+        (GateSpec(min_accuracy=0.7), judge(50.0, 0.1), ["within 1000 m 0.6 of test sessions, expected at least 0.7"]),
+        (GateSpec(min_accuracy=0.1, accuracy_radius_m=77.0), judge(50.0, 0.1), ["within 77 m unknown of test"]),
         (GateSpec(max_median_m=10.0, min_skill=0.5), judge(50.0, 0.2), ["median error 50 m", "skill over tdoa_robust"]),
     ],
 )
@@ -134,3 +143,44 @@ def test_an_audit_finds_nothing_wrong_with_either(history):
     places, _, _ = history
     for version in ("v1.0.0", "latest"):
         assert json.loads(run(places, "verify", version, "--json").stdout)["ok"]
+
+
+def test_gates_of_data_are_judged_on_what_the_model_was_made_from(history):
+    places, _, passed = history
+    stores = places.open_stores()
+    onnx = Manifest.decode(stores.objects.read_bytes(passed["manifests"]["onnx_model"]))
+    snapshot = read_parent(stores.objects, onnx, APPROVED_MEASUREMENTS)
+    assert "bearing_deg" not in load_table(stores.objects, snapshot.artifacts["table"])  # no row has one
+    metrics = judge(50.0, 0.1)
+    wide = GateSpec(min_sessions=20, max_age_days=1e6, max_null_shares=["bearing_deg=1", "frequency_hz=0"])
+    assert find_rejections(stores, onnx, metrics, wide) == []
+    strict = GateSpec(min_sessions=21, max_age_days=1e-9, max_null_shares=["bearing_deg=0.99", "frequency_hz=0"])
+    found = find_rejections(stores, onnx, metrics, strict)
+    assert found[0] == "20 sessions of data, expected at least 21 (min_sessions)"
+    assert found[1].startswith("newest recording ")
+    assert found[1].endswith(" days old, expected at most 1e-09 (max_age_days)")
+    assert found[2:] == ["bearing_deg missing in 1 of rows, expected at most 0.99 (max_null_shares)"]
+
+
+def test_a_release_that_fails_a_gate_of_data_is_rejected_and_never_latest(history):
+    places, _, passed = history
+    rejected = release(places, GateSpec(max_null_shares=["snr_db=0"], min_sessions=1000))
+    record = places.open_stores().releases.find_record(rejected["version"])
+    assert record["status"] == "rejected"
+    assert any("min_sessions" in line for line in record["rejected"])
+    assert places.open_stores().releases.resolve("latest") == passed["version"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["snr_db"], "expected COLUMN=SHARE"),
+        (["snr_db=1.5"], "expected COLUMN=SHARE"),
+        (["snr_db=-0.1"], "expected COLUMN=SHARE"),
+        (["snr_d=0.1"], "expected a column of the snapshot, such as snr_db"),
+        (["snr_db=0.1", "snr_db=0.2"], "found snr_db twice"),
+    ],
+)
+def test_a_share_of_missing_values_that_is_none_is_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        GateSpec(max_null_shares=given)

@@ -28,7 +28,7 @@ def graph(tmp_path_factory):
 @pytest.mark.parametrize("kind", STAGES)
 def test_the_page_shows_the_parents_and_the_version_of_the_recipe(graph, kind):
     node = graph.get(dg.AssetKey(kind))
-    assert {key.to_user_string() for key in node.parent_keys} == set(STAGES[kind].parents)
+    assert {key.to_user_string() for key in node.parent_keys} == {*STAGES[kind].parents, *STAGES[kind].after}
     assert node.code_version == STAGES[kind].code_version
 
 

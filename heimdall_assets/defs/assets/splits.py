@@ -17,6 +17,7 @@ from heimdall_assets.stores.objects.tables import load_table
 
 @dg.multi_asset(
     name=SPLITS_OP,
+    deps=STAGES[TRAIN_SPLIT].after,
     outs={
         SPLIT_KINDS[name]: dg.AssetOut(
             group_name="heimdall",

@@ -19,6 +19,7 @@ from heimdall_assets.pipeline.keeping.needed import (
     copy_reach,
     find_owner,
     list_held_objects,
+    reach_judged,
     reach_recordings,
     reach_references,
     reach_released,
@@ -85,6 +86,7 @@ def collect_garbage(stores: Stores, used_before: float, in_use: InUse, dry_run: 
     objects, used_before = stores.objects, _find_limit(stores, used_before, in_use)
     roots = Reach(objects)
     reach_released(stores, roots)
+    reach_judged(stores, roots)
     walk_roots(roots, in_use.manifests, "the latest results")
     walk_roots(roots, list_held_objects(stores), "holds")
     dead = _list_dead(stores, roots, used_before)

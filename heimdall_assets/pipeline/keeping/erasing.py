@@ -42,6 +42,7 @@ class Erased:
             sessions; taken where that was asked for.
         num_measurements: rows that go.
         releases: versions that used it -> their aliases.
+        judged_by: versions that were judged on it before it was trained on; what they said of it is kept.
     """
 
     session: str
@@ -51,6 +52,7 @@ class Erased:
     features: list[str]
     num_measurements: int
     releases: dict[str, list[str]] = field(default_factory=dict)
+    judged_by: list[str] = field(default_factory=list)
 
     def dump(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -89,6 +91,7 @@ def plan_erasure(stores: Stores, session: str) -> Erased:
         sorted(stores.objects.find_present(features)),
         len(found["measurements"]),
         {str(use["version"]): aliases[str(use["version"])] for use in uses},
+        [one.version for one in stores.releases.list_judgements() if session_id in one.sessions],
     )
 
 

@@ -141,6 +141,11 @@ def reach_released(stores: Stores, reach: Reach) -> None:
         reach.add(filter(None, [record.get("provenance")]), version)
 
 
+def reach_judged(stores: Stores, reach: Reach) -> None:
+    """Reach what the champion said of sessions before they were trained on: it is kept for ever."""
+    reach.walk_what_is_there([one.result for one in stores.releases.list_judgements()], "judgements of new sessions")
+
+
 def reach_recordings(stores: Stores, reach: Reach) -> None:
     """Reach the recording of every measurement that the database names by content, whatever its approval."""
     located = stores.measurements.list_locations()

@@ -26,6 +26,7 @@ from heimdall_assets.stores.database.schema import (
 )
 from heimdall_assets.stores.database.service_keys import ServiceKey, read_service_keys
 from heimdall_assets.stores.releases.interface import ReleaseFiles
+from heimdall_assets.stores.releases.judgements import Judgement, check_judgements, read_judgements
 from heimdall_assets.stores.releases.ledger import ReleaseLedger
 from heimdall_assets.stores.releases.rows import (
     RELEASE,
@@ -171,6 +172,17 @@ class ReleaseReader:
         with self._ledger.reading() as connection:
             return read_service_keys(connection)
 
+    def list_judgements(self) -> list[Judgement]:
+        """Return every judgement of a release on sessions that no training had seen, oldest first.
+
+        Raises:
+            CorruptObject: an entry of the log is none.
+        """
+        if not self._ledger.exists:
+            return []
+        with self._ledger.reading() as connection:
+            return read_judgements(connection)
+
     def check_ledger(self) -> list[str]:
         """Return what is wrong with the log, releases, promotions, rules and keys, one line a problem."""
         if not self._ledger.exists:
@@ -179,7 +191,7 @@ class ReleaseReader:
             found = [*check_entries(connection), *check_promotions(connection), *check_releases(connection)]
             for ledger in (serving_rule_events, service_key_events):
                 found += check_known_ledger(connection, ledger)
-            found += check_people(connection)
+            found += [*check_judgements(connection), *check_people(connection)]
         return list(dict.fromkeys(found))
 
     def read_names(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ A release exists when the database says it is published; its files were there, w
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, get_args
 
 from heimdall_assets.domain import check_name
@@ -28,6 +28,7 @@ from heimdall_assets.stores.database.service_keys import (
 )
 from heimdall_assets.stores.releases.contents import check_file, encode_record
 from heimdall_assets.stores.releases.interface import LATEST_FILE
+from heimdall_assets.stores.releases.judgements import append_judgement
 from heimdall_assets.stores.releases.reading import LATEST, ReleaseReader
 from heimdall_assets.stores.releases.rows import (
     announce_files,
@@ -152,6 +153,17 @@ class ReleaseStore(ReleaseReader):
         with self._ledger.writing() as connection:
             person = name_person(connection, by)
             append_entries(connection, [{**told, "decided_by": person, "decided_at": plain(read_clock())}])
+
+    def note_judgement(self, alias: str, version: str, result: str, sessions: Collection[str]) -> bool:
+        """Have the log say, for ever, that ``version``, which ``alias`` means, was judged on sessions; return whether.
+
+        It says nothing where the alias means another version by now, or one of the sessions was judged meanwhile.
+
+        Raises:
+            Refused: the ledger is opened read-only.
+        """
+        with self._ledger.writing() as connection:
+            return append_judgement(connection, alias, version, result, sessions)
 
     def point_at_latest(self) -> bool:
         """Have ``latest.json`` name the newest published release; return whether it named another one.
