@@ -253,8 +253,8 @@ REMARK = (
     "The naive loop reads and transforms each recording when its turn comes; all else is `fit_model`, each switch "
     "alone on top of pictures computed once, then together. All learn the same network from the same pictures with the "
     "same optimiser; ours takes the gradients of depthwise kernels over few positions by matrix products, always, "
-    "which the row of oneDNN's goes without. Orders of batches differ between the naive loop and ours, and so do losses "
-    "in their last digits."
+    "which the row of oneDNN's goes without. Orders of batches differ between the naive loop and ours, and so do "
+    "losses in their last digits."
 )
 
 
