@@ -7,9 +7,9 @@ Belongs here: decoding and everything a format itself must promise. Does not bel
 import importlib
 import pkgutil
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
 from heimdall_assets.formats.interface import MAX_START_DIFFERENCE_NS, NOTHING_STATED, Format, Stated
+from heimdall_assets.physical import Recording
 from heimdall_assets.specs import RecordingSpec
 
 _DEFAULT_MAX_SAMPLES: int = RecordingSpec().max_samples

@@ -75,7 +75,7 @@ def test_features_and_arrivals_are_those_of_the_simulated_physics(home):
     assert (sessions.feature_row >= 0).all()
     assert set(sessions.strata["origin"]) == {"simulated"}
     # Arrival differences follow the true ranges where the delay estimator is sure of itself.
-    from heimdall_assets.domain import SIGNAL_SPEED_M_S
+    from heimdall_assets.physical import SIGNAL_SPEED_M_S
     from heimdall_assets.signals.geodesy import compute_straight_range_m
 
     z = []

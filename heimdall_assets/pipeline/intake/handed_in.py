@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from heimdall_assets.domain import ClockClass, Position, Recording, check_name
+from heimdall_assets.domain import Position, check_name
 from heimdall_assets.errors import InvalidIdentifier, InvalidRecording, InvalidSetting
 from heimdall_assets.formats import FORMATS
 from heimdall_assets.formats.interface import HEAD_BYTES, WORDS, Collection, FileName, Format, Stated
+from heimdall_assets.physical import ClockClass, Recording
 from heimdall_assets.pipeline.intake.layout import NOTHING_LAID_OUT, Layout
 from heimdall_assets.pipeline.intake.sidecars import SIDECAR, parse_layout, parse_sidecar, read_bounded, read_sidecar
 from heimdall_assets.specs import RecordingSpec

@@ -13,21 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from heimdall_assets.domain import (
-    NANOSECOND_SIGMA_S,
-    ClockClass,
-    ImportBatch,
-    Measurement,
-    Origin,
-    Position,
-    Recording,
-    Session,
-    Source,
-    Station,
-)
+from heimdall_assets.domain import ImportBatch, Measurement, Origin, Position, Session, Source, Station
 from heimdall_assets.errors import InvalidRecording, InvalidSetting
 from heimdall_assets.formats import Stated
 from heimdall_assets.manifests import compute_digest
+from heimdall_assets.physical import NANOSECOND_SIGMA_S, ClockClass, Recording
 from heimdall_assets.pipeline.intake.handed_in import Told, find_station, read_recording
 from heimdall_assets.pipeline.intake.identities import (
     RECEIVER_MARGIN_M,

@@ -6,10 +6,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heimdall_assets.domain import ClockClass, Position
+from heimdall_assets.domain import Position
 from heimdall_assets.formats import Stated
 from heimdall_assets.locating.classical import locate_session
 from heimdall_assets.locating.estimates import describe_estimate
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.handed_in import Handed, gather_files, list_read
 from heimdall_assets.pipeline.intake.identities import make_source

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_assets.domain import Estimate
 from heimdall_assets.locating.estimates import describe_estimate
 from heimdall_assets.locating.reach import compute_reach_m
+from heimdall_assets.physical import Estimate
 from heimdall_assets.signals.geodesy import compute_distance_m
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Estimate
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
 from heimdall_assets.locating.estimates import take_estimate
 from heimdall_assets.locating.tdoa import locate_by_delays
 from heimdall_assets.manifests import Manifest
+from heimdall_assets.physical import Estimate
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint
 from heimdall_assets.session_set import Predictions, SessionSet

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.counts import say_count
-from heimdall_assets.domain import ClockClass, Estimate
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.locating.classical import locate_session
 from heimdall_assets.locating.estimates import describe_estimate
+from heimdall_assets.physical import ClockClass, Estimate
 from heimdall_assets.pipeline.intake.level_files import read_table
 from heimdall_assets.pipeline.intake.level_table import build_level_batch
 from heimdall_assets.pipeline.prediction.outside import Outside, find_outside, read_trained, tell_outside
