@@ -43,6 +43,11 @@ class ClockClass(StrEnum):
     NONE = "none"  # free-running: no delay information
 
 
+def read_clock_sigma_s(timing: object, clock_class: str) -> float:
+    """Return the sigma that settings (``specs.TimingSpec``) give a clock class, s; infinity: it runs free."""
+    return float(getattr(timing, f"{clock_class}_s", math.inf))
+
+
 class SignalType(StrEnum):
     """What was transmitted."""
 

@@ -160,3 +160,38 @@ def _list_recordings(session: Sequence[Heard], places: Sequence[int]) -> list[Re
 def say_untimed(num_timed: int, num_recordings: int) -> str:
     """Return why a session with fewer than two timed recordings has no arrivals."""
     return f"{num_timed} of {num_recordings} recordings of the session are timed by a shared clock, expected 2"
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What one receiver's recording lacks: ``what`` of ``LACKS``, and why."""
+
+    receiver: str
+    what: str
+    reason: str
+
+
+LACKS = {
+    "recording": "left out",
+    "spectrogram": "no spectrogram",
+    "track": "not demodulated",
+    "arrival": "no arrival time",
+}
+"""What a recording may lack -> how it is told."""
+
+
+def say_lacks(lacks: Sequence[Lack]) -> list[str]:
+    """Return a line for each reason of one session: the receivers, what they lack, and why.
+
+    Examples:
+        >>> short = [Lack(name, "track", "too short") for name in "AB"]
+        >>> say_lacks([*short, Lack("A", "arrival", "no start")])
+        ['A, B: not demodulated: too short', 'A: no arrival time: no start']
+    """
+    whats: dict[tuple[str, str], list[str]] = {}  # receiver and reason -> what it lacks
+    for lack in lacks:
+        whats.setdefault((lack.receiver, lack.reason), []).append(LACKS[lack.what])
+    receivers: dict[tuple[str, str], list[str]] = {}
+    for (receiver, reason), lacking in whats.items():
+        receivers.setdefault((", ".join(lacking), reason), []).append(receiver)
+    return [f"{', '.join(named)}: {what}: {reason}" for (what, reason), named in receivers.items()]

@@ -87,7 +87,7 @@ def predict_table(
         sessions, _ = observe_stored(stores, rows, model=released.manifest, used=used)
 
         def locate(outside: Outside = outside, sessions: SessionSet = sessions) -> tuple[Estimate, list[str]]:
-            remarks = tell_outside(outside, released.version, released.fitted.model.kind)
+            remarks = tell_outside(outside, released.version, released.graph.kind)
             return released.predict_one(sessions), [*remarks, *left_out]
 
         found.append({"version": released.version, **_describe(name, sessions, rows, locate)})

@@ -244,6 +244,12 @@ def load_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> "FittedModel"
     return decode_model({name: objects.read_bytes(checkpoint.artifacts[name].digest) for name in FILES})
 
 
+def read_learned(objects: ObjectStore, checkpoint: Manifest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return statistics and calibration of a checkpoint's model; loads no torch."""
+    settings = decode_canonical_json(objects.read_bytes(checkpoint.artifacts["settings.json"].digest))
+    return settings["statistics"], settings["calibration"]
+
+
 def read_training(objects: ObjectStore, checkpoint: Manifest) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Return the history of a checkpoint's training, one dict an epoch, and its facts; loads no torch."""
     settings = decode_canonical_json(objects.read_bytes(checkpoint.artifacts["settings.json"].digest))
