@@ -104,7 +104,7 @@ class ReleasedGraph:
         return session_feed.collect_signals(sessions, *self._run(sessions))
 
     def _run(self, sessions: SessionSet) -> tuple[NDArray[np.int64], Arrays]:
-        return run_batches(self._session, self._outputs, self._feed(sessions))[:2]
+        return run_batches(self._session, self._outputs, self._feed(sessions), len(sessions))[:2]
 
     def _feed(self, sessions: SessionSet) -> Batches:
         if self.kind == NETWORK:
