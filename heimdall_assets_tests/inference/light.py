@@ -30,12 +30,14 @@ import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {HEAVY!r}:
-            raise ImportError(f"{{name}} is not to be loaded")
+            raise ModuleNotFoundError(f"{{name}} is not to be loaded", name=name)
 sys.meta_path.insert(0, Blocked())
 """
 
 
-def run_program(program: str, *arguments: str, python: str = sys.executable, folder: Path | None = None) -> str:
+def run_program(
+    program: str, *arguments: str, python: str = sys.executable, folder: Path | None = None, **more: str
+) -> str:
     """Return what a program prints, run in a process of its own on this checkout; it must succeed."""
     done = subprocess.run(
         [python, "-c", program, *arguments],
@@ -43,7 +45,7 @@ def run_program(program: str, *arguments: str, python: str = sys.executable, fol
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **more},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

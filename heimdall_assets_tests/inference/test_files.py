@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from heimdall_assets.errors import InvalidRecording, NotFound
+from heimdall_assets.formats.sigmf_archive import pack_sigmf
 from heimdall_assets.inference import Stated, read_recording
 from heimdall_assets_tests.inference.light import BLOCK, run_program
 
@@ -36,22 +37,22 @@ def test_arrays_and_raw_samples_are_read_without_the_rest(tmp_path, samples):
 
 
 def test_a_format_that_needs_more_says_what(tmp_path, samples):
-    (tmp_path / "A.sigmf-data").write_bytes(samples.tobytes())
     told = {
         "global": {"core:datatype": "cf32_le", "core:sample_rate": 24000, "core:version": "1.2.0"},
         "captures": [{"core:sample_start": 0}],
         "annotations": [],
     }
-    (tmp_path / "A.sigmf-meta").write_text(json.dumps(told))
+    packed = pack_sigmf("A.sigmf-meta", json.dumps(told).encode(), {"A.sigmf-data": samples.tobytes()})
+    (tmp_path / "A.sigmf").write_bytes(packed)
+    np.testing.assert_array_equal(read_recording(tmp_path / "A.sigmf").samples, samples)
     program = BLOCK + (
-        "from heimdall_assets.errors import HeimdallError\n"
+        "from heimdall_assets.errors import MissingDependency\n"
         "from heimdall_assets.inference import read_recording\n"
-        "try: read_recording('A.sigmf-meta', format_name='sigmf')\n"
-        "except HeimdallError as error: print(type(error).__name__, error)\n"
+        "try: read_recording('A.sigmf')\n"
+        "except MissingDependency as error: print(error)\n"
     )
     said = run_program(program, folder=tmp_path)
-    assert said.count("\n") == 1
-    assert "MissingDependency" in said or "InvalidRecording" in said
+    assert said == "A.sigmf: its format needs sigmf, which is not installed; expected the whole package\n"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def home(released_home, tmp_path_factory):
     places, summary = released_home(tmp_path_factory.mktemp("light") / "home")
     away = tmp_path_factory.mktemp("elsewhere") / "model"
     shutil.copytree(summary["folder"], away)
-    return places.open_stores(), away
+    return places.open_stores(), away, places.home
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ ARRIVALS = [
 
 
 def test_answers_from_recordings_are_those_of_the_home_to_the_last_bit(home, predictor, sessions):
-    stores, _ = home
+    stores, *_ = home
     for name in sessions:
         said = predict_stored(stores, "latest", name)
         found = predictor.locate(tell_receivers(stores, name)).describe()
@@ -195,3 +195,12 @@ def test_it_answers_where_the_rest_cannot_be_imported(home, predictor, tmp_path:
     program = BLOCK + ASK + "print(json.dumps(ask(*sys.argv[1:])))"
     found = json.loads(run_program(program, str(home[1]), str(tmp_path / "asked.json"), folder=tmp_path))
     assert found == json.loads(json.dumps(predictor.locate([Receiver(**one) for one in ARRIVALS]).describe()))
+
+
+def test_heimdall_predict_loads_no_torch(home, sessions):
+    program = (
+        "import sys; from heimdall_assets.cli import main; main(sys.argv[1:], standalone_mode=False); "
+        "print('torch' in sys.modules, 'onnx' in sys.modules)"
+    )
+    said = run_program(program, "predict", "latest", sessions[0], "--json", HEIMDALL_HOME=str(home[2]))
+    assert said.endswith("}\nFalse False\n")

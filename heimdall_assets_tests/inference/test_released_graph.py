@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from heimdall_assets.errors import CorruptObject
+from heimdall_assets.errors import CannotLocate, CorruptObject
 from heimdall_assets.inference.released_graph import ReleasedGraph
 from heimdall_assets.learning.export.onnx_file import open_onnx_session, predict_onnx, run_onnx, write_graph
 from heimdall_assets.learning.session_model.task import NetworkTask
@@ -118,3 +118,12 @@ def test_what_a_file_of_an_earlier_export_does_not_say_can_be_told(single):
     sessions = make_sessions(3, seed=12, first=900, mels=128)
     told = ReleasedGraph(change_facts(single, frame=None), {"frame": frame})
     np.testing.assert_array_equal(told.predict(sessions).latitude, ReleasedGraph(single).predict(sessions).latitude)
+
+
+def test_a_model_of_one_receiver_refuses_another_area(single):
+    graph = ReleasedGraph(single)
+    at_home = make_sessions(1, seed=12, first=900, mels=128)
+    graph.check_area(at_home)
+    moved = replace(at_home, receiver_longitude=at_home.receiver_longitude + 60.0)
+    with pytest.raises(CannotLocate, match="knows no places but those of its training: the nearest receiver is"):
+        graph.check_area(moved)
