@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from worlds import fit
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.locating.bounds import compute_session_bounds
 from heimdall_assets.locating.ellipses import compute_mahalanobis_square
 from heimdall_assets.locating.tdoa import locate_by_delays
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.geodesy import LocalFrame, compute_distance_m, compute_range_m
 from heimdall_assets.specs import TimingSpec

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.learning.session_model.gauss_newton import GaussNewton
 from heimdall_assets.learning.session_model.graph import to_degrees
 from heimdall_assets.learning.session_model.physics import (
@@ -26,6 +25,7 @@ from heimdall_assets.learning.session_model.physics import (
 )
 from heimdall_assets.learning.session_model.table import assemble_table, to_plane_km
 from heimdall_assets.learning.session_model.tokens import Session, state_delays, take_apart
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.simulation.observations import ITALIAN_NETWORK
 from heimdall_assets.specs import SimulationSpec

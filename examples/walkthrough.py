@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from heimdall_assets import specs
-from heimdall_assets.domain import ApprovalStatus, ClockClass
+from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.formats import Stated
 from heimdall_assets.kinds import SPLIT_KINDS, TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.lineage.tree import render_tree
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim

@@ -1,42 +1,23 @@
-"""Facts of the field: what stations, sources, sessions, measurements and recordings are.
+"""Facts of the field: what stations, sources, sessions, measurements and decisions are.
 
-Belongs here: nouns shared by every floor and physical constants with their source. The attributes of ``NOUNS`` are the
+Belongs here: nouns shared by every floor. The attributes of ``NOUNS`` are the
 table of fields (``fields``): another column is another attribute there, and a migration.
-Does not belong here: a number somebody may choose (``specs``), anything that computes or stores.
+Does not belong here: samples, answers and constants (``physical``), a number somebody may choose (``specs``), anything
+that computes or stores.
 Latitude comes before longitude, angles are degrees of WGS-84, units stand in the names.
 """
 
-import math
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from heimdall_assets.errors import InvalidIdentifier
 from heimdall_assets.fields import Bounds, Stored, read_fields, walk_fields
-
-SPEED_OF_LIGHT_M_S = 299_792_458.0
-"""Exact, by definition of the metre (BIPM, SI Brochure 9th edition, section 2.2)."""
-
-AIR_REFRACTIVITY = 315e-6
-"""Refractivity of air at sea level, mean of the world (ITU-R P.453-14, section 2.1)."""
-
-SIGNAL_SPEED_M_S = SPEED_OF_LIGHT_M_S / (1.0 + AIR_REFRACTIVITY)
-"""Speed of a radio wave near the ground: the one speed every delay here is turned into metres with."""
-
-CHANNEL_HZ = 12_500.0
-"""Noise bandwidth of the channel that every SNR here refers to (narrow-band FM raster, ETSI EN 300 086)."""
-
-NANOSECOND_SIGMA_S = 1e-9 / 12**0.5
-"""One sigma of a time that is written in whole nanoseconds; the clock behind it is another matter (``ClockClass``)."""
-
-LARGEST_OF_16_BIT = 32767.0 / 32768.0
-"""Largest value of a 16-bit converter in units of full scale."""
+from heimdall_assets.physical import ClockClass
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+:-]{0,127}")
 
@@ -61,16 +42,6 @@ def check_name(name: str, what: str) -> str:
             "starting with a letter or digit"
         )
     return name
-
-
-class ClockClass(StrEnum):
-    """How a receiver's samples are timed. Sigmas of each class are choices and stand in ``specs.TimingSpec``."""
-
-    GNSS_CALIBRATED = "gnss_calibrated"  # GNSS-disciplined, receive-chain delay calibrated: tens of ns
-    GNSS = "gnss"  # GNSS-stamped, receive-chain group delay unknown: 1 to 30 us systematic
-    NTP = "ntp"  # network time: milliseconds
-    REFERENCE = "reference"  # set by a transmitter of known place, which all receivers of the session recorded
-    NONE = "none"  # free-running: no delay information
 
 
 class Origin(StrEnum):
@@ -102,15 +73,6 @@ class SessionStatus(StrEnum):
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
     FAILED = "failed"
-
-
-class SignalType(StrEnum):
-    """What was transmitted."""
-
-    VOICE = "voice"
-    TONE = "tone"
-    DTMF = "dtmf"
-    UNKNOWN = "unknown"
 
 
 class Word(BaseModel):
@@ -298,105 +260,3 @@ class ImportBatch:
     sources: list[Source] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Samples of one receiver, as decoded.
-
-    Attributes:
-        samples: complex64 (N,), full scale 1.0.
-        sample_rate_hz: the true rate where it could be measured, else the stated one.
-        start_unix_ns: receiver's time of sample 0 in ns since 1970-01-01 UTC; None: the file cannot say.
-        timing_sigma_s: one-sigma error of the time axis as the file tells it, without the clock's; None: untimed.
-        centre_frequency_hz: radio frequency of 0 Hz baseband; None: the file does not say.
-        position: where the receiver stood, as the file says; None: it does not.
-        largest_component: the largest |I| or |Q| that its coding reaches either way: at or beyond it a sample is
-            clipped.
-        attributes: what else the file says or lacks, JSON values.
-    """
-
-    samples: NDArray[np.complex64]
-    sample_rate_hz: float
-    start_unix_ns: int | None = None
-    timing_sigma_s: float | None = None
-    centre_frequency_hz: float | None = None
-    position: Position | None = None
-    largest_component: float = LARGEST_OF_16_BIT
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def duration_s(self) -> float:
-        return len(self.samples) / self.sample_rate_hz
-
-
-@dataclass(frozen=True)
-class Ellipse:
-    """A confidence ellipse: half axes in metres, azimuth of the major axis in degrees from north over east."""
-
-    probability: float
-    semi_major_m: float
-    semi_minor_m: float
-    azimuth_deg: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A position with its 2x2 covariance in local east / north metres squared.
-
-    ``alternatives`` are the places that explain the data alike, this one among them, most probable first; ``area`` is
-    what the area did to the position. Empty and None where nothing of the kind was looked for.
-    """
-
-    latitude: float
-    longitude: float
-    variance_east_m2: float
-    variance_north_m2: float
-    covariance_en_m2: float
-    method: str
-    alternatives: "tuple[Alternative, ...]" = ()
-    area: "AreaWeight | None" = None
-
-    def ellipse(self, probability: float = 0.90) -> Ellipse:
-        """Return the ellipse that a Gaussian of this covariance fills with ``probability``.
-
-        Source: chi-square with 2 degrees of freedom has quantile -2 ln(1 - p).
-
-        Examples:
-            Sigma 300 m east and 400 m north; the axes of the 90 % ellipse are sqrt(-2 ln 0.1) = 2.146 times as long:
-
-            >>> ellipse = Estimate(45.0, 7.0, 300.0**2, 400.0**2, 0.0, method="guess").ellipse(0.90)
-            >>> round(ellipse.semi_major_m, 1), round(ellipse.semi_minor_m, 1), round(ellipse.azimuth_deg)
-            (858.4, 643.8, 0)
-        """
-        scale = -2.0 * math.log1p(-probability)
-        mean = 0.5 * (self.variance_east_m2 + self.variance_north_m2)
-        half = math.hypot(0.5 * (self.variance_east_m2 - self.variance_north_m2), self.covariance_en_m2)
-        azimuth = 0.5 * math.atan2(2.0 * self.covariance_en_m2, self.variance_north_m2 - self.variance_east_m2)
-        return Ellipse(
-            probability=probability,
-            semi_major_m=math.sqrt(scale * (mean + half)),
-            semi_minor_m=math.sqrt(scale * max(mean - half, 0.0)),
-            azimuth_deg=math.degrees(azimuth) % 180.0,
-        )
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """One of several places that explain a session alike, and its probability."""
-
-    estimate: Estimate
-    weight: float
-
-
-@dataclass(frozen=True)
-class AreaWeight:
-    """Where arrivals put a source without the area, and how far that moved it, in m and in sigmas of the estimate.
-
-    None throughout: arrivals alone leave the distance open.
-    """
-
-    latitude: float | None
-    longitude: float | None
-    moved_m: float | None
-    moved_sigmas: float | None

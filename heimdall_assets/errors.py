@@ -90,3 +90,13 @@ class WorkersLost(HeimdallError):
 
 class MissingDependency(HeimdallError):
     """An optional package, server or weight file is not installed."""
+
+
+UNUSABLE = (HeimdallError, ValueError, ArithmeticError, IndexError)
+"""What one recording's content can provoke in readers and numerics: it costs that recording and no other."""
+
+
+def describe_fault(error: BaseException) -> str:
+    """Return ``error`` in one line: our own by its message, others with their kind in front."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, HeimdallError) else f"{type(error).__name__}: {text}"

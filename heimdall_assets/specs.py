@@ -14,6 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.other_names import OTHER_SETTINGS, OTHER_SPECS
+from heimdall_assets.physical import read_clock_sigma_s
 from heimdall_assets.search_space import Dimension, parse_dimension
 from heimdall_assets.suggestions import normalize_name, suggest_name
 
@@ -160,13 +161,7 @@ class TimingSpec(Spec):
 
     def sigma_s(self, clock_class: str) -> float:
         """Return the sigma of ``clock_class`` in seconds; infinity for a free-running clock."""
-        known = {
-            "gnss_calibrated": self.gnss_calibrated_s,
-            "gnss": self.gnss_s,
-            "ntp": self.ntp_s,
-            "reference": self.reference_s,
-        }
-        return known.get(clock_class, float("inf"))
+        return read_clock_sigma_s(self, clock_class)
 
 
 class FeatureSpec(Spec):

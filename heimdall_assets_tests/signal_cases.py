@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from heimdall_assets.domain import CHANNEL_HZ
+from heimdall_assets.physical import CHANNEL_HZ
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.signal_track import compute_track
 from heimdall_assets.simulation.network import simulate_session

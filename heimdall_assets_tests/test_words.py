@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from heimdall_assets import specs
-from heimdall_assets.domain import Estimate, Position, check_name
+from heimdall_assets.domain import Position, check_name
 from heimdall_assets.errors import HeimdallError, InvalidIdentifier
 from heimdall_assets.manifests import (
     MAX_INTEGER,
@@ -21,6 +21,7 @@ from heimdall_assets.manifests import (
     decode_canonical_json,
     encode_canonical_json,
 )
+from heimdall_assets.physical import Estimate
 
 JSON_VALUES = st.recursive(
     st.none()

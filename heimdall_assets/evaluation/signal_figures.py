@@ -59,7 +59,7 @@ def evaluate_signals(
 
     Args:
         sessions: judged; they count where they have a label and the model an answer.
-        signals: the model's answers, ``signal_heads.OUTPUTS`` row by row with ``sessions``; NaN: no answer.
+        signals: the model's answers, ``tracks.OUTPUTS`` row by row with ``sessions``; NaN: no answer.
         reference: sessions that the model was fitted on; None: nobody can answer without looking.
         spec: number of draws, confidence, seed.
     """

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import SignalType
+from heimdall_assets.physical import SignalType
 from heimdall_assets.session_set import SessionSet
 
 NUM_FRAMES = 32

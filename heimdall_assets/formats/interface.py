@@ -7,8 +7,8 @@ Does not belong here: any format (one module each), opening files (``intake.file
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
-from heimdall_assets.domain import NANOSECOND_SIGMA_S, ClockClass, Recording
 from heimdall_assets.errors import InvalidRecording
+from heimdall_assets.physical import NANOSECOND_SIGMA_S, ClockClass, Recording
 
 MAX_RATE_DIFFERENCE = 1e-3
 """A stated sample rate and a file's own agree within this share: the true rate differs from the nominal one by less."""

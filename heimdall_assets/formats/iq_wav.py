@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
 from heimdall_assets.formats.interface import (
     NOTHING_STATED,
@@ -27,6 +26,7 @@ from heimdall_assets.formats.interface import (
 )
 from heimdall_assets.formats.samples import Coding, convert_samples, count_samples, parse_coding
 from heimdall_assets.formats.written_times import WrittenTime, parse_time
+from heimdall_assets.physical import Recording
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 _CODINGS = {(PCM, 8): "cu8", (PCM, 16): "ci16_le", (PCM, 32): "ci32_le", (FLOAT, 32): "cf32_le", (FLOAT, 64): "cf64_le"}

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import ClockClass, Recording
 from heimdall_assets.errors import InvalidRecording
 from heimdall_assets.formats.interface import NOTHING_STATED, FileName, Format, Stated, take_frequency_hz
 from heimdall_assets.formats.time_axis import WANTED, TimeAxis, fit_time_axis
+from heimdall_assets.physical import ClockClass, Recording
 
 MAX_RATE_ERROR = 1e-3
 MAX_NAME_DIFFERENCE_NS = 3600 * 10**9  # the file's name is written by a computer with its own clock

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
 from heimdall_assets.formats.interface import NOTHING_STATED, Format, Stated, take_rate_hz, take_start
 from heimdall_assets.formats.samples import Coding, convert_samples, parse_coding
-from heimdall_assets.manifests import NPY_MEDIA_TYPE
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
+from heimdall_assets.physical import Recording
 
 EXPECTED = (
     "expected complex64 or complex128 (N,), (N, 1) or (1, N), or pairs (N, 2) of float32, float64, int16, int8 or uint8"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import LARGEST_OF_16_BIT
 from heimdall_assets.errors import InvalidRecording
+from heimdall_assets.physical import LARGEST_OF_16_BIT
 
 _LOOKED_AT = 1 << 16  # samples from which the width of floats is told
 _LARGEST_HALF = 8.0

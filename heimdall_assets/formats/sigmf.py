@@ -8,7 +8,6 @@ import hashlib
 import warnings
 from typing import Any
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
 from heimdall_assets.formats.interface import (
     NOTHING_STATED,
@@ -41,7 +40,8 @@ from heimdall_assets.formats.sigmf_captures import (
     list_captures,
     read_stretch,
 )
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE
+from heimdall_assets.media_types import BINARY_MEDIA_TYPE
+from heimdall_assets.physical import Recording
 
 _MAX_CAPTURES = 3_000
 """An hour of them, one a second, is not a recording of one transmission."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from heimdall_assets.errors import InvalidInput, InvalidTable
 from heimdall_assets.evaluation.signal_labels import UNKNOWN
 from heimdall_assets.learning.pairs import match_pairs
+from heimdall_assets.learning.timing import compute_timing_sigma_s, count_from_earliest_s
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_sites
 from heimdall_assets.specs import SplitSpec, TimingSpec
@@ -76,7 +77,12 @@ def assemble_sessions(
         level_db=_floats(rows, "signal_strength_db"),
         snr_db=_floats(rows, "snr_db"),
         carrier_offset_hz=_floats(rows, "frequency_offset_hz"),
-        timing_sigma_s=_compute_timing_sigma_s(rows, arrival, timing),
+        timing_sigma_s=compute_timing_sigma_s(
+            [str(name) for name in rows["clock_class"]],
+            arrival["is_ready_made"].to_numpy(dtype=bool),
+            arrival["start_sigma_s"].to_numpy(dtype=np.float64),
+            timing,
+        ),
         arrival_s=arrival["arrival_s"].to_numpy(dtype=np.float64),
         arrival_sigma_s=arrival["arrival_sigma_s"].to_numpy(dtype=np.float64),
         coherence=arrival["coherence"].to_numpy(dtype=np.float64),
@@ -128,19 +134,6 @@ def _check_rows(rows: pd.DataFrame) -> None:
         raise InvalidTable(f"session {name}: its rows name several sources or attributes: expected one")
 
 
-def _compute_timing_sigma_s(rows: pd.DataFrame, arrival: pd.DataFrame, timing: TimingSpec) -> NDArray[np.float64]:
-    """Return the one-sigma error of each receiver's clock, (M,): its class, and how well its recording knows the start.
-
-    A start that is written to the millisecond is known no better than that, however good the clock behind it. A
-    ready-made arrival of no clock class has all of its error in its own sigma.
-    """
-    clock_s = np.array([timing.sigma_s(str(name)) for name in rows["clock_class"]], dtype=np.float64)
-    clock_s[arrival["is_ready_made"].to_numpy(dtype=bool) & (rows["clock_class"] == "none").to_numpy(dtype=bool)] = 0.0
-    start_s = np.nan_to_num(arrival["start_sigma_s"].to_numpy(dtype=np.float64), nan=0.0)
-    sigma_s: NDArray[np.float64] = np.hypot(clock_s, start_s)
-    return sigma_s
-
-
 def _check_features(index: pd.DataFrame | None, features: NDArray[Any] | None) -> NDArray[Any] | None:
     if index is not None and features is not None and (features.ndim != 4 or features.shape[1] != 3):
         raise InvalidInput(f"features: shape {features.shape}: expected (recordings, 3, mels, frames)")
@@ -182,10 +175,7 @@ def _match_arrivals(rows: pd.DataFrame, arrivals: pd.DataFrame | None) -> pd.Dat
 
 
 def _add_ready_made(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """Return arrivals with those that came ready-made, in s from the earliest of their session, and which these are.
-
-    Nanoseconds since 1970 are subtracted as integers: float64 knows 238 ns of them.
-    """
+    """Return arrivals with those that came ready-made, in s from the earliest of their session, and which these are."""
     table = found.reset_index(drop=True).assign(is_ready_made=False)
     if "arrival_unix_ns" not in rows:
         return table
@@ -198,8 +188,10 @@ def _add_ready_made(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
             "arrivals from recordings: they count from another zero, expected the one or the other"
         )
     ready = rows.loc[is_ready, ["session_id", "arrival_unix_ns", "arrival_sigma_s"]]
-    since = ready["arrival_unix_ns"] - ready.groupby("session_id")["arrival_unix_ns"].transform("min")
-    table.loc[is_ready, "arrival_s"] = since.to_numpy(dtype=np.float64) * 1e-9
+    earliest = ready.groupby("session_id")["arrival_unix_ns"].transform("min")
+    table.loc[is_ready, "arrival_s"] = count_from_earliest_s(
+        *(times.to_numpy(dtype=np.int64) for times in (ready["arrival_unix_ns"], earliest))
+    )
     table.loc[is_ready, "arrival_sigma_s"] = ready["arrival_sigma_s"].to_numpy(dtype=np.float64)
     table["is_ready_made"] = is_ready
     return table

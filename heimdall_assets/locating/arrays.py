@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import GROUND_WAVE_MAX_HZ, FloatArray, LocalFrame, compute_centre
 

@@ -7,9 +7,9 @@ Belongs here: bounds, from a known position. Does not belong here: estimating on
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.locating.arrays import PaddedSessions, pad_sessions
 from heimdall_assets.locating.path_loss import PathLoss
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame
 

@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 
-from heimdall_assets.domain import Estimate
 from heimdall_assets.errors import CannotLocate, InvalidInput, InvalidSetting
 from heimdall_assets.locating.arrays import SAME_POINT_M, PaddedSessions, compute_extent_m, pad_sessions
 from heimdall_assets.locating.estimates import take_estimate, to_matrix
@@ -20,6 +19,7 @@ from heimdall_assets.locating.path_loss import MIN_HEARD
 from heimdall_assets.locating.posterior import QUANTILE_90
 from heimdall_assets.locating.simple import locate_prior_centre, locate_strongest_receiver, locate_weighted_centroid
 from heimdall_assets.locating.tdoa import locate_by_delays
+from heimdall_assets.physical import Estimate
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.geodesy import LocalFrame
 

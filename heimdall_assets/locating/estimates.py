@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from heimdall_assets.domain import Alternative, AreaWeight, Estimate
 from heimdall_assets.errors import CannotLocate
+from heimdall_assets.physical import Alternative, AreaWeight, Estimate
 from heimdall_assets.session_set import Predictions
 from heimdall_assets.signals.geodesy import FloatArray, LocalFrame, compute_distance_m
 
@@ -18,7 +18,7 @@ def describe_estimate(
 
     The truth's own error margin is added to the covariance before it is asked whether the ellipse contains it.
     ``alternatives`` name the places that explain the session alike, where there are several, with their probabilities;
-    ``area`` tells what the area that was assumed did to the position (``domain.AreaWeight``).
+    ``area`` tells what the area that was assumed did to the position (``physical.AreaWeight``).
 
     Examples:
         The truth lies 0.01 degrees (1.1 km) north of an answer whose sigma is 1 km:

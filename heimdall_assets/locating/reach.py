@@ -6,13 +6,14 @@ what becomes of one that is contradicted (``pipeline.truth``). Nothing is learne
 Legend of shapes: M receivers that heard something, of all sessions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from heimdall_assets.counts import say_count
+from heimdall_assets.physical import Estimate
 from heimdall_assets.signals.geodesy import (
     GROUND_WAVE_MAX_HZ,
     MEAN_EARTH_RADIUS_M,
@@ -185,3 +186,24 @@ def _list_mistakes(heard: Heard, rows: NDArray[np.int64], distance_m: FloatArray
             )
             if farthest_m * MISTAKEN_RATIO < distance_m.min():
                 yield f"with {what} it would be at most {farthest_m / 1000.0:.0f} km from each"
+
+
+def remark_reach(estimate: Estimate, places: FloatArray, frequency_hz: FloatArray, names: Sequence[str]) -> list[str]:
+    """Return what to say where a receiver that heard it is beyond the radio horizon of an estimate; none: nothing.
+
+    Args:
+        estimate: of one session's source.
+        places: float64 (M, 3), latitude, longitude in degrees and height in m of its receivers.
+        frequency_hz: float64 (M,).
+        names: of the receivers.
+    """
+    away_m = compute_distance_m(estimate.latitude, estimate.longitude, places[:, 0], places[:, 1])
+    excess_m = np.nan_to_num(away_m - compute_reach_m(frequency_hz, places[:, 2], 0.0), nan=-np.inf)
+    worst = int(excess_m.argmax())
+    if excess_m[worst] <= 0.0:
+        return []
+    return [
+        f"{away_m[worst] / 1000.0:,.0f} km from {names[worst]}, which heard it at "
+        f"{frequency_hz[worst] / 1e6:.6g} MHz, expected at most {(away_m - excess_m)[worst] / 1000.0:,.0f} km (radio "
+        "horizon): a receiver's place, a clock or an arrival is wrong"
+    ]

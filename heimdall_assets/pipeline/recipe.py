@@ -204,8 +204,8 @@ STAGES: dict[str, Stage] = {
         handling=(specs.MachineSpec,),
     ),
     EVALUATION_METRICS: Stage("7", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.EvaluationSpec,)),
-    ONNX_MODEL: Stage("8", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
-    MODEL_RELEASE: Stage("6", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
+    ONNX_MODEL: Stage("9", (TRAINED_CHECKPOINT, TEST_SPLIT), (specs.ExportSpec,)),
+    MODEL_RELEASE: Stage("7", (ONNX_MODEL, EVALUATION_METRICS), (specs.GateSpec,)),
     CHAMPION_MODEL: Stage("1", (MODEL_RELEASE,), (specs.PromotionSpec,), is_decided=True),
 }
 """In the order in which they are computed."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import uniform_filter1d
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.errors import CannotLocate
+from heimdall_assets.physical import Recording
 from heimdall_assets.signals.alignment import Grid, compute_spectrum, fit_vertex, to_time
 from heimdall_assets.signals.refinement import correlate
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, Position, Recording
 from heimdall_assets.errors import CannotLocate
+from heimdall_assets.physical import SIGNAL_SPEED_M_S, Place, Recording
 from heimdall_assets.signals.chirp import compute_chirp_transform
 from heimdall_assets.signals.geodesy import compute_straight_range_m
 
@@ -149,7 +149,7 @@ def find_overlap(start_s: Floats, end_s: Floats) -> tuple[NDArray[np.bool_], flo
     raise CannotLocate(f"delays: no two of {len(start_s)} recordings share {MIN_OVERLAP_S} s of time")
 
 
-def compute_lag_limits_s(receivers: Sequence[Position], slack: float, start_sigma_s: Floats | float = 0.0) -> Floats:
+def compute_lag_limits_s(receivers: Sequence[Place], slack: float, start_sigma_s: Floats | float = 0.0) -> Floats:
     """Return the largest possible delay of each pair in s, (R, R): ``slack`` times the way, and clock errors.
 
     Args:
@@ -158,6 +158,7 @@ def compute_lag_limits_s(receivers: Sequence[Position], slack: float, start_sigm
         start_sigma_s: float64 (R,), how well the start of each recording is written down: within a step of that sigma.
 
     Examples:
+        >>> from heimdall_assets.domain import Position
         >>> receivers = [Position(latitude=45.0, longitude=7.0), Position(latitude=46.0, longitude=7.0)]
         >>> round(1e6 * float(compute_lag_limits_s(receivers, slack=1.0)[0, 1]))  # 371 us of way, 100 us of clocks
         471

@@ -5,17 +5,20 @@ Never cached, never on other splits.
 Shapes: B pictures, C channels, M mel bands, F frames.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.specs import AugmentationSpec
+if TYPE_CHECKING:
+    from heimdall_assets.specs import AugmentationSpec
 
 MAX_BAND_FRACTION = 0.1
 """Widest dropped band as a share of all bands: a narrow interferer or a notch."""
 
 
 def augment_spectrograms(
-    features: NDArray[np.floating], spec: AugmentationSpec, rng: np.random.Generator, floor_db: float = -100.0
+    features: NDArray[np.floating], spec: "AugmentationSpec", rng: np.random.Generator, floor_db: float = -100.0
 ) -> NDArray[np.float32]:
     """Return disturbed copies: another receiver gain, a start moved in time, sometimes a band lost.
 
@@ -31,6 +34,7 @@ def augment_spectrograms(
     Examples:
         Nothing asked for changes nothing:
 
+        >>> from heimdall_assets.specs import AugmentationSpec
         >>> still = AugmentationSpec(max_gain_db=0.0, max_shift_frames=0, dropout=0.0)
         >>> pictures = np.full((2, 3, 8, 4), -60.0)
         >>> bool((augment_spectrograms(pictures, still, np.random.default_rng(0)) == pictures).all())

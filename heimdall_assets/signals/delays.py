@@ -9,17 +9,20 @@ Shapes: R receivers, Q pairs of those with a delay, M frequencies.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import CHANNEL_HZ, Position, Recording
 from heimdall_assets.errors import CannotLocate, InvalidInput
+from heimdall_assets.physical import CHANNEL_HZ, Place, Recording
 from heimdall_assets.signals.alignment import align_recordings, compute_lag_limits_s, compute_start_times_s, to_time
 from heimdall_assets.signals.ambiguity import find_ambiguous
 from heimdall_assets.signals.likelihood import compute_delay_information, split_information
 from heimdall_assets.signals.refinement import Aligned, compute_coherence, load_aligned, refine
-from heimdall_assets.specs import DelaySpec
+
+if TYPE_CHECKING:
+    from heimdall_assets.specs import DelaySpec
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +69,7 @@ class SessionDelays:
     lag_step_s: float
 
 
-def compute_delays(recordings: Sequence[Recording], receivers: Sequence[Position], spec: DelaySpec) -> SessionDelays:
+def compute_delays(recordings: Sequence[Recording], receivers: Sequence[Place], spec: "DelaySpec") -> SessionDelays:
     """Return when a transmission arrived at each receiver: joint maximum likelihood over all of them.
 
     Recordings may differ in rate and start; each is read on its own clock at its own true rate. Carrier phase and
@@ -80,6 +83,8 @@ def compute_delays(recordings: Sequence[Recording], receivers: Sequence[Position
     Examples:
         The same signal, heard 20 us later by the second receiver's clock, 30 dB above each receiver's own noise:
 
+        >>> from heimdall_assets.domain import Position
+        >>> from heimdall_assets.specs import DelaySpec
         >>> rng = np.random.default_rng(1)
         >>> signal, *noise = rng.normal(size=(3, 24_000, 2)) @ np.array([1.0, 1.0j])
         >>> samples = [(0.1 * signal + 0.003 * part).astype(np.complex64) for part in noise]
@@ -110,7 +115,7 @@ def compute_delays(recordings: Sequence[Recording], receivers: Sequence[Position
     return _report(best, start_s, limits_s, spec)
 
 
-def _report(aligned: Aligned, start_s: Floats, limits_s: Floats, spec: DelaySpec) -> SessionDelays:
+def _report(aligned: Aligned, start_s: Floats, limits_s: Floats, spec: "DelaySpec") -> SessionDelays:
     num = len(start_s)
     reasons = np.full(num, "", dtype="<U64")
     reasons[~np.isfinite(start_s)] = "no start time"
@@ -141,7 +146,7 @@ def _assemble(
     information: Floats,
     ambiguous: NDArray[np.bool_],
     reasons: NDArray[np.str_],
-    spec: DelaySpec,
+    spec: "DelaySpec",
 ) -> SessionDelays:
     coherence = np.abs(compute_coherence(found)).astype(np.float64)
     first, second = np.triu_indices(len(found.places), 1)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from heimdall_assets.domain import CHANNEL_HZ
 from heimdall_assets.errors import InvalidRecording
+from heimdall_assets.physical import CHANNEL_HZ
 
 PASS_HZ = 6_000.0
 """Half the channel that is demodulated: what a KiwiSDR's 12 kHz hold of a 12.5 kHz channel; so all see the same."""

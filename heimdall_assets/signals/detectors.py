@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import CHANNEL_HZ, SignalType
+from heimdall_assets.physical import CHANNEL_HZ, SignalType
 from heimdall_assets.signals.demodulation import WORK_RATE_HZ
 from heimdall_assets.signals.signal_track import NOISE, NOISE_HZ, NUM_STEPS, ON, PAIR, TONE
 

@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pyproj import Geod, Transformer
 
-from heimdall_assets.domain import Latitude, Longitude
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.fields import read_bounds
 
 FloatArray = NDArray[np.float64]
 
@@ -311,6 +309,10 @@ def compute_sites(
     Raises:
         InvalidInput: a position is missing or out of range.
     """
+    # What rows may say: only splits ask for sites, and whoever locates loads no schema.
+    from heimdall_assets.domain import Latitude, Longitude
+    from heimdall_assets.fields import read_bounds
+
     latitude, longitude = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
     bounds = read_bounds(Latitude), read_bounds(Longitude)
     usable = bounds[0].hold(latitude) & bounds[1].hold(longitude)

@@ -5,14 +5,16 @@ Belongs here: checks and plain facts about one recording in memory. Does not bel
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
-from heimdall_assets.specs import RecordingSpec
+from heimdall_assets.physical import Recording
+
+if TYPE_CHECKING:
+    from heimdall_assets.specs import RecordingSpec
 
 MAX_COMPONENT = 8.0
 """I or Q beyond this many full scales (18 dB) is not clipping, but samples in another unit."""
@@ -25,7 +27,7 @@ _BLOCK = 1 << 20  # samples looked at in one go, so that a long recording costs 
 
 def check_recording(
     recording: Recording,
-    spec: RecordingSpec,
+    spec: "RecordingSpec",
     *,
     name: str,
     expected_rate_hz: float | None = None,
@@ -51,6 +53,7 @@ def check_recording(
     Examples:
         A complex tone of half the full scale has a level of 20 log10(1/2):
 
+        >>> from heimdall_assets.specs import RecordingSpec
         >>> tone = 0.5 * np.exp(2j * np.pi * 0.01 * np.arange(24_000))
         >>> facts = check_recording(Recording(tone.astype(np.complex64), 24_000.0), RecordingSpec(), name="tone")
         >>> facts["duration_s"], round(facts["rms_dbfs"], 2), facts["zero_fraction"]
@@ -75,7 +78,7 @@ def check_recording(
     }
 
 
-def _check_rate(rate_hz: float, expected_hz: float | None, spec: RecordingSpec, name: str) -> None:
+def _check_rate(rate_hz: float, expected_hz: float | None, spec: "RecordingSpec", name: str) -> None:
     if not (math.isfinite(rate_hz) and rate_hz > 0):
         raise InvalidRecording(f"{name}: sample rate {rate_hz} Hz, expected a positive number")
     if expected_hz is not None and not abs(rate_hz - expected_hz) <= spec.max_rate_error * abs(expected_hz):
@@ -85,7 +88,7 @@ def _check_rate(rate_hz: float, expected_hz: float | None, spec: RecordingSpec, 
         )
 
 
-def _check_length(recording: Recording, expected_num_samples: int | None, spec: RecordingSpec, name: str) -> None:
+def _check_length(recording: Recording, expected_num_samples: int | None, spec: "RecordingSpec", name: str) -> None:
     num_samples = len(recording.samples)
     if num_samples == 0:
         raise InvalidRecording(f"{name}: no samples, expected at least {spec.min_duration_s:g} s of them")

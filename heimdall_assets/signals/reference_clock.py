@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.counts import say_count
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, Position
+from heimdall_assets.domain import Position
 from heimdall_assets.errors import CannotLocate
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.signals.acquisition import (
     LOBE_WIDTHS,
     ONLY_SHARE,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from heimdall_assets.domain import Recording
+from heimdall_assets.physical import Recording
 from heimdall_assets.signals.alignment import Alignment, Grid, compute_spectrum, fit_vertex, to_time
 from heimdall_assets.signals.likelihood import SMOOTHING_HZ, SignalModel, combine, compute_step, fit_model
 

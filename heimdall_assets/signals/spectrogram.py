@@ -12,14 +12,16 @@ Shapes: N samples, T transforms, K = n_fft / 2 + 1 frequencies from 0 up, M mel 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
 from heimdall_assets.errors import InvalidInput, InvalidRecording
-from heimdall_assets.specs import FeatureSpec
+
+if TYPE_CHECKING:
+    from heimdall_assets.specs import FeatureSpec
 
 NUM_CHANNELS = 3
 
@@ -33,7 +35,7 @@ _TRANSFORMS_AT_ONCE = 32  # of 2048 complex64: half a megabyte, which stays in t
 
 
 def compute_spectrogram(
-    samples: NDArray[np.complexfloating], sample_rate_hz: float, spec: FeatureSpec, name: str = "recording"
+    samples: NDArray[np.complexfloating], sample_rate_hz: float, spec: "FeatureSpec", name: str = "recording"
 ) -> NDArray[np.float32]:
     """Return the mel spectrogram of a recording, float32 (3, num_mels, num_frames), dB of full scale.
 
@@ -57,6 +59,7 @@ def compute_spectrogram(
     Examples:
         A tone 1 kHz above the carrier at full scale stands in the first channel and not in the second:
 
+        >>> from heimdall_assets.specs import FeatureSpec
         >>> tone = np.exp(2j * np.pi * 1000.0 / 192_000.0 * np.arange(192_000))
         >>> above, below, both = compute_spectrogram(tone, 192_000.0, FeatureSpec())
         >>> above.shape
@@ -88,7 +91,7 @@ def compute_spectrogram(
 
 
 def compute_full_spectrogram(
-    samples: NDArray[np.complexfloating], sample_rate_hz: float, spec: FeatureSpec, name: str = "recording"
+    samples: NDArray[np.complexfloating], sample_rate_hz: float, spec: "FeatureSpec", name: str = "recording"
 ) -> NDArray[np.float32]:
     """Return the whole mel spectrogram, all frequencies of both signs, float32 (num_mels, ceil(N / hop)), in dBFS.
 
@@ -99,6 +102,7 @@ def compute_full_spectrogram(
         InvalidRecording: f_max lies above half the sample rate, or there are fewer than n_fft samples.
 
     Examples:
+        >>> from heimdall_assets.specs import FeatureSpec
         >>> compute_full_spectrogram(np.ones(192_000, dtype=np.complex64), 192_000.0, FeatureSpec()).shape
         (128, 375)
     """
@@ -121,7 +125,7 @@ def compute_full_spectrogram(
 def compute_mfcc(
     samples: NDArray[np.complexfloating],
     sample_rate_hz: float,
-    spec: FeatureSpec,
+    spec: "FeatureSpec",
     num_coefficients: int = 13,
     name: str = "recording",
 ) -> NDArray[np.float32]:
@@ -138,6 +142,7 @@ def compute_mfcc(
     Examples:
         Silence is flat at the floor of -100 dB: all of it is in the first coefficient, -100 sqrt(128).
 
+        >>> from heimdall_assets.specs import FeatureSpec
         >>> silence = compute_mfcc(np.zeros(192_000, dtype=np.complex64), 192_000.0, FeatureSpec())
         >>> round(float(silence[0, 0])), bool(np.abs(silence[1:]).max() < 0.01)
         (-1131, True)
@@ -185,12 +190,13 @@ def compute_mel_bank(
     )
 
 
-def count_empty_rows(sample_rate_hz: float, spec: FeatureSpec) -> int:
+def count_empty_rows(sample_rate_hz: float, spec: "FeatureSpec") -> int:
     """Return how many mel rows lie between two frequencies of the transform: they hold the floor, whatever was heard.
 
     Examples:
         At 24 kHz the transform has a frequency each 12 Hz, at 192 kHz each 94 Hz:
 
+        >>> from heimdall_assets.specs import FeatureSpec
         >>> count_empty_rows(24_000.0, FeatureSpec()), count_empty_rows(192_000.0, FeatureSpec())
         (0, 35)
     """
@@ -198,7 +204,7 @@ def count_empty_rows(sample_rate_hz: float, spec: FeatureSpec) -> int:
     return int((~bank.any(axis=1)).sum())
 
 
-def find_full_transform(sample_rate_hz: float, spec: FeatureSpec) -> int | None:
+def find_full_transform(sample_rate_hz: float, spec: "FeatureSpec") -> int | None:
     """Return the smallest doubling of ``spec.n_fft`` that leaves no mel row empty; None: no allowed one does."""
     n_fft = spec.n_fft
     while n_fft <= LARGEST_TRANSFORM:
@@ -271,7 +277,7 @@ def fit_statistics(features: NDArray[np.floating], rows: NDArray[np.int64] | Non
     return Statistics(mean=shift + mean, std=np.sqrt(np.maximum(squares / count - mean**2, 0.0)))
 
 
-def _check(samples: NDArray[Any], sample_rate_hz: float, spec: FeatureSpec, name: str) -> None:
+def _check(samples: NDArray[Any], sample_rate_hz: float, spec: "FeatureSpec", name: str) -> None:
     if samples.ndim != 1 or not np.iscomplexobj(samples):
         raise InvalidRecording(f"{name}: found {samples.dtype} {samples.shape}, expected complex (N,)")
     if not sample_rate_hz >= 2.0 * spec.f_max_hz:
@@ -292,7 +298,7 @@ def _window(n_fft: int) -> tuple[NDArray[np.float32], float]:
 
 
 def _iterate_power(
-    samples: NDArray[Any], num_transforms: int, spec: FeatureSpec, bank: "_Bank"
+    samples: NDArray[Any], num_transforms: int, spec: "FeatureSpec", bank: "_Bank"
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (first transform, power float32 (2, T, K)) block by block; both parts add up to the total power.
 
@@ -366,11 +372,11 @@ class _Bank:
         return mel_MF
 
 
-def _encode_db(mel_CMF: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+def _encode_db(mel_CMF: NDArray[np.float32], spec: "FeatureSpec") -> NDArray[np.float32]:
     """Return both parts and their sum in dB, float32 (3, M, F)."""
     return _to_db(np.concatenate([mel_CMF, mel_CMF.sum(axis=0, keepdims=True)]), spec)
 
 
-def _to_db(power: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+def _to_db(power: NDArray[np.float32], spec: "FeatureSpec") -> NDArray[np.float32]:
     level_db: NDArray[np.float32] = 10.0 * np.log10(power + np.float32(SMALLEST_SHARE))
     return np.clip(level_db, spec.floor_db, 0.0).astype(np.float32)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, Position
+from heimdall_assets.domain import Position
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.signals.chirp import compute_chirp_transform
 from heimdall_assets.signals.geodesy import compute_range_m
 

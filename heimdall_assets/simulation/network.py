@@ -17,18 +17,9 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft
 
-from heimdall_assets.domain import (
-    ClockClass,
-    Measurement,
-    Origin,
-    Position,
-    Recording,
-    Session,
-    SessionStatus,
-    Source,
-    Station,
-)
+from heimdall_assets.domain import Measurement, Origin, Position, Session, SessionStatus, Source, Station
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.physical import ClockClass, Recording
 from heimdall_assets.signals.geodesy import LocalFrame, compute_straight_range_m
 from heimdall_assets.simulation import propagation, receivers, waveforms
 from heimdall_assets.simulation.reception import NAMESPACE, Paths, SimulatedReceiver, record

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from heimdall_assets.domain import CHANNEL_HZ, SIGNAL_SPEED_M_S, SPEED_OF_LIGHT_M_S, SignalType
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.locating.bounds import compute_delay_bound_s
+from heimdall_assets.physical import CHANNEL_HZ, SIGNAL_SPEED_M_S, SPEED_OF_LIGHT_M_S, SignalType
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_straight_range_m
 from heimdall_assets.simulation.propagation import MAN_MADE_CITY_DBM

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from heimdall_assets.domain import CHANNEL_HZ, SPEED_OF_LIGHT_M_S
+from heimdall_assets.physical import CHANNEL_HZ, SPEED_OF_LIGHT_M_S
 from heimdall_assets.specs import SimulationSpec
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import CHANNEL_HZ, ClockClass
+from heimdall_assets.physical import CHANNEL_HZ, ClockClass
 from heimdall_assets.simulation.propagation import MAN_MADE_CITY_DBM, compute_noise_dbm
 from heimdall_assets.specs import SimulationSpec
 

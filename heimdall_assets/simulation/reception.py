@@ -13,15 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from heimdall_assets.domain import (
-    NANOSECOND_SIGMA_S,
-    SIGNAL_SPEED_M_S,
-    ClockClass,
-    Measurement,
-    Recording,
-    Session,
-    Station,
-)
+from heimdall_assets.domain import Measurement, Session, Station
+from heimdall_assets.physical import NANOSECOND_SIGMA_S, SIGNAL_SPEED_M_S, ClockClass, Recording
 from heimdall_assets.signals.chirp import compute_chirp_transform
 from heimdall_assets.simulation import propagation, receivers, waveforms
 from heimdall_assets.specs import SimulationSpec

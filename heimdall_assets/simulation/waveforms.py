@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from heimdall_assets.domain import SignalType
+from heimdall_assets.physical import SignalType
 from heimdall_assets.specs import SimulationSpec
 
 Floats = NDArray[np.float64]

@@ -1,8 +1,8 @@
 """What `locate` and `predict` print of one position."""
 
 from heimdall_assets.cli.locating import write_position
-from heimdall_assets.domain import Alternative, AreaWeight, Estimate
 from heimdall_assets.locating.estimates import describe_estimate
+from heimdall_assets.physical import Alternative, AreaWeight, Estimate
 
 NORTH = Estimate(46.1, 8.0, 1e6, 4e6, 0.0, method="tdoa_robust")
 SOUTH = Estimate(45.9, 8.0, 1e6, 4e6, 0.0, method="tdoa_robust")

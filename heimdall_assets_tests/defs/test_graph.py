@@ -16,7 +16,8 @@ from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.kinds import CHAMPION_ON_NEW_DATA
 from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.lineage.verify_release import verify
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_digest
+from heimdall_assets.manifests import Manifest, compute_digest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.people import name_people
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.releases.audit import audit_release, read_signers
@@ -76,7 +77,7 @@ def test_features_and_arrivals_are_those_of_the_simulated_physics(home):
     assert (sessions.feature_row >= 0).all()
     assert set(sessions.strata["origin"]) == {"simulated"}
     # Arrival differences follow the true ranges where the delay estimator is sure of itself.
-    from heimdall_assets.domain import SIGNAL_SPEED_M_S
+    from heimdall_assets.physical import SIGNAL_SPEED_M_S
     from heimdall_assets.signals.geodesy import compute_straight_range_m
 
     z = []

@@ -22,7 +22,6 @@ from heimdall_assets.learning.session_model.signal_fit import (
     fit_signal_heads,
 )
 from heimdall_assets.learning.session_model.signal_heads import (
-    OUTPUTS,
     SignalHeads,
     find_edges,
     mark_inside,
@@ -30,7 +29,7 @@ from heimdall_assets.learning.session_model.signal_heads import (
     read_snr_db,
 )
 from heimdall_assets.learning.session_model.table import join_sessions
-from heimdall_assets.learning.session_model.tracks import collect_tracks, list_tracked
+from heimdall_assets.learning.session_model.tracks import OUTPUTS, collect_tracks, list_tracked
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.detectors import estimate_snr_db, read_span
 from heimdall_assets.signals.signal_track import AUDIO, LEVEL, LINES, NOISE, NUM_ROWS, NUM_STEPS, ON, PAIR, STEP, TONE

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.locating.ellipses import compute_mahalanobis_square
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.signals.geodesy import LocalFrame, compute_distance_m, compute_range_m
 from heimdall_assets_tests.variation import make_rng

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.locating.bounds import (
     compute_combined_covariance,
     compute_delay_bound_s,
@@ -13,6 +12,7 @@ from heimdall_assets.locating.bounds import (
     compute_session_bounds,
 )
 from heimdall_assets.locating.path_loss import PathLoss
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets_tests.locating.fields import HEXAGON, SQUARE, make_sessions
 
 RECEIVERS = np.array(

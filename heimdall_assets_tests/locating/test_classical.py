@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heimdall_assets.domain import Estimate
 from heimdall_assets.errors import CannotLocate, InvalidInput, InvalidSetting
 from heimdall_assets.locating.classical import ESTIMATORS, ORACLES, locate_session
+from heimdall_assets.physical import Estimate
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.simulation.bearings import add_bearings

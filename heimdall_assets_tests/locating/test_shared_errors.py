@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, Position
+from heimdall_assets.domain import Position
 from heimdall_assets.locating.ellipses import compute_mahalanobis_square
 from heimdall_assets.locating.tdoa import locate_by_delays
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.acquisition import Search
 from heimdall_assets.signals.geodesy import LocalFrame, compute_range_m

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.locating.bounds import compute_session_bounds
 from heimdall_assets.locating.hyperbola import intersect_hyperbolas
 from heimdall_assets.locating.tdoa import locate_by_delays
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_distance_m, compute_range_m
 from heimdall_assets.simulation.observations import simulate_observations

@@ -17,15 +17,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import (
-    ApprovalStatus,
-    ClockClass,
-    ImportBatch,
-    Measurement,
-    Origin,
-    Position,
-    Session,
-)
+from heimdall_assets.domain import ApprovalStatus, ImportBatch, Measurement, Origin, Position, Session
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     EVALUATION_METRICS,
@@ -38,7 +30,9 @@ from heimdall_assets.kinds import (
     TRAINED_CHECKPOINT,
     VAL_SPLIT,
 )
-from heimdall_assets.manifests import NPY_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.identities import compute_id, make_source, make_station
 from heimdall_assets.pipeline.results import Result
 from heimdall_assets.specs import (

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Position, SignalType
+from heimdall_assets.domain import Position
+from heimdall_assets.physical import SignalType
 from heimdall_assets.pipeline.intake.layout import Layout, Part
 from heimdall_assets.pipeline.intake.reference_timing import ReferenceClaim
 from heimdall_assets.signals.acquisition import Search

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heimdall_assets.domain import ClockClass, Position
+from heimdall_assets.domain import Position
 from heimdall_assets.errors import StorageError
 from heimdall_assets.formats import Stated
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.identities import make_source
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim

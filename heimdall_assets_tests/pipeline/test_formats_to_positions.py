@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, ClockClass, Position
+from heimdall_assets.domain import Position
 from heimdall_assets.formats import Stated
 from heimdall_assets.formats.interface import NOTHING_STATED
+from heimdall_assets.physical import SIGNAL_SPEED_M_S, ClockClass
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.handed_in import Handed
 from heimdall_assets.pipeline.intake.identities import make_source

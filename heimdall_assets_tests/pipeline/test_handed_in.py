@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import ClockClass, Position
+from heimdall_assets.domain import Position
 from heimdall_assets.errors import HeimdallError, InvalidRecording, InvalidSetting
 from heimdall_assets.formats import FORMATS, Stated
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.handed_in import Handed, find_format, gather_files, list_read
 from heimdall_assets.pipeline.intake.identities import make_source

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import ApprovalStatus, ClockClass, Position
+from heimdall_assets.domain import ApprovalStatus, Position
 from heimdall_assets.errors import (
     HeimdallError,
     InvalidIdentifier,
@@ -16,6 +16,7 @@ from heimdall_assets.errors import (
 )
 from heimdall_assets.formats import Stated, decode_recording
 from heimdall_assets.manifests import compute_digest
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.identities import compute_id, make_source, make_station
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim

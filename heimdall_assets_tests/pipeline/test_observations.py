@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from heimdall_assets.cli import main
-from heimdall_assets.domain import ApprovalStatus, ClockClass, Measurement
+from heimdall_assets.domain import ApprovalStatus, Measurement
 from heimdall_assets.errors import InvalidTable
 from heimdall_assets.learning.assembly import assemble_sessions
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.level_files import TableImport, import_levels
 from heimdall_assets.pipeline.prediction.outside import find_outside
 from heimdall_assets.pipeline.prediction.stored import locate_stored, predict_stored

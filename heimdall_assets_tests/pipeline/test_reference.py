@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from heimdall_assets.cli import main
-from heimdall_assets.domain import ApprovalStatus, ClockClass, Position
+from heimdall_assets.domain import ApprovalStatus, Position
 from heimdall_assets.errors import HeimdallError, InvalidRecording, InvalidSetting, Refused
 from heimdall_assets.formats import Stated
 from heimdall_assets.manifests import compute_digest
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.handed_in import Handed
 from heimdall_assets.pipeline.intake.identities import make_source

@@ -6,17 +6,10 @@ import numpy as np
 import pytest
 
 from heimdall_assets.defs import warning_checks
-from heimdall_assets.domain import (
-    ApprovalStatus,
-    ClockClass,
-    ImportBatch,
-    Measurement,
-    Origin,
-    Position,
-    Session,
-)
+from heimdall_assets.domain import ApprovalStatus, ImportBatch, Measurement, Origin, Position, Session
 from heimdall_assets.errors import Refused
 from heimdall_assets.formats import Stated
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.identities import make_source, make_station
 from heimdall_assets.pipeline.intake.iq_session import SessionClaim

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import Position, Recording
+from heimdall_assets.domain import Position
 from heimdall_assets.errors import CannotLocate, InvalidInput
+from heimdall_assets.physical import Recording
 from heimdall_assets.signals.alignment import find_overlap
 from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.signals.likelihood import SignalModel, compute_delay_information, split_information

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import SignalType
+from heimdall_assets.physical import SignalType
 from heimdall_assets.signals.detectors import choose_receiver, detect_type, estimate_snr_db
 from heimdall_assets.signals.signal_track import ON, PAIR
 from heimdall_assets.simulation.waveforms import (

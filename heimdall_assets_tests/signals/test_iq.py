@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording
+from heimdall_assets.physical import Recording
 from heimdall_assets.signals.iq import check_recording
 from heimdall_assets.specs import RecordingSpec
 

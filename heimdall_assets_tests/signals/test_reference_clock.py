@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, Position, Recording
+from heimdall_assets.domain import Position
 from heimdall_assets.errors import CannotLocate
+from heimdall_assets.physical import SIGNAL_SPEED_M_S, Recording
 from heimdall_assets.signals.acquisition import Search, Stretch, find_occupied
 from heimdall_assets.signals.geodesy import compute_distance_m
 from heimdall_assets.signals.reference_clock import ClockFit, Reference, compute_shared_s, fit_clocks

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.signals.delays import compute_delays
 from heimdall_assets.simulation.network import simulate_session
 from heimdall_assets.specs import DelaySpec, SimulationSpec

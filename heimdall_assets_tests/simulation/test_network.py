@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from pyproj import Geod
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S, ClockClass, Origin
+from heimdall_assets.domain import Origin
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.physical import SIGNAL_SPEED_M_S, ClockClass
 from heimdall_assets.simulation.network import (
     ITALIAN_STATIONS,
     count_signal_types,

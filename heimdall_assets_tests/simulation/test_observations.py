@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Geod
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.simulation.observations import (
     ITALIAN_NETWORK,
     simulate_observations,

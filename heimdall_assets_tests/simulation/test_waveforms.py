@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from heimdall_assets.domain import SignalType
+from heimdall_assets.physical import SignalType
 from heimdall_assets.simulation.waveforms import (
     DTMF_KEYS,
     compute_key_envelope,

@@ -3,16 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from uuid import NAMESPACE_URL, uuid5
 
-from heimdall_assets.domain import (
-    ClockClass,
-    ImportBatch,
-    Measurement,
-    Origin,
-    Position,
-    Session,
-    Source,
-    Station,
-)
+from heimdall_assets.domain import ImportBatch, Measurement, Origin, Position, Session, Source, Station
+from heimdall_assets.physical import ClockClass
 
 START = datetime(2024, 5, 17, 12, 30, 15, 123456, tzinfo=UTC)
 

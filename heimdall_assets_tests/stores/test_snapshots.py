@@ -18,7 +18,6 @@ from heimdall_assets.domain import (
     APPROVED_COLUMNS,
     SNAPSHOT,
     ApprovalStatus,
-    ClockClass,
     Decibels,
     ImportBatch,
     Measurement,
@@ -29,6 +28,7 @@ from heimdall_assets.domain import (
 )
 from heimdall_assets.fields import Stored, read_fields
 from heimdall_assets.lineage.recorded import compare_rows
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database import snapshots
 from heimdall_assets.stores.database.measurements import MeasurementStore

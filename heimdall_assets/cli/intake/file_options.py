@@ -9,7 +9,6 @@ import click
 
 from heimdall_assets.domain import (
     Altitude,
-    ClockClass,
     Frequency,
     FullScale,
     Latitude,
@@ -21,6 +20,7 @@ from heimdall_assets.domain import (
 )
 from heimdall_assets.errors import InvalidSetting, NotFound
 from heimdall_assets.fields import read_bounds
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.identities import RECEIVER_MARGIN_M, make_source
 from heimdall_assets.stores.objects.regular_files import check_regular_file
 

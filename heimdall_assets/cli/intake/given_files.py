@@ -23,8 +23,9 @@ from heimdall_assets.cli.intake.file_options import (
 )
 from heimdall_assets.cli.intake.reference_options import reference_options, take_reference
 from heimdall_assets.cli.intake.tables import TABLE_ENDINGS, is_table, observed_options, read_claim
-from heimdall_assets.domain import ClockClass, Position
+from heimdall_assets.domain import Position
 from heimdall_assets.errors import InvalidSetting, NotFound
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.stores.objects.regular_files import check_regular_file
 
 if TYPE_CHECKING:

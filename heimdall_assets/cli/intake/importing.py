@@ -27,8 +27,9 @@ from heimdall_assets.cli.terminal.homes import begin_home
 from heimdall_assets.cli.terminal.output import json_option
 from heimdall_assets.cli.terminal.progress import show_progress
 from heimdall_assets.counts import say_count
-from heimdall_assets.domain import ClockClass, Position, Source
+from heimdall_assets.domain import Position, Source
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.physical import ClockClass
 
 if TYPE_CHECKING:
     from heimdall_assets.formats import Format

@@ -15,8 +15,8 @@ from heimdall_assets.cli.intake.report import campaign_option, write_table_repor
 from heimdall_assets.cli.terminal.homes import begin_home
 from heimdall_assets.cli.terminal.output import json_option
 from heimdall_assets.cli.terminal.progress import show_progress
-from heimdall_assets.domain import ClockClass
 from heimdall_assets.errors import InvalidSetting
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.level_table import DEFAULT_ERROR_MARGIN_M
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Ellipse, Estimate
 from heimdall_assets.evaluation.drawing import (
     COLOURS,
     MAP_HEIGHT_IN,
@@ -21,6 +20,7 @@ from heimdall_assets.evaluation.drawing import (
     put_legend,
 )
 from heimdall_assets.evaluation.residuals import Residuals, compute_residuals
+from heimdall_assets.physical import Ellipse, Estimate
 from heimdall_assets.session_set import Predictions, SessionSet
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ Belongs here: what is drawn of samples. Does not belong here: the features that 
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.evaluation.drawing import COLOURS, encode_png, new_figure
+from heimdall_assets.physical import Recording
 
 _NUM_FFT = 1024
 _MAX_COLUMNS = 600

@@ -1,7 +1,7 @@
 """The model as one ONNX file: export, prediction from it, and how far it departs from PyTorch.
 
-Belongs here: tracing, scrubbing, checking, running ONNX. Does not belong here: what a model's graph computes (its task
-says), where a release lies (stores).
+Belongs here: tracing, scrubbing, checking, comparing. Does not belong here: what a model's graph computes (its task
+says), opening and running a file (``export.runtime``), where a release lies (stores).
 """
 
 import contextlib
@@ -19,26 +19,20 @@ from numpy.typing import NDArray
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, but in no __all__; so are the next two
 from torch.onnx import register_custom_op_symbolic, unregister_custom_op_symbolic  # type: ignore[attr-defined]
 
-from heimdall_assets.counts import say_count
-from heimdall_assets.errors import CannotLocate, CorruptObject, InvalidInput
+from heimdall_assets.errors import CorruptObject, InvalidInput
 from heimdall_assets.learning.export.loops import write_loops
+from heimdall_assets.learning.export.runtime import ONNX_BATCH, open_graph, run_batches
 from heimdall_assets.learning.fitting.fitted import FittedModel
 from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree, wrap_longitude
 from heimdall_assets.learning.repetition import note_repetitions
 from heimdall_assets.learning.task import ExportGraph
-from heimdall_assets.libraries import silence_libraries
 from heimdall_assets.session_set import Predictions, SessionSet
 from heimdall_assets.specs import ExportSpec
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-ONNX_BATCH = 64
 PRODUCER = "heimdall-assets"
-
-MAX_OPTIMISED_NODES = 2000
-"""Beyond it ONNX Runtime's optimiser is left out where nothing is convolved: on a solver it doubles the loading and
-speeds up nought. Convolutions it lays out anew, and they are three times as fast."""
 
 
 def export_onnx(fitted: FittedModel, spec: ExportSpec, metadata: dict[str, str]) -> bytes:
@@ -112,30 +106,13 @@ def read_onnx_metadata(data: bytes) -> dict[str, str]:
 
 
 def open_onnx_session(data: bytes, num_threads: int = 1) -> "InferenceSession":
-    """Return an ONNX Runtime session on the CPU over checked bytes; the one place that imports ONNX Runtime.
+    """Return an ONNX Runtime session on the CPU over checked bytes.
 
     Raises:
         CorruptObject: not a whole, valid ONNX file, or ONNX Runtime cannot run it.
     """
-    silence_libraries()
-    import onnxruntime
-
-    proto = check_onnx(data)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if len(proto.graph.node) > MAX_OPTIMISED_NODES:
-        if not any(node.op_type == "Conv" for node in proto.graph.node):
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # Planning who may reuse whose memory takes time with the square of the nodes (12 s for 8000); values are freed
-        # after their last use either way, and neither run time nor memory differ.
-        options.enable_mem_reuse = False
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own types share no public base
-        line = " ".join(str(error).split())
-        raise CorruptObject(f"ONNX model of {len(data)} bytes: ONNX Runtime refuses it: {line:.200}") from error
+    check_onnx(data)
+    return open_graph(data, num_threads)
 
 
 def predict_onnx(
@@ -263,25 +240,14 @@ def run_onnx(
     compare: bool = False,
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
     """Return the examples, ONNX's outputs over all of them and, to compare, those of the traced PyTorch module."""
-    examples: list[NDArray[np.int64]] = []
-    outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in graph.outputs}
-    reference: dict[str, list[NDArray[Any]]] = {name: [] for name in graph.outputs}
-    for part, arrays in graph.feed(sessions, batch_size):
-        examples.append(part)
-        for name, value in zip(graph.outputs, session.run(graph.outputs, arrays), strict=True):
-            outputs[name].append(value)
-        if compare:
-            with torch.no_grad():
-                values = graph.module(*(torch.from_numpy(arrays[name]) for name in graph.inputs))
-            for name, value in zip(graph.outputs, values, strict=True):
-                reference[name].append(value.numpy())
-    if not examples:
-        raise CannotLocate(f"{say_count(len(sessions), 'session')}: none holds what this model locates from")
-    return np.concatenate(examples), _join(outputs), _join(reference) if compare else {}
 
+    def answer(arrays: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        with torch.no_grad():
+            values = graph.module(*(torch.from_numpy(arrays[name]) for name in graph.inputs))
+        return [value.numpy() for value in values]
 
-def _join(parts: dict[str, list[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    batches = graph.feed(sessions, batch_size)
+    return run_batches(session, graph.outputs, batches, len(sessions), answer if compare else None)
 
 
 def _trace(graph: ExportGraph, opset: int) -> onnx.ModelProto:

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from heimdall_assets.errors import CannotLocate
-from heimdall_assets.learning.export.onnx_file import ONNX_BATCH, build_graph, open_onnx_session, run_onnx
+from heimdall_assets.learning.export.onnx_file import build_graph, open_onnx_session, run_onnx
+from heimdall_assets.learning.export.runtime import ONNX_BATCH
 from heimdall_assets.learning.fitting.fitted import FittedModel
 from heimdall_assets.session_set import Predictions, SessionSet
 

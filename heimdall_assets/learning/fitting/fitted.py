@@ -83,7 +83,7 @@ class FittedModel:
         return self.task.predict(self.network, sessions, self.statistics, self.calibration)
 
     def predict_signals(self, sessions: SessionSet) -> dict[str, NDArray[Any]] | None:
-        """Return ``signal_heads.OUTPUTS``, one row a session, NaN where unknown; None: a model of positions alone."""
+        """Return ``tracks.OUTPUTS``, one row a session, NaN where unknown; None: a model of positions alone."""
         predict = getattr(self.task, "predict_signals", None)
         return None if predict is None else predict(self.network, sessions, self.statistics, self.calibration)
 

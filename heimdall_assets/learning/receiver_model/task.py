@@ -19,11 +19,16 @@ from heimdall_assets.evaluation.calibration import fit_conformal_scale
 from heimdall_assets.evaluation.calibration import fit_variance_scale as fit_likeliest_scale
 from heimdall_assets.learning.backbone import list_backbone_layers
 from heimdall_assets.learning.receiver_model.degrees import compute_metres_per_degree, wrap_longitude
+from heimdall_assets.learning.receiver_model.feed import (
+    FRAME_FACT,
+    collect_sessions,
+    describe_frame,
+    feed_receivers,
+)
 from heimdall_assets.learning.receiver_model.frame import (
     Fused,
     compute_channel_statistics,
     compute_scale_deg,
-    compute_sigma_scale,
     compute_source_frame,
     find_sessions,
     fit_variance_scale,
@@ -228,16 +233,10 @@ class SingleReceiverTask:
         self, network: nn.Module, model: ModelSpec, statistics: dict[str, Any], calibration: dict[str, Any]
     ) -> ExportGraph:
         def feed(sessions: SessionSet, size: int) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
-            rows = list_receivers(sessions)
-            for start in range(0, len(rows), size):
-                part = rows[start : start + size]
-                yield part, {"features": read_features(sessions, sessions.feature_row[part], statistics)}
+            return feed_receivers(sessions, size, statistics)
 
         def collect(sessions: SessionSet, rows: NDArray[np.int64], outputs: dict[str, NDArray[Any]]) -> Predictions:
-            position = to_normalised(outputs["positions"][:, 0], outputs["positions"][:, 1], statistics)
-            scale = compute_sigma_scale(outputs["positions"][:, 0].astype(np.float64), statistics)
-            variance = (outputs["uncertainties"] / scale) ** 2
-            return join_receivers(sessions, rows, position, variance, statistics, calibration)
+            return collect_sessions(sessions, rows, outputs, statistics, calibration)
 
         return ExportGraph(
             module=SingleReceiverGraph(network, statistics, calibration).eval(),
@@ -252,6 +251,7 @@ class SingleReceiverTask:
                 "output.uncertainties": "(batch, 2) float32, one-sigma north and east, metres",
                 "normalisation": f"inside the graph: mean dB {statistics['feature_mean_db']}, "
                 f"std dB {statistics['feature_std_db']}",
+                FRAME_FACT: describe_frame(statistics, calibration),
             },
         )
 

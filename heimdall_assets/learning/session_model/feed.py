@@ -1,28 +1,33 @@
-"""Sessions into the session model's graph and its outputs back to sessions.
+"""Sessions into the session model's graph and its outputs back to sessions, all in numpy: a graph runs without torch.
 
-Belongs here: inputs as arrays and tensors, batches, the run over many sessions, rows of what came back. Does not belong
-here: tables (``session_model.table``), the traced module (``session_model.graph``), what is learned
-(``session_model.task``).
+Belongs here: names and arrays of inputs, batches, rows of what came back. Does not belong here: tables
+(``session_model.table``), the traced module (``session_model.graph``), running it in PyTorch
+(``session_model.network_run``).
+``statistics`` is what ``NetworkTask.fit_statistics`` gave, or what an exported graph says of its inputs
+(``read_inputs``): ``feature_shape``, ``pairs``, ``bearings`` and ``signal_tasks`` are read here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.learning.receiver_model.frame import read_features
-from heimdall_assets.learning.session_model.graph import NetworkGraph, name_inputs, place_origin
-from heimdall_assets.learning.session_model.pair_columns import make_pair_columns
-from heimdall_assets.learning.session_model.signal_heads import OUTPUTS
+from heimdall_assets.learning.session_model.pair_columns import NUM_PAIR_NUMBERS, make_pair_columns
 from heimdall_assets.learning.session_model.table import MAX_RECEIVERS, ReceiverTable, assemble_table
-from heimdall_assets.learning.session_model.tracks import collect_tracks
+from heimdall_assets.learning.session_model.tracks import OUTPUTS, collect_tracks
 from heimdall_assets.session_set import Predictions, SessionSet
 
-PREDICT_BATCH = 256
+
+def name_inputs(statistics: dict[str, Any]) -> list[str]:
+    """Return the names of the graph's inputs, in its order."""
+    names = ["origin", "receivers"]
+    names += ["spectrograms", "seen"] if statistics["feature_shape"] is not None else []
+    names += ["pairs", "paired"] if statistics["pairs"] is not None else []
+    names += ["bearings"] if statistics.get("bearings") else []
+    return names + (["tracks", "tracked"] if statistics.get("signal_tasks") else [])
 
 
 def name_outputs(statistics: dict[str, Any]) -> list[str]:
@@ -31,23 +36,27 @@ def name_outputs(statistics: dict[str, Any]) -> list[str]:
     return ["positions", "uncertainties", "covariance", *signals]
 
 
-def make_inputs(sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any]) -> dict[str, Tensor]:
-    """Return what the network's ``forward`` takes; spectrograms and pairs only where there are some."""
-    centre = (statistics["level_prior"] or {}).get("centre_deg", [0.0, 0.0])
-    origin = torch.from_numpy(table.origin_deg)
-    inputs = {
-        "receivers": torch.from_numpy(table.receivers),
-        "offset": place_origin(origin, torch.tensor(centre, dtype=torch.float64)),
+def read_inputs(shapes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Return of statistics what feeding needs, as an exported graph's inputs tell it.
+
+    Args:
+        shapes: input name -> its axes, a number where it is fixed.
+
+    Examples:
+        >>> fixed = {"pairs": ["batch", "receivers", "receivers", 69], "bearings": ["batch", "receivers", 2]}
+        >>> read_inputs({"origin": ["batch", 2], **fixed, "paired": ["batch", "receivers", "receivers"]})
+        {'feature_shape': None, 'pairs': {'num_lags': 33}, 'bearings': True, 'signal_tasks': []}
+    """
+    pairs = shapes.get("pairs")
+    return {
+        "feature_shape": [int(side) for side in shapes["spectrograms"][2:]] if "spectrograms" in shapes else None,
+        "pairs": None if pairs is None else {"num_lags": (int(pairs[3]) - NUM_PAIR_NUMBERS) // 2},
+        "bearings": "bearings" in shapes,
+        "signal_tasks": list(OUTPUTS) if "tracks" in shapes else [],
     }
-    arrays = _read_more(sessions, table, statistics, whole=False)
-    inputs |= {name: torch.from_numpy(values) for name, values in arrays.items()}
-    if "spectrograms" in inputs:
-        graph = NetworkGraph(nn.Identity(), statistics, {})
-        inputs["spectrograms"] = (inputs["spectrograms"] - graph.mean_db) / graph.std_db
-    return inputs
 
 
-def _read_more(
+def read_more(
     sessions: SessionSet, table: ReceiverTable, statistics: dict[str, Any], whole: bool
 ) -> dict[str, NDArray[Any]]:
     """Return spectrograms, pairs and tracks, each with which are there, and bearings.
@@ -107,33 +116,8 @@ def feed_sessions(
         part = rows[start : start + size]
         chosen = sessions.take(part)
         table = assemble_table(chosen)
-        arrays = _read_more(chosen, table, statistics, whole)
+        arrays = read_more(chosen, table, statistics, whole)
         yield part, {"origin": table.origin_deg, "receivers": table.receivers, **arrays}
-
-
-def run_network(
-    network: nn.Module,
-    sessions: SessionSet,
-    statistics: dict[str, Any],
-    calibration: dict[str, Any],
-    whole: bool = False,
-) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Return the sessions that could be fed (E,), and the graph's outputs over them; ``whole``: signals too."""
-    graph = NetworkGraph(network, statistics, calibration).eval()
-    device = next(network.parameters()).device
-    graph.to(device)
-    was_training, parts, rows = network.training, [], [np.empty(0, dtype=np.int64)]
-    network.eval()
-    with torch.no_grad():
-        for examples, arrays in feed_sessions(sessions, PREDICT_BATCH, statistics, whole):
-            given = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
-            outputs = graph(*(given.get(name) for name in name_inputs(statistics)))
-            parts.append([value.cpu().numpy() for value in outputs])
-            rows.append(examples)
-    network.train(was_training)
-    names = name_outputs(statistics) if whole else name_outputs({})
-    joined = {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)} if parts else {}
-    return np.concatenate(rows), joined
 
 
 def collect_positions(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heimdall_assets.learning.session_model.feed import name_inputs
 from heimdall_assets.learning.session_model.physics import EARTH_RADIUS_KM, compute_covariance
 from heimdall_assets.learning.session_model.signal_heads import read_signals
 from heimdall_assets.learning.session_model.table import WGS84_A_KM, WGS84_E2, WGS84_F
@@ -55,7 +56,7 @@ class NetworkGraph(nn.Module):
     def forward(self, origin: Tensor, receivers: Tensor, *more: Tensor | None) -> tuple[Tensor, ...]:
         """Return positions (B, 2) degrees float64, north and east sigma (B, 2) m, covariance (B, 3) m^2, and signals.
 
-        Signals are ``signal_heads.OUTPUTS``, from a network with such heads where there are signal tracks.
+        Signals are ``tracks.OUTPUTS``, from a network with such heads where there are signal tracks.
 
         Args:
             origin: float64 (B, 2), latitude and longitude of the tangent plane that ``receivers`` stand in.
@@ -85,15 +86,6 @@ class NetworkGraph(nn.Module):
         if located.signals is not None and tracked is not None:
             signals = read_signals(located.signals, tracked, self.signal_tasks)
         return torch.stack([latitude, longitude], -1), uncertainties, covariance, *signals
-
-
-def name_inputs(statistics: dict[str, Any]) -> list[str]:
-    """Return the names of the graph's inputs, in its order."""
-    names = ["origin", "receivers"]
-    names += ["spectrograms", "seen"] if statistics["feature_shape"] is not None else []
-    names += ["pairs", "paired"] if statistics["pairs"] is not None else []
-    names += ["bearings"] if statistics.get("bearings") else []
-    return names + (["tracks", "tracked"] if statistics.get("signal_tasks") else [])
 
 
 def choose_scale(num_timed: Tensor, variance_scale: Tensor) -> Tensor:

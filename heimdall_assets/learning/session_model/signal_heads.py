@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heimdall_assets.domain import CHANNEL_HZ
 from heimdall_assets.evaluation.signal_labels import NO_TYPE, NUM_FRAMES, SIGNAL_TYPES, TASKS
+from heimdall_assets.physical import CHANNEL_HZ
 from heimdall_assets.signals.detectors import compute_quieting_hz3
 from heimdall_assets.signals.signal_track import LEVEL, NOISE, NUM_ROWS, NUM_STEPS, ON, SHORTEST_S, STEP
 
@@ -43,15 +43,6 @@ TRUSTED_LOGIT, RIM_STEPS = 3.0, 0.5
 
 RAREST = 0.01
 """Floor of a probability that a head starts at: its logarithm stays in reach."""
-
-OUTPUTS = {
-    "signal_type": f"(batch, {len(SIGNAL_TYPES)}) float32, probability of {', '.join(SIGNAL_TYPES)}",
-    "signal_span": f"(batch, {NUM_FRAMES}) float32, probability that each equal part of the recording is transmission",
-    "signal_edges": "(batch, 2) float32, onset and end as shares of the recording",
-    "signal_countdown": f"(batch, {NUM_FRAMES}) float32, frames until the onset, if it lies within, 0 after it",
-    "signal_snr_db": "(batch, 1) float32, median of the receivers' SNR in 12.5 kHz, dB",
-}
-"""Outputs of an exported model, in the order of ``TASKS``, and what they hold; NaN where nothing was demodulated."""
 
 
 class SignalHeads(nn.Module):
@@ -172,7 +163,7 @@ def find_edges(on: Tensor) -> Tensor:
 
 
 def read_signals(outputs: dict[str, Tensor], tracked: Tensor, tasks: Sequence[str]) -> list[Tensor]:
-    """Return the values of ``OUTPUTS``: probabilities, shares within 0 and 1, frames, dB.
+    """Return the values of ``tracks.OUTPUTS``: probabilities, shares within 0 and 1, frames, dB.
 
     Args:
         outputs: of ``SignalHeads``.

@@ -7,18 +7,20 @@ Legend of shapes: S sessions, R receiver slots of the widest one, K columns.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import SIGNAL_SPEED_M_S
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.evaluation.signal_labels import LABEL_STRATA
 from heimdall_assets.locating.arrays import compute_arrival_sigma_s
+from heimdall_assets.physical import SIGNAL_SPEED_M_S
 from heimdall_assets.session_set import PairSet, SessionSet
 from heimdall_assets.signals.geodesy import compute_centre
-from heimdall_assets.specs import AugmentationSpec
+
+if TYPE_CHECKING:
+    from heimdall_assets.specs import AugmentationSpec
 
 Floats = NDArray[np.float64]
 
@@ -249,7 +251,7 @@ def _join_pairs(parts: list[SessionSet]) -> PairSet | None:
 
 
 def disturb_table(
-    table: ReceiverTable, spec: AugmentationSpec, rng: np.random.Generator, turn: bool = True
+    table: ReceiverTable, spec: "AugmentationSpec", rng: np.random.Generator, turn: bool = True
 ) -> ReceiverTable:
     """Return the table as another day could have given it: turned, receivers lost, features gone, gains off.
 

@@ -20,9 +20,7 @@ from heimdall_assets.learning.session_model.feed import (
     collect_positions,
     collect_signals,
     feed_sessions,
-    make_inputs,
     name_outputs,
-    run_network,
 )
 from heimdall_assets.learning.session_model.graph import GROUP_EDGES, NetworkGraph
 from heimdall_assets.learning.session_model.loss import (
@@ -32,11 +30,12 @@ from heimdall_assets.learning.session_model.loss import (
     compute_squared_z,
 )
 from heimdall_assets.learning.session_model.model import Located, NetworkLocalizationNet
+from heimdall_assets.learning.session_model.network_run import make_inputs, run_network
 from heimdall_assets.learning.session_model.pair_columns import NUM_PAIR_NUMBERS
 from heimdall_assets.learning.session_model.pair_tokens import PairEncoder, measure_pairs
 from heimdall_assets.learning.session_model.physics import LevelLaw, compute_covariance
 from heimdall_assets.learning.session_model.signal_fit import fit_signal_heads
-from heimdall_assets.learning.session_model.signal_heads import OUTPUTS, SignalHeads
+from heimdall_assets.learning.session_model.signal_heads import SignalHeads
 from heimdall_assets.learning.session_model.signal_watch import SignalWatch
 from heimdall_assets.learning.session_model.statistics import (
     MIN_TIMED,
@@ -55,6 +54,7 @@ from heimdall_assets.learning.session_model.table import (
     disturb_table,
     join_sessions,
 )
+from heimdall_assets.learning.session_model.tracks import OUTPUTS
 from heimdall_assets.learning.task import ExportGraph, PretrainedWeights
 from heimdall_assets.learning.teaching import TEACHER_LOSS
 from heimdall_assets.session_set import Predictions, SessionSet
@@ -314,7 +314,7 @@ class NetworkTask:
     def predict_signals(
         self, network: nn.Module, sessions: SessionSet, statistics: dict[str, Any], calibration: dict[str, Any]
     ) -> dict[str, NDArray[Any]] | None:
-        """Return ``signal_heads.OUTPUTS``, one row a session, NaN where nothing was demodulated; None without heads."""
+        """Return ``tracks.OUTPUTS``, one row a session, NaN where nothing was demodulated; None without heads."""
         if not statistics.get("signal_tasks"):
             return None
         examples, outputs = run_network(network, sessions, statistics, calibration, whole=True)

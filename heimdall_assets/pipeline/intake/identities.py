@@ -10,8 +10,9 @@ import uuid
 
 from pydantic import ValidationError
 
-from heimdall_assets.domain import ClockClass, Position, Source, Station, check_name
+from heimdall_assets.domain import Position, Source, Station, check_name
 from heimdall_assets.errors import InvalidIdentifier, InvalidSetting
+from heimdall_assets.physical import ClockClass
 
 _NAMESPACE = uuid.UUID("6f1d6f2e-58a0-5a39-9e0f-0d7c2f6f4c11")
 

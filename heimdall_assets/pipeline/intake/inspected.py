@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heimdall_assets.domain import Recording
+from heimdall_assets.physical import Recording
 
 
 @dataclass(frozen=True)

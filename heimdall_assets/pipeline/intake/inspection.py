@@ -8,11 +8,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.errors import HeimdallError, InvalidSetting
 from heimdall_assets.formats import FORMATS, Stated
 from heimdall_assets.formats.guessing import guess_coding
 from heimdall_assets.formats.interface import Format
+from heimdall_assets.physical import Recording
 from heimdall_assets.pipeline.intake.handed_in import Handed, Told, find_format, read_recording, tell_file
 from heimdall_assets.pipeline.intake.inspected import Inspection
 from heimdall_assets.pipeline.intake.strange_files import name_strange

@@ -13,21 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from heimdall_assets.domain import (
-    NANOSECOND_SIGMA_S,
-    ClockClass,
-    ImportBatch,
-    Measurement,
-    Origin,
-    Position,
-    Recording,
-    Session,
-    Source,
-    Station,
-)
+from heimdall_assets.domain import ImportBatch, Measurement, Origin, Position, Session, Source, Station
 from heimdall_assets.errors import InvalidRecording, InvalidSetting
 from heimdall_assets.formats import Stated
 from heimdall_assets.manifests import compute_digest
+from heimdall_assets.physical import NANOSECOND_SIGMA_S, ClockClass, Recording
 from heimdall_assets.pipeline.intake.handed_in import Told, find_station, read_recording
 from heimdall_assets.pipeline.intake.identities import (
     RECEIVER_MARGIN_M,
@@ -249,7 +239,9 @@ def _describe(
 
 def _place(told: Told, recording: Recording, claim: SessionClaim) -> tuple[str, Position]:
     """Return the station that made a file and where it stood: as stated, else as its sidecar or it itself says."""
-    own = told.position if told.position is not None else recording.position
+    own, said = told.position, recording.position
+    if own is None and said is not None:
+        own = Position(latitude=said.latitude, longitude=said.longitude, altitude_m=said.altitude_m)
     station = find_station(told, claim.receivers, own is not None)
     stated = claim.receivers.get(station)
     if stated is None:

@@ -7,8 +7,8 @@ reference says of clocks (``reference_timing``).
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.errors import InvalidRecording, InvalidSetting
+from heimdall_assets.physical import Recording
 
 SECONDS, SAMPLES = "s", "samples"
 

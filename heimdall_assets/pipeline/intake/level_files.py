@@ -10,8 +10,8 @@ import is idempotent: the same table adds nothing twice.
 from dataclasses import dataclass
 from pathlib import Path
 
-from heimdall_assets.domain import ClockClass
 from heimdall_assets.errors import InvalidTable
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.level_table import (
     DEFAULT_ERROR_MARGIN_M,
     DEFAULT_SOURCE_TYPE,

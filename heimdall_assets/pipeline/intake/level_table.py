@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heimdall_assets.domain import (
-    ClockClass,
-    ImportBatch,
-    Measurement,
-    Origin,
-    Position,
-    Session,
-    Source,
-    Station,
-    check_name,
-)
+from heimdall_assets.domain import ImportBatch, Measurement, Origin, Position, Session, Source, Station, check_name
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.identities import compute_id, make_source, make_station
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heimdall_assets.counts import say_count
-from heimdall_assets.domain import Estimate, ImportBatch
+from heimdall_assets.domain import ImportBatch
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.locating.estimates import measure_offset
+from heimdall_assets.physical import Estimate
 from heimdall_assets.specs import TimingSpec
 from heimdall_assets.stores.database.measurements import MeasurementStore
 

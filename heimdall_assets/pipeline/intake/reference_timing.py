@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from heimdall_assets.domain import Position, Recording
+from heimdall_assets.domain import Position
 from heimdall_assets.errors import InvalidRecording, InvalidSetting
 from heimdall_assets.locating.reach import compute_reach_m
+from heimdall_assets.physical import Recording
 from heimdall_assets.pipeline.intake.handed_in import Handed, Told, find_format, read_recording, tell_file
 from heimdall_assets.pipeline.intake.layout import NOTHING_LAID_OUT, Layout, check_apart
 from heimdall_assets.pipeline.intake.own_recordings import check_own, keep_beginning

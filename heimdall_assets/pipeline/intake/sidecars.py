@@ -10,11 +10,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from heimdall_assets.domain import Altitude, ClockClass, Frequency, FullScale, Latitude, Longitude, Position, SampleRate
+from heimdall_assets.domain import Altitude, Frequency, FullScale, Latitude, Longitude, Position, SampleRate
 from heimdall_assets.errors import InvalidInput, InvalidRecording, InvalidSetting, NotFound
 from heimdall_assets.formats.interface import Stated
 from heimdall_assets.formats.strict_json import parse_strict_json
 from heimdall_assets.formats.written_times import parse_time
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.layout import SAMPLES, SECONDS, Layout, Part, parse_part
 from heimdall_assets.stores.objects.regular_files import check_regular_file
 from heimdall_assets.suggestions import suggest_name

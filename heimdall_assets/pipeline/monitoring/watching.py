@@ -25,7 +25,8 @@ from heimdall_assets.kinds import (
     TEST_SPLIT,
 )
 from heimdall_assets.lineage.walk import JUDGED_MODEL
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_json_digest, encode_canonical_json
+from heimdall_assets.manifests import Manifest, compute_json_digest, encode_canonical_json
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.drift import count_gone
 from heimdall_assets.pipeline.monitoring.inputs import compare_with_training
 from heimdall_assets.pipeline.monitoring.judging import read_judged, read_snapshot

@@ -6,10 +6,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heimdall_assets.domain import ClockClass, Position
+from heimdall_assets.domain import Position
 from heimdall_assets.formats import Stated
+from heimdall_assets.inference.told_signals import tell_signals
 from heimdall_assets.locating.classical import locate_session
 from heimdall_assets.locating.estimates import describe_estimate
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.files import import_recordings
 from heimdall_assets.pipeline.intake.handed_in import Handed, gather_files, list_read
 from heimdall_assets.pipeline.intake.identities import make_source
@@ -25,7 +27,6 @@ from heimdall_assets.pipeline.prediction.stored import (
     keep_wanted,
     observe_stored,
 )
-from heimdall_assets.pipeline.prediction.told_signals import tell_signals
 from heimdall_assets.pipeline.prediction.used import PLACEHOLDERS, Used
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.stores.database.measurements import MeasurementStore
@@ -114,7 +115,11 @@ def predict_files(
         estimate = released.predict_one(sessions)
     remarks += remark_place(rows, estimate)
     described = describe_estimate(estimate)
-    said = {"signal": tell_signals(released, sessions), "refused": reasons, "remarks": remarks}
+    said = {
+        "signal": tell_signals(released.predict_signals(sessions), sessions),
+        "refused": reasons,
+        "remarks": remarks,
+    }
     return {"version": released.version, "session_id": None, **described, **said}
 
 

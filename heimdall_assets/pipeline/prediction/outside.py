@@ -54,7 +54,7 @@ def remark_outside(stores: Stores, released: Released, rows: "pd.DataFrame") -> 
         CannotLocate: a model of one receiver is asked about another area.
     """
     found = find_outside(read_trained(stores, released), rows)
-    return tell_outside(found, released.version, released.fitted.model.kind)
+    return tell_outside(found, released.version, released.graph.kind)
 
 
 def read_trained(stores: Stores, released: Released) -> "pd.DataFrame":

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heimdall_assets.domain import Estimate
 from heimdall_assets.locating.estimates import describe_estimate
-from heimdall_assets.locating.reach import compute_reach_m
-from heimdall_assets.signals.geodesy import compute_distance_m
+from heimdall_assets.locating.reach import remark_reach
+from heimdall_assets.physical import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,25 +24,13 @@ def remark_place(rows: "pd.DataFrame", estimate: Estimate) -> list[str]:
         rows: ``domain.APPROVED_COLUMNS`` of a session.
         estimate: of its position.
     """
-    return [*_remark_reach(rows, estimate), *_remark_reference(rows, estimate)]
-
-
-def _remark_reach(rows: "pd.DataFrame", estimate: Estimate) -> list[str]:
-    """Return what to say where a receiver that heard it is beyond the radio horizon of the estimate."""
     latitude, longitude, altitude_m, frequency_hz = (
         rows[name].to_numpy(np.float64, na_value=np.nan)
         for name in ("receiver_latitude", "receiver_longitude", "receiver_altitude_m", "frequency_hz")
     )
-    away_m = compute_distance_m(estimate.latitude, estimate.longitude, latitude, longitude)
-    excess_m = np.nan_to_num(away_m - compute_reach_m(frequency_hz, altitude_m, 0.0), nan=-np.inf)
-    worst = int(excess_m.argmax())
-    if excess_m[worst] <= 0.0:
-        return []
-    return [
-        f"{away_m[worst] / 1000.0:,.0f} km from {rows['station_name'].iloc[worst]}, which heard it at "
-        f"{frequency_hz[worst] / 1e6:.6g} MHz, expected at most {(away_m - excess_m)[worst] / 1000.0:,.0f} km (radio "
-        "horizon): a receiver's place, a clock or an arrival is wrong"
-    ]
+    places = np.stack([latitude, longitude, altitude_m], axis=1)
+    names = [str(name) for name in rows["station_name"]]
+    return [*remark_reach(estimate, places, frequency_hz, names), *_remark_reference(rows, estimate)]
 
 
 def _remark_reference(rows: "pd.DataFrame", estimate: Estimate) -> list[str]:

@@ -13,6 +13,7 @@ import pandas as pd
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import CannotLocate, NotFound, Refused
 from heimdall_assets.evaluation.evaluate import evaluate_model
+from heimdall_assets.inference.told_signals import tell_signals
 from heimdall_assets.kinds import TRAIN_SPLIT, VAL_SPLIT
 from heimdall_assets.learning.assembly import assemble_sessions
 from heimdall_assets.locating.classical import locate_session
@@ -21,7 +22,6 @@ from heimdall_assets.manifests import Manifest
 from heimdall_assets.pipeline.prediction.outside import remark_outside
 from heimdall_assets.pipeline.prediction.plausibility import remark_place
 from heimdall_assets.pipeline.prediction.released import Released, read_released
-from heimdall_assets.pipeline.prediction.told_signals import tell_signals
 from heimdall_assets.pipeline.prediction.used import Used
 from heimdall_assets.pipeline.recipe import find_kind
 from heimdall_assets.pipeline.results import read_parent
@@ -31,6 +31,7 @@ from heimdall_assets.pipeline.stages.recordings import ingest_recordings
 from heimdall_assets.pipeline.truth import read_trusted
 from heimdall_assets.pipeline.work_pool import Progress
 from heimdall_assets.session_set import SessionSet
+from heimdall_assets.signals.observation import Lack, say_lacks
 from heimdall_assets.specs import DatasetSpec, DelaySpec, EvaluationSpec, FeatureSpec, RecordingSpec, Spec, TimingSpec
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import ObjectStore
@@ -74,24 +75,10 @@ def observe_stored(
     return sessions, refused
 
 
-_LACKS = {
-    "recording": "left out",
-    "spectrogram": "no spectrogram",
-    "track": "not demodulated",
-    "arrival": "no arrival time",
-}
-
-
 def describe_refused(rows: pd.DataFrame, refused: pd.DataFrame) -> list[str]:
     """Return a line for each reason of one session: the stations, what they lack, and why."""
     names = refused["measurement_id"].map(rows.set_index("measurement_id")["station_name"])
-    lacks: dict[tuple[str, str], list[str]] = {}  # station and reason -> what it lacks
-    for station, what, reason in zip(names, refused["what"], refused["reason"], strict=True):
-        lacks.setdefault((station, reason), []).append(_LACKS[what])
-    stations: dict[tuple[str, str], list[str]] = {}
-    for (station, reason), whats in lacks.items():
-        stations.setdefault((", ".join(whats), reason), []).append(station)
-    return [f"{', '.join(named)}: {what}: {reason}" for (what, reason), named in stations.items()]
+    return say_lacks([Lack(*lack) for lack in zip(names, refused["what"], refused["reason"], strict=True)])
 
 
 def keep_wanted(refused: pd.DataFrame, released: Released | None) -> pd.DataFrame:
@@ -101,7 +88,7 @@ def keep_wanted(refused: pd.DataFrame, released: Released | None) -> pd.DataFram
     """
     if released is None:
         return refused[~refused["what"].isin(["spectrogram", "track"])]
-    return refused if released.fitted.model.multi_target else refused[refused["what"] != "track"]
+    return refused if released.graph.has_signals else refused[refused["what"] != "track"]
 
 
 def _find_fields(stores: Stores, model: Manifest, spec: type[Spec]) -> dict[str, Any]:
@@ -231,7 +218,11 @@ def predict_stored(
         estimate = released.predict_one(sessions)
     described = describe_estimate(estimate, find_truth_of(sessions, 0), float(sessions.error_margin_m[0]))
     remarks += remark_place(rows, estimate)
-    said = {"signal": tell_signals(released, sessions), "remarks": remarks, "refused": reasons}
+    said = {
+        "signal": tell_signals(released.predict_signals(sessions), sessions),
+        "remarks": remarks,
+        "refused": reasons,
+    }
     return {"version": released.version, "session_id": session_id, **described, **said}
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.counts import say_count
-from heimdall_assets.domain import ClockClass, Estimate
 from heimdall_assets.errors import CannotLocate
 from heimdall_assets.locating.classical import locate_session
 from heimdall_assets.locating.estimates import describe_estimate
+from heimdall_assets.physical import ClockClass, Estimate
 from heimdall_assets.pipeline.intake.level_files import read_table
 from heimdall_assets.pipeline.intake.level_table import build_level_batch
 from heimdall_assets.pipeline.prediction.outside import Outside, find_outside, read_trained, tell_outside
@@ -87,7 +87,7 @@ def predict_table(
         sessions, _ = observe_stored(stores, rows, model=released.manifest, used=used)
 
         def locate(outside: Outside = outside, sessions: SessionSet = sessions) -> tuple[Estimate, list[str]]:
-            remarks = tell_outside(outside, released.version, released.fitted.model.kind)
+            remarks = tell_outside(outside, released.version, released.graph.kind)
             return released.predict_one(sessions), [*remarks, *left_out]
 
         found.append({"version": released.version, **_describe(name, sessions, rows, locate)})

@@ -15,7 +15,7 @@ import pandas as pd
 
 from heimdall_assets.kinds import SPECTROGRAM_FEATURES
 from heimdall_assets.pipeline.recipe import STAGES, Columns, name_index
-from heimdall_assets.pipeline.stages.session_work import WorkedPairs, WorkedSession
+from heimdall_assets.signals.observation import WorkedPairs, WorkedSession
 from heimdall_assets.specs import DelaySpec
 from heimdall_assets.stores.computing import note_cache
 from heimdall_assets.stores.objects.folder import ObjectStore

@@ -18,8 +18,9 @@ from heimdall_assets.manifests import compute_json_digest
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.stages.array_index import ArrayIndex
 from heimdall_assets.pipeline.stages.delay_index import DelayIndex
-from heimdall_assets.pipeline.stages.session_work import SessionTask, Worked, WorkedSession, is_timed, work_sessions
+from heimdall_assets.pipeline.stages.session_work import SessionTask, is_timed, work_sessions
 from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
+from heimdall_assets.signals.observation import Worked, WorkedSession, say_untimed
 from heimdall_assets.specs import DelaySpec, FeatureSpec
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import list_records, nullable
@@ -178,8 +179,7 @@ def _work(
 
 
 def _say_untimed(rows: Sequence[dict[str, Any]]) -> WorkedSession:
-    num_timed = sum(map(is_timed, rows))
-    reason = f"{num_timed} of {len(rows)} recordings of the session are timed by a shared clock, expected 2"
+    reason = say_untimed(sum(map(is_timed, rows)), len(rows))
     return WorkedSession([Worked(no_arrival=reason) for _ in rows])
 
 

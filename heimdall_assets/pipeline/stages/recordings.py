@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import NANOSECOND_SIGMA_S, Recording
-from heimdall_assets.errors import HeimdallError, InvalidRecording, NotFound, OutOfReach, StorageError
+from heimdall_assets.errors import UNUSABLE, InvalidRecording, NotFound, OutOfReach, StorageError, describe_fault
 from heimdall_assets.formats import FORMATS, Stated, decode_recording
 from heimdall_assets.kinds import IQ_FILES
 from heimdall_assets.manifests import compute_json_digest
+from heimdall_assets.physical import NANOSECOND_SIGMA_S, Recording
 from heimdall_assets.pipeline.recipe import STAGES, name_index
 from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
 from heimdall_assets.signals.iq import check_recording
@@ -24,9 +24,6 @@ from heimdall_assets.specs import RecordingSpec
 from heimdall_assets.stores.computing import note_cache
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import list_records, nullable, read_index, write_index
-
-UNUSABLE = (HeimdallError, ValueError, ArithmeticError, IndexError)
-"""What one recording's content can provoke in readers and numerics: it costs that recording and no other."""
 
 UNREAD = (NotFound, StorageError, MemoryError)
 """Bytes that could not be had now; they may come back, so nothing that lacks them is taken for final."""
@@ -210,12 +207,6 @@ def _ingest_row(objects: ObjectStore, row: dict[str, Any], spec: RecordingSpec) 
         "level_dbfs": facts["rms_dbfs"],
         "clipped_fraction": facts["clipped_fraction"],
     }
-
-
-def describe_fault(error: BaseException) -> str:
-    """Return ``error`` in one line: our own by its message, others with their kind in front."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, HeimdallError) else f"{type(error).__name__}: {text}"
 
 
 def _key_of_row(row: dict[str, Any]) -> str:

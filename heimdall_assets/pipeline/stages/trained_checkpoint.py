@@ -12,13 +12,8 @@ from heimdall_assets.evaluation.outcome import Outcome, describe_outcome
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.learning.fitting.hooks import Hooks
 from heimdall_assets.learning.task import PretrainedWeights
-from heimdall_assets.manifests import (
-    JSON_MEDIA_TYPE,
-    RESULTS,
-    SAFETENSORS_MEDIA_TYPE,
-    Manifest,
-    decode_canonical_json,
-)
+from heimdall_assets.manifests import RESULTS, Manifest, decode_canonical_json
+from heimdall_assets.media_types import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE
 from heimdall_assets.pipeline.found import find_found, state_found
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result
@@ -242,6 +237,12 @@ def load_checkpoint(objects: ObjectStore, checkpoint: Manifest) -> "FittedModel"
     from heimdall_assets.learning.fitting.fitted import decode_model
 
     return decode_model({name: objects.read_bytes(checkpoint.artifacts[name].digest) for name in FILES})
+
+
+def read_learned(objects: ObjectStore, checkpoint: Manifest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return statistics and calibration of a checkpoint's model; loads no torch."""
+    settings = decode_canonical_json(objects.read_bytes(checkpoint.artifacts["settings.json"].digest))
+    return settings["statistics"], settings["calibration"]
 
 
 def read_training(objects: ObjectStore, checkpoint: Manifest) -> tuple[list[dict[str, float]], dict[str, Any]]:

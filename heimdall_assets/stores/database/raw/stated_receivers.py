@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from heimdall_assets.domain import Altitude, ClockClass, Latitude, Longitude, SampleRate, Word, check_name
+from heimdall_assets.domain import Altitude, Latitude, Longitude, SampleRate, Word, check_name
 from heimdall_assets.errors import HeimdallError, InvalidInput, InvalidSetting, NotFound
 from heimdall_assets.fields import describe_invalid
+from heimdall_assets.physical import ClockClass
 from heimdall_assets.stores.objects.regular_files import check_regular_file
 
 RECEIVERS_VARIABLE, OFFSET_VARIABLE = "HEIMDALL_RECEIVERS", "HEIMDALL_TIME_ZONE"

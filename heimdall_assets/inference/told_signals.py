@@ -4,7 +4,8 @@ Belongs here: one session's signal outputs in words and seconds. Does not belong
 (``locating.estimates``), the outputs themselves (``session_model.signal_heads``, ``evaluation.classical_signals``).
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,18 @@ from heimdall_assets.evaluation.classical_signals import detect_signals
 from heimdall_assets.evaluation.signal_labels import SIGNAL_TYPES
 from heimdall_assets.session_set import SessionSet
 
-if TYPE_CHECKING:
-    from heimdall_assets.pipeline.prediction.released import Released
 
-
-def tell_signals(released: "Released", session: SessionSet) -> dict[str, Any] | None:
+def tell_signals(said: Mapping[str, NDArray[Any]] | None, session: SessionSet) -> dict[str, Any] | None:
     """Return what the model (``model``) and classical detection (``classical``) say of the only session.
 
     Each is None where nothing was demodulated, else has ``type``, ``probability`` (of that type; None: it was decided),
     ``onset`` and ``end`` as shares of the recording, ``onset_s`` and ``end_s`` (None: its length is not known),
     ``snr_db``; None in the place of what the model was not trained on. None in all: a model of positions alone.
+
+    Args:
+        said: what the model answered, ``tracks.OUTPUTS``; None: nothing.
+        session: of which.
     """
-    said = released.predict_signals(session)
     if said is None:
         return None
     duration_s = float(session.strata["duration_s"][0]) if "duration_s" in session.strata else np.nan
@@ -34,7 +35,7 @@ def tell_signals(released: "Released", session: SessionSet) -> dict[str, Any] | 
     return {"model": _describe(said, duration_s), "classical": classical}
 
 
-def _describe(said: dict[str, NDArray[Any]], duration_s: float) -> dict[str, Any] | None:
+def _describe(said: Mapping[str, NDArray[Any]], duration_s: float) -> dict[str, Any] | None:
     kind, edges = said["signal_type"][0], said["signal_edges"][0]
     if not any(np.isfinite(values[0]).any() for values in said.values()):
         return None
