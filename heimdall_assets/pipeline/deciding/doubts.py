@@ -18,12 +18,12 @@ FEW_RECEIVERS = 3
 """Fewer arrivals leave a position open."""
 CONTRADICTED = "truth_contradicted"
 _FLAGS = {
-    "dropped_samples": "samples were dropped",
-    "dropped_blocks": "blocks were dropped",
-    "num_gaps": "gaps",
-    "clipped_fraction": "of it is clipped",
+    "num_samples_left_out": "samples before or after a gap or a change of frequency are left out",
+    "num_bytes_left_out": "bytes of a last block, whose recorder was stopped, are left out",
+    "num_stale_blocks_left_out": "blocks without a fresh time stamp are left out",
+    "analytic_signal": "real samples, read as their analytic signal",
 }
-"""Attribute of a measurement that its file told -> what it says."""
+"""Attribute of a measurement that import took from its file -> what it says."""
 
 
 def find_doubts(store: MeasurementStore, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -75,11 +75,7 @@ def _list_told(row: Mapping[str, Any]) -> list[str]:
 
 
 def _list_flags(heard: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what the files of recordings told of themselves."""
-    lines = []
-    for name, what in _FLAGS.items():
-        values = [one["attributes"].get(name) for one in heard if isinstance(one.get("attributes"), Mapping)]
-        marked = [value for value in values if value]
-        if marked:
-            lines.append(f"{say_count(len(marked), 'recording')}: {what} (at most {max(map(str, marked))})")
-    return lines
+    """Return what import remarked of recordings, and how many it is true of."""
+    told = [one["attributes"] for one in heard if isinstance(one.get("attributes"), Mapping)]
+    counts = {what: sum(bool(one.get(name)) for one in told) for name, what in _FLAGS.items()}
+    return [f"{say_count(count, 'recording')}: {what}" for what, count in counts.items() if count]

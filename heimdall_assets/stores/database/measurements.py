@@ -413,9 +413,7 @@ class MeasurementStore:
         """Return the usable rows of one session, whatever its approval."""
         return self.read_session(session_id).rows
 
-    def _read_standing(
-        self, connection: Connection, session_ids: Sequence[str]
-    ) -> dict[str, tuple[str, str | None]]:
+    def _read_standing(self, connection: Connection, session_ids: Sequence[str]) -> dict[str, tuple[str, str | None]]:
         found: dict[str, tuple[str, str | None]] = {}
         for start in range(0, len(session_ids), _CHUNK):
             found |= read_standing(connection, self.database.shape, session_ids[start : start + _CHUNK])

@@ -89,7 +89,9 @@ def read_page(
         mark = tuple_(_bind_start(shape, at[1].start), literal(at[1].session_id))
         query = query.where(tuple_(*key) > mark if is_rising else tuple_(*key) < mark)
     order = [column.asc() if is_rising else column.desc() for column in key]
-    found = [Place(str(start), str(name)) for start, name in connection.execute(query.order_by(*order).limit(length + 1))]
+    found = [
+        Place(str(start), str(name)) for start, name in connection.execute(query.order_by(*order).limit(length + 1))
+    ]
     has_more, found = len(found) > length, found[:length]
     if goes_back:
         found.reverse()
@@ -99,13 +101,16 @@ def read_page(
 
 
 def count_statuses(connection: Connection, shape: Shape, wanted: Wanted) -> dict[str, int]:
-    """Return approval status -> number of the sessions that are wanted whatever their status; 0 where there are none."""
+    """Return approval status -> number of the sessions that are wanted whatever their status; 0 where none is."""
     sessions = shape.table("recording_sessions", "s")
     status = shape.pick(sessions, "recording_sessions", "approval_status").label("status")
     conditions = _list_conditions(shape, sessions, replace(wanted, status=None))
     rows = select(status).where(*conditions).subquery()
     query = select(rows.c.status, func.count()).group_by(rows.c.status)
-    return {**dict.fromkeys(map(str, ApprovalStatus), 0), **{str(name): int(n) for name, n in connection.execute(query)}}
+    return {
+        **dict.fromkeys(map(str, ApprovalStatus), 0),
+        **{str(name): int(n) for name, n in connection.execute(query)},
+    }
 
 
 def find_neighbour(connection: Connection, shape: Shape, wanted: Wanted, session_id: str) -> str | None:
