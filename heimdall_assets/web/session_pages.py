@@ -10,10 +10,11 @@ from urllib.parse import unquote_to_bytes
 
 from heimdall_assets.domain import Role
 from heimdall_assets.errors import NotFound
-from heimdall_assets.pipeline.deciding.looking import choose_sessions, look_at, read_recording
+from heimdall_assets.pipeline.deciding.looking import Look, choose_sessions, look_at, read_recording
 from heimdall_assets.stores.computing import name_user
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.web.queries import parse_query
+from heimdall_assets.web.release_pages import find_uses_of
 from heimdall_assets.web.result_pages import DRAWING, HTML, Page
 from heimdall_assets.web.session_queries import LOOK, Asked, parse_asked
 from heimdall_assets.web.session_views import Draft, Form, render_choice, render_look, say_why_not
@@ -85,7 +86,15 @@ def draw_look(stores: Stores, session_id: str, asked: Asked, desk: Desk, draft: 
     look = look_at(stores, session_id, asked.wanted)
     form = desk.make_form(asked, look.reasons, look.is_writable)
     why_not = say_why_not(desk.visitor.role, look.is_writable)
-    return Page(HTML, render_look(look, asked, form, draft, why_not).encode())
+    return Page(HTML, render_look(look, asked, form, draft, (why_not, _list_uses(stores, look))).encode())
+
+
+def _list_uses(stores: Stores, look: Look) -> list[str] | None:
+    """Return the releases that a session went into; None: the index of lineage is behind."""
+    if not look.history:
+        return []  # nothing is learned from what nobody approved
+    uses = find_uses_of(stores, str(look.session["id"]))
+    return None if uses is None else [str(use["version"]) for use in uses["releases"]]
 
 
 def draw_picture(stores: Stores, session_id: str, measurement_id: str) -> Page:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from heimdall_assets.domain import ApprovalStatus, Role
 from heimdall_assets.lineage.pages.rendering import render
+from heimdall_assets.lineage.pages.served import locate_session
 from heimdall_assets.pipeline.deciding.looking import Choice, Look
 from heimdall_assets.web.session_queries import ALL, FILTERS, Asked, write_place
 
@@ -119,17 +120,24 @@ def _tell_row(row: Mapping[str, Any], choice: Choice, asked: Asked, is_ticked: b
     }
 
 
-def render_look(look: Look, asked: Asked, form: Form | None, draft: Draft, why_not: str) -> str:
-    """Return the page of one session; arguments as ``render_choice``."""
+def render_look(
+    look: Look, asked: Asked, form: Form | None, draft: Draft, told: tuple[str, Sequence[str] | None]
+) -> str:
+    """Return the page of one session; arguments as ``render_choice``.
+
+    Args:
+        told: why there are no buttons; and the releases that used it, None: nobody can tell now.
+    """
     from heimdall_assets.evaluation.figures.session_map import draw_views
 
+    why_not, uses = told
     session, name = look.session, str(look.session["id"])
     source = session["source"] or {"name": None, "source_type": None}
     claim = _find_claim(session["source"])
     receivers = [_tell_receiver(row, session["stations"], claim) for row in session["measurements"]]
     places = {one["name"]: one["degrees"] for one in receivers if one["degrees"]}
     found = look.found
-    told = [*look.doubts, *(found["remarks"] + found["refused"] if found else [])]
+    doubts = [*look.doubts, *(found["remarks"] + found["refused"] if found else [])]
     return render(
         "look",
         session=session,
@@ -137,16 +145,25 @@ def render_look(look: Look, asked: Asked, form: Form | None, draft: Draft, why_n
         claim=_say_claim(session["source"]),
         found=None if found is None else _tell_found(found),
         refusal=look.refusal,
-        doubts=told,
+        doubts=doubts,
         views=draw_views(list(places.items()), claim, found),
         receivers=receivers,
         pictures=[
-            {"name": one["name"], "address": f"/sessions/{quote(name, safe='')}/signal?of={quote(one['id'], safe='')}"}
+            {
+                "name": one["name"],
+                "address": f"/sessions/{quote(name, safe='')}/signal?of={quote(one['id'], safe='')}",
+                "told": [
+                    f"{what}{one[key]}{unit}"
+                    for what, key, unit in (("SNR ", "snr", " dB"), ("", "distance", " km from the claim"))
+                    if one[key] != "-"
+                ],
+            }
             for one in receivers
             if one["has_iq"]
         ],
         mhz=_say_mhz(session["measurements"]),
         history=look.history,
+        uses=None if uses is None else [{"version": one, "address": locate_session(one, name)} for one in uses],
         mark=look.mark,
         list_address=asked.locate_list(),
         next_address=look.following and asked.locate_look(look.following),

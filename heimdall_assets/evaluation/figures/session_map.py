@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from heimdall_assets.evaluation.drawing import describe_length, round_down
 from heimdall_assets.signals.geodesy import LocalFrame
 
-WIDTH, HEIGHT, EDGE = 460.0, 340.0, 46.0
+WIDTH, HEIGHT, EDGE = 440.0, 360.0, 44.0
 _CORNERS = 72
+_LETTER = 6.3
+"""Pixels that a letter of a name takes."""
 _SMALLEST_M = 20.0
 """Half a width of the closest view: below it nothing is known."""
 
@@ -110,12 +112,14 @@ def _draw(
         "height": HEIGHT,
         "bar": round(bar_m / view.m_per_px, 1),
         "bar_label": describe_length(bar_m),
-        "receivers": [
-            {"name": name, "x": x, "y": y, "is_right": x > 0.72 * WIDTH}
-            for name, place in receivers
-            for x, y in view.place(*_to_local(view.frame, place))
-            if 0 <= x <= WIDTH and 0 <= y <= HEIGHT
-        ],
+        "receivers": _label(
+            [
+                (name, x, y)
+                for name, place in receivers
+                for x, y in view.place(*_to_local(view.frame, place))
+                if 0 <= x <= WIDTH and 0 <= y <= HEIGHT
+            ]
+        ),
         "claim": None,
         "found": None,
     }
@@ -127,3 +131,29 @@ def _draw(
         outline = view.place(*_trace(view.frame, found))
         marks["found"] = {"x": x, "y": y, "outline": " ".join(f"{a},{b}" for a, b in outline)}
     return marks
+
+
+def _label(points: Sequence[tuple[str, float, float]]) -> list[dict[str, Any]]:
+    """Return marks with their names where these cover neither each other nor a mark; one that fits nowhere has none."""
+    taken = [(x - 6.0, y - 7.0, x + 6.0, y + 5.0) for _, x, y in points]
+    marks = []
+    for name, x, y in points:
+        length, label = _LETTER * len(name), None
+        for anchor, at_x, at_y, left in (
+            ("start", x + 9, y + 4, x + 9),
+            ("end", x - 9, y + 4, x - 9 - length),
+            ("middle", x, y - 10, x - length / 2),
+            ("middle", x, y + 17, x - length / 2),
+        ):
+            box = (left, at_y - 9.0, left + length, at_y + 2.0)
+            inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT - 26
+            if inside and not any(_overlap(box, other) for other in taken):
+                label = {"anchor": anchor, "x": round(at_x, 1), "y": round(at_y, 1)}
+                taken.append(box)
+                break
+        marks.append({"name": name, "x": x, "y": y, "label": label})
+    return marks
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
