@@ -16,6 +16,7 @@ from sqlalchemy import DateTime, Text, and_, cast, exists, func, literal, select
 from sqlalchemy.engine import Connection
 
 from heimdall_assets.domain import ApprovalStatus
+from heimdall_assets.errors import NotFound
 from heimdall_assets.stores.database.rows import has_name, read_by
 from heimdall_assets.stores.database.shape import Kind, Shape
 
@@ -175,9 +176,14 @@ def _pick_start(shape: Shape, sessions: Any) -> Any:
 
 
 def _bind_start(shape: Shape, start: str) -> Any:
-    if shape.kind is Kind.OURS and shape.reads_as_text:
-        return cast(literal(start), DateTime(timezone=True))
-    return literal(start)
+    """Return a start as the database compares it; raises ``NotFound`` where it compares times and this is none."""
+    if shape.kind is not Kind.OURS or not shape.reads_as_text:
+        return literal(start)
+    try:
+        datetime.fromisoformat(start)
+    except ValueError:
+        raise NotFound(f"place {start!r:.60}: expected a time, as the list's own links say it") from None
+    return cast(literal(start), DateTime(timezone=True))
 
 
 def _write_time(time: datetime) -> str:
