@@ -43,7 +43,7 @@ def build_stores(
 
 
 class LineagePages(dg.ConfigurableResource[Any]):
-    """Where people read the lineage of a release and decide about sessions; Dagster's page itself shows neither HTML nor files."""
+    """Where people read lineage and decide about sessions; Dagster's page itself shows neither HTML nor files."""
 
     url: str
 
