@@ -6,7 +6,7 @@ Belongs here: units, rounding, words. Does not belong here: layout (``lineage.pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from heimdall_assets.domain import ApprovalStatus, Role
@@ -200,10 +200,11 @@ def say_metres(metres: float) -> str:
 def _find_claim(source: Mapping[str, Any] | None) -> Any:
     from heimdall_assets.evaluation.figures.session_map import Claim
 
-    if source is None or not _is_place(source["latitude"], source["longitude"]):
+    place = None if source is None else _find_place(source["latitude"], source["longitude"])
+    if source is None or place is None:
         return None
     margin = source.get("error_margin_meters")
-    return Claim((source["latitude"], source["longitude"]), margin if _is_number(margin) and margin > 0 else 0.0)
+    return Claim(place, margin if _is_number(margin) and margin > 0 else 0.0)
 
 
 def _say_claim(source: Mapping[str, Any] | None) -> str:
@@ -236,13 +237,17 @@ def _tell_receiver(row: Mapping[str, Any], stations: Sequence[Mapping[str, Any]]
         row[f"receiver_{part}"] if row.get("receiver_latitude") is not None else station.get(part)
         for part in ("latitude", "longitude")
     )
-    is_placed = _is_place(latitude, longitude)
-    away_m = float(compute_distance_m(*claim.place, latitude, longitude)) if claim and is_placed else None
+    place = _find_place(latitude, longitude)
+    away_m = (
+        None
+        if claim is None or place is None
+        else float(compute_distance_m(claim.place[0], claim.place[1], place[0], place[1]))
+    )
     sigma_s = row.get("arrival_sigma_s")
     return {
         "id": str(row["id"]),
         "name": str(station.get("name") or row["websdr_station_id"]),
-        "degrees": (latitude, longitude) if is_placed else None,
+        "degrees": place,
         "place": say_place(latitude, longitude),
         "distance": _say_number(None if away_m is None else away_m / 1000.0, 1),
         "clock": station.get("clock_class"),
@@ -284,10 +289,13 @@ def _say_number(value: Any, digits: int) -> str:
     return f"{value:.{digits}f}" if _is_number(value) else "-"
 
 
-def _is_place(latitude: Any, longitude: Any) -> bool:
-    return _is_number(latitude) and _is_number(longitude) and abs(latitude) <= 90.0 and abs(longitude) <= 180.0
+def _find_place(latitude: Any, longitude: Any) -> tuple[float, float] | None:
+    """Return a place of a database; None: it is none."""
+    if not (_is_number(latitude) and _is_number(longitude)) or abs(latitude) > 90.0 or abs(longitude) > 180.0:
+        return None
+    return latitude, longitude
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     """Return whether a value of a database is one: somebody else's may hold anything."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value and abs(value) < 1e300

@@ -4,7 +4,6 @@ Belongs here: what is read and computed for a look; it is kept nowhere but where
 belong here: layout (``lineage.pages``), deciding (``stores.database.measurements``).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,13 +140,13 @@ def read_recording(stores: Stores, session_id: str, measurement_id: str) -> Reco
     chosen = rows[(rows["measurement_id"] == measurement_id) & rows["iq_data_location"].notna()]
     if not len(chosen):
         raise NotFound(f"measurement {measurement_id:.60}: found no recording of session {session_id:.60}")
-    row: Mapping[str, Any] = chosen.iloc[0].to_dict()
+    row = {str(name): value for name, value in chosen.iloc[0].items()}
     spec = RecordingSpec()
     try:
         data = stores.objects.read_location(
             str(row["iq_data_location"]), max_bytes=spec.max_samples * _BYTES_PER_SAMPLE
         )
-        return decode_row(data, dict(row), spec.max_samples)
+        return decode_row(data, row, spec.max_samples)
     except OutOfReach:
         raise
     except (*UNREAD, *UNUSABLE) as error:
