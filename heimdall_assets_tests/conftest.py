@@ -102,6 +102,7 @@ SLOW = (
     "stores/test_releases",
     "stores/test_releases_faults",
     "stores/test_releases_kills",
+    "stores/test_session_list",
     "stores/test_snapshots",
     "stores/test_tables",
     "stores/test_waiting",
@@ -109,7 +110,10 @@ SLOW = (
     "test_examples",
     "test_site",
     "test_what_is_opened",
+    "web/test_approving",
+    "web/test_decision_forms",
     "web/test_real_page",
+    "web/test_session_pages",
 )
 """Modules that take ten seconds or more: they train, draw, serve, kill, average over many sessions, or ask two
 databases everything. ``test_house`` takes as long and stays: what it guards is asked of every change."""

@@ -77,7 +77,7 @@ def ui(port: int, lineage_port: int | None, host: str, workspace: Path | None, r
             "HEIMDALL_HOME": str(places.home),
             "HEIMDALL_LINEAGE_URL": url,
         }
-        write_text(f"The graph: http://{shown}:{port}/asset-groups   releases: {url}   end with Ctrl+C")
+        write_text(f"The graph: http://{shown}:{port}/asset-groups   releases, sessions: {url}   end with Ctrl+C")
         bound = (page.fileno(), lineage.fileno())
         command = [sys.executable, "-m", "heimdall_assets.web", *map(str, bound)]
         command += ["--read-only"] if read_only else []

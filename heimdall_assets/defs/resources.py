@@ -43,13 +43,17 @@ def build_stores(
 
 
 class LineagePages(dg.ConfigurableResource[Any]):
-    """Where people read the lineage of a release; Dagster's page itself shows neither HTML nor files."""
+    """Where people read lineage and decide about sessions; Dagster's page itself shows neither HTML nor files."""
 
     url: str
 
     def link(self, version: str, part: str = "") -> dg.UrlMetadataValue:
         """Return the address of the lineage of one release, or of its ``results`` or ``card``."""
         return dg.MetadataValue.url(f"{self.url}/{version}/{part}".rstrip("/"))
+
+    def link_sessions(self) -> dg.UrlMetadataValue:
+        """Return the address where sessions are looked at and decided about."""
+        return dg.MetadataValue.url(f"{self.url}/sessions")
 
     def locate_results(self, evaluation: str) -> str:
         """Return the address of an evaluation's page: tables and figures together."""

@@ -23,6 +23,7 @@ from heimdall_assets.web.login import OpenGate, open_login
 from heimdall_assets.web.roles import Rules
 from heimdall_assets.web.serving import build_server, serve
 from heimdall_assets.web.sites import build_lineage_site, build_page_site, read_port
+from heimdall_assets.web.visitors import Seals
 
 if TYPE_CHECKING:
     from heimdall_assets.variables import Places
@@ -39,7 +40,9 @@ def main(page: int, lineage: int, workspace: str | None, read_only: bool) -> Non
     places = read_places()
     os.environ.pop("HEIMDALL_SESSION_SECRET", None)  # neither the daemon nor a run has a use for it
     sockets = [socket.socket(fileno=descriptor) for descriptor in (page, lineage)]
-    gate = _open_gate(places, read_only)
+    secret = _find_secret(places, read_only)
+    gate = _open_gate(places, secret, read_only)
+    seals = None if read_only or secret is None else Seals(secret)
     with ExitStack() as stack:
         instance = stack.enter_context(open_instance())
         daemon = None
@@ -58,16 +61,22 @@ def main(page: int, lineage: int, workspace: str | None, read_only: bool) -> Non
         hosts = places.allowed_hosts
         sites = {
             read_port(sockets[0]): build_page_site(sockets[0], apps, rules, hosts),
-            read_port(sockets[1]): build_lineage_site(sockets[1], places.open_stores, places.lineage_url, hosts),
+            read_port(sockets[1]): build_lineage_site(sockets[1], places.open_stores, places.lineage_url, hosts, seals),
         }
         ended = asyncio.run(serve(build_server(Guard(sites, gate)), sockets, daemon))
     sys.exit(int(ended))
 
 
-def _open_gate(places: "Places", read_only: bool) -> Gate:
-    if places.users is None:
+def _find_secret(places: "Places", read_only: bool) -> str | None:
+    """Return what signs logins and forms; None: there are none."""
+    if places.users is None and read_only:
+        return None
+    return places.session_key or make_secret(places.home / "page.secret")
+
+
+def _open_gate(places: "Places", secret: str | None, read_only: bool) -> Gate:
+    if places.users is None or secret is None:
         return OpenGate(Role.AUDITOR if read_only else Role.APPROVER)
-    secret = places.session_key or make_secret(places.home / "page.secret")
     return open_login(UsersFile(places.users), secret, read_only)
 
 

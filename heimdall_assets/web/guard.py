@@ -20,11 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heimdall_assets.domain import Role
 from heimdall_assets.web.refusals import Refusal, send_refusal
+from heimdall_assets.web.visitors import Visitor
 
 GRAPHQL = "/graphql"
 LOGIN, LOGOUT = "/login", "/logout"
 """Answered by the gate, on every site."""
-JSON = "application/json"
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 MAX_BODY_BYTES = 1_000_000
 BODY_S = 20.0
 """For a whole body to come, however it dribbles."""
@@ -50,6 +51,7 @@ class Site:
         apps: role -> what serves it.
         check: (role, scope, body) lets pass what the role may, and raises ``Refusal``; None: nothing can be changed.
         shows_pictures: pages of other addresses may show pictures from here.
+        forms: paths to which pages of this site send forms, which its application judges.
         policy: a Content-Security-Policy for every answer, beside what the page says itself.
     """
 
@@ -57,6 +59,7 @@ class Site:
     apps: Mapping[Role, ASGIApp]
     check: Callable[[Role, Scope, bytes], Awaitable[None]] | None = None
     shows_pictures: bool = False
+    forms: frozenset[str] = frozenset()
     policy: str = FRAMES
 
 
@@ -66,8 +69,8 @@ class Gate(Protocol):
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Serve the gate's own addresses (login, logout); whether this was one of them."""
 
-    async def identify(self, scope: Scope) -> Role:
-        """Return the role of whoever asks; raises ``Refusal``."""
+    async def identify(self, scope: Scope) -> Visitor:
+        """Return who asks, and in which role; raises ``Refusal``."""
 
 
 @dataclass
@@ -100,15 +103,16 @@ class Guard:
         check_origin(scope, headers, site)
         if await self.gate.answer(scope, receive, send):
             return
-        role = await self.gate.identify(scope)
-        app = site.apps[role]
+        visitor = await self.gate.identify(scope)
+        scope["user"] = visitor
+        app = site.apps[visitor.role]
         if scope["type"] == "websocket":
             await self._serve_socket(app, scope, receive, send)
             return
-        check_content(scope, headers)
+        check_content(scope, headers, site)
         body = await read_body(scope, receive, self.max_body_bytes, self.body_s)
         if site.check is not None:
-            await site.check(role, scope, body)
+            await site.check(visitor.role, scope, body)
         await app(scope, _replay(body, receive), send)
 
     async def _serve_socket(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,7 +149,8 @@ def check_request(scope: Scope, site: Site) -> None:
         if site.check is None:
             raise Refusal(HTTPStatus.FORBIDDEN, "websocket: there is none here")
         return
-    allowed = ("GET", "HEAD", "POST") if site.check or scope["path"] in (LOGIN, LOGOUT) else ("GET", "HEAD")
+    takes_posts = site.check is not None or scope["path"] in (LOGIN, LOGOUT, *site.forms)
+    allowed = ("GET", "HEAD", "POST") if takes_posts else ("GET", "HEAD")
     if scope["method"] not in allowed:
         told = [(b"allow", ", ".join(allowed).encode())]
         line = f"method: found {scope['method'][:20]}, expected {' or '.join(allowed)}"
@@ -176,17 +181,21 @@ def _is_own(origin: str, hosts: frozenset[str]) -> bool:
     return parts.scheme in ("http", "https") and parts.netloc in hosts and not parts.path
 
 
-def check_content(scope: Scope, headers: Headers) -> None:
-    """Let pass JSON alone: it is what a foreign page's form or script cannot send without being asked first."""
+def check_content(scope: Scope, headers: Headers, site: Site) -> None:
+    """Let pass JSON alone: it is what a foreign page's form or script cannot send without being asked first.
+
+    Where the site's own forms come, a form: those carry a seal that no foreign page has.
+    """
     if scope["method"] != "POST":
         return
+    wanted = FORM if scope["path"] in site.forms else JSON
     found = headers.getlist("content-type")
     kind = found[0].partition(";")[0].strip().lower() if len(found) == 1 else ""
-    if kind != JSON:
+    if kind != wanted:
         named = ", ".join(repr(text[:60]) for text in found) or "none"
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"content type: found {named}, expected {JSON}")
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"content type: found {named}, expected {wanted}")
     if headers.get("content-encoding"):
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"content encoding: found one, expected plain {JSON}")
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"content encoding: found one, expected plain {wanted}")
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int, seconds: float) -> bytes:

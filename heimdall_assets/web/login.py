@@ -17,12 +17,12 @@ from starlette.types import Receive, Scope, Send
 from heimdall_assets.domain import Role
 from heimdall_assets.errors import HeimdallError
 from heimdall_assets.stores.users import User, UsersFile
-from heimdall_assets.web.guard import LOGIN, LOGOUT, read_body
+from heimdall_assets.web.guard import FORM, LOGIN, LOGOUT, read_body
 from heimdall_assets.web.passwords import Passwords
 from heimdall_assets.web.refusals import Refusal
 from heimdall_assets.web.sessions import Sessions
+from heimdall_assets.web.visitors import Visitor
 
-FORM = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES, FORM_S = 4000, 10.0
 MAX_ADDRESS = 2000
 
@@ -59,8 +59,8 @@ class LoginGate:
             await self._log_in(scope, receive, send)
         return True
 
-    async def identify(self, scope: Scope) -> Role:
-        """Return the role of whoever asks.
+    async def identify(self, scope: Scope) -> Visitor:
+        """Return who asks, and in which role.
 
         Raises:
             Refusal: nobody whom the file names; a browser that opens a page is led to the form.
@@ -68,7 +68,7 @@ class LoginGate:
         headers = Headers(scope=scope)
         user = self._find_by_cookie(scope) or await self._find_by_header(scope, headers)
         if user:
-            return Role.AUDITOR if self.read_only else user.role
+            return Visitor(Role.AUDITOR if self.read_only else user.role, user.name)
         if scope["type"] == "http" and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             asked = scope["raw_path"].decode("latin-1")[:MAX_ADDRESS]
             raise Refusal(
@@ -126,9 +126,9 @@ class OpenGate:
         """Serve nothing: there is no login."""
         return False
 
-    async def identify(self, scope: Scope) -> Role:
-        """Return the one role."""
-        return self.role
+    async def identify(self, scope: Scope) -> Visitor:
+        """Return somebody of the one role."""
+        return Visitor(self.role)
 
 
 def open_login(users: UsersFile, secret: str, read_only: bool = False) -> LoginGate:

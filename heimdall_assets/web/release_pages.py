@@ -120,11 +120,16 @@ def draw_session(stores: Stores, record: Mapping[str, Any], query: str) -> str:
         raise NotFound(f"session {name!r:.60}: found none in {version}, expected the id of one of its sessions")
     history = read_history(stores.measurements.database, name)
     mine = [one for one in history if one["recording_session_id"] == name]
-    index = stores.edges
-    is_whole = index.is_there and not find_missing(stores, index.read_results())
-    uses = find_uses(stores, index, session=name) if is_whole else None
+    uses = find_uses_of(stores, name)
     row = sessions.take(places)[0]
     return render_session(version, row, mine, read_measurements(stores, provenance, name), uses)
+
+
+def find_uses_of(stores: Stores, session_id: str) -> dict[str, Any] | None:
+    """Return what used a session; None: the index of lineage is behind."""
+    index = stores.edges
+    is_whole = index.is_there and not find_missing(stores, index.read_results())
+    return find_uses(stores, index, session=session_id) if is_whole else None
 
 
 def draw_changes(stores: Stores, record: Mapping[str, Any], query: str) -> str:

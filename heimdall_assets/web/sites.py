@@ -14,6 +14,8 @@ from heimdall_assets.stores.home import Stores
 from heimdall_assets.web.guard import Site
 from heimdall_assets.web.lineage_pages import POLICY, build_lineage_app
 from heimdall_assets.web.roles import Rules
+from heimdall_assets.web.session_pages import SESSIONS
+from heimdall_assets.web.visitors import Seals
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -30,12 +32,21 @@ def build_page_site(
 
 
 def build_lineage_site(
-    bound: socket.socket, open_stores: Callable[[], Stores], url: str, allowed: Iterable[str] = ()
+    bound: socket.socket,
+    open_stores: Callable[[], Stores],
+    url: str,
+    allowed: Iterable[str] = (),
+    seals: Seals | None = None,
 ) -> Site:
-    """Return the pages of releases on a socket; they are read only, and may be asked for as ``url`` says."""
-    app = build_lineage_app(open_stores)
+    """Return the pages of releases and sessions on a socket; they may be asked for as ``url`` says.
+
+    Args:
+        seals: of the forms by which approvers decide about sessions; None: everything is read only.
+    """
+    app = build_lineage_app(open_stores, seals)
+    forms = frozenset() if seals is None else frozenset({SESSIONS})
     hosts = list_hosts(bound, [*allowed, urlsplit(url).netloc])
-    return Site(hosts, dict.fromkeys(Role, app), shows_pictures=True, policy=POLICY)
+    return Site(hosts, dict.fromkeys(Role, app), shows_pictures=True, forms=forms, policy=POLICY)
 
 
 def read_port(bound: socket.socket) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from heimdall_assets.defs.progress import report_to
+from heimdall_assets.defs.resources import LineagePages
 from heimdall_assets.defs.results import materialize
 from heimdall_assets.defs.settings import DatasetConfig
 from heimdall_assets.defs.tables import describe_snapshot, preview
@@ -34,7 +35,10 @@ measurement_database = dg.AssetSpec(
     metadata={"dagster/column_schema": describe_snapshot()},
 )
 def approved_measurements(
-    context: dg.AssetExecutionContext, config: DatasetConfig, stores: dg.ResourceParam[Stores]
+    context: dg.AssetExecutionContext,
+    config: DatasetConfig,
+    stores: dg.ResourceParam[Stores],
+    lineage_pages: LineagePages,
 ) -> dg.MaterializeResult[Any]:
     """Frozen snapshot of all trainable measurements of approved sessions, one row each, with who approved and why.
 
@@ -49,6 +53,7 @@ def approved_measurements(
     return materialize(
         result,
         {
+            "sessions": lineage_pages.link_sessions(),
             "first_rows": preview(snapshot.rows, FIRST_COLUMNS),
             "left_out": preview(snapshot.left_out, ["measurement_id", "session_id", "reason"]),
             "sessions_by_campaign": result.manifest.summary["sessions_by_campaign"],

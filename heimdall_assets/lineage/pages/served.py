@@ -125,7 +125,7 @@ def render_session(
     """
     return render(
         "session", version=version, links=list_links(version), row=row, history=history, measurements=measurements,
-        uses=uses,
+        uses=uses, today=f"/sessions/{quote(str(row['session_id']), safe='')}",
     )  # fmt: skip
 
 

@@ -7,15 +7,17 @@ and log agree (``ledger``).
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.decision_signatures import read_signers
 from heimdall_assets.stores.database.log import find_numbers
 from heimdall_assets.stores.database.rows import read_by, read_table
 from heimdall_assets.stores.database.shape import Kind, Shape
+from heimdall_assets.stores.database.waivers import find_waiver
 
 APPROVAL = "approval"
+_LATEST, _OFFERED = 300, 12
 _CHUNK = 10_000  # values in one IN (...); both databases allow 32 766
 
 
@@ -48,6 +50,17 @@ def find_signers(database: Database, numbers: Collection[int]) -> dict[int, str]
     """Return number of a decision -> whose signature on it holds, of those of these numbers that somebody signed."""
     with database.reading() as connection:
         return _find_signers(connection, numbers) if database.shape.kind is Kind.OURS else {}
+
+
+def list_reasons(database: Database) -> list[str]:
+    """Return the reasons of the latest decisions, each once, the latest first, without what they waive."""
+    with database.reading() as connection:
+        if database.shape.kind is not Kind.OURS:
+            return []
+        events = database.shape.table("approval_events", "e")
+        rows = connection.execute(select(events.c.reason).order_by(events.c.id.desc()).limit(_LATEST))
+        reasons = [str(row[0]) for row in rows]
+    return list(dict.fromkeys(one for one in reasons if find_waiver(one) is None))[:_OFFERED]
 
 
 def _read_rows(connection: Connection, shape: Shape, name: str, values: Sequence[Any]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ Belongs here: what the rest of the project asks of the database. Does not belong
 columns (``schema``), adding rows (``additions``), the flattened snapshot (``snapshots``).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ from heimdall_assets.stores.database.keeping import (
 )
 from heimdall_assets.stores.database.ledger import append_events, check_events, check_words, describe_event
 from heimdall_assets.stores.database.log import read_clock, read_entries
+from heimdall_assets.stores.database.marks import check_seen
 from heimdall_assets.stores.database.people import check_people, name_person, read_names
 from heimdall_assets.stores.database.raw.fetching import fetch_columns
 from heimdall_assets.stores.database.raw.one_table import ROW_APPROVED
@@ -59,7 +60,7 @@ from heimdall_assets.stores.database.shape import Kind, Shape
 from heimdall_assets.stores.database.snapshots import (
     ApprovedSnapshot,
     in_scope,
-    read_one_session,
+    read_chosen_sessions,
     read_snapshot,
     read_tables,
 )
@@ -271,23 +272,28 @@ class MeasurementStore:
         reason: str,
         waiver: str | None = None,
         key: Signer | None = None,
+        seen: Mapping[str, str] | None = None,
     ) -> int:
         """Return how many sessions changed; each change is one new event, all of them in one transaction.
 
         Rejecting an approved session withdraws it: the next snapshot no longer holds it. An approval takes into the
         ledger why a session's truth is waived: ``waiver``, or what it was imported with. ``key`` signs all of them.
+        ``seen`` holds the marks (``marks.read_marks``) of the sessions as whoever decides saw them.
 
         Raises:
-            Refused: ``by``, ``reason`` or ``waiver`` is blank, another approved session holds a recording of one that
-                is to be approved, or ``key`` is not one of ``by``'s that counts; nothing is decided.
+            Refused: a session is not what was ``seen``, ``by``, ``reason`` or ``waiver`` is blank, another approved
+                session holds a recording of one that is to be approved, or ``key`` is not one of ``by``'s that counts;
+                nothing is decided.
             NotFound: one of the sessions does not exist; nothing is decided.
         """
         decision = ApprovalStatus(decision)
         by, reason = check_words(by, reason)
         waiver = None if waiver is None else check_words(by, waiver)[1]
         with self.database.writing() as connection:
-            known = read_standing(connection, self.database.shape)
             wanted = list(dict.fromkeys(session_ids))
+            if seen is not None:
+                check_seen(connection, self.database.shape, seen)
+            known = self._read_standing(connection, wanted)
             missing = [name for name in wanted if name not in known]
             if missing:
                 raise NotFound(f"session {missing[0]}: found no session with this id ({len(missing)} of {len(wanted)})")
@@ -396,11 +402,22 @@ class MeasurementStore:
     def read_session(self, session_id: str) -> ApprovedSnapshot:
         """Return the usable rows of one session, whatever its approval, and each row left out with its reason."""
         with self._reading() as (connection, shape):
-            return read_one_session(connection, shape, session_id)
+            return read_chosen_sessions(connection, shape, [session_id])
+
+    def read_sessions(self, session_ids: Sequence[str]) -> ApprovedSnapshot:
+        """Return the usable rows of some sessions, whatever their approval, and each row left out with its reason."""
+        with self._reading() as (connection, shape):
+            return read_chosen_sessions(connection, shape, session_ids)
 
     def read_session_rows(self, session_id: str) -> "pd.DataFrame":
         """Return the usable rows of one session, whatever its approval."""
         return self.read_session(session_id).rows
+
+    def _read_standing(self, connection: Connection, session_ids: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+        found: dict[str, tuple[str, str | None]] = {}
+        for start in range(0, len(session_ids), _CHUNK):
+            found |= read_standing(connection, self.database.shape, session_ids[start : start + _CHUNK])
+        return found
 
     def _read_waivers(self, connection: Connection, session_ids: Sequence[str]) -> dict[str, str | None]:
         """Return session id -> why its import waived its truth; None: it did not."""

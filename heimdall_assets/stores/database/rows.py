@@ -158,13 +158,17 @@ def count_sessions(connection: Connection, shape: Shape, dataset: DatasetSpec) -
     return found
 
 
-def read_standing(connection: Connection, shape: Shape) -> dict[str, tuple[str, str | None]]:
-    """Return session id -> (approval_status of its row, last decision of the ledger)."""
-    latest, events = latest_events(shape)
+def read_standing(
+    connection: Connection, shape: Shape, session_ids: Sequence[str] | None = None
+) -> dict[str, tuple[str, str | None]]:
+    """Return session id -> (approval_status of its row, last decision of the ledger), of these sessions or of all."""
+    latest, events = latest_events(shape, session_ids)
     sessions = shape.table("recording_sessions", "s")
     joined = sessions.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
     joined = joined.outerjoin(events, events.c.id == latest.c.last_id)
     query = select(sessions.c.id, sessions.c.approval_status, events.c.decision).select_from(joined)
+    if session_ids is not None:
+        query = query.where(sessions.c.id.in_(list(session_ids)))
     return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
 
 

@@ -4,7 +4,7 @@ Belongs here: the one query that joins measurements to what they hang on, and th
 what makes a value believable (``raw.rules``), who approved what (``measurements``).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -58,10 +58,17 @@ def in_scope(shape: Shape, sessions: Any, dataset: DatasetSpec) -> list[Any]:
     return conditions
 
 
-def latest_events(shape: Shape) -> tuple[Any, Any]:
-    """Return two aliased tables: the number of each session's last approval event, and the events themselves."""
+def latest_events(shape: Shape, session_ids: Sequence[str] | None = None) -> tuple[Any, Any]:
+    """Return two aliased tables: the number of each session's last approval event, and the events themselves.
+
+    Args:
+        shape: of the database.
+        session_ids: the sessions that are asked about; None: all.
+    """
     events = shape.table(_EVENTS, "every")
     last = select(events.c.recording_session_id, func.max(events.c.id).label("last_id"))
+    if session_ids is not None:
+        last = last.where(events.c.recording_session_id.in_(list(session_ids)))
     return last.group_by(events.c.recording_session_id).subquery("latest"), shape.table(_EVENTS, "e")
 
 
@@ -196,16 +203,16 @@ def _place_receivers(found: "dict[str, pd.DataFrame]", heard: RawRows) -> None:
         del found["websdr_stations"][f"receiver_{part}"]
 
 
-def read_one_session(connection: Connection, shape: Shape, session_id: str) -> ApprovedSnapshot:
-    """Return the usable rows of one session, whatever its approval; NaN for the place of a source that is not known."""
+def read_chosen_sessions(connection: Connection, shape: Shape, session_ids: Sequence[str]) -> ApprovedSnapshot:
+    """Return the usable rows of sessions, whatever their approval; NaN for the place of a source that is not known."""
     sessions = shape.table("recording_sessions", "s")
     identity = shape.pick(sessions, "recording_sessions", "id")
-    raw = _read_raw(connection, _build_query(shape, sessions).where(identity == session_id))
+    raw = _read_raw(connection, _build_query(shape, sessions, session_ids).where(identity.in_(list(session_ids))))
     reasons = find_reasons(raw, needs_truth=False, needs_decision=False, is_one_table=shape.kind is Kind.ONE_TABLE)
     return ApprovedSnapshot(*_part_rows(raw, reasons), {})
 
 
-def _build_query(shape: Shape, sessions: Any) -> Select[Any]:
+def _build_query(shape: Shape, sessions: Any, session_ids: Sequence[str] | None = None) -> Select[Any]:
     tables = {name: shape.table(name, alias) for name, alias in _ALIASES.items()} | {"recording_sessions": sessions}
     heard, sources, stations = tables["measurements"], tables["known_sources"], tables["websdr_stations"]
     joined = (
@@ -214,7 +221,7 @@ def _build_query(shape: Shape, sessions: Any) -> Select[Any]:
         .outerjoin(stations, stations.c.id == heard.c.websdr_station_id)
     )
     if shape.kind is Kind.OURS:
-        latest, tables[_EVENTS] = latest_events(shape)
+        latest, tables[_EVENTS] = latest_events(shape, session_ids)
         joined = joined.outerjoin(latest, latest.c.recording_session_id == sessions.c.id)
         joined = joined.outerjoin(tables[_EVENTS], tables[_EVENTS].c.id == latest.c.last_id)
     columns = [shape.pick(tables.get(field.table), field.table, field.name).label(field.read_as) for field in SNAPSHOT]

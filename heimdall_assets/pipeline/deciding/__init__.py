@@ -1,0 +1,1 @@
+"""Deciding: what people see of sessions before they approve or reject them. They are decided in ``stores``."""
