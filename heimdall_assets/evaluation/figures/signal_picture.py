@@ -6,9 +6,9 @@ Belongs here: what is drawn of samples at the size of a thumb. Does not belong h
 
 import numpy as np
 
-from heimdall_assets.domain import Recording
 from heimdall_assets.evaluation.drawing import encode_png, new_figure
 from heimdall_assets.evaluation.figures.recording_picture import compute_power
+from heimdall_assets.physical import Recording
 
 WIDTH_IN, HEIGHT_IN = 3.6, 1.7
 _NUM_FFT = 256

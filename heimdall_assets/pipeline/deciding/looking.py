@@ -7,11 +7,11 @@ belong here: layout (``lineage.pages``), deciding (``stores.database.measurement
 from dataclasses import dataclass
 from typing import Any
 
-from heimdall_assets.domain import Recording
-from heimdall_assets.errors import CannotLocate, HeimdallError, NotFound, OutOfReach
+from heimdall_assets.errors import UNUSABLE, CannotLocate, HeimdallError, NotFound, OutOfReach, describe_fault
+from heimdall_assets.physical import Recording
 from heimdall_assets.pipeline.deciding.doubts import find_doubts
 from heimdall_assets.pipeline.prediction.stored import locate_stored
-from heimdall_assets.pipeline.stages.recordings import UNREAD, UNUSABLE, decode_row, describe_fault
+from heimdall_assets.pipeline.stages.recordings import UNREAD, decode_row
 from heimdall_assets.specs import RecordingSpec
 from heimdall_assets.stores.database.decisions import list_reasons, read_history
 from heimdall_assets.stores.database.marks import read_marks
