@@ -4,7 +4,7 @@ Five floors; each may use those named before it, never those after it:
 
 1. words     ``domain`` ``physical`` ``fields`` ``session_set`` ``specs`` ``search_space`` ``profiles``
              ``training_tables`` ``other_names`` ``suggestions`` ``kinds`` ``things`` ``merkle`` ``manifests``
-             ``media_types`` ``envelopes`` ``people`` ``counts`` ``errors`` ``libraries`` ``serving_rules``: names,
+             ``envelopes`` ``people`` ``counts`` ``errors`` ``libraries`` ``serving_rules``: names,
              what decides a result or an answer.
 2. work      ``signals`` ``locating`` ``simulation`` ``learning`` ``evaluation`` ``formats`` ``tables`` ``lineage``:
              one thing from another, in memory.

@@ -1,6 +1,7 @@
-"""Kinds of results: the names of the graph's assets, each said once.
+"""Kinds of results, the names of the graph's assets, and kinds of bytes, media types: each said once.
 
-Belongs here: names. Does not belong here: what a result is made from (``pipeline.recipe``).
+Belongs here: names. Does not belong here: what a result is made from (``pipeline.recipe``), what is read or written
+(``formats``, ``stores.objects``).
 """
 
 MEASUREMENT_DATABASE = "measurement_database"
@@ -23,3 +24,12 @@ PRODUCTION_MONITORING = "production_monitoring"
 
 SPLIT_KINDS = {"train": TRAIN_SPLIT, "val": VAL_SPLIT, "test": TEST_SPLIT}
 """What a session serves -> the kind of result that lists it."""
+
+JSON_MEDIA_TYPE = "application/json"
+JSON_LINES_MEDIA_TYPE = "application/jsonl"
+PARQUET_MEDIA_TYPE = "application/vnd.apache.parquet"
+NPY_MEDIA_TYPE = "application/x-npy"
+SAFETENSORS_MEDIA_TYPE = "application/x-safetensors"
+ONNX_MEDIA_TYPE = "application/onnx"
+SVG_MEDIA_TYPE = "image/svg+xml"
+BINARY_MEDIA_TYPE = "application/octet-stream"

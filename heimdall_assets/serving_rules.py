@@ -1,7 +1,8 @@
 """Rules of serving: which released model answers a caller, and which one computes beside it.
 
 Belongs here: what a rule is, and the choice that follows from rules, a pure function. Does not belong here: who made a
-rule, when and why (``stores.database.rules``), whether its model can still be used (``pipeline.releases.rules``).
+rule, when and why (``stores.database.serving.rules``), whether its model can still be used
+(``pipeline.releases.rules``).
 
 The share of a canary is taken by a hash, so that whoever asks gets the same model from every process and machine, and
 another language can repeat it::

@@ -25,7 +25,7 @@ from heimdall_assets.stores.home import Stores
 if TYPE_CHECKING:
     from heimdall_assets.pipeline.releases.rules import Decider
     from heimdall_assets.pipeline.releases.standing_rules import JudgedRule
-    from heimdall_assets.stores.database.rules import RuleChange
+    from heimdall_assets.stores.database.serving.rules import RuleChange
 
 _Command = Callable[..., Any]
 

@@ -20,9 +20,9 @@ import dagster as dg
 from heimdall_assets.defs.origins import describe_origin, hide_person
 from heimdall_assets.defs.progress import notice
 from heimdall_assets.errors import HeimdallError, MissingDependency
+from heimdall_assets.kinds import PARQUET_MEDIA_TYPE
 from heimdall_assets.lineage.exports.openlineage_steps import Attempt, Made, tell_failure, tell_made, tell_start
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.media_types import PARQUET_MEDIA_TYPE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.computing import read_facts
 from heimdall_assets.stores.home import Stores

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from heimdall_assets.errors import NotFound, OutOfReach, Refused, StorageError
+from heimdall_assets.kinds import JSON_MEDIA_TYPE
 from heimdall_assets.lineage.walk import OUTSIDE
 from heimdall_assets.manifests import Artifact, Manifest
-from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.specs import Spec
 from heimdall_assets.stores.computing import Computation, keep_facts

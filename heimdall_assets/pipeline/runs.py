@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from heimdall_assets.errors import HeimdallError, NotFound, OutOfReach
-from heimdall_assets.kinds import TRAINED_CHECKPOINT
+from heimdall_assets.kinds import JSON_MEDIA_TYPE, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.runs.folders import DAMAGED

@@ -14,8 +14,7 @@ from heimdall_assets.defs.notifying import join_channels, post_webhook, send_mai
 from heimdall_assets.defs.sensors import RETRAINING_TAG, look
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import InvalidSetting, StorageError
-from heimdall_assets.kinds import PRODUCTION_MONITORING
-from heimdall_assets.media_types import JSON_MEDIA_TYPE
+from heimdall_assets.kinds import JSON_MEDIA_TYPE, PRODUCTION_MONITORING
 from heimdall_assets.pipeline.monitoring.judging import judge_new_sessions
 from heimdall_assets.pipeline.monitoring.watching import watch_production
 from heimdall_assets.pipeline.stages.approved_measurements import take_snapshot

@@ -7,6 +7,7 @@ import pytest
 
 from heimdall_assets.domain import APPROVED_COLUMNS
 from heimdall_assets.errors import CorruptObject, NotFound, Refused
+from heimdall_assets.kinds import JSON_MEDIA_TYPE
 from heimdall_assets.lineage.difference import diff_models, render_difference
 from heimdall_assets.lineage.environments import compare_environments
 from heimdall_assets.lineage.listings import DECISIONS, decode_decisions
@@ -20,7 +21,6 @@ from heimdall_assets.lineage.recorded import list_rows
 from heimdall_assets.lineage.tree import render_tree
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest, encode_canonical_json
-from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.specs import DatasetSpec, TrainingSpec
 from heimdall_assets_tests.lineage.world import ENVIRONMENT, FACTS, REASON, list_nodes, make_world
 

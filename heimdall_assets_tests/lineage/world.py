@@ -20,6 +20,14 @@ from heimdall_assets.domain import (
     Source,
     Station,
 )
+from heimdall_assets.kinds import (
+    BINARY_MEDIA_TYPE,
+    JSON_LINES_MEDIA_TYPE,
+    JSON_MEDIA_TYPE,
+    NPY_MEDIA_TYPE,
+    ONNX_MEDIA_TYPE,
+    PARQUET_MEDIA_TYPE,
+)
 from heimdall_assets.lineage.attestations import BUNDLE_FILE, PAYLOAD_TYPE, build_statements, encode_bundle
 from heimdall_assets.lineage.findings import Evidence
 from heimdall_assets.lineage.listings import (
@@ -34,14 +42,6 @@ from heimdall_assets.lineage.recorded import read_recorded
 from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_format_files
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Manifest, compute_digest, encode_canonical_json
-from heimdall_assets.media_types import (
-    BINARY_MEDIA_TYPE,
-    JSON_LINES_MEDIA_TYPE,
-    JSON_MEDIA_TYPE,
-    NPY_MEDIA_TYPE,
-    ONNX_MEDIA_TYPE,
-    PARQUET_MEDIA_TYPE,
-)
 from heimdall_assets.people import name_people
 from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.computing import keep_facts, read_facts

@@ -23,6 +23,7 @@ from heimdall_assets.kinds import (
     EVALUATION_METRICS,
     IQ_FILES,
     MODEL_RELEASE,
+    NPY_MEDIA_TYPE,
     ONNX_MODEL,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
@@ -31,7 +32,6 @@ from heimdall_assets.kinds import (
     VAL_SPLIT,
 )
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.identities import compute_id, make_source, make_station
 from heimdall_assets.pipeline.results import Result

@@ -24,7 +24,7 @@ from heimdall_assets.pipeline.releases.rules import (
 )
 from heimdall_assets.pipeline.releases.standing_rules import read_standing_rules
 from heimdall_assets.specs import PromotionSpec, SimulationSpec, TrainingSpec
-from heimdall_assets.stores.database.rules import SaidRule
+from heimdall_assets.stores.database.serving.rules import SaidRule
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets_tests.homes import fill_home, make_places, release

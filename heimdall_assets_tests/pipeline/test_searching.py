@@ -18,6 +18,7 @@ from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     HYPERPARAMETER_SEARCH,
     IQ_FILES,
+    JSON_MEDIA_TYPE,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
     TRAIN_SPLIT,
@@ -25,7 +26,6 @@ from heimdall_assets.kinds import (
 )
 from heimdall_assets.lineage.walk import list_followed
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.keeping.needed import Reach
 from heimdall_assets.pipeline.planning import plan_materialization

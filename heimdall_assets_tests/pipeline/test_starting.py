@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from heimdall_assets.errors import InvalidIdentifier, InvalidInput, InvalidSetting, NotFound
-from heimdall_assets.kinds import TRAINED_CHECKPOINT
+from heimdall_assets.kinds import JSON_MEDIA_TYPE, TRAINED_CHECKPOINT
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.trainings.starting import (
     check_safetensors,
     find_checkpoint,

@@ -16,8 +16,8 @@ from heimdall_assets.errors import InvalidSetting, NotFound, Refused, StorageErr
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.database.rules import SaidRule
 from heimdall_assets.stores.database.schema import FIELD_TABLES, LEDGERS, SCHEMA, metadata
+from heimdall_assets.stores.database.serving.rules import SaidRule
 from heimdall_assets.stores.database.shape import REVISION, VERSION_TABLE
 from heimdall_assets_tests.servers import PostgresServer
 from heimdall_assets_tests.stores.batches import make_batch

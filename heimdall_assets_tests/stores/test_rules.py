@@ -10,7 +10,7 @@ from sqlalchemy import text
 from heimdall_assets.errors import HeimdallError, InvalidInput, NotFound, Refused
 from heimdall_assets.serving_rules import Canary, Flag
 from heimdall_assets.stores.database.measurements import MeasurementStore
-from heimdall_assets.stores.database.rules import RuleChange, SaidRule, list_standing
+from heimdall_assets.stores.database.serving.rules import RuleChange, SaidRule, list_standing
 from heimdall_assets.stores.releases.store import ReleaseStore
 from heimdall_assets_tests.stores.processes import run_at_once
 from heimdall_assets_tests.stores.releasing import open_at, publish

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from heimdall_assets.cli import main
 from heimdall_assets.errors import HeimdallError, InvalidInput, NotFound, Refused
-from heimdall_assets.stores.database import service_keys
+from heimdall_assets.stores.database.serving import service_keys
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.stores.releases.store import ReleaseStore
 from heimdall_assets_tests.stores.releasing import open_at

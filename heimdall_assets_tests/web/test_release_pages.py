@@ -16,7 +16,7 @@ from heimdall_assets.lineage.pages.served import PAGE_LENGTH, count_pages, rende
 from heimdall_assets.pipeline.tracing.indexing import rebuild
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets.stores.database.keys import add_key
-from heimdall_assets.stores.database.rules import SaidRule
+from heimdall_assets.stores.database.serving.rules import SaidRule
 from heimdall_assets.stores.keys import make_key
 from heimdall_assets.web.lineage_pages import draw_page, find_page
 from heimdall_assets.web.queries import LONGEST, parse_page, parse_query

@@ -15,10 +15,9 @@ import pandas as pd
 from heimdall_assets.domain import ApprovalStatus
 from heimdall_assets.errors import HeimdallError, OutOfReach, StorageError
 from heimdall_assets.evaluation.judged import judge_sessions, summarize_judged
-from heimdall_assets.kinds import APPROVED_MEASUREMENTS, CHAMPION_ON_NEW_DATA, TRAIN_SPLIT
+from heimdall_assets.kinds import APPROVED_MEASUREMENTS, CHAMPION_ON_NEW_DATA, JSON_MEDIA_TYPE, TRAIN_SPLIT
 from heimdall_assets.lineage.walk import JUDGED_MODEL
 from heimdall_assets.manifests import Manifest, compute_digest, encode_canonical_json
-from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.prediction.released import Released, read_released
 from heimdall_assets.pipeline.prediction.stored import keep_silent, observe_stored
 from heimdall_assets.pipeline.recipe import STAGES

@@ -21,12 +21,12 @@ from heimdall_assets.evaluation.residuals import compute_chi_square_quantile
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     CHAMPION_ON_NEW_DATA,
+    JSON_MEDIA_TYPE,
     PRODUCTION_MONITORING,
     TEST_SPLIT,
 )
 from heimdall_assets.lineage.walk import JUDGED_MODEL
 from heimdall_assets.manifests import Manifest, compute_json_digest, encode_canonical_json
-from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.drift import count_gone
 from heimdall_assets.pipeline.monitoring.inputs import compare_with_training
 from heimdall_assets.pipeline.monitoring.judging import read_judged, read_snapshot

@@ -16,7 +16,9 @@ from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
     EVALUATION_METRICS,
     IQ_FILES,
+    JSON_MEDIA_TYPE,
     MODEL_RELEASE,
+    NPY_MEDIA_TYPE,
     ONNX_MODEL,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
@@ -28,7 +30,6 @@ from heimdall_assets.learning.task import PretrainedWeights
 from heimdall_assets.lineage.environments import compare_environments
 from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.manifests import Manifest, show_value
-from heimdall_assets.media_types import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE
 from heimdall_assets.pipeline.pretrained import read_pretrained
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, Unlike, compare_packed

@@ -16,7 +16,7 @@ from heimdall_assets.errors import HeimdallError, NotFound, OutOfReach, Refused
 from heimdall_assets.pipeline.releases.promotion import CHAMPION, find_alias, find_obstacles, find_withdrawn
 from heimdall_assets.pipeline.releases.standing_rules import RulesInForce, read_standing_rules
 from heimdall_assets.serving_rules import CANARY, FLAG, SHADOW, Canary, Choice, check_caller
-from heimdall_assets.stores.database.rules import RuleChange, SaidRule, list_standing
+from heimdall_assets.stores.database.serving.rules import RuleChange, SaidRule, list_standing
 from heimdall_assets.stores.home import Stores
 
 

@@ -2,7 +2,7 @@
 
 Belongs here: what is read in milliseconds, for whoever asks often. Does not belong here: whether the files of a model
 are whole and what it learned from (``rules``, which loads what judges models), the choice between rules
-(``serving_rules``), the ledger itself (``stores.database.rules``).
+(``serving_rules``), the ledger itself (``stores.database.serving.rules``).
 """
 
 from collections.abc import Collection, Sequence
@@ -20,7 +20,7 @@ from heimdall_assets.serving_rules import (
     ServingRules,
     explain_choice,
 )
-from heimdall_assets.stores.database.rules import RuleChange, list_standing
+from heimdall_assets.stores.database.serving.rules import RuleChange, list_standing
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.releases.version_numbers import parse_version
 

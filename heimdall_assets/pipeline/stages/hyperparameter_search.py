@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import InvalidInput, NotFound, Refused
 from heimdall_assets.evaluation.figures.search_figures import plot_search
-from heimdall_assets.kinds import HYPERPARAMETER_SEARCH, TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
+from heimdall_assets.kinds import (
+    HYPERPARAMETER_SEARCH,
+    JSON_MEDIA_TYPE,
+    SVG_MEDIA_TYPE,
+    TRAIN_SPLIT,
+    TRAINED_CHECKPOINT,
+    VAL_SPLIT,
+)
 from heimdall_assets.manifests import (
     RESULTS,
     Manifest,
@@ -20,7 +27,6 @@ from heimdall_assets.manifests import (
     decode_canonical_json,
     encode_canonical_json,
 )
-from heimdall_assets.media_types import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result, read_result
 from heimdall_assets.pipeline.searching.findings import compute_importance, describe_best, tabulate_trials

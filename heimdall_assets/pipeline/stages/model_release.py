@@ -13,6 +13,7 @@ from heimdall_assets.errors import InvalidSetting, Refused
 from heimdall_assets.evaluation.model_card import render_model_card
 from heimdall_assets.kinds import (
     APPROVED_MEASUREMENTS,
+    BINARY_MEDIA_TYPE,
     EVALUATION_METRICS,
     MODEL_RELEASE,
     ONNX_MODEL,
@@ -26,7 +27,6 @@ from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_f
 from heimdall_assets.lineage.versions import plan_version
 from heimdall_assets.lineage.walk import walk_manifests
 from heimdall_assets.manifests import Artifact, Manifest, compute_digest, decode_canonical_json, encode_canonical_json
-from heimdall_assets.media_types import BINARY_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result, read_parent
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.pipeline.stages.gates import find_rejections

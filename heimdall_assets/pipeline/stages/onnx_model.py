@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import InvalidInput, InvalidSetting
 from heimdall_assets.kinds import (
+    ONNX_MEDIA_TYPE,
     ONNX_MODEL,
     SPECTROGRAM_FEATURES,
     TEST_SPLIT,
@@ -15,7 +16,6 @@ from heimdall_assets.kinds import (
     VAL_SPLIT,
 )
 from heimdall_assets.manifests import Manifest
-from heimdall_assets.media_types import ONNX_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint

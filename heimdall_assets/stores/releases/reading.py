@@ -17,14 +17,14 @@ from heimdall_assets.stores.database.keys import KnownKey, read_keys
 from heimdall_assets.stores.database.ledger import check_known_ledger, check_promotions
 from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_entries, read_log
 from heimdall_assets.stores.database.people import check_people, find_pseudonym, read_names
-from heimdall_assets.stores.database.rules import RuleChange, read_changes
 from heimdall_assets.stores.database.schema import (
     plain_row,
     promotion_events,
     service_key_events,
     serving_rule_events,
 )
-from heimdall_assets.stores.database.service_keys import ServiceKey, read_service_keys
+from heimdall_assets.stores.database.serving.rules import RuleChange, read_changes
+from heimdall_assets.stores.database.serving.service_keys import ServiceKey, read_service_keys
 from heimdall_assets.stores.releases.interface import ReleaseFiles
 from heimdall_assets.stores.releases.judgements import Judgement, check_judgements, read_judgements
 from heimdall_assets.stores.releases.ledger import ReleaseLedger

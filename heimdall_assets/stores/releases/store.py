@@ -18,8 +18,8 @@ from heimdall_assets.stores.database.keys import add_key, retire_key
 from heimdall_assets.stores.database.ledger import check_words
 from heimdall_assets.stores.database.log import append_entries, plain, read_clock
 from heimdall_assets.stores.database.people import erase_person, name_person
-from heimdall_assets.stores.database.rules import RuleChange, SaidRule, change_rule
-from heimdall_assets.stores.database.service_keys import (
+from heimdall_assets.stores.database.serving.rules import RuleChange, SaidRule, change_rule
+from heimdall_assets.stores.database.serving.service_keys import (
     ServiceKey,
     find_service_key,
     make_service_key,
