@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 from heimdall_assets.cli import main
 from heimdall_assets.errors import HeimdallError, InvalidInput, NotFound, Refused
-from heimdall_assets.stores.database.serving import service_keys
 from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.database.serving import service_keys
 from heimdall_assets.stores.releases.store import ReleaseStore
 from heimdall_assets_tests.stores.releasing import open_at
 from heimdall_assets_tests.stores.test_log import read_bodies, run_sql
