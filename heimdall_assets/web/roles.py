@@ -37,7 +37,7 @@ from heimdall_assets.web.refusals import Refusal
 
 GRAPHQL = "/graphql"
 MAX_TOKENS = 20_000
-UNDECIDING_JOBS = ("ingest", "fit", "search", "train")
+UNDECIDING_JOBS = ("ingest", "monitor", "fit", "search", "train")
 """Those that end before ``champion_model``; a test compares them with the graph."""
 
 LAUNCHES = frozenset(
