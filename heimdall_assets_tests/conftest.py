@@ -80,6 +80,7 @@ SLOW = (
     "pipeline/test_promotion",
     "pipeline/test_reference",
     "pipeline/test_reference_graph",
+    "pipeline/test_rules",
     "pipeline/test_stages_s3",
     "pipeline/test_table_forms",
     "pipeline/test_tracing",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from heimdall_assets.cli import rules
+from heimdall_assets.cli.posting import post_checkpoint
 from heimdall_assets.cli.terminal.homes import find_model, look_home, open_home, show_home
 from heimdall_assets.cli.terminal.output import (
     format_share,
@@ -161,6 +163,10 @@ def check_signature(model: str, signature: Path, key: Path, as_json: bool) -> No
         raise SystemExit(1)
 
 
+for _command in (rules.canary, rules.flag, rules.shadow, rules.rules, rules.which):
+    models.add_command(_command)
+
+
 def _tell_trained(record: Mapping[str, Any]) -> str:
     """Return yes or no; "-" for a release made before that was recorded."""
     return "-" if "trained" not in record else "yes" if record["trained"] else "no"
@@ -172,7 +178,7 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
         write_json({"champion": version})
     else:
         write_text(f"champion: {version}")
-    _post_checkpoint(places, stores)
+    post_checkpoint(places, stores)
     if not places.tracking:
         return
     try:
@@ -184,16 +190,3 @@ def _say_champion(places: "Places", stores: Stores, version: str, as_json: bool)
             store.mirror_aliases(stores.objects, read_aliases(stores))
     except Exception as error:  # whatever MLflow and the network raise
         write_text(f"Warning: MLflow could not be told: {' '.join(str(error).split()):.300}", err=True)
-
-
-def _post_checkpoint(places: "Places", stores: Stores) -> None:
-    """Post the log's checkpoint to the second place, whose absence costs one line."""
-    if not places.witness:
-        return
-    from heimdall_assets.defs.witnessing import Witness
-
-    with show_progress("Posting the log's checkpoint"):
-        posted = Witness(places.witness, places.s3_endpoint).post(stores)
-    for each in posted:
-        if each.is_worth_a_word:
-            write_text(f"Warning: {each.describe()}", err=True)

@@ -16,6 +16,7 @@ from heimdall_assets.errors import InvalidSetting, NotFound, Refused, StorageErr
 from heimdall_assets.specs import DatasetSpec
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.measurements import MeasurementStore
+from heimdall_assets.stores.database.rules import SaidRule
 from heimdall_assets.stores.database.schema import FIELD_TABLES, LEDGERS, SCHEMA, metadata
 from heimdall_assets.stores.database.shape import REVISION, VERSION_TABLE
 from heimdall_assets_tests.servers import PostgresServer
@@ -160,6 +161,7 @@ def fill_ledgers(store: MeasurementStore, is_postgresql: bool) -> None:
         columns = "published_at = allocated_at, files = '{}', record = '{}'"
         connection.execute(text(f"UPDATE {prefix}model_releases SET {columns}"))
     releases.set_alias("champion", version, "ada", "best so far")
+    releases.change_rule(SaidRule("shadow", version), 0, "ada", "beside it")
 
 
 # --- databases that are not ours

@@ -17,7 +17,7 @@ from heimdall_assets.stores.releases.store import ReleaseStore
 from heimdall_assets_tests.stores.batches import make_batch
 from heimdall_assets_tests.stores.releasing import open_at, publish
 
-LEDGERS = ("approval_events", "promotion_events", "log_entries")
+LEDGERS = ("approval_events", "promotion_events", "serving_rule_events", "service_key_events", "log_entries")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from heimdall_assets.stores.keys import SigningKey
 from heimdall_assets.stores.releases.rows import RELEASE
 from heimdall_assets.stores.witness_places import WitnessPlace
 
-COVERED = (RELEASE, KINDS["promotion_events"])
+COVERED = (RELEASE, KINDS["promotion_events"], KINDS["serving_rule_events"])
 """Kinds of entries after which a checkpoint is kept."""
 
 _KEEP = "heimdall ledger post"

@@ -1,19 +1,24 @@
 """Ledgers: tables of decisions that only grow, each row also an entry of the log.
 
-Belongs here: ``approval_events``, ``promotion_events``, and whether they say what the log says. Does not belong here:
-who may decide what; the log itself (``log``).
+Belongs here: ``approval_events``, ``promotion_events`` and their like, and whether they say what the log says. Does not
+belong here: who may decide what; the log itself (``log``).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, inspect, select
 
 from heimdall_assets.errors import CorruptObject, Refused
 from heimdall_assets.stores.database.log import append_entries, find_missing_log, plain, read_entries
-from heimdall_assets.stores.database.schema import model_aliases, plain_row, promotion_events
+from heimdall_assets.stores.database.schema import SCHEMA, model_aliases, plain_row, promotion_events
 
-KINDS = {"approval_events": "approval", "promotion_events": "promotion"}
+KINDS = {
+    "approval_events": "approval",
+    "promotion_events": "promotion",
+    "serving_rule_events": "rule",
+    "service_key_events": "service_key",
+}
 """Ledger -> kind of its entries in the log."""
 
 
@@ -85,6 +90,17 @@ def check_events(connection: Connection, ledger: Table) -> list[str]:
             f"{ledger.name} event {entry.get('id')}: found no row, expected the one of entry {number} of the log"
         )
     return problems
+
+
+def check_known_ledger(connection: Connection, ledger: Table) -> list[str]:
+    """Return what ``check_events`` does; nothing where the database is of a revision without this ledger."""
+    return check_events(connection, ledger) if has_table(connection, ledger) else []
+
+
+def has_table(connection: Connection, wanted: Table) -> bool:
+    """Return whether the database is of a revision that has a table; one that may only be read is not upgraded."""
+    schema = SCHEMA if connection.dialect.name == "postgresql" else None
+    return inspect(connection).has_table(wanted.name, schema=schema)
 
 
 def check_promotions(connection: Connection) -> list[str]:

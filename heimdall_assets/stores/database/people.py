@@ -21,7 +21,7 @@ from heimdall_assets.stores.database.schema import SCHEMA, people
 ERASURE = "erasure"
 """Kind of entries of the log: what stood for somebody, or was recorded, was erased."""
 
-_WHO = ("decided_by", "owner", "person")
+_WHO = ("decided_by", "owner", "person", "user")
 """Fields of entries that say who."""
 
 _SECRET_BYTES = 32

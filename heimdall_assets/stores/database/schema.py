@@ -36,7 +36,7 @@ SCHEMA = "heimdall"
 FIELD_TABLES = ("websdr_stations", "known_sources", "recording_sessions", "measurements")
 """What the field's own database has; ours has more."""
 
-LEDGERS = ("approval_events", "promotion_events", "log_entries")
+LEDGERS = ("approval_events", "promotion_events", "serving_rule_events", "service_key_events", "log_entries")
 """Tables whose rows are written once: the database itself refuses to change or delete one."""
 
 
@@ -154,6 +154,43 @@ promotion_events = Table(
     Column("decided_by", Text, nullable=False),
     Column("decided_at", UtcDateTime, nullable=False),
     Column("reason", Text, nullable=False),
+)
+
+serving_rule_events = Table(
+    "serving_rule_events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("rule", String(32), nullable=False),  # canary, flag or shadow
+    Column("version", String(64), ForeignKey(f"{SCHEMA}.model_releases.version")),  # null: the rule ends
+    Column("share", Double),
+    Column("salt", String(128)),
+    Column("user", Text),  # of a flag, by pseudonym
+    Column("receiver", String(128)),
+    Column("num_promotions", Integer, nullable=False),  # how many promotion_events there were before it
+    Column("decided_by", Text, nullable=False),
+    Column("decided_at", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+service_key_events = Table(
+    "service_key_events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("action", String(32), nullable=False),  # made or revoked
+    Column("key_id", String(32), nullable=False),
+    Column("secret_sha256", String(64)),  # null: revoked
+    Column("owner", Text),  # by pseudonym
+    Column("expires_at", UtcDateTime),
+    Column("decided_by", Text, nullable=False),
+    Column("decided_at", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+service_key_uses = Table(
+    "service_key_uses",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("last_used_on", String(10), nullable=False),  # a day of UTC; nobody audits it
 )
 
 people = Table(

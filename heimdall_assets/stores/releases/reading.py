@@ -14,10 +14,11 @@ from heimdall_assets.manifests import compute_digest
 from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
-from heimdall_assets.stores.database.ledger import check_promotions
+from heimdall_assets.stores.database.ledger import check_known_ledger, check_promotions
 from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_entries, read_log
 from heimdall_assets.stores.database.people import check_people, find_pseudonym, read_names
-from heimdall_assets.stores.database.schema import plain_row, promotion_events
+from heimdall_assets.stores.database.rules import RuleChange, read_changes
+from heimdall_assets.stores.database.schema import plain_row, promotion_events, serving_rule_events
 from heimdall_assets.stores.releases.interface import ReleaseFiles
 from heimdall_assets.stores.releases.ledger import ReleaseLedger
 from heimdall_assets.stores.releases.rows import (
@@ -144,13 +145,20 @@ class ReleaseReader:
             rows = connection.execute(select(promotion_events).order_by(promotion_events.c.id)).all()
         return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
 
+    def list_rule_changes(self) -> list[RuleChange]:
+        """Return every change of a rule of serving, oldest first."""
+        if not self._ledger.exists:
+            return []
+        with self._ledger.reading() as connection:
+            return read_changes(connection)
+
     def check_ledger(self) -> list[str]:
-        """Return what is wrong with the log, releases and promotions, one line a problem; empty: all is as written."""
+        """Return what is wrong with the log, releases, promotions and rules, one line a problem; empty: nothing."""
         if not self._ledger.exists:
             return []
         with self._ledger.reading() as connection:
             found = [*check_entries(connection), *check_promotions(connection), *check_releases(connection)]
-            found += check_people(connection)
+            found += [*check_known_ledger(connection, serving_rule_events), *check_people(connection)]
         return list(dict.fromkeys(found))
 
     def read_names(self) -> dict[str, str]:

@@ -18,6 +18,7 @@ from heimdall_assets.stores.database.keys import add_key, retire_key
 from heimdall_assets.stores.database.ledger import check_words
 from heimdall_assets.stores.database.log import append_entries, plain, read_clock
 from heimdall_assets.stores.database.people import erase_person, name_person
+from heimdall_assets.stores.database.rules import RuleChange, SaidRule, change_rule
 from heimdall_assets.stores.releases.contents import check_file, encode_record
 from heimdall_assets.stores.releases.interface import LATEST_FILE
 from heimdall_assets.stores.releases.reading import LATEST, ReleaseReader
@@ -33,6 +34,7 @@ from heimdall_assets.stores.releases.rows import (
     reserve,
     select_row,
 )
+from heimdall_assets.stores.releases.status import is_rejected
 from heimdall_assets.stores.releases.version_numbers import (
     Change,
     check_version,
@@ -208,6 +210,27 @@ class ReleaseStore(ReleaseReader):
         version = str(self.find_record(version)["version"])
         with self._ledger.writing() as connection:
             promote(connection, alias, version, (by, reason))
+
+    def change_rule(self, said: SaidRule, expected: int | None, by: str, reason: str) -> RuleChange:
+        """Have a rule of serving stand, or end; who and why is kept for ever.
+
+        Args:
+            said: the rule; its model by version.
+            expected: number of the last change that was seen; None: whatever it is.
+            by: who decides.
+            reason: why.
+
+        Raises:
+            NotFound: its model is not published, or there is no rule to end.
+            Refused: its model is rejected, a rule was changed since, or ``by`` or ``reason`` is blank.
+            InvalidInput: it is no rule.
+        """
+        if said.version is not None:
+            record = self.find_record(said.version)
+            if is_rejected(record):
+                raise Refused(f"{said.place}: found release {record['version']}, which is rejected and given to nobody")
+        with self._ledger.writing() as connection:
+            return change_rule(connection, said, expected, (by, reason))
 
     def add_key(self, key_id: str, public_pem: str, owner: str, by: str) -> None:
         """Have a public key count from now on.
