@@ -29,7 +29,7 @@ from incremental import read_cpu_s
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch, Measurement, Origin, Position, Session, Source, Station
 from heimdall_assets.lineage.audit import list_objects, list_recordings
-from heimdall_assets.manifests import NPY_MEDIA_TYPE
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets_tests.lineage.world import REASON, START, World, make_world
 

@@ -4,8 +4,8 @@ Five floors; each may use those named before it, never those after it:
 
 1. words     ``domain`` ``physical`` ``fields`` ``session_set`` ``specs`` ``search_space`` ``profiles``
              ``training_tables`` ``other_names`` ``suggestions`` ``kinds`` ``things`` ``merkle`` ``manifests``
-             ``envelopes`` ``people`` ``counts`` ``errors`` ``libraries`` ``serving_rules``: names, and what decides a result
-             or an answer.
+             ``media_types`` ``envelopes`` ``people`` ``counts`` ``errors`` ``libraries`` ``serving_rules``: names, and what
+             decides a result or an answer.
 2. work      ``signals`` ``locating`` ``simulation`` ``learning`` ``evaluation`` ``formats`` ``tables`` ``lineage``:
              one thing from another, in memory.
 3. world     ``stores``: where bytes and rows rest; the only floor that changes files; knows words only.

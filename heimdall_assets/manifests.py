@@ -11,15 +11,6 @@ from typing import Any
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field
 
-JSON_MEDIA_TYPE = "application/json"
-JSON_LINES_MEDIA_TYPE = "application/jsonl"
-PARQUET_MEDIA_TYPE = "application/vnd.apache.parquet"
-NPY_MEDIA_TYPE = "application/x-npy"
-SAFETENSORS_MEDIA_TYPE = "application/x-safetensors"
-ONNX_MEDIA_TYPE = "application/onnx"
-SVG_MEDIA_TYPE = "image/svg+xml"
-BINARY_MEDIA_TYPE = "application/octet-stream"
-
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 
 MAX_INTEGER = 2**53 - 1

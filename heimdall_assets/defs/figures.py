@@ -10,7 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from heimdall_assets.manifests import SVG_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import SVG_MEDIA_TYPE
 
 INLINE_LENGTH = 1000
 """Characters of Markdown from which on Dagster's page hides it behind "Show Markdown"."""

@@ -7,7 +7,8 @@ every old materialization can still be loaded, and is checked against its digest
 import dagster as dg
 
 from heimdall_assets.errors import HeimdallError
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.stores.objects.folder import ObjectStore
 
 

@@ -21,7 +21,8 @@ from heimdall_assets.defs.origins import describe_origin, hide_person
 from heimdall_assets.defs.progress import notice
 from heimdall_assets.errors import HeimdallError, MissingDependency
 from heimdall_assets.lineage.exports.openlineage_steps import Attempt, Made, tell_failure, tell_made, tell_start
-from heimdall_assets.manifests import PARQUET_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import PARQUET_MEDIA_TYPE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.stores.computing import read_facts
 from heimdall_assets.stores.home import Stores

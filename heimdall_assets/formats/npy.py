@@ -14,7 +14,7 @@ from numpy.lib import format as npy_format
 from heimdall_assets.errors import InvalidRecording
 from heimdall_assets.formats.interface import NOTHING_STATED, Format, Stated, take_rate_hz, take_start
 from heimdall_assets.formats.samples import Coding, convert_samples, parse_coding
-from heimdall_assets.manifests import NPY_MEDIA_TYPE
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.physical import Recording
 
 EXPECTED = (

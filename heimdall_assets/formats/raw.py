@@ -20,7 +20,7 @@ from heimdall_assets.formats.interface import (
 )
 from heimdall_assets.formats.samples import convert_samples, count_samples, parse_coding
 from heimdall_assets.formats.written_times import parse_time
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE
+from heimdall_assets.media_types import BINARY_MEDIA_TYPE
 from heimdall_assets.physical import Recording
 
 _ENDINGS = {

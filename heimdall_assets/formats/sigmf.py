@@ -40,7 +40,7 @@ from heimdall_assets.formats.sigmf_captures import (
     list_captures,
     read_stretch,
 )
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE
+from heimdall_assets.media_types import BINARY_MEDIA_TYPE
 from heimdall_assets.physical import Recording
 
 _MAX_CAPTURES = 3_000

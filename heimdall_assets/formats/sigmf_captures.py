@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.domain import Position
 from heimdall_assets.errors import InvalidRecording
 from heimdall_assets.formats.interface import MAX_FREQUENCY_DIFFERENCE_HZ, NUM_SIGMAS
 from heimdall_assets.formats.samples import Coding, count_samples
 from heimdall_assets.formats.written_times import WrittenTime, parse_time
+from heimdall_assets.physical import Place
 
 MAX_CLOCK_DRIFT = 1e-4
 """A later capture's time may stray by this share of what passed since the first: the rate is a nominal one."""
@@ -31,7 +31,7 @@ class Capture:
     frequency_hz: float | None
     time: WrittenTime | None
     global_index: int | None
-    place: Position | None
+    place: Place | None
 
 
 def list_captures(
@@ -99,10 +99,12 @@ def _parse_time(text: str | None, name: str) -> WrittenTime | None:
         ) from None
 
 
-def _parse_place(point: dict[str, Any] | None, name: str) -> Position | None:
+def _parse_place(point: dict[str, Any] | None, name: str) -> Place | None:
     """Return the position of a GeoJSON point: longitude, latitude, height above the ellipsoid."""
     if point is None:
         return None
+    from heimdall_assets.domain import Position  # its bounds judge what a file says
+
     longitude, latitude, *height = point["coordinates"]
     try:
         return Position(latitude=latitude, longitude=longitude, altitude_m=height[0] if height else 0.0)
@@ -155,7 +157,7 @@ def find_start(stretch: list[Capture], rate_hz: float) -> tuple[int | None, floa
     return timed.time.middle_unix_ns - before_ns, timed.time.sigma_s
 
 
-def find_place(stretch: list[Capture], described: dict[str, Any], name: str) -> Position | None:
+def find_place(stretch: list[Capture], described: dict[str, Any], name: str) -> Place | None:
     """Return where the receiver stood: as the capture says, else as the recording does."""
     place = next((one.place for one in stretch if one.place is not None), None)
     return place if place is not None else _parse_place(described.get("core:geolocation"), name)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from heimdall_assets.errors import NotFound, Refused
 from heimdall_assets.kinds import HYPERPARAMETER_SEARCH, TRAIN_SPLIT
 from heimdall_assets.lineage.walk import FOUND_BY
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest
+from heimdall_assets.manifests import Artifact, Manifest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.specs import Spec, SplitSpec, TrainingSpec
 from heimdall_assets.stores.objects.interface import ObjectStore
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from heimdall_assets.errors import NotFound, OutOfReach, Refused, StorageError
 from heimdall_assets.lineage.walk import OUTSIDE
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest
+from heimdall_assets.manifests import Artifact, Manifest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.specs import Spec
 from heimdall_assets.stores.computing import Computation, keep_facts

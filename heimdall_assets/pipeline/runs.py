@@ -15,7 +15,8 @@ from typing import Any
 
 from heimdall_assets.errors import HeimdallError, NotFound, OutOfReach
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.runs.folders import DAMAGED

@@ -15,14 +15,8 @@ from heimdall_assets.errors import HeimdallError, InvalidInput, NotFound, OutOfR
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT
 from heimdall_assets.learning.fitting.continuing import is_exact
 from heimdall_assets.lineage.walk import START_FROM
-from heimdall_assets.manifests import (
-    JSON_MEDIA_TYPE,
-    SAFETENSORS_MEDIA_TYPE,
-    Artifact,
-    Manifest,
-    compute_digest,
-    compute_json_digest,
-)
+from heimdall_assets.manifests import Artifact, Manifest, compute_digest, compute_json_digest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets.stores.objects.interface import ObjectStore
 from heimdall_assets.stores.objects.tables import load_table

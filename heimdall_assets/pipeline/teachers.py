@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from heimdall_assets.errors import InvalidSetting, NotFound, Refused
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, Manifest
+from heimdall_assets.manifests import Artifact, Manifest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets.stores.objects.interface import ObjectStore
 

@@ -19,7 +19,8 @@ from functools import cache
 from typing import Any
 
 from heimdall_assets.errors import HeimdallError, OutOfReach
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, decode_canonical_json, encode_canonical_json
+from heimdall_assets.manifests import decode_canonical_json, encode_canonical_json
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.stores.installation import describe_installation
 from heimdall_assets.stores.machine import describe_machine
 from heimdall_assets.stores.objects.interface import ObjectStore

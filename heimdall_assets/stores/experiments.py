@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import NotFound, OutOfReach, StorageError
 from heimdall_assets.libraries import silence_libraries
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, encode_canonical_json
+from heimdall_assets.manifests import encode_canonical_json
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.stores.experiment_entries import (
     Entries,
     describe_data,

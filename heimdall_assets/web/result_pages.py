@@ -15,7 +15,8 @@ from heimdall_assets.errors import HeimdallError, NotFound
 from heimdall_assets.kinds import EVALUATION_METRICS, HYPERPARAMETER_SEARCH, TRAINED_CHECKPOINT
 from heimdall_assets.learning.task import RATE_SEARCH
 from heimdall_assets.lineage.pages.served import list_links
-from heimdall_assets.manifests import SVG_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import SVG_MEDIA_TYPE
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.stages.trained_checkpoint import read_training
 from heimdall_assets.stores.home import Stores

@@ -7,7 +7,7 @@ where trainings are found (``pipeline.runs``). A path is never a file's: it is t
 import re
 
 from heimdall_assets.errors import NotFound
-from heimdall_assets.manifests import SVG_MEDIA_TYPE
+from heimdall_assets.media_types import SVG_MEDIA_TYPE
 from heimdall_assets.pipeline.runs import (
     TrainingRun,
     list_trainings,

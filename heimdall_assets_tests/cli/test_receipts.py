@@ -14,12 +14,8 @@ from click.testing import CliRunner, Result
 from heimdall_assets.cli import main
 from heimdall_assets.errors import InvalidInput
 from heimdall_assets.lineage import verify_release
-from heimdall_assets.manifests import (
-    NPY_MEDIA_TYPE,
-    compute_digest,
-    decode_canonical_json,
-    encode_canonical_json,
-)
+from heimdall_assets.manifests import compute_digest, decode_canonical_json, encode_canonical_json
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.pipeline.prediction.stored import observe_stored
 from heimdall_assets.pipeline.prediction.used import Used
 from heimdall_assets_tests.cli.test_commands import one_error, write_recordings

@@ -8,7 +8,8 @@ from safetensors.numpy import save
 from heimdall_assets.defs import checks, warning_checks
 from heimdall_assets.defs.tables import describe_snapshot
 from heimdall_assets.domain import APPROVED_COLUMNS
-from heimdall_assets.manifests import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Artifact, Manifest
+from heimdall_assets.manifests import Artifact, Manifest
+from heimdall_assets.media_types import NPY_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE
 from heimdall_assets.signals.signal_track import NUM_ROWS, NUM_STEPS
 from heimdall_assets.signals.spectrogram import compute_spectrogram
 from heimdall_assets.specs import DelaySpec, FeatureSpec, SplitSpec, TrainingSpec

@@ -15,7 +15,8 @@ from heimdall_assets.defs.results import CURVES
 from heimdall_assets.errors import InvalidSetting
 from heimdall_assets.lineage.provenance import find_facts
 from heimdall_assets.lineage.verify_release import verify
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, compute_digest
+from heimdall_assets.manifests import Manifest, compute_digest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.people import name_people
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.releases.audit import audit_release, read_signers

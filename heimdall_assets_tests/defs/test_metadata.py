@@ -8,7 +8,8 @@ from heimdall_assets.defs.results import CURVES, link_parents, materialize
 from heimdall_assets.defs.tables import preview, render_facts, render_table, shorten
 from heimdall_assets.defs.tracking.resource import ExperimentTracking
 from heimdall_assets.kinds import EVALUATION_METRICS, TRAINED_CHECKPOINT
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE, Artifact, Manifest
+from heimdall_assets.manifests import Artifact, Manifest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import Result
 

@@ -9,7 +9,8 @@ import pytest
 
 from heimdall_assets.cli.locating import say_signal
 from heimdall_assets.evaluation.signal_labels import make_signal_labels
-from heimdall_assets.manifests import NPY_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.pipeline.prediction.released import read_released
 from heimdall_assets.pipeline.prediction.stored import predict_stored
 from heimdall_assets.pipeline.stages.datasets import join_recordings, load_sessions

@@ -9,7 +9,7 @@ import pytest
 from heimdall_assets.kinds import IQ_FILES, SPECTROGRAM_FEATURES
 from heimdall_assets.lineage.audit import verify_model
 from heimdall_assets.lineage.cache_checks import verify_caches
-from heimdall_assets.manifests import NPY_MEDIA_TYPE
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.tables import artifact_of_table, decode_table
 from heimdall_assets_tests.lineage.world import FACTS, make_world

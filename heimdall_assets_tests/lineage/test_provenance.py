@@ -19,7 +19,8 @@ from heimdall_assets.lineage.provenance import (
 from heimdall_assets.lineage.recorded import list_rows
 from heimdall_assets.lineage.tree import render_tree
 from heimdall_assets.lineage.walk import walk_manifests
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest, encode_canonical_json
+from heimdall_assets.manifests import Manifest, encode_canonical_json
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.specs import DatasetSpec, TrainingSpec
 from heimdall_assets_tests.lineage.world import ENVIRONMENT, FACTS, REASON, list_nodes, make_world
 

@@ -33,16 +33,14 @@ from heimdall_assets.lineage.provenance import build_provenance
 from heimdall_assets.lineage.recorded import read_recorded
 from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_format_files
 from heimdall_assets.lineage.walk import walk_manifests
-from heimdall_assets.manifests import (
+from heimdall_assets.manifests import Manifest, compute_digest, encode_canonical_json
+from heimdall_assets.media_types import (
     BINARY_MEDIA_TYPE,
     JSON_LINES_MEDIA_TYPE,
     JSON_MEDIA_TYPE,
     NPY_MEDIA_TYPE,
     ONNX_MEDIA_TYPE,
     PARQUET_MEDIA_TYPE,
-    Manifest,
-    compute_digest,
-    encode_canonical_json,
 )
 from heimdall_assets.people import name_people
 from heimdall_assets.specs import DatasetSpec, FeatureSpec, ModelSpec, SplitSpec, TrainingSpec

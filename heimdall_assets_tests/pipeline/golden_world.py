@@ -30,7 +30,8 @@ from heimdall_assets.kinds import (
     TRAINED_CHECKPOINT,
     VAL_SPLIT,
 )
-from heimdall_assets.manifests import NPY_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.physical import ClockClass
 from heimdall_assets.pipeline.intake.identities import compute_id, make_source, make_station
 from heimdall_assets.pipeline.results import Result

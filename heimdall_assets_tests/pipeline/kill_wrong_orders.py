@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Artifact, compute_digest
+from heimdall_assets.manifests import Artifact, compute_digest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.stores.objects.folder import FolderObjectStore
 from heimdall_assets.stores.objects.references import encode_reference
 from heimdall_assets.stores.releases.store import ReleaseStore

@@ -14,7 +14,8 @@ import pytest
 
 from heimdall_assets.cli.reproducing import _conclude, _pick_shown
 from heimdall_assets.kinds import EVALUATION_METRICS, ONNX_MODEL, TRAINED_CHECKPOINT
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE, Manifest, encode_canonical_json
+from heimdall_assets.manifests import Manifest, encode_canonical_json
+from heimdall_assets.media_types import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE
 from heimdall_assets.pipeline.releases.comparison import _measure
 from heimdall_assets.pipeline.releases.deviation import (
     POSITIONS,

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from heimdall_assets.cli import main
 from heimdall_assets.errors import NotFound
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.results import read_parent
 from heimdall_assets.pipeline.retraining.baseline import read_baseline
 from heimdall_assets.pipeline.stages.gates import find_rejections

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from heimdall_assets.cli import main
 from heimdall_assets.errors import CorruptObject, NotFound, Refused
 from heimdall_assets.lineage import verify_release
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE, Manifest, encode_canonical_json
+from heimdall_assets.manifests import Manifest, encode_canonical_json
+from heimdall_assets.media_types import BINARY_MEDIA_TYPE
 from heimdall_assets.merkle import hash_leaf
 from heimdall_assets.pipeline.keeping.collecting import Collected, InUse, collect_garbage
 from heimdall_assets.pipeline.keeping.erasing import erase_session, plan_erasure

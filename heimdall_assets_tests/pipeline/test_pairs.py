@@ -6,7 +6,7 @@ import pytest
 
 from heimdall_assets.errors import StorageError
 from heimdall_assets.kinds import SPECTROGRAM_FEATURES
-from heimdall_assets.manifests import NPY_MEDIA_TYPE
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.prediction.stored import observe_sessions
 from heimdall_assets.pipeline.recipe import name_index

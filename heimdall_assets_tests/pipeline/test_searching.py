@@ -24,7 +24,8 @@ from heimdall_assets.kinds import (
     VAL_SPLIT,
 )
 from heimdall_assets.lineage.walk import list_followed
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.intake.simulated import import_simulated
 from heimdall_assets.pipeline.keeping.needed import Reach
 from heimdall_assets.pipeline.planning import plan_materialization

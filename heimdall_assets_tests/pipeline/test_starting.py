@@ -7,7 +7,8 @@ import pytest
 
 from heimdall_assets.errors import InvalidIdentifier, InvalidInput, InvalidSetting, NotFound
 from heimdall_assets.kinds import TRAINED_CHECKPOINT
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.trainings.starting import (
     check_safetensors,
     find_checkpoint,

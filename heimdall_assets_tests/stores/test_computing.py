@@ -13,7 +13,8 @@ import pytest
 
 from heimdall_assets.errors import StorageError
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, encode_canonical_json
+from heimdall_assets.manifests import encode_canonical_json
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute
 from heimdall_assets.specs import RecordingSpec
 from heimdall_assets.stores import installation

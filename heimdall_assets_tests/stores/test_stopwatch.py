@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES
-from heimdall_assets.manifests import JSON_MEDIA_TYPE
+from heimdall_assets.media_types import JSON_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, find_or_compute
 from heimdall_assets.specs import RecordingSpec
 from heimdall_assets.stores.computing import note_measurement, read_facts

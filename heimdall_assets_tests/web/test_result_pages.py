@@ -9,13 +9,8 @@ from heimdall_assets.evaluation.figures.diagnostics import plot_diagnostics
 from heimdall_assets.evaluation.metrics import evaluate_predictions
 from heimdall_assets.kinds import EVALUATION_METRICS, TRAINED_CHECKPOINT
 from heimdall_assets.lineage.versions import plan_version
-from heimdall_assets.manifests import (
-    BINARY_MEDIA_TYPE,
-    JSON_MEDIA_TYPE,
-    SVG_MEDIA_TYPE,
-    Manifest,
-    encode_canonical_json,
-)
+from heimdall_assets.manifests import Manifest, encode_canonical_json
+from heimdall_assets.media_types import BINARY_MEDIA_TYPE, JSON_MEDIA_TYPE, SVG_MEDIA_TYPE
 from heimdall_assets.places import read_places
 from heimdall_assets.specs import EvaluationSpec
 from heimdall_assets.web.lineage_pages import find_page

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from heimdall_assets.errors import NotFound
-from heimdall_assets.manifests import SVG_MEDIA_TYPE
+from heimdall_assets.media_types import SVG_MEDIA_TYPE
 from heimdall_assets.pipeline.runs import keep_tables
 from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores

@@ -12,7 +12,7 @@ from typing import Any
 from heimdall_assets.domain import SNAPSHOT
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS
 from heimdall_assets.lineage.exports.released import Released, encode_document
-from heimdall_assets.manifests import JSON_LINES_MEDIA_TYPE, PARQUET_MEDIA_TYPE
+from heimdall_assets.media_types import JSON_LINES_MEDIA_TYPE, PARQUET_MEDIA_TYPE
 
 _ENCODINGS = {PARQUET_MEDIA_TYPE: "application/x-parquet", JSON_LINES_MEDIA_TYPE: "application/jsonlines"}
 """Our media types -> those that Croissant gives a meaning."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from heimdall_assets.domain import Position, check_name
 from heimdall_assets.errors import InvalidIdentifier, InvalidRecording, InvalidSetting
-from heimdall_assets.formats import FORMATS
+from heimdall_assets.formats import FORMATS, tell_format
 from heimdall_assets.formats.interface import HEAD_BYTES, WORDS, Collection, FileName, Format, Stated
 from heimdall_assets.physical import ClockClass, Recording
 from heimdall_assets.pipeline.intake.layout import NOTHING_LAID_OUT, Layout
@@ -142,17 +142,14 @@ def find_format(path: Path, name: str | None = None) -> Format:
             head = stream.read(HEAD_BYTES)
     except OSError as cause:
         raise InvalidRecording(f"{path}: cannot be read ({cause.strerror})") from None
-    for known in FORMATS.values():
-        if known.recognises(head):
-            return known
-    fitting = [known for known in FORMATS.values() if known.fits(path.name)]
-    if not fitting:
+    found = tell_format(path.name, head)
+    if found is None:
         endings = sorted({ending for known in FORMATS.values() for ending in known.endings})
         raise InvalidSetting(
             f"{path.name}: neither its first bytes nor its name tell its format, expected a name that ends in one of "
             f"{', '.join(endings)}, or the format named"
         )
-    return max(fitting, key=lambda known: max(len(end) for end in known.endings if path.name.lower().endswith(end)))
+    return found
 
 
 def gather_files(handed: Sequence[Handed], stated: Stated, format_name: str | None = None) -> list[Told]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from heimdall_assets.domain import ApprovalStatus, ImportBatch, Measurement
-from heimdall_assets.manifests import NPY_MEDIA_TYPE
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.pipeline.work_pool import Progress, cut, run_parts
 from heimdall_assets.simulation.network import SimulatedSession, simulate_session
 from heimdall_assets.specs import SimulationSpec

@@ -13,7 +13,8 @@ from heimdall_assets.lineage.exports.released import Released
 from heimdall_assets.lineage.findings import PROVENANCE_FILE
 from heimdall_assets.lineage.listings import DECISIONS, decode_decisions
 from heimdall_assets.lineage.provenance import decode_provenance
-from heimdall_assets.manifests import PARQUET_MEDIA_TYPE, compute_digest
+from heimdall_assets.manifests import compute_digest
+from heimdall_assets.media_types import PARQUET_MEDIA_TYPE
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import read_columns
 

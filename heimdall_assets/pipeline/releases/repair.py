@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, NotFound, OutOfReach, StorageError
-from heimdall_assets.manifests import BINARY_MEDIA_TYPE
+from heimdall_assets.media_types import BINARY_MEDIA_TYPE
 from heimdall_assets.pipeline.releases.audit import list_hung
 from heimdall_assets.pipeline.releases.reading import read_provenance
 from heimdall_assets.stores.home import Stores

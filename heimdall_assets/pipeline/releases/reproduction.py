@@ -27,7 +27,8 @@ from heimdall_assets.kinds import (
 from heimdall_assets.learning.task import PretrainedWeights
 from heimdall_assets.lineage.environments import compare_environments
 from heimdall_assets.lineage.provenance import find_facts
-from heimdall_assets.manifests import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE, Manifest, show_value
+from heimdall_assets.manifests import Manifest, show_value
+from heimdall_assets.media_types import JSON_MEDIA_TYPE, NPY_MEDIA_TYPE
 from heimdall_assets.pipeline.pretrained import read_pretrained
 from heimdall_assets.pipeline.recipe import STAGES, list_needed
 from heimdall_assets.pipeline.releases.comparison import PACKED, Packed, Unlike, compare_packed

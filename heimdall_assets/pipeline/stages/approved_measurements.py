@@ -4,7 +4,7 @@ import pandas as pd
 
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, MEASUREMENT_DATABASE
 from heimdall_assets.lineage.listings import DECISIONS, encode_decisions
-from heimdall_assets.manifests import JSON_LINES_MEDIA_TYPE
+from heimdall_assets.media_types import JSON_LINES_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute
 from heimdall_assets.pipeline.truth import read_trusted
 from heimdall_assets.specs import DatasetSpec

@@ -8,13 +8,8 @@ import pandas as pd
 from heimdall_assets.evaluation.evaluate import Evaluation, evaluate_model
 from heimdall_assets.evaluation.figures.diagnostics import plot_diagnostics
 from heimdall_assets.kinds import EVALUATION_METRICS, TEST_SPLIT, TRAIN_SPLIT, TRAINED_CHECKPOINT
-from heimdall_assets.manifests import (
-    JSON_MEDIA_TYPE,
-    SVG_MEDIA_TYPE,
-    Manifest,
-    decode_canonical_json,
-    encode_canonical_json,
-)
+from heimdall_assets.manifests import Manifest, decode_canonical_json, encode_canonical_json
+from heimdall_assets.media_types import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint

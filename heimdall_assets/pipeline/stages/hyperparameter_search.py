@@ -14,14 +14,13 @@ from heimdall_assets.errors import InvalidInput, NotFound, Refused
 from heimdall_assets.evaluation.figures.search_figures import plot_search
 from heimdall_assets.kinds import HYPERPARAMETER_SEARCH, TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.manifests import (
-    JSON_MEDIA_TYPE,
     RESULTS,
-    SVG_MEDIA_TYPE,
     Manifest,
     compute_json_digest,
     decode_canonical_json,
     encode_canonical_json,
 )
+from heimdall_assets.media_types import JSON_MEDIA_TYPE, SVG_MEDIA_TYPE
 from heimdall_assets.pipeline.recipe import STAGES
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result, read_result
 from heimdall_assets.pipeline.searching.findings import compute_importance, describe_best, tabulate_trials

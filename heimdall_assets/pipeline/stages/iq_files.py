@@ -2,7 +2,8 @@
 
 from heimdall_assets.kinds import APPROVED_MEASUREMENTS, IQ_FILES
 from heimdall_assets.lineage.listings import RECORDINGS, encode_recordings
-from heimdall_assets.manifests import JSON_LINES_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import JSON_LINES_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, Prepared, find_or_compute
 from heimdall_assets.pipeline.stages.recordings import ingest_recordings
 from heimdall_assets.pipeline.stages.refusals import refuse_if_most

@@ -25,14 +25,8 @@ from heimdall_assets.lineage.provenance import build_provenance
 from heimdall_assets.lineage.release_files import SUMS_FILE, encode_sums, read_format_files
 from heimdall_assets.lineage.versions import plan_version
 from heimdall_assets.lineage.walk import walk_manifests
-from heimdall_assets.manifests import (
-    BINARY_MEDIA_TYPE,
-    Artifact,
-    Manifest,
-    compute_digest,
-    decode_canonical_json,
-    encode_canonical_json,
-)
+from heimdall_assets.manifests import Artifact, Manifest, compute_digest, decode_canonical_json, encode_canonical_json
+from heimdall_assets.media_types import BINARY_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result, read_parent
 from heimdall_assets.pipeline.stages.evaluation_metrics import load_metrics
 from heimdall_assets.pipeline.stages.gates import find_rejections

@@ -14,7 +14,8 @@ from heimdall_assets.kinds import (
     TRAINED_CHECKPOINT,
     VAL_SPLIT,
 )
-from heimdall_assets.manifests import ONNX_MEDIA_TYPE, Manifest
+from heimdall_assets.manifests import Manifest
+from heimdall_assets.media_types import ONNX_MEDIA_TYPE
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, read_parent
 from heimdall_assets.pipeline.stages.datasets import load_sessions
 from heimdall_assets.pipeline.stages.trained_checkpoint import load_checkpoint

@@ -12,13 +12,8 @@ from heimdall_assets.evaluation.outcome import Outcome, describe_outcome
 from heimdall_assets.kinds import TRAIN_SPLIT, TRAINED_CHECKPOINT, VAL_SPLIT
 from heimdall_assets.learning.fitting.hooks import Hooks
 from heimdall_assets.learning.task import PretrainedWeights
-from heimdall_assets.manifests import (
-    JSON_MEDIA_TYPE,
-    RESULTS,
-    SAFETENSORS_MEDIA_TYPE,
-    Manifest,
-    decode_canonical_json,
-)
+from heimdall_assets.manifests import RESULTS, Manifest, decode_canonical_json
+from heimdall_assets.media_types import JSON_MEDIA_TYPE, SAFETENSORS_MEDIA_TYPE
 from heimdall_assets.pipeline.found import find_found, state_found
 from heimdall_assets.pipeline.pretrained import read_pretrained, state_content
 from heimdall_assets.pipeline.results import Computed, Result, find_or_compute, name_result

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.manifests import NPY_MEDIA_TYPE
+from heimdall_assets.media_types import NPY_MEDIA_TYPE
 from heimdall_assets.stores.objects.folder import ObjectStore
 from heimdall_assets.stores.objects.tables import Index, write_index
 

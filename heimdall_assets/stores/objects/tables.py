@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from heimdall_assets.errors import CorruptObject, HeimdallError, InvalidTable, OutOfReach
-from heimdall_assets.manifests import PARQUET_MEDIA_TYPE, Artifact
+from heimdall_assets.manifests import Artifact
+from heimdall_assets.media_types import PARQUET_MEDIA_TYPE
 from heimdall_assets.stores.objects.interface import ObjectStore
 
 if TYPE_CHECKING:
