@@ -15,6 +15,7 @@ from heimdall_assets.cli.models import models
 from heimdall_assets.cli.preparing import prepare
 from heimdall_assets.cli.receipts import receipt
 from heimdall_assets.cli.reproducing import reproduce
+from heimdall_assets.cli.service_keys import service_keys
 from heimdall_assets.cli.serving import ui
 from heimdall_assets.cli.sessions import sessions
 from heimdall_assets.cli.settings.config import config
@@ -43,8 +44,8 @@ def main(debug: bool) -> None:
 
 COMMANDS = (
     demo, inspect, importing, sessions, locate, config, plan, train, runs, crossvalidate, search, models, predict,
-    evaluate, lineage, export, verify, receipt, ledger, keys, collect, erase, hold, diff, reproduce, doctor, prepare,
-    ui, users, list_all,
+    evaluate, lineage, export, verify, receipt, ledger, keys, service_keys, collect, erase, hold, diff, reproduce,
+    doctor, prepare, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

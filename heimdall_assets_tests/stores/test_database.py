@@ -162,6 +162,7 @@ def fill_ledgers(store: MeasurementStore, is_postgresql: bool) -> None:
         connection.execute(text(f"UPDATE {prefix}model_releases SET {columns}"))
     releases.set_alias("champion", version, "ada", "best so far")
     releases.change_rule(SaidRule("shadow", version), 0, "ada", "beside it")
+    releases.make_service_key("bob", 1, "ada", "he asked")
 
 
 # --- databases that are not ours

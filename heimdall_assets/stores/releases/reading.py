@@ -18,7 +18,13 @@ from heimdall_assets.stores.database.ledger import check_known_ledger, check_pro
 from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_entries, read_log
 from heimdall_assets.stores.database.people import check_people, find_pseudonym, read_names
 from heimdall_assets.stores.database.rules import RuleChange, read_changes
-from heimdall_assets.stores.database.schema import plain_row, promotion_events, serving_rule_events
+from heimdall_assets.stores.database.schema import (
+    plain_row,
+    promotion_events,
+    service_key_events,
+    serving_rule_events,
+)
+from heimdall_assets.stores.database.service_keys import ServiceKey, read_service_keys
 from heimdall_assets.stores.releases.interface import ReleaseFiles
 from heimdall_assets.stores.releases.ledger import ReleaseLedger
 from heimdall_assets.stores.releases.rows import (
@@ -152,13 +158,22 @@ class ReleaseReader:
         with self._ledger.reading() as connection:
             return read_changes(connection)
 
+    def list_service_keys(self) -> dict[str, ServiceKey]:
+        """Return id -> key of a caller of the service, those that count no more too."""
+        if not self._ledger.exists:
+            return {}
+        with self._ledger.reading() as connection:
+            return read_service_keys(connection)
+
     def check_ledger(self) -> list[str]:
-        """Return what is wrong with the log, releases, promotions and rules, one line a problem; empty: nothing."""
+        """Return what is wrong with the log, releases, promotions, rules and keys, one line a problem."""
         if not self._ledger.exists:
             return []
         with self._ledger.reading() as connection:
             found = [*check_entries(connection), *check_promotions(connection), *check_releases(connection)]
-            found += [*check_known_ledger(connection, serving_rule_events), *check_people(connection)]
+            for ledger in (serving_rule_events, service_key_events):
+                found += check_known_ledger(connection, ledger)
+            found += check_people(connection)
         return list(dict.fromkeys(found))
 
     def read_names(self) -> dict[str, str]:

@@ -19,6 +19,13 @@ from heimdall_assets.stores.database.ledger import check_words
 from heimdall_assets.stores.database.log import append_entries, plain, read_clock
 from heimdall_assets.stores.database.people import erase_person, name_person
 from heimdall_assets.stores.database.rules import RuleChange, SaidRule, change_rule
+from heimdall_assets.stores.database.service_keys import (
+    ServiceKey,
+    find_service_key,
+    make_service_key,
+    note_use,
+    revoke_service_key,
+)
 from heimdall_assets.stores.releases.contents import check_file, encode_record
 from heimdall_assets.stores.releases.interface import LATEST_FILE
 from heimdall_assets.stores.releases.reading import LATEST, ReleaseReader
@@ -231,6 +238,41 @@ class ReleaseStore(ReleaseReader):
                 raise Refused(f"{said.place}: found release {record['version']}, which is rejected and given to nobody")
         with self._ledger.writing() as connection:
             return change_rule(connection, said, expected, (by, reason))
+
+    def make_service_key(self, owner: str, days: int, by: str, reason: str) -> tuple[ServiceKey, str]:
+        """Make a key for a caller of the service and return it, and what they show, which is kept nowhere.
+
+        Raises:
+            InvalidInput: ``owner`` is no name, or ``days`` are not 1 to 3650.
+            Refused: ``by`` or ``reason`` is blank, or the ledger is opened read-only.
+        """
+        with self._ledger.writing() as connection:
+            return make_service_key(connection, owner, days, by, reason)
+
+    def revoke_service_key(self, key_id: str, by: str, reason: str) -> None:
+        """Have a key of a caller let nobody in any more.
+
+        Raises:
+            NotFound: there is none of this id, or it was revoked.
+            Refused: ``by`` or ``reason`` is blank, or the ledger is opened read-only.
+        """
+        with self._ledger.writing() as connection:
+            revoke_service_key(connection, key_id, by, reason)
+
+    def find_service_key(self, shown: str) -> ServiceKey | None:
+        """Return the key that a caller shows, where it counts; None: it does not.
+
+        The day of its last use is kept, with one write a day; where the ledger may only be read, it is not.
+        """
+        if not self._ledger.exists:
+            return None
+        with self._ledger.reading() as connection:
+            found = find_service_key(connection, shown)
+        today = read_clock().date()
+        if found is not None and found.last_used_on != today.isoformat() and self._ledger.is_writable:
+            with self._ledger.writing() as connection:
+                note_use(connection, found.id, today)
+        return found
 
     def add_key(self, key_id: str, public_pem: str, owner: str, by: str) -> None:
         """Have a public key count from now on.
