@@ -189,14 +189,19 @@ def _parse_form(content_type: str, body: bytes) -> tuple[bytes, dict[str, SentFi
         if name in files or (name == SESSION_PART and session is not None):
             raise _refuse(f"found part {name!r:.60} twice, expected it once")
         if name == SESSION_PART:
-            session = value.file.read() if isinstance(value, UploadFile) else value.encode()
+            session = _take(value) if isinstance(value, UploadFile) else value.encode()
         elif isinstance(value, UploadFile):
-            files[name] = SentFile(_strip_folders(value.filename or name), value.file.read())
+            files[name] = SentFile(_strip_folders(value.filename or name), _take(value))
         else:
             raise _refuse(f"found part {name!r:.60} without a file name, expected a file, or {SESSION_PART}")
     if session is None:
         raise _refuse(f"found no part {SESSION_PART!r}, expected the session as JSON")
     return session, files
+
+
+def _take(part: UploadFile) -> bytes:
+    with part.file as file:
+        return file.read()
 
 
 def _strip_folders(name: str) -> str:
