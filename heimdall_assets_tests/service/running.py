@@ -27,6 +27,10 @@ class Running:
     port: int
     client: Client
 
+    def open(self, key: str | None = None) -> Client:
+        """Return a connection of its own."""
+        return Client(self.port, key)
+
 
 @contextmanager
 def run_service(
