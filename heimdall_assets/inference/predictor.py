@@ -88,6 +88,7 @@ class Predictor:
         """
         if len(session) != 1:
             raise InvalidInput(f"sessions: found {len(session)}, expected 1; predict answers many")
+        self.graph.check_area(session)
         estimate = self.graph.predict_one(session)
         signal = tell_signals(self.graph.predict_signals(session), session)
         places = [session.receiver_latitude, session.receiver_longitude, session.receiver_altitude_m]

@@ -1,7 +1,7 @@
 """A release as it lies in a folder, wherever it was copied to: its model, and with which settings that was trained.
 
 Belongs here: reading a release's files against its own sums, settings as they were written. Does not belong here: who
-signed it (its ``verify_release.py``), homes and ledgers (``stores.releases``), running the model
+signed it (``lineage.verify_release``), homes and ledgers (``stores.releases``), running the model
 (``inference.released_graph``).
 """
 

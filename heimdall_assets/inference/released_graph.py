@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heimdall_assets.errors import CorruptObject
+from heimdall_assets.errors import CannotLocate, CorruptObject
 from heimdall_assets.learning.export.runtime import ONNX_BATCH, Arrays, Batches, open_graph, run_batches
 from heimdall_assets.learning.receiver_model import feed as receiver_feed
 from heimdall_assets.learning.session_model import feed as session_feed
@@ -19,8 +19,12 @@ from heimdall_assets.locating.estimates import take_estimate
 from heimdall_assets.locating.tdoa import locate_by_delays
 from heimdall_assets.physical import Estimate
 from heimdall_assets.session_set import Predictions, SessionSet
+from heimdall_assets.signals.geodesy import compute_distance_m
 
 SINGLE_RECEIVER, NETWORK = "single_receiver", "network"
+
+FAR_SPREADS = 10.0
+"""Receivers beyond this many root mean square distances of the training's sources heard none of them."""
 
 
 class ReleasedGraph:
@@ -71,6 +75,27 @@ class ReleasedGraph:
         """Whether it looks at spectrograms."""
         return self._statistics["feature_shape"] is not None
 
+    def check_area(self, session: SessionSet) -> None:
+        """Do nothing where the only session may be of the area of the training, as far as the file tells.
+
+        A model of whole sessions is carried anywhere by delays. One of one receiver has its training's places alone.
+
+        Raises:
+            CannotLocate: each receiver is farther from the middle of the training than that can have reached.
+        """
+        if self.kind != SINGLE_RECEIVER:
+            return
+        latitude, longitude = self._statistics["centre_deg"]
+        spread_m = float(np.hypot(*self._statistics["scale_m"]))
+        away_m = compute_distance_m(latitude, longitude, session.receiver_latitude, session.receiver_longitude)
+        nearest_m = float(np.nanmin(away_m, initial=np.inf))
+        if FAR_SPREADS * spread_m < nearest_m < np.inf:
+            raise CannotLocate(
+                f"a {SINGLE_RECEIVER} model knows no places but those of its training: the nearest receiver is "
+                f"{nearest_m / 1000.0:,.0f} km from the middle of its sources, expected one within "
+                f"{FAR_SPREADS:g} times the {spread_m / 1000.0:,.0f} km that they spread"
+            )
+
     def predict(self, sessions: SessionSet) -> Predictions:
         """Return one prediction per session; those that hold nothing to locate from are refused.
 
@@ -104,7 +129,7 @@ class ReleasedGraph:
         return session_feed.collect_signals(sessions, *self._run(sessions))
 
     def _run(self, sessions: SessionSet) -> tuple[NDArray[np.int64], Arrays]:
-        return run_batches(self._session, self._outputs, self._feed(sessions))[:2]
+        return run_batches(self._session, self._outputs, self._feed(sessions), len(sessions))[:2]
 
     def _feed(self, sessions: SessionSet) -> Batches:
         if self.kind == NETWORK:

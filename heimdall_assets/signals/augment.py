@@ -34,6 +34,7 @@ def augment_spectrograms(
     Examples:
         Nothing asked for changes nothing:
 
+        >>> from heimdall_assets.specs import AugmentationSpec
         >>> still = AugmentationSpec(max_gain_db=0.0, max_shift_frames=0, dropout=0.0)
         >>> pictures = np.full((2, 3, 8, 4), -60.0)
         >>> bool((augment_spectrograms(pictures, still, np.random.default_rng(0)) == pictures).all())

@@ -247,7 +247,7 @@ def run_onnx(
         return [value.numpy() for value in values]
 
     batches = graph.feed(sessions, batch_size)
-    return run_batches(session, graph.outputs, batches, reference=answer if compare else None)
+    return run_batches(session, graph.outputs, batches, len(sessions), answer if compare else None)
 
 
 def _trace(graph: ExportGraph, opset: int) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heimdall_assets.counts import say_count
 from heimdall_assets.errors import CannotLocate, CorruptObject
 from heimdall_assets.learning.export.wire import read_contents
 from heimdall_assets.libraries import silence_libraries
@@ -63,9 +64,17 @@ def run_batches(
     session: "InferenceSession",
     outputs: Sequence[str],
     batches: Batches,
+    num_sessions: int,
     reference: Callable[[Arrays], Sequence[NDArray[Any]]] | None = None,
 ) -> tuple[NDArray[np.int64], Arrays, Arrays]:
     """Return the examples of all batches, the outputs over them and, where asked for, what ``reference`` says of them.
+
+    Args:
+        session: of ``open_graph``.
+        outputs: which of its outputs.
+        batches: what goes in.
+        num_sessions: that they were made from.
+        reference: what else answers the same batches; None: nothing does.
 
     Raises:
         CannotLocate: there is no batch: nothing holds what the model locates from.
@@ -81,7 +90,7 @@ def run_batches(
             for name, value in zip(outputs, reference(arrays), strict=True):
                 beside[name].append(value)
     if not examples:
-        raise CannotLocate("none of the sessions holds what this model locates from")
+        raise CannotLocate(f"{say_count(num_sessions, 'session')}: none holds what this model locates from")
     return np.concatenate(examples), _join(found), _join(beside)
 
 

@@ -4,7 +4,7 @@ Belongs here: names and arrays of inputs, batches, rows of what came back. Does 
 (``session_model.table``), the traced module (``session_model.graph``), running it in PyTorch
 (``session_model.network_run``).
 ``statistics`` is what ``NetworkTask.fit_statistics`` gave, or what an exported graph says of its inputs
-(``export.graph_facts``): ``feature_shape``, ``pairs``, ``bearings`` and ``signal_tasks`` are read here.
+(``read_inputs``): ``feature_shape``, ``pairs``, ``bearings`` and ``signal_tasks`` are read here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -239,7 +239,9 @@ def _describe(
 
 def _place(told: Told, recording: Recording, claim: SessionClaim) -> tuple[str, Position]:
     """Return the station that made a file and where it stood: as stated, else as its sidecar or it itself says."""
-    own = told.position if told.position is not None else recording.position
+    own, said = told.position, recording.position
+    if own is None and said is not None:
+        own = Position(latitude=said.latitude, longitude=said.longitude, altitude_m=said.altitude_m)
     station = find_station(told, claim.receivers, own is not None)
     stated = claim.receivers.get(station)
     if stated is None:
