@@ -1,6 +1,7 @@
 """Rules of serving: shares that are what they say, callers that stay where they are, an order that is told."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -153,7 +154,7 @@ def test_a_caller_that_is_none_is_refused(user: str) -> None:
     lambda: Canary("v2.0.0", 0.5, ""),
     lambda: ServingRules(flags=(Flag("v2.0.0", user="ada"), Flag("v3.0.0", user="ada"))),
 ])  # fmt: skip
-def test_what_is_no_rule_is_one_line(make) -> None:
+def test_what_is_no_rule_is_one_line(make: Callable[[], object]) -> None:
     with pytest.raises(HeimdallError) as refused:
         make()
     assert "expected" in str(refused.value)

@@ -31,7 +31,7 @@ _output_option = click.option("--output", type=_FILE, help="Write it to this fil
 
 @click.group(short_help="The log of decisions and releases, and its checkpoint.")
 def ledger() -> None:
-    """Every approval, withdrawal, release and promotion, in one log that only grows.
+    """Every approval, withdrawal, release, promotion and rule of serving, in one log that only grows.
 
     Who keeps a checkpoint elsewhere can tell later whether the log was cut or written anew:
     heimdall verify MODEL --checkpoint FILE.
@@ -66,7 +66,7 @@ def checkpoint(output: Path | None, key: Path | None, as_json: bool) -> None:
 def post(as_json: bool) -> None:
     """Post the checkpoint of now to each address of HEIMDALL_WITNESS; exit 1 where one could not be told.
 
-    Each release and each promotion does it by itself; what was out of reach then has it from this command on.
+    Each release, promotion and rule of serving does it by itself; what was out of reach has it from this command on.
     """
     places = read_places()
     if not places.witness:

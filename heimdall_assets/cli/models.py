@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heimdall_assets.cli import rules
 from heimdall_assets.cli.posting import post_checkpoint
+from heimdall_assets.cli.rules import canary, flag, rules, shadow, which
 from heimdall_assets.cli.terminal.homes import find_model, look_home, open_home, show_home
 from heimdall_assets.cli.terminal.output import (
     format_share,
@@ -42,12 +42,14 @@ def list_models(as_json: bool) -> None:
     """List released models, oldest first."""
     stores = look_home()
     rows = stores.releases.list_releases() if stores else []
+    ruled = _list_ruled(stores)
+    rows = [{**row, "rules": ruled.get(row["version"], [])} for row in rows]
     if stores and not rows:
         write_notice(f"{show_home()}: no release yet; heimdall demo or heimdall train makes one")
     if as_json:
         write_json(rows)
         return
-    names = ["version", "alias", "status", "trained", "sessions", "median m", "90 % m", "90 % ellipse covers"]
+    names = ["version", "alias", "rules", "status", "trained", "sessions", "median m", "90 % m", "90 % ellipse covers"]
     names.append("made (UTC)")
     write_table(
         say_count(len(rows), "released model"),
@@ -56,6 +58,7 @@ def list_models(as_json: bool) -> None:
             [
                 row["version"],
                 ", ".join(row["aliases"]),
+                ", ".join(row["rules"]),
                 read_status(row),
                 _tell_trained(row),
                 row.get("num_sessions"),
@@ -163,8 +166,23 @@ def check_signature(model: str, signature: Path, key: Path, as_json: bool) -> No
         raise SystemExit(1)
 
 
-for _command in (rules.canary, rules.flag, rules.shadow, rules.rules, rules.which):
+for _command in (canary, flag, shadow, rules, which):
     models.add_command(_command)
+
+
+def _list_ruled(stores: Stores | None) -> dict[str, list[str]]:
+    """Return version -> the rules of serving that name it, as the ledger alone tells; those without effect say so."""
+    if stores is None:
+        return {}
+    from heimdall_assets.pipeline.releases.standing_rules import read_standing_rules
+
+    ruled: dict[str, list[str]] = {}
+    for one in read_standing_rules(stores).judged:
+        said = one.change.said
+        share = "" if said.share is None else f" {said.share:.4g}"
+        effect = "" if one.problem is None else " (without effect)"
+        ruled.setdefault(str(said.version), []).append(f"{said.place}{share}{effect}")
+    return ruled
 
 
 def _tell_trained(record: Mapping[str, Any]) -> str:

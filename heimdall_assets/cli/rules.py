@@ -12,6 +12,7 @@ from heimdall_assets.cli.terminal.output import (
     json_option,
     write_fields,
     write_json,
+    write_notice,
     write_table,
     write_text,
 )
@@ -22,7 +23,8 @@ from heimdall_assets.places import read_places
 from heimdall_assets.stores.home import Stores
 
 if TYPE_CHECKING:
-    from heimdall_assets.pipeline.releases.rules import Decider, JudgedRule
+    from heimdall_assets.pipeline.releases.rules import Decider
+    from heimdall_assets.pipeline.releases.standing_rules import JudgedRule
     from heimdall_assets.stores.database.rules import RuleChange
 
 _Command = Callable[..., Any]
@@ -89,6 +91,10 @@ def flag(model: str | None, user: str | None, receiver: str | None, as_json: boo
         else:
             change = set_flag(stores, find_model(stores, model), (user, receiver), decider)
     _say(stores, change, as_json)
+    if model is not None and receiver is not None:
+        known = sorted(str(row["name"]) for row in stores.measurements.list_stations())
+        if receiver not in known:
+            write_notice(f"receiver {receiver}: no station of this home is called so; the flag waits for its data")
 
 
 @click.command(short_help="Have a model compute beside the one that answers.")

@@ -74,7 +74,7 @@ def _watch(service: Service, stopped: threading.Event) -> None:
     told = ""
     while not stopped.is_set():
         try:
-            service.open_ahead()
+            service.look_ahead()
             told = ""
         except HeimdallError as error:
             if str(error) != told:  # once, not twice a second

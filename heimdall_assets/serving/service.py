@@ -16,7 +16,7 @@ from heimdall_assets.serving.metrics import Metrics
 from heimdall_assets.serving.parsing import parse_request
 from heimdall_assets.serving.predictors import Predictors
 from heimdall_assets.serving.shadowing import Shadow, ShadowJob
-from heimdall_assets.serving.standing import Ledger, Standing
+from heimdall_assets.serving.standing import Ledger, Problems, Standing
 from heimdall_assets.serving_rules import CHAMPION, Choice
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.web.refusals import Refusal
@@ -61,6 +61,7 @@ class Service:
         self.room = Room(self.bounds)
         self.ledger = Ledger(stores)
         self.predictors = Predictors(stores)
+        self._problems = Problems()
         self.shadow = Shadow(
             self.predictors, self.metrics, self.bounds.max_shadow_jobs, lambda: self.room.num_requests == 0
         )
@@ -87,7 +88,7 @@ class Service:
     def _choose(self, caller: str | None, receivers: list[Receiver]) -> tuple[Choice, Predictor]:
         """Return the model that answers, opened; rules whose model cannot be opened are without effect."""
         names = {receiver.name for receiver in receivers}
-        failed: frozenset[str] = self.predictors.list_failed()
+        failed = self._find_unusable()
         for _ in range(NUM_TRIES):
             standing = self._read()
             if standing.rules.champion is None:
@@ -101,6 +102,10 @@ class Service:
                 failed |= {choice.version}
         raise _refuse_now("models: found none that can be opened, expected one; the service's log says why")
 
+    def _find_unusable(self) -> frozenset[str]:
+        """Return the versions that no rule may name now: they cannot be opened, or learned from what is withdrawn."""
+        return self.predictors.list_failed() | self._problems.versions
+
     def _read(self) -> Standing:
         try:
             return self.ledger.read()
@@ -108,15 +113,20 @@ class Service:
             _LOG.warning("ledger: %s", error)
             raise _refuse_now("ledger: found none that answers, expected one; the service's log says why") from error
 
-    def open_ahead(self) -> None:
-        """Open every model that the ledger names now, so that nobody waits for it; let go of others."""
-        named = self.ledger.read().list_named()
+    def look_ahead(self) -> None:
+        """Open every model that the ledger names now, so that nobody waits for it, and look whether rules may name it.
+
+        For one thread, beside those that answer; models that nothing names any more are let go of.
+        """
+        standing = self.ledger.read()
+        named = standing.list_named()
         for version in named:
             try:
                 self.predictors.take(version)
             except StorageError:
                 continue  # told where it was tried; rules that name it are without effect
         self.predictors.keep(named)
+        self._problems = self._problems.look(self.stores, standing)
 
     def find_problem(self) -> str | None:
         """Return why nobody can be answered now, in one line; None: the champion can answer."""
@@ -129,7 +139,7 @@ class Service:
 
     def describe_models(self) -> dict[str, Any]:
         """Return what ``/v1/models`` says."""
-        standing = self._read().without(self.predictors.list_failed())
+        standing = self._read().without(self._find_unusable())
         rules = standing.serving
         canary = rules.canary
         return {

@@ -5,12 +5,16 @@ belong here: the choice itself (``serving_rules``), opening models (``serving.pr
 """
 
 import threading
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from heimdall_assets.pipeline.releases.rules import RulesInForce, read_rules_in_force
 from heimdall_assets.serving_rules import Choice, ServingRules
 from heimdall_assets.stores.home import Stores
+
+LOOK_AGAIN_S = 60.0
+"""Files are looked at again after this even where nothing was decided."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Standing:
     Attributes:
         size: entries of its log before it was read.
         rules: that stand.
-        failed: versions that cannot be opened now; rules that name one are without effect.
+        failed: versions that cannot be used now; rules that name one are without effect.
     """
 
     size: int
@@ -29,11 +33,11 @@ class Standing:
 
     @property
     def usable(self) -> RulesInForce:
-        """The rules, each of a model that cannot be opened with that as its problem."""
+        """The rules, each of a model that cannot be used with that as its problem."""
         if not self.failed:
             return self.rules
         judged = tuple(
-            replace(one, problem=one.problem or f"release {one.change.said.version}: cannot be opened")
+            replace(one, problem=one.problem or f"release {one.change.said.version}: cannot be used now")
             if str(one.change.said.version) in self.failed
             else one
             for one in self.rules.judged
@@ -64,6 +68,33 @@ class Standing:
         named = [self.rules.champion, *(flag.model for flag in rules.flags), rules.shadow]
         named.insert(1, rules.canary.model if rules.canary is not None else None)
         return list(dict.fromkeys(version for version in named if version is not None))
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Versions that no rule may name, found out beside the answers, for that reads files and takes a while.
+
+    Attributes:
+        versions: whose files are damaged or gone, or that learned from what is withdrawn.
+        size: of the log when they were looked at.
+        at: when, by the monotonic clock.
+    """
+
+    versions: frozenset[str] = frozenset()
+    size: int = -1
+    at: float = 0.0
+
+    def look(self, stores: Stores, standing: Standing) -> "Problems":
+        """Return what is so now, looked at again where something was decided since, or ``LOOK_AGAIN_S`` are over."""
+        now = time.monotonic()
+        if standing.size == self.size and now - self.at < LOOK_AGAIN_S:
+            return self
+        if not standing.rules.judged:
+            return Problems(size=standing.size, at=now)
+        judged = read_rules_in_force(stores).judged
+        spent = {one.change.id for one in standing.rules.judged if one.problem is not None}
+        found = {str(one.change.said.version) for one in judged if one.problem and one.change.id not in spent}
+        return Problems(frozenset(found), standing.size, now)
 
 
 class Ledger:

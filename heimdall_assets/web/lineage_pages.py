@@ -48,7 +48,7 @@ def find_page(stores: Stores, path: str, query: str = "") -> Page:
     releases = {str(record["version"]): record for record in records}
     if path == "/":
         parse_query(query, ())
-        return Page(HTML, render_releases(records).encode())
+        return Page(HTML, render_releases(stores, records).encode())
     version, slash, part = path[1:].partition("/")
     draw = find_part(part)
     is_part = bool(part) and (draw is not None or part in PARTS)

@@ -29,6 +29,7 @@ from heimdall_assets.pipeline.releases.browsing import (
     read_stations,
 )
 from heimdall_assets.pipeline.releases.reading import read_provenance
+from heimdall_assets.pipeline.releases.standing_rules import JudgedRule, read_standing_rules
 from heimdall_assets.pipeline.tracing.indexing import find_missing
 from heimdall_assets.pipeline.tracing.uses import find_uses
 from heimdall_assets.stores.database.decisions import find_signers, read_history
@@ -40,8 +41,8 @@ MAX_NAMED = 100
 """Sessions of one change that are named; more are counted."""
 
 
-def render_releases(records: list[dict[str, Any]]) -> str:
-    """Return the page of all releases, the newest first."""
+def render_releases(stores: Stores, records: list[dict[str, Any]]) -> str:
+    """Return the page of all releases, the newest first, and of the rules that say which of them answers whom."""
     figures = ("num_sessions", "median_m", "coverage_90")
     rows = [
         {
@@ -51,7 +52,13 @@ def render_releases(records: list[dict[str, Any]]) -> str:
         }
         for record in reversed(records)
     ]
-    return render_list(rows)
+    return render_list(rows, [_tell_rule(one) for one in read_standing_rules(stores).judged])
+
+
+def _tell_rule(one: JudgedRule) -> dict[str, Any]:
+    said, change = one.change.said, one.change
+    told = {"place": said.place, "version": said.version, "share": said.share, "problem": one.problem}
+    return {**told, "by": change.decided_by, "at": change.decided_at, "reason": change.reason}
 
 
 def find_part(part: str) -> Callable[[Stores, dict[str, Any], str], str] | None:

@@ -18,7 +18,7 @@ from heimdall_assets_tests.package_names import ROOT
 
 def test_help_shows_each_command_in_the_order_of_a_first_walk_and_cuts_none_of_ours():
     said = CliRunner().invoke(main, ["--help"]).stdout
-    shown = re.findall(r"^  (\w+)  +(.*)$", said.partition("Commands:\n")[2], re.MULTILINE)
+    shown = re.findall(r"^  ([\w-]+)  +(.*)$", said.partition("Commands:\n")[2], re.MULTILINE)
     assert [name for name, _ in shown] == [command.name for command in COMMANDS]
     assert [name for name, _ in shown][:3] == ["demo", "inspect", "import"]
     assert [name for name, text in shown if text.endswith("...")] in ([], ["ui"])

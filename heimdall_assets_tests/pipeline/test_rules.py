@@ -22,7 +22,9 @@ from heimdall_assets.pipeline.releases.rules import (
     set_flag,
     set_shadow,
 )
+from heimdall_assets.pipeline.releases.standing_rules import read_standing_rules
 from heimdall_assets.specs import PromotionSpec, SimulationSpec, TrainingSpec
+from heimdall_assets.stores.database.rules import SaidRule
 from heimdall_assets.stores.home import Stores
 from heimdall_assets.stores.objects.tables import load_table
 from heimdall_assets_tests.homes import fill_home, make_places, release
@@ -90,7 +92,7 @@ def test_rules_decide_who_answers_and_a_share_that_grows_lets_nobody_out(stores:
     assert (choice.version, choice.chosen_by, choice.shadow) == ("v1.2.0", "flag", None)
     assert answer(stores, None, "Torino") == "v1.1.0"
     assert (found.number, set(list_problems(stores).values())) == (5, {None})
-    assert read_rules_in_force(stores, checks_models=False) == found
+    assert read_standing_rules(stores) == found
     end_rule(stores, "flag", BOB, (outside, None))
     end_rule(stores, "canary", BOB)
     assert answer(stores, outside) == "v1.0.0"
@@ -125,6 +127,14 @@ def test_a_canary_that_was_promoted_is_over_and_does_not_come_back_with_a_later_
     assert answer(stores, "bob") == "v1.1.0"
 
 
+def test_a_canary_said_while_its_model_was_being_promoted_is_over_at_once(stores: Stores) -> None:
+    stores.releases.set_alias("champion", "v1.1.0", "ada", "good")  # between the look at the champion and the change
+    stores.releases.change_rule(SaidRule("canary", "v1.1.0", 1.0, "s"), 0, "bob", "try it")
+    stores.releases.set_alias("champion", "v1.2.0", "ada", "better")
+    assert list_problems(stores) == {"canary": "release v1.1.0: became champion since, the canary is over"}
+    assert answer(stores, "bob") == "v1.2.0"
+
+
 def test_rules_of_a_model_from_which_the_champion_went_back_wait_until_they_are_said_again(stores: Stores) -> None:
     promote_release(stores, "v1.1.0", "ada", "good")
     set_flag(stores, "v1.1.0", ("ada", None), BOB)
@@ -147,7 +157,7 @@ def test_a_model_that_learned_from_what_is_withdrawn_answers_by_no_rule(stores: 
     assert answer(stores, "ada") == "v1.0.0"
     with pytest.raises(Refused, match=f"flag: {said}; expected a model that could answer"):
         set_flag(stores, "v1.1.0", ("ada", None), BOB)
-    assert read_rules_in_force(stores, checks_models=False).judged[0].problem is None  # the ledger alone says nothing
+    assert read_standing_rules(stores).judged[0].problem is None  # the ledger alone says nothing
 
 
 def withdraw(stores: Stores, version: str) -> None:
@@ -181,12 +191,13 @@ def test_a_user_who_was_erased_has_no_rule(stores: Stores) -> None:
 
 
 def test_what_names_no_model_is_one_line(stores: Stores) -> None:
-    for ask in (
+    asked: list[Callable[[], object]] = [
         lambda: set_canary(stores, "v9.0.0", 0.1, BOB),
         lambda: set_flag(stores, "nobody", ("ada", None), BOB),
         lambda: set_shadow(stores, "v9.0.0", BOB),
         lambda: end_rule(stores, "shadow", BOB),
-    ):
+    ]
+    for ask in asked:
         with pytest.raises(NotFound, match="found no"):
             ask()
     with pytest.raises(InvalidInput, match=r"found share 2.0, expected a number from 0 to 1"):
@@ -209,12 +220,18 @@ def test_the_commands_say_change_list_and_end_rules(heimdall: Callable[..., Resu
     assert heimdall("models", "flag", "v1.2.0", "--user", "ada", *decided).stdout == (
         "flag of user ada: v1.2.0 (change 2)\n"
     )
-    heimdall("models", "flag", "v1.2.0", "--receiver", "Torino", *decided)
+    assert heimdall("models", "flag", "v1.2.0", "--receiver", "Torino", *decided).stderr == ""
     heimdall("models", "shadow", "latest", *decided)
     told = json.loads(heimdall("models", "which", "--user", "ada", "--json").stdout)
     assert (told["version"], told["reason"], told["number"]) == ("v1.2.0", "the flag of user ada", 4)
     assert "user bob stands at" in heimdall("models", "which", "--user", "bob").stdout
     assert json.loads(heimdall("models", "which", "--receiver", "Torino", "--json").stdout)["chosen_by"] == "flag"
+    rows = {row["version"]: row["rules"] for row in json.loads(heimdall("models", "list", "--json").stdout)}
+    assert rows == {
+        "v1.0.0": [],
+        "v1.1.0": ["canary 1"],
+        "v1.2.0": ["flag of user ada", "flag of receiver Torino", "shadow"],
+    }
     late = heimdall("models", "canary", "--off", "--expect", "1", *decided, code=2).stderr
     assert late.count("\n") == 1
     assert "found change 4 (shadow, by bob: try it), expected 1 as the last one" in late
@@ -228,6 +245,8 @@ def test_the_commands_say_change_list_and_end_rules(heimdall: Callable[..., Resu
     ]
     assert [change["version"] for change in listed["changes"]][-2:] == [None, None]
     assert {change["decided_by"] for change in listed["changes"]} == {"bob"}
+    told = heimdall("models", "flag", "v1.2.0", "--receiver", "Atlantis", *decided).stderr
+    assert told == "receiver Atlantis: no station of this home is called so; the flag waits for its data\n"
     shown = heimdall("models", "rules").stdout
     assert "flag of receiver Torino" in shown
     assert json.loads(heimdall("verify", "v1.0.0", "--json").stdout)["ok"]

@@ -122,14 +122,14 @@ def test_what_was_not_posted_is_counted(world: World, place: WitnessPlace):
     stores = stores_of(world)
     (notice,) = audit_witnesses(stores, [place])
     assert notice.severity == "notice"
-    assert notice.found == "no checkpoint and after it 1 of the log's releases and promotions"
+    assert notice.found == "no checkpoint and after it 1 of the log's releases, promotions and rules"
     keep_checkpoint(stores, place, None)
     size = decode_checkpoint(take_checkpoint(stores)[1]).size
     stores.releases.set_alias("champion", "v1.0.0", "ada", "the first")
     last = read_last(place)
     assert count_uncovered(stores, last[0] if last else None) == 1
     (notice,) = audit_witnesses(stores, [place])
-    assert notice.found == f"a checkpoint of {size} entries and after it 1 of the log's releases and promotions"
+    assert notice.found == f"a checkpoint of {size} entries and after it 1 of the log's releases, promotions and rules"
     assert notice.next_command == "heimdall ledger post"
     world.approve(world.add_sessions(5, 1))
     keep_checkpoint(stores, place, None)

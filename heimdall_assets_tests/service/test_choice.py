@@ -11,6 +11,7 @@ import pytest
 
 from heimdall_assets.pipeline.releases.rules import Decider, end_rule, set_canary, set_flag, set_shadow
 from heimdall_assets.serving_rules import Canary, ServingRules, choose_model
+from heimdall_assets_tests.pipeline.test_rules import withdraw
 from heimdall_assets_tests.service.cases import Client, make_session
 from heimdall_assets_tests.service.running import run_service, wait_until
 
@@ -195,3 +196,11 @@ def test_without_a_champion_nobody_is_answered(tmp_path):
             assert status == 503
             assert said["error"].startswith("champion: found none")
         assert found.client.ask("/healthz")[0] == 200
+
+
+def test_a_rule_whose_model_learned_from_what_is_withdrawn_is_without_effect_within_moments(stores):
+    set_flag(stores, SECOND, (None, "torino"), ADA)
+    with run_service(stores) as found:
+        assert found.client.locate(make_session())[1]["version"] == SECOND
+        withdraw(stores, SECOND)
+        wait_until(lambda: found.client.locate(make_session())[1]["version"] == FIRST)

@@ -16,6 +16,7 @@ from heimdall_assets.lineage.pages.served import PAGE_LENGTH, count_pages, rende
 from heimdall_assets.pipeline.tracing.indexing import rebuild
 from heimdall_assets.specs import TrainingSpec
 from heimdall_assets.stores.database.keys import add_key
+from heimdall_assets.stores.database.rules import SaidRule
 from heimdall_assets.stores.keys import make_key
 from heimdall_assets.web.lineage_pages import draw_page, find_page
 from heimdall_assets.web.queries import LONGEST, parse_page, parse_query
@@ -193,6 +194,23 @@ def test_the_list_says_what_was_rejected(world):
     assert page.index("v1.0.1") < page.index("v1.0.0")
     assert '<td class="failed">rejected</td>' in page
     assert "system-ui" in page  # the style of all pages
+
+
+def test_the_list_shows_rules_that_stand_and_which_are_without_effect(tmp_path):
+    made = make_world(tmp_path, 3)
+    for seed in (1, 2):
+        made.release(made.make_chain(TrainingSpec(seed=seed)))
+    releases = made.stores.releases
+    assert "Who is answered" not in read(made, "/")
+    releases.change_rule(SaidRule("canary", "v1.0.1", 0.05, "spring"), 0, "Ada", "a twentieth")
+    releases.change_rule(SaidRule("flag", "v1.0.1", user="<b>Eve</b>"), 1, "Ada", "<i>asked</i>")
+    page = read(made, "/")
+    assert '<td>canary</td><td><a href="/v1.0.1">v1.0.1</a></td><td class="number">0.05</td><td>yes</td>' in page
+    assert "<td>flag of user &lt;b&gt;Eve&lt;/b&gt;</td>" in page
+    assert "<td>Ada</td>" in page
+    assert "&lt;i&gt;asked&lt;/i&gt;" in page
+    releases.set_alias("champion", "v1.0.1", "Ada", "good")
+    assert '<td class="failed">release v1.0.1: became champion since, the canary is over</td>' in read(made, "/")
 
 
 def test_signatures_are_shown_where_they_hold(tmp_path):

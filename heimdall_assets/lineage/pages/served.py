@@ -32,9 +32,9 @@ def count_pages(found: int) -> int:
     return max(1, -(-found // PAGE_LENGTH))
 
 
-def render_list(releases: Sequence[Mapping[str, Any]]) -> str:
-    """Return the page of all releases, those given first."""
-    return render("list", releases=releases)
+def render_list(releases: Sequence[Mapping[str, Any]], rules: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page of all releases, those given first, and the rules of serving that stand."""
+    return render("list", releases=releases, rules=rules)
 
 
 def render_overview(

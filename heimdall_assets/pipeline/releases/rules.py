@@ -1,34 +1,23 @@
 """Rules of serving in force: what people said, less what no longer can or should answer anybody.
 
-Belongs here: which model a rule may name, why a rule that stands is without effect, which model answers a caller. Does
-not belong here: the choice between rules (``serving_rules``), the ledger of their changes (``stores.database.rules``).
+Belongs here: which model a rule may name, making and ending rules, which model answers a caller. Does not belong here:
+what the ledger alone tells of them (``standing_rules``), the choice between rules (``serving_rules``).
 
 A rule is made only with a model that could be promoted: published, not rejected, whole, learned from nothing that is
 withdrawn. Later the model, or what it was for, may go. Then the rule still stands in the ledger, is without effect, and
 whoever lists rules is told why; the champion, or the next rule that applies, answers.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from heimdall_assets.counts import say_count
 from heimdall_assets.errors import HeimdallError, NotFound, OutOfReach, Refused
 from heimdall_assets.pipeline.releases.promotion import CHAMPION, find_alias, find_obstacles, find_withdrawn
-from heimdall_assets.serving_rules import (
-    CANARY,
-    FLAG,
-    SHADOW,
-    Canary,
-    Choice,
-    Flag,
-    ServingRules,
-    check_caller,
-    explain_choice,
-)
+from heimdall_assets.pipeline.releases.standing_rules import RulesInForce, read_standing_rules
+from heimdall_assets.serving_rules import CANARY, FLAG, SHADOW, Canary, Choice, check_caller
 from heimdall_assets.stores.database.rules import RuleChange, SaidRule, list_standing
 from heimdall_assets.stores.home import Stores
-from heimdall_assets.stores.releases.version_numbers import parse_version
 
 
 @dataclass(frozen=True)
@@ -46,68 +35,13 @@ class Decider:
     expected: int | None = None
 
 
-@dataclass(frozen=True)
-class JudgedRule:
-    """A rule that stands, and why it is without effect; None: it is in force."""
-
-    change: RuleChange
-    problem: str | None
-
-
-@dataclass(frozen=True)
-class RulesInForce:
-    """The rules of now.
-
-    Attributes:
-        number: of the last change of a rule; 0: there never was one.
-        champion: version that answers without rules; None: there is none yet.
-        judged: every rule that stands, in the order in which they were made.
-    """
-
-    number: int
-    champion: str | None
-    judged: tuple[JudgedRule, ...]
-
-    @property
-    def serving(self) -> ServingRules:
-        """What of them is in force."""
-        rules = [one.change.said.make_rule() for one in self.judged if one.problem is None]
-        return ServingRules(
-            canary=next((rule for rule in rules if isinstance(rule, Canary)), None),
-            flags=tuple(rule for rule in rules if isinstance(rule, Flag)),
-            shadow=next((rule for rule in rules if isinstance(rule, str)), None),
-        )
-
-    def choose(self, caller: str | None, receivers: Collection[str]) -> Choice:
-        """Return which model answers, and why.
-
-        Raises:
-            NotFound: there is no champion.
-            InvalidIdentifier: ``caller`` is no name.
-        """
-        if self.champion is None:
-            raise NotFound("champion: found none, expected a release that heimdall models promote made one")
-        return explain_choice(self.serving, caller, receivers, self.champion)
-
-
-def read_rules_in_force(stores: Stores, *, checks_models: bool = True) -> RulesInForce:
-    """Return the rules that stand, each judged.
-
-    Args:
-        stores: the opened stores.
-        checks_models: whether the files of each named model, and what it learned from, are looked at too. Without, the
-            ledger alone is read: milliseconds, for whoever asks often and opens the model anyway.
-    """
-    changes = stores.releases.list_rule_changes()
-    standing = list_standing(changes)
-    history = _list_champions(stores) if standing else []
-    problems = {str(change.said.version): "" for change in standing} if checks_models else {}
-    problems = {version: find_problem(stores, version) or "" for version in problems}
-    judged = [
-        JudgedRule(one, explain_spent(one, history) or problems.get(str(one.said.version), "") or None)
-        for one in standing
-    ]
-    return RulesInForce(len(changes), find_alias(stores, CHAMPION), tuple(judged))
+def read_rules_in_force(stores: Stores) -> RulesInForce:
+    """Return the rules that stand, each judged by the ledger, the files of its model and what that learned from."""
+    found = read_standing_rules(stores)
+    versions = {str(one.change.said.version) for one in found.judged if one.problem is None}
+    problems = {version: find_problem(stores, version) for version in sorted(versions)}
+    judged = [replace(one, problem=one.problem or problems.get(str(one.change.said.version))) for one in found.judged]
+    return replace(found, judged=tuple(judged))
 
 
 def find_problem(stores: Stores, version: str) -> str | None:
@@ -128,32 +62,6 @@ def find_problem(stores: Stores, version: str) -> str | None:
         return obstacles[0]
     if gone:
         return f"release {version}: learned from {say_count(len(gone), 'session')} withdrawn since"
-    return None
-
-
-def explain_spent(change: RuleChange, champions: Sequence[tuple[int, str]]) -> str | None:
-    """Return why a rule that stands is without effect by what was decided since; None: nothing speaks against it.
-
-    - a flag of somebody whose name was erased is nobody's;
-    - a canary or a shadow tries a model: once that is champion, or was since, the trial is over;
-    - a rule that names a model from which the champion went back to an older release since waits for somebody to say
-      it again, knowing that.
-
-    Args:
-        change: that stands.
-        champions: number of each promotion to champion, and the version, oldest first.
-    """
-    version = str(change.said.version)
-    if change.is_of_nobody:
-        return f"{change.said.place}: whose name was erased"
-    for (_, before), (number, after) in pairwise([(0, ""), *champions]):
-        if number <= change.num_promotions:
-            continue
-        if before == version and _is_older(after, version):
-            return f"release {version}: the champion went back from it to {after} since; say the rule again"
-    is_trial = change.said.rule in (CANARY, SHADOW)
-    if is_trial and any(now == version for number, now in champions if number > change.num_promotions):
-        return f"release {version}: became champion since, the {change.said.rule} is over"
     return None
 
 
@@ -239,12 +147,3 @@ def _check_model(stores: Stores, rule: str, model: str) -> str:
     if rule in (CANARY, SHADOW) and find_alias(stores, CHAMPION) == version:
         raise Refused(f"{rule}: found release {version}, which is champion and answers anyway, expected another one")
     return version
-
-
-def _list_champions(stores: Stores) -> list[tuple[int, str]]:
-    events = stores.releases.list_promotion_events()
-    return [(int(event["id"]), str(event["version"])) for event in events if event["alias"] == CHAMPION]
-
-
-def _is_older(version: str, than: str) -> bool:
-    return (parse_version(version) or ()) < (parse_version(than) or ())

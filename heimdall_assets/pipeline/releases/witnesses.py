@@ -85,7 +85,7 @@ def read_last(place: WitnessPlace) -> tuple[Checkpoint, str] | None:
 
 
 def count_uncovered(stores: Stores, checkpoint: Checkpoint | None) -> int:
-    """Return how many releases and promotions were made since a checkpoint, or since ever."""
+    """Return how many releases, promotions and rules of serving were made since a checkpoint, or since ever."""
     kinds = [decode_canonical_json(body)["kind"] for body in stores.releases.read_log()]
     return sum(kind in COVERED for kind in kinds[checkpoint.size if checkpoint is not None else 0 :])
 
@@ -109,7 +109,7 @@ def audit_witnesses(stores: Stores, places: Iterable[WitnessPlace]) -> Iterator[
             continue  # a finding of the log's own
         if missed or last is None:
             since = "no checkpoint" if last is None else f"a checkpoint of {say_count(last[0].size, 'entry')}"
-            found_there = f"{since} and after it {missed} of the log's releases and promotions"
+            found_there = f"{since} and after it {missed} of the log's releases, promotions and rules"
             yield _notice(place, found_there, "one after the last of them", _KEEP)
 
 

@@ -6,7 +6,7 @@ Belongs here: everything that changes nothing. Does not belong here: numbers, pu
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from heimdall_assets.domain import check_name
 from heimdall_assets.errors import CorruptObject, NotFound, OutOfReach, StorageError
@@ -148,8 +148,14 @@ class ReleaseReader:
         if not self._ledger.exists:
             return []
         with self._ledger.reading() as connection:
-            rows = connection.execute(select(promotion_events).order_by(promotion_events.c.id)).all()
-        return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
+            return _list_promotions(connection)
+
+    def read_serving(self) -> tuple[list[RuleChange], list[dict[str, Any]]]:
+        """Return every change of a rule of serving and of an alias, oldest first, both of the same moment."""
+        if not self._ledger.exists:
+            return [], []
+        with self._ledger.reading() as connection:
+            return read_changes(connection), _list_promotions(connection)
 
     def list_rule_changes(self) -> list[RuleChange]:
         """Return every change of a rule of serving, oldest first."""
@@ -249,6 +255,11 @@ class ReleaseReader:
         if found != expected:
             raise CorruptObject(f"release {version}: file {name} has SHA-256 {found}, expected {expected}")
         return data
+
+
+def _list_promotions(connection: Connection) -> list[dict[str, Any]]:
+    rows = connection.execute(select(promotion_events).order_by(promotion_events.c.id)).all()
+    return [{**plain_row(row), "decided_at": row.decided_at.isoformat()} for row in rows]
 
 
 def _describe(row: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:

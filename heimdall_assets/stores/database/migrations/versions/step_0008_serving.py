@@ -1,5 +1,7 @@
 """Rules of serving and keys of callers as ledgers of their own, and the day on which a key was used last."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -50,7 +52,7 @@ def upgrade() -> None:
     )
 
 
-def _decision() -> list["sa.Column[object]"]:
+def _decision() -> "list[sa.Column[Any]]":
     return [
         sa.Column("decided_by", sa.Text, nullable=False),
         sa.Column("decided_at", UtcDateTime, nullable=False),
