@@ -26,6 +26,9 @@ HERE = Path(__file__).resolve().parent
 PROGRAM = "from heimdall_assets.cli import main; main()"
 NUM_CLIENTS = 16
 LOOK_S = 10.0
+IDLE_S = 5.0
+"""A connection that was idle for longer is opened anew: the service ends it soon."""
+
 WARM_S = 30.0
 """Memory counts as flat from then on."""
 
@@ -66,9 +69,12 @@ def ask_for(minutes: float, rate: float, port: int, pid: int) -> dict[str, Any]:
     began = time.monotonic()
 
     def ask(due: float) -> None:
-        if not hasattr(local, "client"):
+        if time.monotonic() - getattr(local, "used", 0.0) > IDLE_S:
+            if hasattr(local, "client"):
+                local.client.close()
             local.client = Client(port)
         status, _ = local.client.locate(body)
+        local.used = time.monotonic()
         times.append(time.monotonic() - due)
         statuses.append(status)
 

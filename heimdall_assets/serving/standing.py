@@ -9,7 +9,8 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from heimdall_assets.pipeline.releases.rules import RulesInForce, read_rules_in_force
+from heimdall_assets.pipeline.releases.rules import read_rules_in_force
+from heimdall_assets.pipeline.releases.standing_rules import RulesInForce, read_standing_rules
 from heimdall_assets.serving_rules import Choice, ServingRules
 from heimdall_assets.stores.home import Stores
 
@@ -117,5 +118,5 @@ class Ledger:
         size = self._stores.releases.count_log_entries()
         with self._lock:
             if self._standing is None or self._standing.size != size:
-                self._standing = Standing(size, read_rules_in_force(self._stores, checks_models=False))
+                self._standing = Standing(size, read_standing_rules(self._stores))
             return self._standing
