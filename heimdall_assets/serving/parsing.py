@@ -5,7 +5,7 @@ Belongs here: foreign JSON and forms, files of recordings in memory. Does not be
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
@@ -183,25 +183,29 @@ def _parse_form(content_type: str, body: bytes) -> tuple[bytes, dict[str, SentFi
         parts = asyncio.run(parser.parse()).multi_items()
     except MultiPartException as error:
         raise _refuse(f"found no form that can be read ({error.message:.200}), expected {FORM}") from None
+    try:
+        return _take_parts(parts)
+    finally:
+        for _, part in parts:
+            if isinstance(part, UploadFile):
+                part.file.close()
+
+
+def _take_parts(parts: Sequence[tuple[str, UploadFile | str]]) -> tuple[bytes, dict[str, SentFile]]:
     session: bytes | None = None
     files: dict[str, SentFile] = {}
     for name, value in parts:
         if name in files or (name == SESSION_PART and session is not None):
             raise _refuse(f"found part {name!r:.60} twice, expected it once")
         if name == SESSION_PART:
-            session = _take(value) if isinstance(value, UploadFile) else value.encode()
+            session = value.file.read() if isinstance(value, UploadFile) else value.encode()
         elif isinstance(value, UploadFile):
-            files[name] = SentFile(_strip_folders(value.filename or name), _take(value))
+            files[name] = SentFile(_strip_folders(value.filename or name), value.file.read())
         else:
             raise _refuse(f"found part {name!r:.60} without a file name, expected a file, or {SESSION_PART}")
     if session is None:
         raise _refuse(f"found no part {SESSION_PART!r}, expected the session as JSON")
     return session, files
-
-
-def _take(part: UploadFile) -> bytes:
-    with part.file as file:
-        return file.read()
 
 
 def _strip_folders(name: str) -> str:

@@ -57,6 +57,7 @@ def log_to_stderr() -> None:
     room = logging.getLogger("heimdall_assets.serving")
     room.addHandler(handler)
     room.propagate = False
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a warning for each form that is none
 
 
 def run_service(service: Service, bound: socket.socket, door: Door) -> None:
