@@ -180,15 +180,12 @@ def _parse_form(content_type: str, body: bytes) -> tuple[bytes, dict[str, SentFi
     )
     parser.spool_max_size = len(body) + 1  # in memory, whose bounds are kept; never in a file of the system
     try:
-        parts = asyncio.run(parser.parse()).multi_items()
+        return _take_parts(asyncio.run(parser.parse()).multi_items())
     except MultiPartException as error:
         raise _refuse(f"found no form that can be read ({error.message:.200}), expected {FORM}") from None
-    try:
-        return _take_parts(parts)
     finally:
-        for _, part in parts:
-            if isinstance(part, UploadFile):
-                part.file.close()
+        for file in parser._files_to_close_on_error:  # a part that was cut off is among no parts that it gives
+            file.close()
 
 
 def _take_parts(parts: Sequence[tuple[str, UploadFile | str]]) -> tuple[bytes, dict[str, SentFile]]:
