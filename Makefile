@@ -6,7 +6,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help install browser demo ui test test-fast test-long test-variations golden lint types docs configuration \
         bench-localization bench-signals bench-pairs bench-incremental bench-unchanged bench-outside bench-objects \
-        bench-lineage bench-reproduction bench-training bench-variants \
+        bench-lineage bench-reproduction bench-serving bench-training bench-variants \
         clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make bench-objects        objects in a bucket beside a folder, requests counted (minutes)"
 	@echo "make bench-lineage        what lineage and audit cost at ten thousand sessions (minutes)"
 	@echo "make bench-reproduction   how far a model made again on another machine lies apart (long)"
+	@echo "make bench-serving        the service at 20 requests a second (ten minutes)"
 	@echo "make bench-training       what each switch of a training brings (tens of minutes)"
 	@echo "make bench-variants       size, speed and metres of a model's variants (long)"
 	@echo "make bench-unchanged      what a hundred runs leave that change nothing (minutes)"
@@ -133,6 +134,9 @@ bench-unchanged: $(VENV)/.installed-test
 
 bench-lineage: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lineage.py
+
+bench-serving: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serving.py
 
 bench-training: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py

@@ -11,8 +11,8 @@ Five floors; each may use those named before it, never those after it:
 3. world     ``stores``: where bytes and rows rest; the only floor that changes files; knows words only.
 4. pipeline  ``inference`` ``pipeline``: a released model that answers by itself; which result is made from which,
              found again by its cache key; names no orchestrator.
-5. graph     ``defs`` ``definitions`` ``dagster_home`` ``places`` ``variables`` ``variable_kinds`` ``web`` ``running``
-             ``api`` ``cli``: when, from what, how; the only floor that names Dagster.
+5. graph     ``defs`` ``definitions`` ``dagster_home`` ``places`` ``variables`` ``variable_kinds`` ``web`` ``serving``
+             ``running`` ``api`` ``cli``: when, from what, how; the only floor that names Dagster.
 
 This package imports nothing, so importing it costs nothing.
 """

@@ -2,6 +2,7 @@
 
 import click
 
+from heimdall_assets.cli.answering import serve
 from heimdall_assets.cli.doctor import doctor
 from heimdall_assets.cli.exporting import export
 from heimdall_assets.cli.intake.importing import importing
@@ -45,7 +46,7 @@ def main(debug: bool) -> None:
 COMMANDS = (
     demo, inspect, importing, sessions, locate, config, plan, train, runs, crossvalidate, search, models, predict,
     evaluate, lineage, export, verify, receipt, ledger, keys, service_keys, collect, erase, hold, diff, reproduce,
-    doctor, prepare, ui, users, list_all,
+    doctor, prepare, serve, ui, users, list_all,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

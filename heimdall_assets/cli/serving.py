@@ -65,8 +65,8 @@ def ui(port: int, lineage_port: int | None, host: str, workspace: Path | None, r
     with (
         # Any number of pages may be served on one daemon; without a workspace this one starts a daemon of its own.
         nullcontext() if workspace else _hold_page(places.home, f"http://{shown}:{port}") as lock,
-        _bind("page", host, port, "--port") as page,
-        _bind("lineage pages", host, chosen, "--lineage-port") as lineage,
+        bind_port("page", host, port, "--port") as page,
+        bind_port("lineage pages", host, chosen, "--lineage-port") as lineage,
     ):
         if workspace is None:
             _recover(places, folder)
@@ -131,7 +131,7 @@ def _choose_lineage_port(places: "Places") -> int:
 
 
 @contextmanager
-def _bind(what: str, host: str, port: int, option: str) -> Iterator[socket.socket]:
+def bind_port(what: str, host: str, port: int, option: str) -> Iterator[socket.socket]:
     """Yield a socket that has the port, so that nobody else takes it before the page's process listens on it."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -133,6 +133,14 @@ def read_log(connection: Connection) -> list[str]:
     return [row.body for row in connection.execute(select(log_entries.c.body).order_by(log_entries.c.id))]
 
 
+def count_entries(connection: Connection) -> int:
+    """Return how many entries there are: while it stays the same, nothing was decided or released."""
+    if not _has_log(connection):
+        return 0
+    last = connection.execute(select(func.max(log_entries.c.id))).scalar()
+    return 0 if last is None else int(last) + 1
+
+
 def read_checkpoint(connection: Connection, size: int | None = None) -> Checkpoint | None:
     """Return the checkpoint over the first ``size`` entries, as their bodies are now; None: there are fewer, or none.
 

@@ -15,7 +15,7 @@ from heimdall_assets.merkle import Checkpoint
 from heimdall_assets.stores.database.connection import Database
 from heimdall_assets.stores.database.keys import KnownKey, read_keys
 from heimdall_assets.stores.database.ledger import check_known_ledger, check_promotions
-from heimdall_assets.stores.database.log import check_entries, read_checkpoint, read_entries, read_log
+from heimdall_assets.stores.database.log import check_entries, count_entries, read_checkpoint, read_entries, read_log
 from heimdall_assets.stores.database.people import check_people, find_pseudonym, read_names
 from heimdall_assets.stores.database.schema import (
     plain_row,
@@ -241,6 +241,13 @@ class ReleaseReader:
         with self._ledger.reading() as connection:
             entries = read_entries(connection, RELEASE)
         return next((pair for pair in entries.items() if pair[1].get("version") == version), None)
+
+    def count_log_entries(self) -> int:
+        """Return how many entries the log has: while it stays the same, nothing was decided; one query."""
+        if not self._ledger.exists:
+            return 0
+        with self._ledger.reading() as connection:
+            return count_entries(connection)
 
     def read_log(self) -> list[str]:
         """Return the entries of the log as they lie, oldest first, each one line of canonical JSON."""
