@@ -29,13 +29,8 @@ STOP_S = 4
 
 
 @contextmanager
-def prepare_server(
-    service: Service, bound: socket.socket, door: Door, limits: Limits | None = None
-) -> Iterator[Server]:
+def prepare_server(service: Service, door: Door, limits: Limits | None = None) -> Iterator[Server]:
     """Give a server of the service, its threads running until it is left; who computes then is not waited for."""
-    # Connections inherit it. Without, the second part of each answer waits 40 ms for a client's delayed receipt, for
-    # asyncio sets it on sockets alone that say their protocol, which bound ones of Python do not.
-    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     pool = ThreadPoolExecutor(service.bounds.workers, "answer")
     stopped = threading.Event()
     server = build_server(build_app(service, door, pool), limits)
@@ -63,7 +58,7 @@ def log_to_stderr() -> None:
 def run_service(service: Service, bound: socket.socket, door: Door) -> None:
     """Serve on a bound socket until an interrupt; answers under way are finished, but not for ever."""
     log_to_stderr()
-    with prepare_server(service, bound, door) as server:
+    with prepare_server(service, door) as server:
         asyncio.run(serve(server, [bound], None))
     if service.room.num_requests:  # a thread that computes still would hold the process up
         logging.shutdown()

@@ -42,7 +42,7 @@ def run_service(
         bound.bind(("127.0.0.1", 0))
         port = int(bound.getsockname()[1])
         door = Door(frozenset() if wants_key else list_hosts(bound), wants_key)
-        with prepare_server(service, bound, door, limits) as server:
+        with prepare_server(service, door, limits) as server:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
             thread.start()
             try:
