@@ -1,12 +1,14 @@
 """What recordings and answers are, and the constants between them: words that need no schema.
 
-Belongs here: physical constants with their source, samples in memory, how they were timed, an answer with its doubt.
+Belongs here: physical constants with their source, samples in memory, how and how well they were timed, an answer with
+its doubt.
 Does not belong here: rows of the database and what may stand in them (``domain``), a number somebody may choose
 (``specs``). It imports nothing but arrays, so that whoever only locates loads nothing else.
 Latitude comes before longitude, angles are degrees of WGS-84, units stand in the names.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -46,6 +48,39 @@ class ClockClass(StrEnum):
 def read_clock_sigma_s(timing: object, clock_class: str) -> float:
     """Return the sigma that settings (``specs.TimingSpec``) give a clock class, s; infinity: it runs free."""
     return float(getattr(timing, f"{clock_class}_s", math.inf))
+
+
+def compute_timing_sigma_s(
+    clock_classes: Sequence[str],
+    is_ready_made: NDArray[np.bool_],
+    start_sigma_s: NDArray[np.float64],
+    timing: object,
+) -> NDArray[np.float64]:
+    """Return the one-sigma error of each receiver's clock, (M,): its class, and how well its recording knows the start.
+
+    A start that is written to the millisecond is known no better than that, however good the clock behind it. A
+    ready-made arrival of no clock class has all of its error in its own sigma.
+
+    Args:
+        clock_classes: of each receiver, M of them.
+        is_ready_made: bool (M,), which have an arrival that somebody else computed.
+        start_sigma_s: float64 (M,); NaN: no recording, or its start is exact.
+        timing: settings (``specs.TimingSpec``), sigma of each class.
+    """
+    clock_s = np.array([read_clock_sigma_s(timing, name) for name in clock_classes], dtype=np.float64)
+    is_free = np.array([name == "none" for name in clock_classes], dtype=np.bool_)
+    clock_s[is_ready_made & is_free] = 0.0
+    sigma_s: NDArray[np.float64] = np.hypot(clock_s, np.nan_to_num(start_sigma_s, nan=0.0))
+    return sigma_s
+
+
+def count_from_earliest_s(unix_ns: NDArray[np.int64], earliest_ns: NDArray[np.int64] | int) -> NDArray[np.float64]:
+    """Return times in s from the earliest of their session.
+
+    Nanoseconds since 1970 are subtracted as integers: float64 knows 238 ns of them.
+    """
+    since: NDArray[np.float64] = (unix_ns - earliest_ns).astype(np.float64) * 1e-9
+    return since
 
 
 class SignalType(StrEnum):

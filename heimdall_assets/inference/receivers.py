@@ -2,7 +2,7 @@
 
 Belongs here: checks of what is handed in, one session from its receivers. Does not belong here: what recordings say
 (``inference.observing``), tables of many sessions (``learning.assembly``), formulas that both share
-(``learning.timing``).
+(``physical``).
 """
 
 import math
@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heimdall_assets.errors import InvalidInput
-from heimdall_assets.learning.timing import compute_timing_sigma_s, count_from_earliest_s
-from heimdall_assets.physical import ClockClass, Recording
+from heimdall_assets.physical import ClockClass, Recording, compute_timing_sigma_s, count_from_earliest_s
 from heimdall_assets.session_set import PairSet, SessionSet
 
 if TYPE_CHECKING:

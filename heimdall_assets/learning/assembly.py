@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from heimdall_assets.errors import InvalidInput, InvalidTable
 from heimdall_assets.evaluation.signal_labels import UNKNOWN
 from heimdall_assets.learning.pairs import match_pairs
-from heimdall_assets.learning.timing import compute_timing_sigma_s, count_from_earliest_s
+from heimdall_assets.physical import compute_timing_sigma_s, count_from_earliest_s
 from heimdall_assets.session_set import SessionSet
 from heimdall_assets.signals.geodesy import compute_sites
 from heimdall_assets.specs import SplitSpec, TimingSpec

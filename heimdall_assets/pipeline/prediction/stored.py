@@ -77,6 +77,8 @@ def observe_stored(
 
 def describe_refused(rows: pd.DataFrame, refused: pd.DataFrame) -> list[str]:
     """Return a line for each reason of one session: the stations, what they lack, and why."""
+    if refused.empty:
+        return []
     names = refused["measurement_id"].map(rows.set_index("measurement_id")["station_name"])
     return say_lacks([Lack(*lack) for lack in zip(names, refused["what"], refused["reason"], strict=True)])
 
