@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from heimdall_assets.cli.terminal import progress
 from heimdall_assets.libraries import keep_fonts, silence_libraries
 from heimdall_assets.stores.database.measurements import MeasurementStore
 from heimdall_assets.variables import Places
@@ -169,6 +170,12 @@ def same_places(without_mlflow: None) -> Iterator[None]:
     """No module may lead those after it elsewhere: one that did sent their commands to its own history."""
     yield
     assert read_places_variables() == PLACES
+
+
+@pytest.fixture(autouse=True)
+def slow_titles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that takes longer than a second shows its title: on a slow machine each would, and none is meant."""
+    monkeypatch.setattr(progress, "SPEAK_AFTER_S", 600.0)
 
 
 @pytest.fixture(scope="session", autouse=True)
