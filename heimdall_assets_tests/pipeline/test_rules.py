@@ -49,12 +49,6 @@ def home(released: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(released, tmp_path / "home", symlinks=True))
 
 
-def read_said(result: Result) -> str:
-    """Return what a command said on stderr, without the title that one shows which takes longer than a second."""
-    lines = result.stderr.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith("Checking the model"))
-
-
 @pytest.fixture
 def stores(home: Path) -> Stores:
     return make_places(home).open_stores()
@@ -226,7 +220,7 @@ def test_the_commands_say_change_list_and_end_rules(heimdall: Callable[..., Resu
     assert heimdall("models", "flag", "v1.2.0", "--user", "ada", *decided).stdout == (
         "flag of user ada: v1.2.0 (change 2)\n"
     )
-    assert read_said(heimdall("models", "flag", "v1.2.0", "--receiver", "Torino", *decided)) == ""
+    assert heimdall("models", "flag", "v1.2.0", "--receiver", "Torino", *decided).stderr == ""
     heimdall("models", "shadow", "latest", *decided)
     told = json.loads(heimdall("models", "which", "--user", "ada", "--json").stdout)
     assert (told["version"], told["reason"], told["number"]) == ("v1.2.0", "the flag of user ada", 4)
@@ -238,7 +232,7 @@ def test_the_commands_say_change_list_and_end_rules(heimdall: Callable[..., Resu
         "v1.1.0": ["canary 1"],
         "v1.2.0": ["flag of user ada", "flag of receiver Torino", "shadow"],
     }
-    late = read_said(heimdall("models", "canary", "--off", "--expect", "1", *decided, code=2))
+    late = heimdall("models", "canary", "--off", "--expect", "1", *decided, code=2).stderr
     assert late.count("\n") == 1
     assert "found change 4 (shadow, by bob: try it), expected 1 as the last one" in late
     assert heimdall("models", "canary", "--off", "--expect", "4", *decided).stdout == "canary: off (change 5)\n"
@@ -251,7 +245,7 @@ def test_the_commands_say_change_list_and_end_rules(heimdall: Callable[..., Resu
     ]
     assert [change["version"] for change in listed["changes"]][-2:] == [None, None]
     assert {change["decided_by"] for change in listed["changes"]} == {"bob"}
-    told = read_said(heimdall("models", "flag", "v1.2.0", "--receiver", "Atlantis", *decided))
+    told = heimdall("models", "flag", "v1.2.0", "--receiver", "Atlantis", *decided).stderr
     assert told == "receiver Atlantis: no station of this home is called so; the flag waits for its data\n"
     shown = heimdall("models", "rules").stdout
     assert "flag of receiver Torino" in shown
@@ -280,6 +274,6 @@ def test_the_commands_say_change_list_and_end_rules(heimdall: Callable[..., Resu
 def test_what_is_no_rule_is_one_line_and_exit_2(
     heimdall: Callable[..., Result], arguments: tuple[str, ...], line: str
 ) -> None:
-    said = read_said(heimdall("models", *arguments, "--by", "bob", "--reason", "try it", code=2))
+    said = heimdall("models", *arguments, "--by", "bob", "--reason", "try it", code=2).stderr
     assert line in said
     assert said.count("\n") == 1
